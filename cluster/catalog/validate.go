@@ -1,0 +1,267 @@
+//lint:file-ignore ST1005 clients compare these texts with Consul's, capitals included
+
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Errors of validation that Consul's clients compare by text.
+var (
+	ErrMissingNode        = errors.New("Must provide node")
+	ErrMissingAddress     = errors.New("Must provide address if SkipNodeUpdate is not set")
+	ErrMissingServiceName = errors.New("Must provide service name with ID")
+	ErrServiceAddress     = errors.New("Invalid service address")
+	ErrMissingCheckID     = errors.New("Must provide a check ID or name")
+)
+
+// Limits of what one record may hold. Metadata as Consul's.
+const (
+	MaxMetaPairs  = 64
+	MaxMetaKey    = 128
+	MaxMetaValue  = 512
+	MaxNameLength = 255
+	metaReserved  = "consul-"
+)
+
+// Normalize fills in what Consul's endpoints fill in: a service ID from its
+// name, a check ID from its name, node names, weights of {1, 1}, an unknown
+// or empty check status as critical; and writes the node ID in lower case.
+// It changes the command in place; call it before Validate.
+func (r *Register) Normalize() {
+	r.Node.ID = strings.ToLower(r.Node.ID)
+	if s := r.Service; s != nil {
+		s.Node = r.Node.Node
+		if s.ID == "" {
+			s.ID = s.Service
+		}
+		if s.Weights == (Weights{}) {
+			s.Weights = Weights{Passing: 1, Warning: 1}
+		}
+	}
+	for _, c := range r.Checks {
+		if c == nil {
+			continue
+		}
+		if c.Node == "" {
+			c.Node = r.Node.Node
+		}
+		if c.CheckID == "" {
+			c.CheckID = c.Name
+		}
+		if c.Status == "" {
+			c.Status = Critical
+		}
+	}
+}
+
+// Validate implements [Body].
+func (r *Register) Validate() error {
+	if r.Node.Node == "" {
+		return ErrMissingNode
+	}
+	if len(r.Node.Node) > MaxNameLength {
+		return fmt.Errorf("Node name %.32q... is longer than %d", r.Node.Node, MaxNameLength)
+	}
+	if r.Node.Address == "" && !r.SkipNodeUpdate {
+		return ErrMissingAddress
+	}
+	if r.Node.ID != "" && !IsUUID(r.Node.ID) {
+		return fmt.Errorf("Bad node ID: %q is not a UUID", r.Node.ID)
+	}
+	if err := ValidateNodeMeta(r.Node.Meta); err != nil {
+		return err
+	}
+	if r.Service != nil {
+		if err := r.Service.Validate(); err != nil {
+			return err
+		}
+	}
+	for _, c := range r.Checks {
+		if err := r.validateCheck(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Register) validateCheck(c *Check) error {
+	if c == nil || c.CheckID == "" {
+		return ErrMissingCheckID
+	}
+	if !strings.EqualFold(c.Node, r.Node.Node) && c.Node != "" {
+		return fmt.Errorf("check node %q does not match node %q", c.Node, r.Node.Node)
+	}
+	switch c.Status {
+	case Passing, Warning, Critical:
+		return nil
+	}
+	return fmt.Errorf("Invalid check status: %q", c.Status)
+}
+
+// Validate reports what is wrong with a service, in Consul's words.
+func (s *Service) Validate() error {
+	if s.Service == "" {
+		return ErrMissingServiceName
+	}
+	if len(s.Service) > MaxNameLength || len(s.ID) > MaxNameLength {
+		return fmt.Errorf("Service name or ID %.32q... is longer than %d", s.Service, MaxNameLength)
+	}
+	if isAny(s.Address) {
+		return ErrServiceAddress
+	}
+	if s.Port < 0 || s.Port > 65535 {
+		return fmt.Errorf("Invalid service port %d: must be 0 to 65535", s.Port)
+	}
+	if err := validateWeights(s.Weights); err != nil {
+		return err
+	}
+	if err := validateServiceAddresses(s.TaggedAddresses); err != nil {
+		return err
+	}
+	return ValidateServiceMeta(s.Meta)
+}
+
+func validateWeights(w Weights) error {
+	if w == (Weights{}) {
+		return nil
+	}
+	switch {
+	case w.Passing < 1:
+		return errors.New("Passing must be greater than 0")
+	case w.Warning < 0:
+		return errors.New("Warning must be greater or equal than 0")
+	case w.Passing > 65535 || w.Warning > 65535:
+		return errors.New("DNS Weight must be between 0 and 65535")
+	}
+	return nil
+}
+
+func validateServiceAddresses(tagged map[string]ServiceAddress) error {
+	for _, tag := range slices.Sorted(maps.Keys(tagged)) {
+		a := tagged[tag]
+		if isAny(a.Address) {
+			return fmt.Errorf("Invalid tagged address %q: %s", tag, a.Address)
+		}
+		if a.Port < 0 || a.Port > 65535 {
+			return fmt.Errorf("Invalid port %d of tagged address %q: must be 0 to 65535", a.Port, tag)
+		}
+		ip, err := netip.ParseAddr(a.Address)
+		switch {
+		case strings.HasSuffix(tag, "_ipv4") && (err != nil || !ip.Is4()):
+			return fmt.Errorf("Service tagged address %q must be a valid ipv4 address", tag)
+		case strings.HasSuffix(tag, "_ipv6") && (err != nil || !ip.Is6()):
+			return fmt.Errorf("Service tagged address %q must be a valid ipv6 address", tag)
+		}
+	}
+	return nil
+}
+
+// isAny reports whether the address is that of "all interfaces".
+func isAny(address string) bool {
+	ip, err := netip.ParseAddr(strings.Trim(address, "[]"))
+	return err == nil && ip.Unmap().IsUnspecified()
+}
+
+// ValidateNodeMeta reports what is wrong with a node's metadata, in Consul's
+// words. The prefix "consul-" is allowed here: servers write such keys.
+func ValidateNodeMeta(meta map[string]string) error { return validateMeta("Node", meta, true) }
+
+// ValidateServiceMeta reports what is wrong with a service's metadata.
+func ValidateServiceMeta(meta map[string]string) error { return validateMeta("Service", meta, true) }
+
+// ValidateUserMeta is [ValidateNodeMeta] for what people configure: keys that
+// begin with "consul-" are refused.
+func ValidateUserMeta(meta map[string]string) error { return validateMeta("Node", meta, false) }
+
+func validateMeta(what string, meta map[string]string, reserved bool) error {
+	if len(meta) > MaxMetaPairs {
+		return fmt.Errorf("%s metadata cannot contain more than %d key/value pairs", what, MaxMetaPairs)
+	}
+	for _, k := range slices.Sorted(maps.Keys(meta)) {
+		if err := validateMetaPair(k, meta[k], reserved); err != nil {
+			return fmt.Errorf("Couldn't load metadata pair ('%s', '%s'): %w", k, meta[k], err)
+		}
+	}
+	return nil
+}
+
+func validateMetaPair(key, value string, reserved bool) error {
+	switch {
+	case key == "":
+		return errors.New("Key cannot be blank")
+	case strings.ContainsFunc(key, func(r rune) bool { return !isMetaRune(r) }):
+		return errors.New("Key contains invalid characters")
+	case len(key) > MaxMetaKey:
+		return fmt.Errorf("Key is too long (limit: %d characters)", MaxMetaKey)
+	case !reserved && strings.HasPrefix(key, metaReserved):
+		return fmt.Errorf("Key prefix '%s' is reserved for internal use", metaReserved)
+	case len(value) > MaxMetaValue:
+		return fmt.Errorf("Value is too long (limit: %d characters)", MaxMetaValue)
+	}
+	return nil
+}
+
+func isMetaRune(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_'
+}
+
+// IsUUID reports whether s has the form of a UUID, in either letter case.
+func IsUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			if c != '-' {
+				return false
+			}
+			continue
+		}
+		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
+			return false
+		}
+	}
+	return true
+}
+
+// Validate implements [Body].
+func (d *Deregister) Validate() error {
+	if d.Node == "" {
+		return ErrMissingNode
+	}
+	return nil
+}
+
+// Validate implements [Body].
+func (b *BeginHistory) Validate() error {
+	if !IsUUID(b.ID) {
+		return fmt.Errorf("begin history: ID %q is not a UUID", b.ID)
+	}
+	if b.Base > MaxIndex {
+		return fmt.Errorf("begin history %s: base %d is above 2^53", b.ID, b.Base)
+	}
+	return nil
+}
+
+// Validate implements [Body].
+func (m *MarkSynced) Validate() error {
+	if !IsUUID(m.NodeID) || !IsUUID(m.History) {
+		return fmt.Errorf("mark synced: node ID %q and history %q must be UUIDs", m.NodeID, m.History)
+	}
+	return nil
+}
+
+// Validate implements [Body].
+func (f *Forget) Validate() error {
+	if f.Node == "" {
+		return ErrMissingNode
+	}
+	return nil
+}
