@@ -1,0 +1,193 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"meibo/cluster/catalog"
+)
+
+// Consistency is what a read asks of the servers.
+type Consistency uint8
+
+const (
+	// Default reads what the leader has, which may be old by a leader's lease.
+	Default Consistency = iota
+	// Stale reads what is at hand, leader or not.
+	Stale
+	// Consistent reads after the leader has made sure that it still is one.
+	Consistent
+)
+
+// String names the consistency as the header X-Consul-Effective-Consistency does.
+func (c Consistency) String() string {
+	switch c {
+	case Stale:
+		return "stale"
+	case Consistent:
+		return "consistent"
+	}
+	return "leader"
+}
+
+// ReadInfo says how fresh a [Reader] is.
+type ReadInfo struct {
+	KnownLeader bool
+	LastContact time.Duration // since the last word of a leader; 0 on the leader itself
+}
+
+// Reader is one unchanging state of the catalog. Each method returns the index of its own
+// result, as clients see it, and adds to ws the channels that close when this result may
+// have changed (ws may be nil). What comes back is shared: it is never written to.
+// Names compare without letter case. Safe for concurrent use.
+type Reader interface {
+	Nodes(ws catalog.Watch) (uint64, []*catalog.Node)
+	// Node returns nil for a node that does not exist.
+	Node(ws catalog.Watch, node string) (uint64, *catalog.Node)
+	// Services returns the tags in use by each service's name.
+	Services(ws catalog.Watch) (uint64, map[string][]string)
+	// ServiceInstances returns every instance, whatever its health.
+	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
+	// NodeChecks returns all checks on the node, its services' included.
+	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
+	// ServiceChecks returns the checks of the service's instances, not their nodes'.
+	ServiceChecks(ws catalog.Watch, service string) (uint64, []*catalog.Check)
+	// ChecksInState returns all checks with the status, or all for "any".
+	ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check)
+}
+
+// Backend is the catalog as this API needs it. It stands for a whole cluster, not for a
+// host. Safe for concurrent use.
+type Backend interface {
+	// Read returns the present state. [ErrNoLeader] when the consistency asked for needs
+	// a leader and there is none; [ErrNotReady] when nothing is known yet at all.
+	Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error)
+	// Apply carries out a command and returns once it can be read here. A
+	// *[catalog.Error] is the state machine's refusal; [ErrNoLeader] means that it did
+	// not happen; any other error that its outcome is unknown.
+	Apply(ctx context.Context, body catalog.Body) error
+	// Leader is the leader's Raft address, empty if there is none.
+	Leader(ctx context.Context) string
+	// Peers are the Raft addresses of all servers.
+	Peers(ctx context.Context) []string
+}
+
+// Agent is this host. Its methods return [ErrUnknownService] or [ErrUnknownCheck] for
+// what it does not hold, [ErrInvalid] (wrapped) for what it refuses to hold. Writes
+// return when this host's own answers show them. Safe for concurrent use.
+type Agent interface {
+	// Services and Checks are what this host holds, by ID. Shared: never written to.
+	Services() map[string]*catalog.Service
+	Checks() map[string]*catalog.Check
+	// Changed returns a channel that closes at the next change of Services or Checks.
+	Changed() <-chan struct{}
+
+	// RegisterService adds or replaces a service with its checks. With replaceChecks,
+	// checks of an earlier registration that are not named any more are removed.
+	RegisterService(ctx context.Context, def ServiceDefinition, replaceChecks bool) error
+	DeregisterService(ctx context.Context, id string) error
+	RegisterCheck(ctx context.Context, def CheckDefinition) error
+	DeregisterCheck(ctx context.Context, id string) error
+	// UpdateTTL reports for a TTL check; [ErrNotTTL] for a check of another kind.
+	UpdateTTL(ctx context.Context, id, status, output string) error
+
+	// ServiceMaintenance and NodeMaintenance take a service or the host out of answers,
+	// or back in. The reason is shown in the check's notes; empty means a default text.
+	ServiceMaintenance(ctx context.Context, id string, enable bool, reason string) error
+	NodeMaintenance(ctx context.Context, enable bool, reason string) error
+
+	Self() Self
+	Members() []Member
+	// Reload reads the configuration again; the old one stays if that fails.
+	Reload(ctx context.Context) error
+}
+
+// ServiceDefinition is a service as a client registers it, with its checks.
+type ServiceDefinition struct {
+	catalog.Service        // Node and the indexes are empty; ID is never empty
+	Token           string // registers and deregisters it in the catalog; empty: the agent's
+	Checks          []CheckDefinition
+}
+
+// CheckDefinition is a check as a client registers it. The field names are Consul's.
+type CheckDefinition struct {
+	ID        string // empty for a service's check without one: the agent makes it up
+	Name      string
+	Notes     string
+	ServiceID string // of the service that it belongs to; empty: the node
+	Token     string
+	Status    string // until the first run; empty means critical
+
+	Args                   []string
+	HTTP                   string
+	Header                 map[string][]string
+	Method                 string
+	Body                   string
+	DisableRedirects       bool
+	TCP                    string
+	TCPUseTLS              bool
+	UDP                    string
+	GRPC                   string
+	GRPCUseTLS             bool
+	H2PING                 string
+	H2PingUseTLS           *bool // nil: true, Consul's default
+	OSService              string
+	DockerContainerID      string
+	Shell                  string
+	TLSServerName          string
+	TLSSkipVerify          bool
+	AliasNode              string
+	AliasService           string
+	TTL                    time.Duration
+	Interval               time.Duration
+	Timeout                time.Duration
+	SuccessBeforePassing   int
+	FailuresBeforeWarning  int
+	FailuresBeforeCritical int
+	OutputMaxSize          int // bytes; 0: the agent's default
+
+	// DeregisterCriticalServiceAfter removes the check's service once the check has
+	// been critical for so long; 0: never.
+	DeregisterCriticalServiceAfter time.Duration
+}
+
+// Self is what /v1/agent/self tells of this host.
+type Self struct {
+	NodeID            string
+	NodeName          string
+	Datacenter        string
+	PrimaryDatacenter string // empty: Datacenter
+	Server            bool
+	Member            Member
+	Meta              map[string]string            // node metadata
+	Stats             map[string]map[string]string // by subsystem, as `consul info` shows them
+	Debug             map[string]any               // the configuration in force, secrets left out
+}
+
+// Member is one member of the gossip pool, in the form of /v1/agent/members.
+type Member struct {
+	Name        string
+	Addr        string
+	Port        uint16
+	Tags        map[string]string
+	Status      MemberStatus
+	ProtocolMin uint8
+	ProtocolMax uint8
+	ProtocolCur uint8
+	DelegateMin uint8
+	DelegateMax uint8
+	DelegateCur uint8
+}
+
+// MemberStatus is a member's state, numbered as Serf does.
+type MemberStatus int
+
+// The states of a member.
+const (
+	MemberNone MemberStatus = iota
+	MemberAlive
+	MemberLeaving
+	MemberLeft
+	MemberFailed
+)
