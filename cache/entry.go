@@ -1,0 +1,88 @@
+package cache
+
+import (
+	"sync/atomic"
+	"time"
+
+	"meibo/resolver/wire"
+)
+
+// Dep is a counter an answer was made under and the value it had then. Whoever
+// builds the answer reads the value before the data it counts; the answer is
+// good only while the counter still has that value. A nil Counter depends on
+// nothing.
+type Dep struct {
+	Counter *atomic.Uint64
+	Value   uint64
+}
+
+// Moved tells whether the counter has left the value the answer was made under.
+func (d Dep) Moved() bool { return d.Counter != nil && d.Counter.Load() != d.Value }
+
+// Entry is one cached answer. It is immutable once it was given to Put.
+type Entry struct {
+	Answer *wire.Answer
+	// Deps must all stand still for the entry to count.
+	Deps [2]Dep
+	// Stored and Expires are boot times (BootTime). Expires 0 means that the
+	// entry lives until a Dep moves.
+	Stored, Expires time.Duration
+	// Ages is true for answers whose TTLs count down, those from upstream.
+	Ages bool
+	// NameError is true for an NXDOMAIN of the asked name itself, which denies
+	// every type of that name (RFC 2308 section 5).
+	NameError bool
+	// Source says where the answer came from, for people: "view", "hosts",
+	// "upstream 192.0.2.1:53".
+	Source string
+	// EDE and EDEText are the Extended DNS Error (RFC 8914) kept with the answer.
+	EDE     uint16
+	EDEText string
+}
+
+// Age is the number of whole seconds to take off the TTLs at boot time now: 0
+// for an answer that does not age.
+func (e *Entry) Age(now time.Duration) uint32 {
+	if !e.Ages || now <= e.Stored {
+		return 0
+	}
+	return uint32((now - e.Stored) / time.Second)
+}
+
+// State is what a lookup found.
+type State uint8
+
+const (
+	// Miss: nothing usable.
+	Miss State = iota
+	// Fresh: the entry may be served as it is.
+	Fresh
+	// Expired: its time is over and it is kept for the case that no upstream
+	// answers (RFC 8767). Its counters stand still.
+	Expired
+)
+
+// String names the state for people.
+func (s State) String() string {
+	switch s {
+	case Fresh:
+		return "fresh"
+	case Expired:
+		return "expired"
+	}
+	return "miss"
+}
+
+// state judges e at boot time now, with expired entries kept for stale.
+func (e *Entry) state(now, stale time.Duration) State {
+	if e.Deps[0].Moved() || e.Deps[1].Moved() {
+		return Miss
+	}
+	if e.Expires == 0 || now < e.Expires {
+		return Fresh
+	}
+	if now < e.Expires+stale {
+		return Expired
+	}
+	return Miss
+}

@@ -1,0 +1,182 @@
+package cache
+
+import (
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"meibo/resolver/wire"
+)
+
+// nodeOverhead is what an entry costs beside its answer and its name: the node,
+// the entry, its place in list and map. Measured, rounded up.
+const nodeOverhead = 400
+
+// secondChances bounds the work of one eviction: so many visited entries are
+// passed over before one goes regardless.
+const secondChances = 8
+
+// key is what an answer is kept under: everything a reply may depend on.
+type key struct {
+	name  []byte // lower case, wire form
+	typ   uint16
+	class uint16
+	flags uint8
+}
+
+const (
+	flagDO = 1 << iota
+	flagCD
+	flagDenial // the denial of a name, whatever the type
+)
+
+func keyOf(q *wire.Query) key {
+	k := key{name: q.Name(), typ: q.Type, class: q.Class}
+	if q.DO {
+		k.flags |= flagDO
+	}
+	if q.CD {
+		k.flags |= flagCD
+	}
+	return k
+}
+
+// denial is the key under which the denial of k's name is kept.
+func (k key) denial() key {
+	k.typ = 0
+	k.flags |= flagDenial
+	return k
+}
+
+// place returns the shard of k's name and the hash of k within it. All types of a
+// name share a shard, so that a name can be dropped under one lock. The hash is
+// seeded: nobody outside can choose names that collide.
+func (c *Cache) place(k *key) (*shard, uint64) {
+	h := maphash.Bytes(c.seed, k.name)
+	// An odd multiplier maps different (type, class, flags) to different values.
+	rest := uint64(k.typ) | uint64(k.class)<<16 | uint64(k.flags)<<32
+	return &c.shards[h>>32&uint64(len(c.shards)-1)], h ^ rest*0x9e3779b97f4a7c15
+}
+
+// node is an entry with its full key, which is compared at every lookup.
+type node struct {
+	entry   *Entry
+	name    string
+	typ     uint16
+	class   uint16
+	flags   uint8
+	size    int
+	visited atomic.Bool // set by hits, taken back by evictions that pass over
+}
+
+func newNode(k *key, name string, e *Entry) *node {
+	return &node{
+		entry: e, name: name, typ: k.typ, class: k.class, flags: k.flags,
+		size: e.Answer.Size() + len(name) + len(e.Source) + len(e.EDEText) + nodeOverhead,
+	}
+}
+
+func (n *node) is(k *key) bool {
+	return n.typ == k.typ && n.class == k.class && n.flags == k.flags && n.name == string(k.name)
+}
+
+// shard is one independently locked part of the cache.
+type shard struct {
+	mu    sync.RWMutex
+	lru   *simplelru.LRU[uint64, *node]
+	bytes int
+
+	maxBytes   int
+	maxEntries int
+	stale      time.Duration
+
+	drops     atomic.Uint64 // bumped by every drop, under mu
+	hits      atomic.Uint64
+	misses    atomic.Uint64
+	expired   atomic.Uint64
+	inserted  atomic.Uint64
+	evictions atomic.Uint64
+	refused   atomic.Uint64
+}
+
+func (s *shard) init(maxBytes, maxEntries int, stale time.Duration) error {
+	s.maxBytes, s.maxEntries, s.stale = maxBytes, max(maxEntries, 1), stale
+	lru, err := simplelru.NewLRU(s.maxEntries+1, func(_ uint64, n *node) { s.bytes -= n.size })
+	if err != nil {
+		return fmt.Errorf("cache shard of %d entries: %w", s.maxEntries, err)
+	}
+	s.lru = lru
+	return nil
+}
+
+func (s *shard) lookup(hash uint64, k *key) *Entry {
+	s.mu.RLock()
+	n, ok := s.lru.Peek(hash)
+	s.mu.RUnlock()
+	if !ok || !n.is(k) {
+		return nil
+	}
+	if !n.visited.Load() {
+		n.visited.Store(true)
+	}
+	return n.entry
+}
+
+func (s *shard) count(st State) {
+	switch st {
+	case Fresh:
+		s.hits.Add(1)
+	case Expired:
+		s.expired.Add(1)
+	default:
+		s.misses.Add(1)
+	}
+}
+
+// store puts n in unless something was dropped since mark, and makes room for it.
+func (s *shard) store(hash uint64, n *node, mark uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.size > s.maxBytes || s.drops.Load() != mark {
+		s.refused.Add(1)
+		return
+	}
+	s.lru.Remove(hash)
+	for s.bytes+n.size > s.maxBytes || s.lru.Len() >= s.maxEntries {
+		s.evictLocked(n.entry.Stored)
+	}
+	s.lru.Add(hash, n)
+	s.bytes += n.size
+	s.inserted.Add(1)
+}
+
+// evictLocked removes the oldest entry that was not visited since the last
+// eviction looked at it. A visit saves only what is fresh: an expired entry goes
+// before any fresh one that anybody asks for.
+func (s *shard) evictLocked(now time.Duration) {
+	for range secondChances {
+		hash, n, ok := s.lru.GetOldest()
+		if !ok || !n.visited.Load() || n.entry.state(now, s.stale) != Fresh {
+			break
+		}
+		n.visited.Store(false)
+		s.lru.Get(hash) // to the front
+	}
+	s.lru.RemoveOldest()
+	s.evictions.Add(1)
+}
+
+func (s *shard) drop(match func(name string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drops.Add(1)
+	for _, hash := range s.lru.Keys() {
+		if n, ok := s.lru.Peek(hash); ok && match(n.name) {
+			s.lru.Remove(hash)
+		}
+	}
+}
