@@ -208,6 +208,15 @@ func (d *Definition) validateTarget() error {
 	case KindHTTP:
 		_, err := d.httpRequest()
 		return err
+	case KindTCP:
+		return validHostPort("TCP", d.TCP)
+	case KindUDP:
+		return validHostPort("UDP", d.UDP)
+	case KindH2Ping:
+		return validHostPort("H2PING", d.H2PING)
+	case KindGRPC:
+		host, _, _ := strings.Cut(d.GRPC, "/")
+		return validHostPort("gRPC", host)
 	case KindScript:
 		if d.ScriptArgs[0] == "" {
 			return errors.New("Args must begin with the program to run")

@@ -47,3 +47,12 @@ func tlsConfig(d *Definition, host string) *tls.Config {
 		MinVersion:         tls.VersionTLS12,
 	}
 }
+
+// validHostPort reports what is wrong with a "host:port".
+func validHostPort(what, target string) error {
+	// An empty host means this one, as for net.Dial.
+	if _, port, err := net.SplitHostPort(target); err != nil || port == "" {
+		return fmt.Errorf("%s check %q must be host:port", what, target)
+	}
+	return nil
+}

@@ -26,7 +26,6 @@ func newHTTPProber(d *Definition) (*httpProber, error) {
 		DialContext:            dialer().DialContext,
 		DisableKeepAlives:      true, // a new connection is part of what is checked
 		TLSClientConfig:        tlsConfig(d, ""),
-		ForceAttemptHTTP2:      true,
 		MaxResponseHeaderBytes: 64 << 10,
 	}}}
 	if d.DisableRedirects {
