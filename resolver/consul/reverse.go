@@ -1,0 +1,71 @@
+package consul
+
+import (
+	"context"
+	"net/netip"
+
+	"meibo/cache"
+	"meibo/resolver"
+	"meibo/resolver/wire"
+)
+
+// reverse answers for addresses that the catalog knows; all others are not its
+// own. An answer that isn't given still names the counter that says when it
+// would be: Result.Deps beside NotMine.
+type reverse struct{ zone *Zone }
+
+// Answer implements resolver.Zone.
+func (r reverse) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
+	addr, ok := parseReverse(wire.Name(q.Name()))
+	if !ok {
+		return resolver.Result{}, resolver.NotMine
+	}
+	s, owner, found := r.look(addr)
+	if !found {
+		return resolver.Result{Deps: [2]cache.Dep{s.deps[0]}}, resolver.NotMine
+	}
+	b := r.zone.newBuilder(q, s)
+	b.buildPTR(owner)
+	return b.result(), resolver.Answered
+}
+
+// Resolve implements resolver.Zone. It is not reached: Answer is never late.
+func (r reverse) Resolve(_ context.Context, q *wire.Query) (resolver.Result, error) {
+	result, outcome := r.Answer(q)
+	if outcome != resolver.Answered {
+		return result, resolver.ErrNotMine
+	}
+	return result, nil
+}
+
+// look finds the owner of an address, by the same rule as Zone.look.
+func (r reverse) look(addr netip.Addr) (s subject, owner Owner, found bool) {
+	z := r.zone
+	for i := 0; ; i++ {
+		s = subject{settings: z.settings.Load(), state: z.source.State(), known: Yes}
+		s.domain = s.settings.main
+		owner, found = s.state.AddressOwner(addr)
+		s.deps = [2]cache.Dep{dependOn(s.state.Addresses()), dependOn(s.state.Epoch())}
+		steady := z.source.State() == s.state && z.settings.Load() == s.settings
+		if steady || i == maxRestarts {
+			s.passing = !steady
+			return s, owner, found
+		}
+	}
+}
+
+// buildPTR answers with the owner's name below the main domain. Letter case of
+// the answer's other records follows the zone.
+func (b *builder) buildPTR(owner Owner) {
+	name, err := b.domain.nodeName(owner.Node)
+	if owner.Service != "" {
+		name, err = b.domain.serviceName(owner.Service)
+	}
+	if err != nil || !b.isWanted(wire.TypePTR) {
+		// The whole name is ours and nothing else of its zone, so it is a zone
+		// of its own and holds its SOA (RFC 2308 section 3).
+		b.addSOA(wire.Authority, b.owner, b.domain)
+		return
+	}
+	b.answer(wire.TypePTR, b.settings.nodeTTL, wire.NameData(name))
+}

@@ -1,0 +1,85 @@
+package consul
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+
+	"meibo/cluster/catalog"
+	"meibo/resolver"
+	"meibo/resolver/wire"
+)
+
+// Source hands out the newest state of the catalog that this host knows.
+// It is called on the receive loop: it must not block, lock or allocate.
+type Source interface {
+	// State returns the newest published state. Two calls that return equal
+	// (==) values have seen the same state, so the dynamic type must be a
+	// pointer or a comparable struct around one.
+	State() State
+}
+
+// State is one immutable state of the catalog as this host knows it. All its
+// methods are safe for concurrent use and answer from memory. What they return
+// is shared: never modified by anyone.
+//
+// Counters only grow. Whoever publishes a state does so before it moves the
+// counters that the change touches, and moves a name's counter once more when
+// the name is retired; a cached answer that holds a counter and the value it
+// had is good while they are equal.
+type State interface {
+	// Service returns every instance of the named service, healthy or not.
+	// Letter case does not matter. The counter is the name's own; it is nil
+	// unless known is Yes.
+	Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known Known)
+	// Node returns the named node. Letter case does not matter, dots in the
+	// name are allowed. The counter is as for Service.
+	Node(name string) (node *catalog.Node, counter *atomic.Uint64, known Known)
+	// NodeByIDPrefix returns the one node whose ID begins with the prefix
+	// (hexadecimal digits and hyphens, any case); ok is false when there is
+	// none or more than one.
+	NodeByIDPrefix(prefix string) (node *catalog.Node, ok bool)
+	// AddressOwner returns who has an address: a node, else a service with
+	// that address of its own.
+	AddressOwner(addr netip.Addr) (owner Owner, ok bool)
+
+	// Any is moved by every change of the catalog that can show in an answer.
+	Any() *atomic.Uint64
+	// Names is moved when a service or node name begins or ceases to exist,
+	// and when the base set first arrives.
+	Names() *atomic.Uint64
+	// Addresses is moved when an address gets, loses or changes its owner.
+	Addresses() *atomic.Uint64
+	// Epoch is moved by configuration and by the view turning stale or fresh.
+	Epoch() *atomic.Uint64
+
+	// HasBase reports whether the set of names that exist has ever been
+	// learned. Until then nothing may be denied.
+	HasBase() bool
+	// Ready returns a channel that is closed when a name that was NotYet
+	// becomes known, or the state cannot become better by waiting. Asking for
+	// it is what makes the view subscribe to the name.
+	Ready(name string) <-chan struct{}
+}
+
+// Known says what is known of a name.
+type Known uint8
+
+const (
+	// NotYet: the name exists, or may exist, and its contents are not here.
+	NotYet Known = iota
+	// Yes: the contents are here.
+	Yes
+	// No: the name does not exist.
+	No
+)
+
+// Owner is what has an address: a node, or a service when Service is set.
+type Owner struct {
+	Node    string
+	Service string
+}
+
+// Chaser asks a question as a client would, to follow a name that a service or
+// node has for an address. The resolver's Lookup is one.
+type Chaser func(ctx context.Context, q *wire.Query) (resolver.Result, error)
