@@ -65,8 +65,8 @@ func (r *Register) Validate() error {
 	if r.Node.Node == "" {
 		return ErrMissingNode
 	}
-	if len(r.Node.Node) > MaxNameLength {
-		return fmt.Errorf("Node name %.32q... is longer than %d", r.Node.Node, MaxNameLength)
+	if err := validateName("node name", r.Node.Node); err != nil {
+		return err
 	}
 	if r.Node.Address == "" && !r.SkipNodeUpdate {
 		return ErrMissingAddress
@@ -94,6 +94,9 @@ func (r *Register) validateCheck(c *Check) error {
 	if c == nil || c.CheckID == "" {
 		return ErrMissingCheckID
 	}
+	if err := validateName("check ID", c.CheckID); err != nil {
+		return err
+	}
 	if !strings.EqualFold(c.Node, r.Node.Node) && c.Node != "" {
 		return fmt.Errorf("check node %q does not match node %q", c.Node, r.Node.Node)
 	}
@@ -104,13 +107,28 @@ func (r *Register) validateCheck(c *Check) error {
 	return fmt.Errorf("Invalid check status: %q", c.Status)
 }
 
+// validateName refuses what tables and logs can't hold as a name. What DNS
+// can't hold is allowed, as in Consul.
+func validateName(what, name string) error {
+	if len(name) > MaxNameLength {
+		return fmt.Errorf("Invalid %s: %.32q... is longer than %d", what, name, MaxNameLength)
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("Invalid %s: %q contains a control character", what, name)
+	}
+	return nil
+}
+
 // Validate reports what is wrong with a service, in Consul's words.
 func (s *Service) Validate() error {
 	if s.Service == "" {
 		return ErrMissingServiceName
 	}
-	if len(s.Service) > MaxNameLength || len(s.ID) > MaxNameLength {
-		return fmt.Errorf("Service name or ID %.32q... is longer than %d", s.Service, MaxNameLength)
+	if err := validateName("service name", s.Service); err != nil {
+		return err
+	}
+	if err := validateName("service ID", s.ID); err != nil {
+		return err
 	}
 	if isAny(s.Address) {
 		return ErrServiceAddress
@@ -236,7 +254,7 @@ func (d *Deregister) Validate() error {
 	if d.Node == "" {
 		return ErrMissingNode
 	}
-	return nil
+	return errors.Join(validateName("node name", d.Node), validateName("service ID", d.ServiceID), validateName("check ID", d.CheckID))
 }
 
 // Validate implements [Body].
@@ -263,5 +281,5 @@ func (f *Forget) Validate() error {
 	if f.Node == "" {
 		return ErrMissingNode
 	}
-	return nil
+	return validateName("node name", f.Node)
 }
