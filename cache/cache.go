@@ -97,12 +97,23 @@ func shardCount(cfg Config) int {
 func (c *Cache) Get(q *wire.Query, now time.Duration) (*Entry, State) {
 	k := keyOf(q)
 	s, hash := c.place(&k)
-	e := s.lookup(hash, &k)
-	st := Miss
-	if e != nil {
-		st = e.state(now, c.stale)
-	}
+	e, st := c.judge(s.lookup(hash, &k), now)
 	s.count(st)
+	return e, st
+}
+
+// Peek is Get for a question that was counted already.
+func (c *Cache) Peek(q *wire.Query, now time.Duration) (*Entry, State) {
+	k := keyOf(q)
+	s, hash := c.place(&k)
+	return c.judge(s.lookup(hash, &k), now)
+}
+
+func (c *Cache) judge(e *Entry, now time.Duration) (*Entry, State) {
+	if e == nil {
+		return nil, Miss
+	}
+	st := e.state(now, c.stale)
 	if st == Miss {
 		return nil, Miss
 	}

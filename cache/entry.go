@@ -32,13 +32,21 @@ type Entry struct {
 	// NameError is true for an NXDOMAIN of the asked name itself, which denies
 	// every type of that name (RFC 2308 section 5).
 	NameError bool
-	// Source says where the answer came from, for people: "view", "hosts",
-	// "upstream 192.0.2.1:53".
-	Source string
+	// AD is true when the upstream vouched for the answer and is trusted to.
+	AD bool
+	// Negative is true for NXDOMAIN and for answers without the type asked.
+	Negative bool
+	// Mount names the zone or route that answered, and Source says where the
+	// answer came from, both for people: "view", "hosts", "upstream 192.0.2.1:53".
+	Mount, Source string
 	// EDE and EDEText are the Extended DNS Error (RFC 8914) kept with the answer.
 	EDE     uint16
 	EDEText string
 }
+
+// Moved tells whether a counter the answer was made under has moved: it is wrong
+// now, or may be.
+func (e *Entry) Moved() bool { return e.Deps[0].Moved() || e.Deps[1].Moved() }
 
 // Age is the number of whole seconds to take off the TTLs at boot time now: 0
 // for an answer that does not age.
@@ -75,7 +83,7 @@ func (s State) String() string {
 
 // state judges e at boot time now, with expired entries kept for stale.
 func (e *Entry) state(now, stale time.Duration) State {
-	if e.Deps[0].Moved() || e.Deps[1].Moved() {
+	if e.Moved() {
 		return Miss
 	}
 	if e.Expires == 0 || now < e.Expires {

@@ -39,6 +39,9 @@ type Result struct {
 	NoStore bool
 	// Ages is true when the TTLs count down while the answer is kept.
 	Ages bool
+	// AD is true when the answer's AD bit may be passed on: the route is trusted
+	// to validate, and the upstream set it (RFC 6840 section 5.8).
+	AD bool
 	// Source says for people where the answer came from: "view", "hosts",
 	// "upstream 192.0.2.1:53".
 	Source string

@@ -1,0 +1,113 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// exchangeKey tells exchanges apart: the same question to the same route.
+type exchangeKey struct {
+	question
+	route *atomic.Uint64
+}
+
+// exchange is one question at an upstream. Clients and zones that chase an alias
+// may want the same one at once; asking twice would double a forger's chances
+// (RFC 5452 section 5).
+type exchange struct {
+	done      chan struct{}
+	entry     *cache.Entry
+	err       error
+	abandoned bool // whoever led it gave up, which says nothing of the upstream
+}
+
+type exchangeTable struct {
+	mu      sync.Mutex
+	running map[exchangeKey]*exchange
+}
+
+func (t *exchangeTable) init() { t.running = make(map[exchangeKey]*exchange) }
+
+// enter returns the exchange of k, and whether the caller leads it.
+func (t *exchangeTable) enter(k exchangeKey) (*exchange, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x, ok := t.running[k]; ok {
+		return x, false
+	}
+	x := &exchange{done: make(chan struct{})}
+	t.running[k] = x
+	return x, true
+}
+
+func (t *exchangeTable) leave(k exchangeKey, x *exchange) {
+	t.mu.Lock()
+	delete(t.running, k)
+	t.mu.Unlock()
+	close(x.done)
+}
+
+// exchange asks m's upstream, together with whoever asks the same now.
+func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, mark cache.Mark) (*cache.Entry, error) {
+	k := exchangeKey{questionOf(q), m.Route}
+	for {
+		x, leader := r.exchanges.enter(k)
+		if leader {
+			r.lead(ctx, k, x, m, q, mark)
+			return x.entry, x.err
+		}
+		select {
+		case <-x.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if !x.abandoned && (x.entry == nil || !x.entry.Moved()) {
+			return x.entry, x.err
+		}
+	}
+}
+
+// lead does the exchange and fills x, a panic of the upstream included.
+func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Mount, q *wire.Query, mark cache.Mark) {
+	x.err = errPanic // unless it is overwritten
+	defer r.exchanges.leave(k, x)
+	route := cache.Dep{Counter: m.Route, Value: m.Route.Load()} // before asking
+	r.stats.exchanges.Add(1)
+	res, err := m.Upstream.Exchange(ctx, q)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		x.err, x.abandoned = err, true
+		return
+	}
+	x.entry, x.err = r.accept(m, q, res, err, route, mark)
+}
+
+// accept judges what an upstream said, and stores it or remembers the failure.
+func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route cache.Dep, mark cache.Mark) (*cache.Entry, error) {
+	k, now := questionOf(q), r.now()
+	if err != nil {
+		r.failures.note(k, now, route, err)
+		return nil, err
+	}
+	j := r.judge(q, res.Answer)
+	e := &cache.Entry{
+		Answer: j.answer, Deps: [2]cache.Dep{route}, Stored: now, Expires: now + j.life, Ages: true,
+		NameError: j.nameError, Negative: j.negative, AD: res.AD,
+		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
+	}
+	if e.EDE == 0 {
+		e.EDE, e.EDEText = res.Answer.EDE()
+	}
+	if j.bad {
+		err := &badAnswer{e}
+		r.failures.note(k, now, route, err)
+		return nil, err
+	}
+	r.failures.forget(k)
+	r.keep(q, e, res.NoStore || j.life <= 0, mark)
+	return e, nil
+}

@@ -1,0 +1,101 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// Failures are remembered for a moment (RFC 9520 section 3.2 asks for at least one
+// second), doubling while they go on.
+const (
+	failureMin = time.Second
+	failureMax = 5 * time.Second
+	// failureForget ends a row of failures: one later than this begins at
+	// failureMin again.
+	failureForget = 30 * time.Second
+	maxFailures   = 4096
+)
+
+// question is what distinguishes flights, exchanges and failures.
+type question struct {
+	name   string
+	typ    uint16
+	class  uint16
+	do, cd bool
+}
+
+func questionOf(q *wire.Query) question {
+	return question{name: string(q.Name()), typ: q.Type, class: q.Class, do: q.DO, cd: q.CD}
+}
+
+// failureMemory remembers questions that no upstream answered. It is asked only
+// when the cache has no fresh answer, so it never hides one.
+type failureMemory struct {
+	mu  sync.Mutex
+	lru *simplelru.LRU[question, *failedQuestion] // guarded by mu
+}
+
+type failedQuestion struct {
+	err   error
+	dep   cache.Dep // the route that failed
+	at    time.Duration
+	until time.Duration
+	pause time.Duration
+}
+
+func newFailureMemory() *failureMemory {
+	lru, err := simplelru.NewLRU[question, *failedQuestion](maxFailures, nil)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &failureMemory{lru: lru}
+}
+
+// recall returns how k failed, if it did so recently. With an expired answer at
+// hand recent means the recheck interval of RFC 8767.
+func (m *failureMemory) recall(k question, now time.Duration, expired bool) (error, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f, ok := m.lru.Peek(k)
+	if !ok || f.dep.Moved() {
+		return nil, false
+	}
+	if now < f.until || expired && now < f.at+staleRecheck {
+		return f.err, true
+	}
+	return nil, false
+}
+
+// note remembers that k failed. A question given up by its client says nothing of
+// the upstreams.
+func (m *failureMemory) note(k question, now time.Duration, dep cache.Dep, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pause := failureMin
+	if f, ok := m.lru.Peek(k); ok && now < f.until+failureForget && !f.dep.Moved() {
+		pause = min(2*f.pause, failureMax)
+	}
+	m.lru.Add(k, &failedQuestion{err: err, dep: dep, at: now, until: now + pause, pause: pause})
+}
+
+func (m *failureMemory) forget(k question) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Remove(k)
+}
+
+func (m *failureMemory) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Purge()
+}

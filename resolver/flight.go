@@ -1,0 +1,194 @@
+package resolver
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// flight is one question being resolved for all clients that ask it.
+type flight struct {
+	key     question
+	q       *wire.Query
+	expired *cache.Entry // to fall back on, or nil
+
+	// guarded by flightTable.mu
+	waiters []waiter
+	late    bool // its waiters were given the expired answer, later ones are at once
+}
+
+// waiter is a client of a flight; q is a clone.
+type waiter struct {
+	q     *wire.Query
+	reply func(q *wire.Query, msg []byte)
+}
+
+// flightTable holds the flights under way.
+type flightTable struct {
+	mu      sync.Mutex
+	flights map[question]*flight
+}
+
+func (t *flightTable) init() { t.flights = make(map[question]*flight) }
+
+// boarding is what came of joining a flight.
+type boarding uint8
+
+const (
+	boarded  boarding = iota // the flight will answer
+	opened                   // the same, and the caller must start it
+	tooLate                  // the flight is late; the expired answer it has is due now
+	crowded                  // the flight has all the waiters it takes
+	overfull                 // there are as many flights as may be
+)
+
+// board adds w to the flight of k, or opens one.
+func (t *flightTable) board(k question, w waiter, expired *cache.Entry, cfg *Config) (*flight, boarding) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.flights[k]; f != nil {
+		switch {
+		case f.late:
+			return f, tooLate
+		case len(f.waiters) >= cfg.MaxWaiters:
+			return f, crowded
+		}
+		f.waiters = append(f.waiters, w)
+		return f, boarded
+	}
+	if len(t.flights) >= cfg.MaxFlights {
+		return nil, overfull
+	}
+	f := &flight{key: k, q: w.q, expired: expired, waiters: []waiter{w}}
+	t.flights[k] = f
+	return f, opened
+}
+
+// land ends the boarding of f and returns its waiters.
+func (t *flightTable) land(f *flight) []waiter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.flights, f.key)
+	ws := f.waiters
+	f.waiters = nil
+	return ws
+}
+
+// delay marks f late and returns its waiters, who wait no longer.
+func (t *flightTable) delay(f *flight) []waiter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.late = true
+	ws := f.waiters
+	f.waiters = nil
+	return ws
+}
+
+func (t *flightTable) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.flights)
+}
+
+// join makes q's client wait for a flight, or says at once why it can't.
+func (r *Resolver) join(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
+	f, how := r.flights.board(questionOf(q), waiter{q.Clone(), reply}, expired, &r.cfg)
+	switch how {
+	case boarded:
+		r.stats.joined.Add(1)
+		return nil
+	case opened:
+		r.stats.flights.Add(1)
+		if !r.start(func() { r.fly(f) }) {
+			r.deliver(r.flights.land(f), served{err: errClosed})
+		}
+		return nil
+	case tooLate:
+		return r.append(dst, q, r.fallback(served{err: errLate}, f.expired), now)
+	case crowded:
+		r.stats.crowded.Add(1)
+		return r.append(dst, q, r.fallback(served{err: errCrowded}, expired), now)
+	}
+	r.stats.overfull.Add(1)
+	return r.append(dst, q, r.fallback(served{err: errBusy}, expired), now)
+}
+
+// refresh starts a flight without a client, for a question that was answered with
+// its expired answer. It does nothing when one is under way or there are too many.
+func (r *Resolver) refresh(q *wire.Query, expired *cache.Entry) {
+	nobody := waiter{q.Clone(), func(*wire.Query, []byte) {}}
+	f, how := r.flights.board(questionOf(q), nobody, expired, &r.cfg)
+	if how != opened {
+		return
+	}
+	r.stats.flights.Add(1)
+	if !r.start(func() { r.fly(f) }) {
+		r.flights.land(f)
+	}
+}
+
+// fly resolves f's question and answers its waiters. Whoever boarded is answered
+// from a state no older than the moment of boarding: if the answer's counters
+// moved while it was made, it is made again, after boarding has ended.
+func (r *Resolver) fly(f *flight) {
+	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Deadline)
+	defer cancel()
+	if f.expired != nil {
+		defer r.after(r.cfg.StaleWait, func() { r.overdue(f) })()
+	}
+	s := r.resolve(ctx, f.q)
+	ws := r.flights.land(f)
+	for range 2 {
+		if len(ws) == 0 || s.entry == nil || !s.entry.Moved() {
+			break
+		}
+		s = r.resolve(ctx, f.q)
+	}
+	r.deliver(ws, r.fallback(s, f.expired))
+}
+
+// overdue gives the waiters of a late flight its expired answer, while it goes on
+// (RFC 8767 section 5, the client response timer).
+func (r *Resolver) overdue(f *flight) {
+	if f.expired.Moved() {
+		return // the answer to come is all there is
+	}
+	r.deliver(r.flights.delay(f), r.fallback(served{err: errLate}, f.expired))
+}
+
+// after runs f after d unless the returned function is called before; Run waits
+// for it. It is called within a flight.
+func (r *Resolver) after(d time.Duration, f func()) (stop func()) {
+	r.wg.Add(1)
+	t := time.AfterFunc(d, func() {
+		defer r.wg.Done()
+		f()
+	})
+	return func() {
+		if t.Stop() {
+			r.wg.Done()
+		}
+	}
+}
+
+// deliver renders s for each waiter.
+func (r *Resolver) deliver(ws []waiter, s served) {
+	now := r.now()
+	for _, w := range ws {
+		w.reply(w.q, r.render(w.q, s, now))
+	}
+}
+
+// render is append into a buffer of its own, and SERVFAIL where that panics.
+func (r *Resolver) render(q *wire.Query, s served, now time.Duration) (msg []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked(q, p)
+			msg = wire.AppendError(nil, q, wire.RcodeServFail, wire.EDEOther, textPanic)
+		}
+	}()
+	return r.append(make([]byte, 0, 512), q, s, now)
+}

@@ -1,0 +1,212 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"time"
+
+	"meibo/resolver/wire"
+)
+
+// maxLinks is the longest chain of aliases taken from one answer.
+const maxLinks = 16
+
+// judgment is what an upstream's answer means and how long it may be kept.
+type judgment struct {
+	answer    *wire.Answer // as it shall be given on
+	bad       bool         // no answer to the question: SERVFAIL, REFUSED and the like
+	negative  bool
+	nameError bool          // NXDOMAIN of the asked name itself
+	life      time.Duration // 0: not to be kept
+}
+
+// judge classifies a by RFC 2181 and RFC 2308 and brings its records in order.
+func (r *Resolver) judge(q *wire.Query, a *wire.Answer) judgment {
+	j := judgment{answer: a}
+	rcode := a.Rcode()
+	if rcode != wire.RcodeSuccess && rcode != wire.RcodeNXDomain {
+		j.bad = true
+		return j
+	}
+	if a.TC() {
+		return j // given on as it is, and never kept (RFC 2181 section 9)
+	}
+	rrs := a.RRs()
+	c := chainOf(q, rrs)
+	if c.links > maxLinks {
+		j.bad = true
+		return j
+	}
+	j.negative = rcode == wire.RcodeNXDomain || !c.found
+	j.nameError = rcode == wire.RcodeNXDomain && c.links == 0 && q.Type != wire.TypeDS
+	changed := c.foreign
+	if changed {
+		rrs = c.keep(rrs)
+	}
+	if r.levelTTLs(rrs, j.negative) {
+		changed = true
+	}
+	if changed {
+		j.answer = repack(q, a, rrs)
+	}
+	j.life = r.life(rrs, j.negative)
+	return j
+}
+
+// repack builds a anew with rrs; where that fails, a stays as it is.
+func repack(q *wire.Query, a *wire.Answer, rrs []wire.RR) *wire.Answer {
+	b, err := wire.Pack(q, &wire.Reply{Rcode: a.Rcode(), AA: a.AA(), RRs: rrs})
+	if err != nil {
+		return a
+	}
+	return b
+}
+
+// chain is the answer section seen from the question.
+type chain struct {
+	names   []wire.Name // lower case: the asked name and what its aliases lead to
+	links   int
+	found   bool // a record of the asked type stands at the end
+	foreign bool // there are records off the chain
+}
+
+// chainOf follows the aliases of an answer from the asked name.
+func chainOf(q *wire.Query, rrs []wire.RR) chain {
+	c := chain{names: []wire.Name{wire.Name(q.Name())}}
+	for grown := true; grown; {
+		grown = false
+		for i := range rrs {
+			if rr := &rrs[i]; rr.Section == wire.Answers && rr.Type == wire.TypeCNAME && c.on(rr) {
+				if to := wire.Name(rr.Data).Lower(); !c.has(to) {
+					c.names = append(c.names, to)
+					grown = true
+				}
+			}
+		}
+	}
+	for i := range rrs {
+		rr := &rrs[i]
+		switch {
+		case rr.Section != wire.Answers:
+			continue
+		case !c.on(rr):
+			c.foreign = true
+			continue
+		case rr.Type == wire.TypeCNAME:
+			c.links++
+		}
+		if rr.Type == q.Type || q.Type == wire.TypeANY {
+			c.found = true
+		}
+	}
+	return c
+}
+
+func (c *chain) has(n wire.Name) bool {
+	for _, m := range c.names {
+		if m == n {
+			return true
+		}
+	}
+	return false
+}
+
+// on tells whether rr belongs to the chain: it is owned by one of its names, or is
+// the DNAME that one of them was made by (RFC 6672), or the signature of that.
+func (c *chain) on(rr *wire.RR) bool {
+	owner := rr.Owner.Lower()
+	if c.has(owner) {
+		return true
+	}
+	typ := rr.Type
+	if typ == wire.TypeRRSIG && len(rr.Data) >= 2 {
+		typ = binary.BigEndian.Uint16(rr.Data)
+	}
+	if typ != wire.TypeDNAME {
+		return false
+	}
+	for _, n := range c.names {
+		if n.HasSuffix(owner) {
+			return true
+		}
+	}
+	return false
+}
+
+// keep leaves out the answer records that are off the chain (RFC 2181 section
+// 5.4.1: they are no answer to this question).
+func (c *chain) keep(rrs []wire.RR) []wire.RR {
+	out := make([]wire.RR, 0, len(rrs))
+	for i := range rrs {
+		if rrs[i].Section != wire.Answers || c.on(&rrs[i]) {
+			rr := rrs[i]
+			rr.With = 0
+			out = append(out, rr)
+		}
+	}
+	return out
+}
+
+// levelTTLs makes the TTLs of each record set equal to its lowest (RFC 2181 section
+// 5.2), caps them (RFC 8767 section 4), and lowers the SOA's of a negative answer
+// to the time it may be kept (RFC 2308 section 5), so that whoever caches after us
+// counts from the same. It reports whether anything changed.
+func (r *Resolver) levelTTLs(rrs []wire.RR, negative bool) bool {
+	top := uint32(r.cfg.MaxTTL / time.Second)
+	changed := false
+	for i := range rrs {
+		ttl := min(rrs[i].TTL, top)
+		for j := range rrs {
+			if sameSet(&rrs[i], &rrs[j]) {
+				ttl = min(ttl, rrs[j].TTL)
+			}
+		}
+		if negative && rrs[i].Section == wire.Authority && rrs[i].Type == wire.TypeSOA {
+			ttl = min(ttl, soaMinimum(rrs[i].Data), uint32(r.cfg.NegativeMaxTTL/time.Second))
+		}
+		if ttl != rrs[i].TTL {
+			rrs[i].TTL, changed = ttl, true
+		}
+	}
+	return changed
+}
+
+// sameSet tells whether two records belong to one set. Signatures form sets by the
+// type they cover, which levelling need not know: theirs are left alone.
+func sameSet(a, b *wire.RR) bool {
+	return a.Type == b.Type && a.Section == b.Section && a.TTL != b.TTL && a.Type != wire.TypeRRSIG &&
+		a.Owner.Lower() == b.Owner.Lower()
+}
+
+// soaMinimum is the last field of an SOA record.
+func soaMinimum(data []byte) uint32 {
+	if len(data) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(data[len(data)-4:])
+}
+
+// life is how long an answer may be kept: until the first of its answer and
+// authority records is over. A negative one needs an SOA to say how long (RFC 2308
+// section 5); without, it may be an answer cut short.
+func (r *Resolver) life(rrs []wire.RR, negative bool) time.Duration {
+	const none = 1<<32 - 1
+	ttl, soa := uint32(none), false
+	for i := range rrs {
+		if rrs[i].Section == wire.Additional {
+			continue
+		}
+		ttl = min(ttl, rrs[i].TTL)
+		soa = soa || rrs[i].Section == wire.Authority && rrs[i].Type == wire.TypeSOA
+	}
+	if ttl == none || negative && !soa {
+		return 0
+	}
+	life := time.Duration(ttl) * time.Second
+	if negative {
+		return min(life, r.cfg.NegativeMaxTTL)
+	}
+	if ttl > 0 {
+		life = max(life, r.cfg.MinTTL)
+	}
+	return min(life, r.cfg.MaxTTL)
+}

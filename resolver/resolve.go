@@ -1,0 +1,145 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// resolve takes q to its answer, waiting where it must. It serves flights and
+// Lookup; a panic below it becomes an error.
+func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked(q, p)
+			s = served{err: errPanic}
+		}
+	}()
+	mark := r.cfg.Cache.Mark(q)
+	now := r.now()
+	e, st := r.cfg.Cache.Peek(q, now)
+	if st == cache.Fresh {
+		return served{entry: e}
+	}
+	var buf [8]*Mount
+	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
+		if m.Upstream != nil {
+			return r.askUpstream(ctx, m, q, e, now, mark)
+		}
+		if s, mine := r.askZone(ctx, m, q, mark); mine {
+			return s
+		}
+	}
+	return served{err: errNoRoute}
+}
+
+// askZone lets a zone answer, in place or after waiting. False: not its name.
+func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, mark cache.Mark) (served, bool) {
+	res, outcome := m.Zone.Answer(q)
+	if outcome == NotMine {
+		return served{}, false
+	}
+	if outcome == Later {
+		ctx, err := withTrail(ctx, q)
+		if err != nil {
+			return served{err: err}, true
+		}
+		res, err = m.Zone.Resolve(ctx, q)
+		switch {
+		case errors.Is(err, ErrNotMine):
+			return served{}, false
+		case err != nil:
+			return served{err: timeLimit(ctx, err, m)}, true
+		}
+	}
+	e := zoneEntry(m, &res, r.now())
+	r.keep(q, e, res.NoStore, mark)
+	return served{entry: e}, true
+}
+
+// timeLimit says which limit an error that is only "deadline exceeded" means.
+func timeLimit(ctx context.Context, err error, m *Mount) error {
+	var f *Failure
+	if ctx.Err() == nil || errors.As(err, &f) {
+		return err
+	}
+	if cause := context.Cause(ctx); errors.As(cause, &f) {
+		return f
+	}
+	return &Failure{EDE: wire.EDENoReachable, Text: m.Name + " did not answer in time", Err: err}
+}
+
+// askUpstream has a route's servers answer q.
+func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
+	if !q.RD {
+		return served{err: errNoRecursion}
+	}
+	if err, known := r.failures.recall(questionOf(q), now, r.spare(expired) != nil); known {
+		return served{err: err}
+	}
+	if e, ok := r.denied(m, q, expired, now); ok {
+		return served{entry: e}
+	}
+	e, err := r.exchange(ctx, m, q, mark)
+	if err != nil {
+		return served{err: timeLimit(ctx, err, m)}
+	}
+	return served{entry: e}
+}
+
+// denied answers q from an NXDOMAIN that the same route gave for another type of
+// the name (RFC 2308 section 5), with q's own question. A name that had an answer
+// of this type is asked for again: servers that deny one type wrongly exist.
+func (r *Resolver) denied(m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration) (*cache.Entry, bool) {
+	if expired != nil {
+		return nil, false
+	}
+	mark := r.cfg.Cache.Mark(q)
+	e, ok := r.cfg.Cache.Denial(q, now)
+	if !ok || e.Deps[0].Counter != m.Route {
+		return nil, false
+	}
+	a, err := wire.Pack(q, &wire.Reply{Rcode: wire.RcodeNXDomain, RRs: e.Answer.RRs()})
+	if err != nil {
+		return nil, false
+	}
+	c := *e
+	c.Answer, c.NameError = a, false
+	if c.EDE == 0 {
+		c.EDE, c.EDEText = e.Answer.EDE()
+	}
+	r.cfg.Cache.Put(q, &c, mark)
+	return &c, true
+}
+
+// trail is the chain of questions that led to a Lookup, newest first.
+type trail struct {
+	of    question
+	depth int
+	up    *trail
+}
+
+type trailKey struct{}
+
+// withTrail notes that q is being resolved below ctx. It fails when q is being
+// resolved already, or the chain is too long.
+func withTrail(ctx context.Context, q *wire.Query) (context.Context, error) {
+	up, _ := ctx.Value(trailKey{}).(*trail)
+	t := &trail{of: questionOf(q), depth: 1, up: up}
+	if up != nil {
+		t.depth = up.depth + 1
+	}
+	for p := up; p != nil; p = p.up {
+		if p.of == t.of {
+			return nil, &Failure{EDE: wire.EDEInvalidData, Text: fmt.Sprintf("aliases lead back to %s", wire.Name(t.of.name))}
+		}
+	}
+	if t.depth > maxChase {
+		return nil, &Failure{EDE: wire.EDEInvalidData, Text: fmt.Sprintf("more than %d aliases in a row, the last is %s", maxChase, wire.Name(t.of.name))}
+	}
+	return context.WithValue(ctx, trailKey{}, t), nil
+}

@@ -1,0 +1,159 @@
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// Defaults of Config.
+const (
+	// DefaultMaxFlights bounds questions being resolved at once; with 64 waiters
+	// of 300 bytes each the worst case is some 80 MiB, the usual one below 8.
+	DefaultMaxFlights = 4096
+	// DefaultMaxWaiters bounds clients that wait for one question: a storm of
+	// one name needs no more, its clients ask again.
+	DefaultMaxWaiters = 64
+	// DefaultDeadline is below the 5 s after which glibc gives up on a server.
+	DefaultDeadline = 4500 * time.Millisecond
+	// DefaultStaleWait is how long a client waits before it is given an expired
+	// answer; RFC 8767 section 5 suggests 1.8 s, which is more than many
+	// programs wait at all.
+	DefaultStaleWait = time.Second
+	// DefaultMaxTTL is the longest life of an answer (RFC 8767 section 4 allows
+	// seven days; a day is what Unbound and Knot keep).
+	DefaultMaxTTL = 24 * time.Hour
+	// DefaultNegativeMaxTTL keeps a name that was just created from being denied
+	// for long; RFC 2308 section 5 would allow three hours.
+	DefaultNegativeMaxTTL = 300 * time.Second
+
+	// staleTTL is the TTL of expired answers (RFC 8767 section 4).
+	staleTTL = 30
+	// staleRecheck is how long after a failure expired answers are given at once,
+	// without asking again (RFC 8767 section 5).
+	staleRecheck = 30 * time.Second
+	// maxChase is how deep a Lookup within a Lookup may go.
+	maxChase = 8
+)
+
+// Config of a Resolver. Zero values mean the defaults above.
+type Config struct {
+	Cache *cache.Cache // required
+	Table Table
+	Now   func() time.Duration // nil: cache.BootTime
+	// Logger gets panics and nothing per query. Nil: discard.
+	Logger                 *slog.Logger
+	MaxFlights, MaxWaiters int
+	Deadline, StaleWait    time.Duration
+	// MinTTL lengthens the life of positive answers from upstream, except TTL 0;
+	// the TTLs shown end at 1. MaxTTL and NegativeMaxTTL shorten lives.
+	MinTTL, MaxTTL, NegativeMaxTTL time.Duration
+	// StaleNegative allows expired denials to be given when upstreams fail. They
+	// are not by default: a name may exist by now.
+	StaleNegative bool
+	// Version and ServerID answer version.bind and id.server in class CHAOS;
+	// empty ones are refused.
+	Version, ServerID string
+}
+
+// Resolver answers questions. Its methods are safe for concurrent use.
+type Resolver struct {
+	cfg       Config
+	now       func() time.Duration
+	log       *slog.Logger
+	table     atomic.Pointer[table]
+	flights   flightTable
+	exchanges exchangeTable
+	failures  *failureMemory
+	stats     stats
+
+	ctx    context.Context // ends with Run; flights live under it
+	cancel context.CancelCauseFunc
+
+	mu     sync.Mutex // guards closed against wg.Add after wg.Wait
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// New validates cfg and returns a Resolver that answers at once; nothing is
+// started until a question needs a flight.
+func New(cfg Config) (*Resolver, error) {
+	if cfg.Cache == nil {
+		return nil, errNoCache
+	}
+	if cfg.MaxFlights < 0 || cfg.MaxWaiters < 0 || cfg.Deadline < 0 || cfg.MinTTL < 0 || cfg.MaxTTL < 0 || cfg.NegativeMaxTTL < 0 {
+		return nil, fmt.Errorf("resolver: limits must not be negative")
+	}
+	cfg.setDefaults()
+	if cfg.MinTTL > cfg.MaxTTL {
+		return nil, fmt.Errorf("resolver: min_ttl %v is above max_ttl %v", cfg.MinTTL, cfg.MaxTTL)
+	}
+	t, err := compile(cfg.Table)
+	if err != nil {
+		return nil, fmt.Errorf("resolver: %w", err)
+	}
+	r := &Resolver{cfg: cfg, now: cfg.Now, log: cfg.Logger, failures: newFailureMemory()}
+	r.flights.init()
+	r.exchanges.init()
+	r.table.Store(t)
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	return r, nil
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Deadline, DefaultDeadline)
+	def(&c.StaleWait, DefaultStaleWait)
+	def(&c.MaxTTL, DefaultMaxTTL)
+	def(&c.NegativeMaxTTL, DefaultNegativeMaxTTL)
+	if c.MaxFlights == 0 {
+		c.MaxFlights = DefaultMaxFlights
+	}
+	if c.MaxWaiters == 0 {
+		c.MaxWaiters = DefaultMaxWaiters
+	}
+	if c.Now == nil {
+		c.Now = cache.BootTime
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Run owns the flights: it blocks until ctx ends, then ends every flight, whose
+// waiters are answered SERVFAIL, and returns when the last has ended. It returns
+// nil. After it, questions that need a flight are answered SERVFAIL.
+func (r *Resolver) Run(ctx context.Context) error {
+	<-ctx.Done()
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel(&Failure{EDE: wire.EDENotReady, Text: "the resolver is stopping"})
+	r.wg.Wait()
+	return nil
+}
+
+// start runs f in a goroutine that Run waits for; false: the resolver has ended.
+func (r *Resolver) start(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		f()
+	}()
+	return true
+}

@@ -1,0 +1,190 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// served is what a question came to: an entry to render, or an error.
+type served struct {
+	entry *cache.Entry
+	stale bool // entry is expired and given for want of a better one
+	err   error
+}
+
+// ServeDNS is the way in for clients. It appends the reply to dst and returns it,
+// or returns nil when the query is dropped or its reply comes later: reply is then
+// called once, from another goroutine, with a clone of q. What can be answered
+// from memory is answered before it returns; no lock is held while a Zone is
+// asked. q and dst are borrowed until it returns. Called concurrently.
+func (r *Resolver) ServeDNS(q *wire.Query, v wire.Verdict, dst []byte, reply func(q *wire.Query, msg []byte)) (out []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked(q, p)
+			out = wire.AppendError(dst, q, wire.RcodeServFail, wire.EDEOther, textPanic)
+		}
+	}()
+	if v != wire.OK {
+		return r.judged(q, v, dst)
+	}
+	if q.Class != wire.ClassIN {
+		return r.otherClass(q, dst)
+	}
+	switch q.Type {
+	case wire.TypeNone, wire.TypeOPT, wire.TypeTSIG:
+		return r.errorReply(dst, q, wire.RcodeFormErr, 0, "")
+	case wire.TypeTKEY:
+		return r.errorReply(dst, q, wire.RcodeNotImp, 0, "")
+	case wire.TypeAXFR, wire.TypeIXFR:
+		return r.errorReply(dst, q, wire.RcodeRefused, wire.EDENotSupported, "no zone transfers")
+	}
+	now := r.now()
+	e, st := r.cfg.Cache.Get(q, now)
+	if st == cache.Fresh {
+		return r.append(dst, q, served{entry: e}, now)
+	}
+	return r.miss(q, r.spare(e), now, dst, reply)
+}
+
+// judged answers what the parser found wanting.
+func (r *Resolver) judged(q *wire.Query, v wire.Verdict, dst []byte) []byte {
+	if v == wire.Drop {
+		r.stats.dropped.Add(1)
+		return nil
+	}
+	return r.errorReply(dst, q, v.Rcode(), 0, "")
+}
+
+// miss asks the zones in place; what they cannot say at once becomes a flight.
+// expired is the entry to fall back on, or nil.
+func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
+	mark := r.cfg.Cache.Mark(q)
+	var buf [8]*Mount
+	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
+		if m.Upstream != nil {
+			return r.forward(m, q, expired, now, dst, reply)
+		}
+		res, outcome := m.Zone.Answer(q)
+		switch outcome {
+		case Answered:
+			r.stats.inPlace.Add(1)
+			e := zoneEntry(m, &res, now)
+			r.keep(q, e, res.NoStore, mark)
+			return r.append(dst, q, served{entry: e}, now)
+		case Later:
+			return r.join(q, expired, now, dst, reply)
+		}
+	}
+	return r.append(dst, q, served{err: errNoRoute}, now)
+}
+
+// forward decides what of a question for an upstream can be said at once.
+func (r *Resolver) forward(m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
+	if !q.RD {
+		return r.append(dst, q, served{err: errNoRecursion}, now)
+	}
+	if err, known := r.failures.recall(questionOf(q), now, expired != nil); known {
+		return r.append(dst, q, r.fallback(served{err: err}, expired), now)
+	}
+	if e, ok := r.denied(m, q, expired, now); ok {
+		return r.append(dst, q, served{entry: e}, now)
+	}
+	if h, ok := m.Upstream.(Health); ok && expired != nil && h.Down() {
+		r.refresh(q, expired)
+		return r.append(dst, q, r.fallback(served{err: errDown}, expired), now)
+	}
+	return r.join(q, expired, now, dst, reply)
+}
+
+// keep stores e as the answer to q.
+func (r *Resolver) keep(q *wire.Query, e *cache.Entry, noStore bool, mark cache.Mark) {
+	if !noStore {
+		r.cfg.Cache.Put(q, e, mark)
+	}
+}
+
+// zoneEntry is the entry of a Zone's result.
+func zoneEntry(m *Mount, res *Result, now time.Duration) *cache.Entry {
+	e := &cache.Entry{
+		Answer: res.Answer, Deps: res.Deps, Stored: now, Ages: res.Ages, AD: res.AD,
+		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
+	}
+	if res.Life > 0 {
+		e.Expires = now + res.Life
+	}
+	return e
+}
+
+// append renders s for q.
+func (r *Resolver) append(dst []byte, q *wire.Query, s served, now time.Duration) []byte {
+	e := s.entry
+	if e == nil {
+		var bad *badAnswer
+		if !errors.As(s.err, &bad) {
+			rcode, ede, text := errorCode(s.err)
+			return r.errorReply(dst, q, rcode, ede, text)
+		}
+		e = bad.entry
+		r.stats.refusal(e.Answer.Rcode())
+	}
+	rd := wire.Render{
+		Age: e.Age(now), Pick: rand.Uint32(), Client: clientHash(q.Client),
+		EDE: e.EDE, EDEText: e.EDEText, AD: e.AD && (q.AD || q.DO),
+	}
+	if s.stale {
+		r.stats.stale.Add(1)
+		rd.FixTTL, rd.UseFixTTL = staleTTL, true
+		rd.EDE, rd.EDEText = wire.EDEStale, failureText(s.err)
+		if e.Answer.Rcode() == wire.RcodeNXDomain {
+			rd.EDE = wire.EDEStaleNXDomain
+		}
+	}
+	return e.Answer.Append(dst, q, rd)
+}
+
+func (r *Resolver) errorReply(dst []byte, q *wire.Query, rcode, ede uint16, text string) []byte {
+	r.stats.refusal(rcode)
+	return wire.AppendError(dst, q, rcode, ede, text)
+}
+
+// fallback turns a failure into the expired answer, where there is one that may
+// be served.
+func (r *Resolver) fallback(s served, expired *cache.Entry) served {
+	var no *refusal
+	if s.err == nil || expired == nil || errors.As(s.err, &no) || expired.Moved() {
+		return s
+	}
+	return served{entry: expired, stale: true, err: s.err}
+}
+
+// spare is e, if it may be given after its time (RFC 8767), else nil.
+func (r *Resolver) spare(e *cache.Entry) *cache.Entry {
+	if e == nil || e.Negative && !r.cfg.StaleNegative {
+		return nil
+	}
+	return e
+}
+
+func (r *Resolver) panicked(q *wire.Query, p any) {
+	r.stats.panics.Add(1)
+	r.log.Error("panic while answering", "qname", wire.Name(q.Name()).String(), "qtype", wire.TypeString(q.Type),
+		"err", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// clientHash spreads clients evenly by address and port, the same for one socket
+// at all times (the finisher of splitmix64).
+func clientHash(c netip.AddrPort) uint32 {
+	a := c.Addr().As16()
+	h := binary.LittleEndian.Uint64(a[:8]) ^ binary.LittleEndian.Uint64(a[8:])*0x9e3779b97f4a7c15 ^ uint64(c.Port())*0xd1342543de82ef95
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return uint32(h ^ h>>31)
+}
