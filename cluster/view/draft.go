@@ -181,11 +181,10 @@ func (d *draft) finishService(name string, nodes map[string][]catalog.Instance) 
 	if old == nil {
 		old = &serviceEntry{counter: new(atomic.Uint64)}
 		d.names = true
-	}
-	next := old.with(nodes)
-	if d.moved[name] {
+	} else if d.moved[name] {
 		d.bump(old.counter)
 	}
+	next := old.with(nodes)
 	if len(next.instances) == 0 {
 		d.services.Delete([]byte(name))
 		d.names = true

@@ -1,0 +1,287 @@
+package view
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// What follows runs a writer and a reader as step machines over every order in
+// which their steps can come, on the real states and counters. After each whole
+// change of the writer an entry that still counts must say what is so.
+
+// explore calls run with every sequence of choices that run asks for.
+func explore(run func(choose func(n int) int)) (runs int) {
+	var path, widths []int
+	for {
+		depth := 0
+		run(func(n int) int {
+			if depth == len(path) {
+				path, widths = append(path, 0), append(widths, n)
+			}
+			depth++
+			return path[depth-1]
+		})
+		runs++
+		path, widths = path[:depth], widths[:depth]
+		for len(path) > 0 && path[len(path)-1] == widths[len(path)-1]-1 {
+			path, widths = path[:len(path)-1], widths[:len(widths)-1]
+		}
+		if len(path) == 0 {
+			return runs
+		}
+		path[len(path)-1]++
+	}
+}
+
+// faults are ways to do it wrong, to see that the enumeration finds them.
+type faults struct {
+	noSecondLoad bool // the reader doesn't load the state again
+	bumpFirst    bool // the writer moves the counters before it publishes
+	noRetire     bool // the writer gives a counter up without moving it
+	readFirst    bool // the reader takes its counter from another, older state
+}
+
+// entry is a cached answer.
+type entry struct {
+	name, epoch           *atomic.Uint64
+	nameValue, epochValue uint64
+	content               string
+}
+
+func (e *entry) counts() bool {
+	return e.name.Load() == e.nameValue && e.epoch.Load() == e.epochValue
+}
+
+// change is one change of what answers show: settings, then the draft.
+type change struct {
+	set   func(settings *int)
+	draft func(*View) *draft
+}
+
+// world is what both machines share. Settings stand for all that answers depend
+// on besides the catalog.
+type world struct {
+	v        *View
+	settings int
+}
+
+func (w *world) answer(s *State) string { return fmt.Sprint(w.settings, " ", show(s, "web")) }
+
+// writer takes changes one after the other, in steps: settings, publish, then
+// each counter that the reader may hold on its own; the others come with the
+// publication, since nobody here looks at them.
+type writer struct {
+	*world
+	changes []change
+	faults  faults
+	steps   []func()
+}
+
+func (w *writer) done() bool  { return len(w.steps) == 0 && len(w.changes) == 0 }
+func (w *writer) quiet() bool { return len(w.steps) == 0 }
+
+func (w *writer) step() {
+	if len(w.steps) == 0 {
+		w.begin()
+	}
+	step := w.steps[0]
+	w.steps = w.steps[1:]
+	step()
+}
+
+func (w *writer) begin() {
+	c := w.changes[0]
+	w.changes = w.changes[1:]
+	before := w.v.Load()
+	next, bumps := c.draft(w.v).finish()
+	publish := func() { w.v.state.Store(next) }
+	if c.set != nil {
+		w.steps = append(w.steps, func() { c.set(&w.settings) })
+	}
+	if !w.faults.bumpFirst {
+		w.steps = append(w.steps, publish)
+	}
+	for _, c := range bumps {
+		retired := c == counterOf(before, "web") && c != counterOf(next, "web") && c != next.Names()
+		held := retired || c == counterOf(next, "web") || c == next.Names() || c == next.Epoch()
+		if held && !(retired && w.faults.noRetire) {
+			w.steps = append(w.steps, func() { c.Add(1) })
+		}
+	}
+	if w.faults.bumpFirst {
+		w.steps = append(w.steps, publish)
+	}
+}
+
+// reader makes one entry for the service web, in the steps of the rule.
+type reader struct {
+	*world
+	faults   faults
+	pc       int
+	s        *State
+	settings string
+	e        entry
+	stored   *entry
+}
+
+func (r *reader) done() bool { return r.stored != nil }
+
+func (r *reader) step() {
+	r.pc++
+	switch r.pc {
+	case 1: // load the state, take its counters from it
+		r.s = r.v.Load()
+		r.e.name, r.e.epoch = counterOf(r.s, "web"), r.s.Epoch()
+	case 2: // read what else the answer depends on, as early as may be
+		r.settings = fmt.Sprint(r.world.settings)
+	case 3: // read the values
+		r.e.nameValue = r.e.name.Load()
+	case 4:
+		r.e.epochValue = r.e.epoch.Load()
+	case 5: // load again
+		now := r.v.Load()
+		if now != r.s && !r.faults.noSecondLoad {
+			r.pc = 0
+		}
+		if r.faults.readFirst {
+			r.s, r.pc = now, 5
+		}
+	case 6: // build from that state, store
+		r.e.content = r.settings + " " + show(r.s, "web")
+		e := r.e
+		r.stored = &e
+	}
+}
+
+// late runs every interleaving and returns how many there were, in how many the
+// entry counted at the end, and the first in which it was wrong.
+func late(start Batch, changes []change, f faults) (runs, counted int, wrong string) {
+	runs = explore(func(choose func(int) int) {
+		v, _ := New(Config{})
+		v.take(start)
+		shared := &world{v: v}
+		w := &writer{world: shared, changes: changes, faults: f}
+		r := &reader{world: shared, faults: f}
+		var trace strings.Builder
+		for !w.done() || !r.done() {
+			who := 0
+			switch {
+			case w.done():
+				who = 1
+			case !r.done():
+				who = choose(2)
+			}
+			if who == 0 {
+				w.step()
+			} else {
+				r.step()
+			}
+			fmt.Fprintf(&trace, "%c", "WR"[who])
+			if r.done() && w.quiet() && r.stored.counts() {
+				if now := shared.answer(v.Load()); now != r.stored.content && wrong == "" {
+					wrong = fmt.Sprintf("%s: cached %q, is %q", &trace, r.stored.content, now)
+				}
+			}
+		}
+		if r.stored.counts() {
+			counted++
+		}
+	})
+	return runs, counted, wrong
+}
+
+func batchChange(b Batch) change {
+	return change{draft: func(v *View) *draft {
+		d := newDraft(v.Load())
+		for _, key := range v.absorb(b) {
+			d.set(key, v.effective(key))
+		}
+		return d
+	}}
+}
+
+// configured is a change of settings, as BumpEpoch makes it.
+func configured(value int) change {
+	return change{
+		set: func(settings *int) { *settings = value },
+		draft: func(v *View) *draft {
+			d := newDraft(v.Load())
+			d.bumpEpoch()
+			return d
+		},
+	}
+}
+
+// scenarios are pairs of changes of the service web, from each beginning.
+func scenarios() map[string]struct {
+	start   Batch
+	changes []change
+} {
+	with := func(port int) Batch { return update(2, node("n1", "10.0.0.1", service("web", port))) }
+	none := update(2, node("n1", "10.0.0.1"))
+	there, absent := with(1), none
+	there.Whole, absent.Whole = true, true
+	pair := func(a, b Batch) []change { return []change{batchChange(a), batchChange(b)} }
+	type scenario = struct {
+		start   Batch
+		changes []change
+	}
+	return map[string]scenario{
+		"altered, retired":    {there, pair(with(2), none)},
+		"altered, altered":    {there, pair(with(2), with(3))},
+		"retired, created":    {there, pair(none, with(2))},
+		"created, altered":    {absent, pair(with(2), with(3))},
+		"created, retired":    {absent, pair(with(2), none)},
+		"node gone, created":  {there, pair(gone(2, "n1"), with(2))},
+		"configured, altered": {there, []change{configured(1), batchChange(with(2))}},
+		"retired, configured": {there, []change{batchChange(none), configured(1)}},
+	}
+}
+
+func TestRule2_NoInterleavingServesLate(t *testing.T) {
+	for name, sc := range scenarios() {
+		t.Run(name, func(t *testing.T) {
+			runs, counted, wrong := late(sc.start, sc.changes, faults{})
+			if wrong != "" {
+				t.Errorf("served late: %s", wrong)
+			}
+			if counted == 0 || counted == runs {
+				t.Errorf("the entry counted in %d of %d interleavings: nothing was tried", counted, runs)
+			}
+			t.Logf("%d interleavings, entry good at the end of %d", runs, counted)
+		})
+	}
+}
+
+// TestRule2_EnumerationFindsTheFaults holds the enumeration itself to account.
+func TestRule2_EnumerationFindsTheFaults(t *testing.T) {
+	for name, f := range map[string]faults{
+		"without the second load":             {noSecondLoad: true},
+		"counters moved before publication":   {bumpFirst: true},
+		"built from another state than asked": {readFirst: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := 0
+			for _, sc := range scenarios() {
+				if _, _, wrong := late(sc.start, sc.changes, f); wrong != "" {
+					found++
+				}
+			}
+			if found == 0 {
+				t.Error("no interleaving serves late")
+			}
+		})
+	}
+}
+
+func TestRule4_WithoutTheLastMoveARetiredNameIsServedLate(t *testing.T) {
+	sc := scenarios()["altered, retired"]
+	if _, _, wrong := late(sc.start, sc.changes, faults{noRetire: true}); wrong == "" {
+		t.Error("no interleaving serves late")
+	}
+	if _, _, wrong := late(sc.start, sc.changes, faults{}); wrong != "" {
+		t.Error(wrong)
+	}
+}
