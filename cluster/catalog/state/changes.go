@@ -27,6 +27,10 @@ type Change struct {
 	// Marked are nodes whose Synced or Agentless mark, or a tombstone of
 	// which, differs.
 	Marked []string
+	// Records are the nodes of which anything at all differs: the record, a
+	// mark, a service or a check on it. A reader that keeps whole nodes needs
+	// no more.
+	Records []string
 	// ServiceNames and NodeNames say that the set of names differs.
 	ServiceNames, NodeNames bool
 	// History says that a new history began.
@@ -37,6 +41,7 @@ type Change struct {
 	services map[string]bool // name to "an answer can differ"
 	nodes    map[string]struct{}
 	marked   map[string]struct{}
+	records  map[string]struct{}
 }
 
 func (c *Change) addService(name string, shown bool) {
@@ -49,15 +54,15 @@ func (c *Change) addService(name string, shown bool) {
 func (c *Change) addNode(name string)   { addName(&c.nodes, name) }
 func (c *Change) addMarked(name string) { addName(&c.marked, name) }
 
+func (c *Change) addRecord(name string) {
+	addName(&c.records, name)
+}
+
 func addName(set *map[string]struct{}, name string) {
 	if *set == nil {
 		*set = make(map[string]struct{})
 	}
 	(*set)[fold(name)] = struct{}{}
-}
-
-func (c *Change) isEmpty() bool {
-	return len(c.services)+len(c.nodes)+len(c.marked) == 0 && !c.ServiceNames && !c.NodeNames && !c.History && !c.Resync
 }
 
 // merge adds a later change to c.
@@ -76,11 +81,14 @@ func (c *Change) merge(later *Change) {
 	for name := range later.marked {
 		c.addMarked(name)
 	}
-	if len(c.services)+len(c.nodes)+len(c.marked) > maxPending {
+	for name := range later.records {
+		c.addRecord(name)
+	}
+	if len(c.services)+len(c.nodes)+len(c.marked)+len(c.records) > maxPending {
 		c.Resync = true
 	}
 	if c.Resync {
-		c.services, c.nodes, c.marked = nil, nil, nil
+		c.services, c.nodes, c.marked, c.records = nil, nil, nil, nil
 	}
 }
 
@@ -95,7 +103,8 @@ func (c *Change) finish() {
 	}
 	c.Nodes = slices.Sorted(maps.Keys(c.nodes))
 	c.Marked = slices.Sorted(maps.Keys(c.marked))
-	c.services, c.nodes, c.marked = nil, nil, nil
+	c.Records = slices.Sorted(maps.Keys(c.records))
+	c.services, c.nodes, c.marked, c.records = nil, nil, nil, nil
 }
 
 // feed hands changes to subscriptions in the order they were applied.
@@ -162,9 +171,6 @@ func (sub *Subscription) add(c *Change) {
 }
 
 func (f *feed) publish(c Change) {
-	if c.isEmpty() {
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for sub := range f.subs {

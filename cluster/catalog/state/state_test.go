@@ -427,12 +427,12 @@ func TestSubscription_TellsChangesInOrderAndNeverHoldsApplyUp(t *testing.T) {
 		body catalog.Body
 		want state.Change
 	}{
-		{"register", registerService("A", "Web"), state.Change{Services: []string{"web"}, Nodes: []string{"a"}, ServiceNames: true, NodeNames: true}},
-		{"second instance", registerService("b", "web"), state.Change{Services: []string{"web"}, Nodes: []string{"b"}, NodeNames: true}},
-		{"check", registerCheck("a", "c", "Web", catalog.Passing), state.Change{Services: []string{"web"}}},
-		{"node check", registerCheck("a", "n", "", catalog.Passing), state.Change{Services: []string{"web"}, Nodes: []string{"a"}}},
-		{"last instance but one", &catalog.Deregister{Node: "b"}, state.Change{Services: []string{"web"}, Nodes: []string{"b"}, NodeNames: true}},
-		{"last", &catalog.Deregister{Node: "a", ServiceID: "Web"}, state.Change{Services: []string{"web"}, ServiceNames: true}},
+		{"register", registerService("A", "Web"), state.Change{Records: []string{"a"}, Services: []string{"web"}, Nodes: []string{"a"}, ServiceNames: true, NodeNames: true}},
+		{"second instance", registerService("b", "web"), state.Change{Records: []string{"b"}, Services: []string{"web"}, Nodes: []string{"b"}, NodeNames: true}},
+		{"check", registerCheck("a", "c", "Web", catalog.Passing), state.Change{Records: []string{"a"}, Services: []string{"web"}}},
+		{"node check", registerCheck("a", "n", "", catalog.Passing), state.Change{Records: []string{"a"}, Services: []string{"web"}, Nodes: []string{"a"}}},
+		{"last instance but one", &catalog.Deregister{Node: "b"}, state.Change{Records: []string{"b"}, Services: []string{"web"}, Nodes: []string{"b"}, NodeNames: true}},
+		{"last", &catalog.Deregister{Node: "a", ServiceID: "Web"}, state.Change{Records: []string{"a"}, Services: []string{"web"}, ServiceNames: true}},
 		{"history", &catalog.BeginHistory{ID: history1, Base: 9}, state.Change{History: true}},
 	}
 	for _, s := range steps {
@@ -447,6 +447,10 @@ func TestSubscription_TellsChangesInOrderAndNeverHoldsApplyUp(t *testing.T) {
 	l.must(output)
 	if c := next(); len(c.Services) > 0 || !cmp.Equal(c.Details, []string{"web"}) {
 		t.Errorf("output alone: got %+v, want it among the details only", c)
+	}
+	l.must(output)
+	if c := next(); len(c.Records) > 0 || len(c.Details) > 0 || c.Index != l.index {
+		t.Errorf("nothing: got %+v, want the index alone", c)
 	}
 	for i := range 5000 {
 		l.must(registerService("a", fmt.Sprint("s", i)))

@@ -174,14 +174,28 @@ func (w *writer) attempt(body catalog.Body) *catalog.Error {
 // insert and remove panic on errors of go-memdb, which come from mistakes in
 // the schema alone; a replica must not go on after one.
 func (w *writer) insert(table string, row any) {
+	w.noteRecord(row)
 	if err := w.tx.Insert(table, row); err != nil {
 		panic(fmt.Errorf("apply log entry %d: insert into %s: %w", w.meta.Applied, table, err))
 	}
 }
 
 func (w *writer) remove(table string, row any) {
+	w.noteRecord(row)
 	if err := w.tx.Delete(table, row); err != nil {
 		panic(fmt.Errorf("apply log entry %d: delete from %s: %w", w.meta.Applied, table, err))
+	}
+}
+
+// noteRecord tells the feed of which node a row is part.
+func (w *writer) noteRecord(row any) {
+	switch row := row.(type) {
+	case *catalog.Node:
+		w.change.addRecord(row.Node)
+	case *catalog.Service:
+		w.change.addRecord(row.Node)
+	case *catalog.Check:
+		w.change.addRecord(row.Node)
 	}
 }
 
