@@ -69,3 +69,11 @@ func statusOf(err error) (int, string) {
 	}
 	return http.StatusInternalServerError, err.Error()
 }
+
+// Invalid marks err as a definition's fault: errors.Is finds [ErrInvalid], the text stays.
+func Invalid(err error) error { return invalid{err} }
+
+type invalid struct{ error }
+
+func (e invalid) Is(target error) bool { return target == ErrInvalid }
+func (e invalid) Unwrap() error        { return e.error }

@@ -1,0 +1,53 @@
+package httpapi
+
+import (
+	"net/http"
+)
+
+// absentRoutes answers for the parts of Consul's API that are not here. What is to come is
+// 501: a 404 would be read as "this key does not exist" by clients of the KV store. What
+// will never be is 404, as Consul answers for what an edition lacks.
+func absentRoutes() []route {
+	var routes []route
+	for _, p := range []struct{ path, what string }{
+		{"/v1/kv/", "the KV store"},
+		{"/v1/txn", "transactions"},
+		{"/v1/session/", "sessions"},
+		{"/v1/event/", "user events"},
+		{"/v1/query", "prepared queries"},
+		{"/v1/query/", "prepared queries"},
+		{"/v1/snapshot", "snapshots"},
+		{"/v1/operator/", "the operator endpoints"},
+		{"/v1/coordinate/", "network coordinates"},
+		{"/v1/agent/join/", "joining a cluster"},
+		{"/v1/agent/leave", "leaving a cluster"},
+		{"/v1/agent/force-leave/", "removing a member"},
+		{"/v1/agent/monitor", "log streaming"},
+		{"/v1/agent/host", "host information"},
+		{"/v1/agent/token/", "ACL tokens"},
+	} {
+		routes = append(routes, refusal(p.path, http.StatusNotImplemented,
+			"not there yet: this version of meibo does not have "+p.what+" ("+p.path+")"))
+	}
+	for _, p := range []struct{ path, what string }{
+		{"/v1/connect/", "the service mesh"}, {"/v1/agent/connect/", "the service mesh"},
+		{"/v1/config", "the service mesh's configuration entries"}, {"/v1/config/", "the service mesh's configuration entries"},
+		{"/v1/discovery-chain/", "the service mesh"}, {"/v1/catalog/connect/", "the service mesh"},
+		{"/v1/health/connect/", "the service mesh"}, {"/v1/health/ingress/", "the service mesh"},
+		{"/v1/catalog/gateway-services/", "the service mesh"}, {"/v1/exported-services", "cluster peering"},
+		{"/v1/peering/", "cluster peering"}, {"/v1/peerings", "cluster peering"}, {"/v1/peering", "cluster peering"},
+		{"/v1/internal/", "Consul's own UI"}, {"/v1/namespace", "namespaces"}, {"/v1/namespaces", "namespaces"},
+		{"/v1/partition", "partitions"}, {"/v1/partitions", "partitions"},
+	} {
+		routes = append(routes, refusal(p.path, http.StatusNotFound, "meibo has no part that answers "+p.path+": "+p.what+" of Consul is left out on purpose"))
+	}
+	return append(routes, refusal("/v1/acl/", http.StatusUnauthorized, "ACL support disabled"))
+}
+
+func refusal(path string, status int, text string) route {
+	return route{
+		path:    path,
+		methods: []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete},
+		handle:  func(w http.ResponseWriter, _ *http.Request) { writeError(w, &Error{Status: status, Text: text}) },
+	}
+}

@@ -1,0 +1,169 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"strings"
+	"time"
+
+	"meibo/cluster/acl"
+	"meibo/cluster/catalog"
+)
+
+// captured marks output that was cut, as Consul does.
+func captured(kept string, total int) string {
+	return fmt.Sprintf("%s ... (captured %d of %d bytes)", strings.ToValidUTF8(kept, ""), len(kept), total)
+}
+
+// service answers with one service of this host; with ?hash, once it differs from the one
+// that the client has.
+func (a *agentSet) service(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing service ID")
+	}
+	bo, err := parseBlock(r)
+	if err != nil {
+		return nil, err
+	}
+	changed := a.cfg.Agent.Changed()
+	s, err := a.readService(r)
+	if hash := r.query.Get("hash"); err == nil && hash != "" && hash == s.ContentHash {
+		s, err = a.awaitService(r, hash, bo.wait, changed, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.w.Header().Set("X-Consul-ContentHash", s.ContentHash)
+	return s, nil
+}
+
+func (a *agentSet) readService(r *request) (agentServiceShape, error) {
+	s, ok := a.cfg.Agent.Services()[r.arg]
+	if !ok {
+		return agentServiceShape{}, errorf(http.StatusNotFound, "unknown service ID: %s", clip(r.arg))
+	}
+	if err := r.authorize(acl.Service, s.Service, acl.Read); err != nil {
+		return agentServiceShape{}, err
+	}
+	shape := shapeAgentService(s, a.cfg.Datacenter)
+	data, err := json.Marshal(shape)
+	h := fnv.New64a()
+	_, _ = h.Write(data) // never fails
+	shape.ContentHash = fmt.Sprintf("%016x", h.Sum64())
+	return shape, err
+}
+
+func (a *agentSet) awaitService(r *request, hash string, wait time.Duration, changed <-chan struct{}, s agentServiceShape) (agentServiceShape, error) {
+	done, err := a.waits.begin()
+	if err != nil {
+		return s, err
+	}
+	defer done()
+	deadline := time.NewTimer(a.waits.span(wait))
+	defer deadline.Stop()
+	for s.ContentHash == hash {
+		select {
+		case <-changed:
+		case <-deadline.C:
+			return s, nil
+		case <-r.Context().Done():
+			return s, nil
+		}
+		changed = a.cfg.Agent.Changed()
+		if s, err = a.readService(r); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// healthShape is the local health of one service, for load balancers' probes.
+type healthShape struct {
+	AggregatedStatus string
+	Service          agentServiceShape
+	Checks           []checkShape
+}
+
+func (a *agentSet) healthByID(r *request) (any, error) {
+	s, ok := a.cfg.Agent.Services()[r.arg]
+	if !ok {
+		return a.health(r, "", fmt.Sprintf("ServiceId %s not found", clip(r.arg)), nil)
+	}
+	if err := r.authorize(acl.Service, s.Service, acl.Read); err != nil {
+		return nil, err
+	}
+	h := a.healthOf(s)
+	return a.health(r, h.AggregatedStatus, h.AggregatedStatus, h)
+}
+
+func (a *agentSet) healthByName(r *request) (any, error) {
+	if err := r.authorize(acl.Service, r.arg, acl.Read); err != nil {
+		return nil, err
+	}
+	services := a.servicesNamed(r.arg)
+	if len(services) == 0 {
+		return a.health(r, "", fmt.Sprintf("ServiceName %s Not Found", clip(r.arg)), []healthShape{})
+	}
+	list := make([]healthShape, 0, len(services))
+	worst := catalog.Passing
+	for _, s := range services {
+		h := a.healthOf(s)
+		list = append(list, h)
+		if badness(h.AggregatedStatus) > badness(worst) {
+			worst = h.AggregatedStatus
+		}
+	}
+	return a.health(r, worst, worst, list)
+}
+
+func badness(status string) int {
+	switch status {
+	case catalog.Passing:
+		return 0
+	case catalog.Warning:
+		return 1
+	case catalog.Critical:
+		return 2
+	}
+	return 3 // maintenance
+}
+
+// healthOf aggregates the service's own checks and those of the host.
+func (a *agentSet) healthOf(s *catalog.Service) healthShape {
+	var checks []*catalog.Check
+	for _, c := range sortedValues(a.cfg.Agent.Checks()) {
+		if c.ServiceID == "" || c.ServiceID == s.ID {
+			checks = append(checks, c)
+		}
+	}
+	h := healthShape{
+		AggregatedStatus: catalog.AggregateStatus(checks),
+		Service:          shapeAgentService(s, a.cfg.Datacenter),
+		Checks:           make([]checkShape, 0, len(checks)),
+	}
+	for _, c := range checks {
+		h.Checks = append(h.Checks, a.shapeCheck(c))
+	}
+	return h
+}
+
+// health answers with a status code that a probe understands without reading the body.
+func (a *agentSet) health(r *request, status, reason string, v any) (any, error) {
+	code := http.StatusServiceUnavailable
+	switch status {
+	case "":
+		code = http.StatusNotFound
+	case catalog.Passing:
+		code = http.StatusOK
+	case catalog.Warning:
+		code = http.StatusTooManyRequests
+	}
+	r.w.Header().Set("X-Consul-Reason", reason)
+	if r.query.Get("format") == "text" || v == nil {
+		return textBody(code, reason), nil
+	}
+	data, err := encode(r, v)
+	return &body{status: code, contentType: "application/json", data: data}, err
+}

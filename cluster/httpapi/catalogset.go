@@ -1,0 +1,242 @@
+package httpapi
+
+import (
+	"slices"
+	"strings"
+
+	"meibo/cluster/acl"
+	"meibo/cluster/catalog"
+)
+
+// catalogSet are the endpoints that speak for a datacenter. They look at the backend and
+// the request, never at this host.
+type catalogSet struct {
+	*endpoints
+	backend    Backend
+	datacenter string
+}
+
+func (c *catalogSet) routes() []route {
+	return []route{
+		c.on("GET", "/v1/catalog/datacenters", c.datacenters),
+		c.on("GET", "/v1/catalog/nodes", c.nodes),
+		c.on("GET", "/v1/catalog/services", c.services),
+		c.on("GET", "/v1/catalog/service/", c.service),
+		c.on("GET", "/v1/catalog/node/", c.node),
+		c.on("GET", "/v1/catalog/node-services/", c.nodeServices),
+		c.on("PUT", "/v1/catalog/register", c.register),
+		c.on("PUT", "/v1/catalog/deregister", c.deregister),
+		c.on("GET", "/v1/health/service/", c.healthService),
+		c.on("GET", "/v1/health/node/", c.healthNode),
+		c.on("GET", "/v1/health/checks/", c.healthChecks),
+		c.on("GET", "/v1/health/state/", c.healthState),
+		c.on("GET", "/v1/status/leader", c.leader),
+		c.on("GET", "/v1/status/peers", c.peers),
+	}
+}
+
+func (c *catalogSet) datacenters(*request) (any, error) { return []string{c.datacenter}, nil }
+
+func (c *catalogSet) leader(r *request) (any, error) {
+	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
+		return nil, errNoPath
+	}
+	return c.backend.Leader(r.Context()), nil
+}
+
+func (c *catalogSet) peers(r *request) (any, error) {
+	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
+		return nil, errNoPath
+	}
+	return notNil(c.backend.Peers(r.Context())), nil
+}
+
+func (c *catalogSet) nodes(r *request) (any, error) {
+	f, meta, err := parseListing(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		index, nodes := rd.Nodes(ws)
+		list := make([]nodeShape, 0, len(nodes))
+		for _, n := range nodes {
+			if meta.match(n.Meta) && r.may(acl.Node, n.Node) {
+				list = append(list, shapeNode(n, c.datacenter))
+			}
+		}
+		list, err := apply(f, list)
+		return index, list, err
+	})
+}
+
+// servicesItem is what a filter of /v1/catalog/services selects from.
+type servicesItem struct {
+	ServiceName string
+	ServiceTags []string
+}
+
+func (c *catalogSet) services(r *request) (any, error) {
+	f, meta, err := parseListing(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		index, tags := rd.Services(ws)
+		if len(meta) > 0 {
+			tags = c.servicesOn(rd, ws, meta, tags)
+		}
+		list := make([]servicesItem, 0, len(tags))
+		for name, t := range tags {
+			if r.may(acl.Service, name) {
+				list = append(list, servicesItem{name, notNil(t)})
+			}
+		}
+		list, err := apply(f, list)
+		byName := make(map[string][]string, len(list))
+		for _, s := range list {
+			byName[s.ServiceName] = s.ServiceTags
+		}
+		return index, byName, err
+	})
+}
+
+// servicesOn narrows services and tags to those on nodes with the metadata.
+func (c *catalogSet) servicesOn(rd Reader, ws catalog.Watch, meta nodeMeta, all map[string][]string) map[string][]string {
+	found := make(map[string][]string)
+	for name := range all {
+		_, instances := rd.ServiceInstances(ws, name)
+		for _, i := range instances {
+			if !meta.match(i.Node.Meta) {
+				continue
+			}
+			tags := found[name]
+			for _, t := range i.Service.Tags {
+				if !slices.Contains(tags, t) {
+					tags = append(tags, t)
+				}
+			}
+			found[name] = notNil(tags)
+		}
+	}
+	return found
+}
+
+func (c *catalogSet) service(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing service name")
+	}
+	f, meta, err := parseListing(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		index, instances := rd.ServiceInstances(ws, r.arg)
+		list := make([]catalogServiceShape, 0, len(instances))
+		for _, i := range instances {
+			if selected(r, i, meta) {
+				list = append(list, shapeCatalogService(i, c.datacenter))
+			}
+		}
+		list, err := apply(f, list)
+		return index, list, err
+	})
+}
+
+// selected holds what ?tag, ?node-meta and the token say of an instance.
+func selected(r *request, i catalog.Instance, meta nodeMeta) bool {
+	for _, tag := range r.query["tag"] {
+		if tag != "" && !i.Service.HasTag(tag) {
+			return false
+		}
+	}
+	return meta.match(i.Node.Meta) && r.may(acl.Service, i.Service.Service) && r.may(acl.Node, i.Node.Node)
+}
+
+type catalogNodeShape struct {
+	Node     nodeShape
+	Services map[string]serviceShape
+}
+
+func (c *catalogSet) node(r *request) (any, error) {
+	return c.onNode(r, func(node nodeShape, list []serviceShape) any {
+		services := make(map[string]serviceShape, len(list))
+		for _, s := range list {
+			services[s.ID] = s
+		}
+		return catalogNodeShape{node, services}
+	}, null)
+}
+
+type nodeServicesShape struct {
+	Node     *nodeShape
+	Services []serviceShape
+}
+
+func (c *catalogSet) nodeServices(r *request) (any, error) {
+	return c.onNode(r, func(node nodeShape, list []serviceShape) any {
+		return nodeServicesShape{&node, list}
+	}, nodeServicesShape{Services: []serviceShape{}})
+}
+
+// onNode reads a node and what runs on it; absent is the answer for one that isn't there.
+func (c *catalogSet) onNode(r *request, shape func(nodeShape, []serviceShape) any, absent any) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing node name")
+	}
+	f, _, err := parseListing(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		index, node := rd.Node(ws, r.arg)
+		ofServices, services := rd.NodeServices(ws, r.arg)
+		index = max(index, ofServices)
+		if node == nil || !r.may(acl.Node, node.Node) {
+			return index, absent, nil
+		}
+		list := make([]serviceShape, 0, len(services))
+		for _, s := range services {
+			if r.may(acl.Service, s.Service) {
+				list = append(list, shapeService(s))
+			}
+		}
+		list, err := apply(f, list)
+		return index, shape(shapeNode(node, c.datacenter), list), err
+	})
+}
+
+// nodeMeta is what ?node-meta asks for: every pair must be there.
+type nodeMeta map[string]string
+
+func (m nodeMeta) match(meta map[string]string) bool {
+	for k, v := range m {
+		if got, ok := meta[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// parseListing reads the parameters that all lists take. `near` is accepted and changes
+// nothing: without coordinates every order is as near as another.
+func parseListing(r *request) (filter, nodeMeta, error) {
+	if peer := r.query.Get("peer"); peer != "" {
+		return nil, nil, badRequest("Invalid query parameter: %q - there is no cluster peering here", "peer")
+	}
+	f, err := parseFilter(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	meta := make(nodeMeta)
+	for _, pair := range r.query["node-meta"] {
+		k, v, _ := strings.Cut(pair, ":")
+		meta[k] = v
+	}
+	return f, meta, nil
+}
+
+// warn says something in the log and in the answer, which stays a success.
+func (e *endpoints) warn(r *request, text string, args ...any) {
+	e.log.Warn(text, args...)
+	r.w.Header().Add("X-Meibo-Warning", text)
+}

@@ -1,0 +1,98 @@
+package httpapi
+
+import (
+	"strconv"
+
+	"meibo/cluster/acl"
+	"meibo/cluster/catalog"
+)
+
+func (c *catalogSet) healthService(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing service name")
+	}
+	f, meta, err := parseListing(r)
+	if err != nil {
+		return nil, err
+	}
+	passing, err := parsePassing(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		index, instances := rd.ServiceInstances(ws, r.arg)
+		list := make([]instanceShape, 0, len(instances))
+		for _, i := range instances {
+			if (passing && i.Status() != catalog.Passing) || !selected(r, i, meta) {
+				continue
+			}
+			list = append(list, instanceShape{
+				Node: shapeNode(i.Node, c.datacenter), Service: shapeService(i.Service), Checks: shapeChecks(i.Checks),
+			})
+		}
+		list, err := apply(f, list)
+		return index, list, err
+	})
+}
+
+// parsePassing reads ?passing: present without a value means true.
+func parsePassing(r *request) (bool, error) {
+	if !r.has("passing") {
+		return false, nil
+	}
+	v := r.query.Get("passing")
+	if v == "" {
+		return true, nil
+	}
+	passing, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, badRequest("Invalid value for ?passing")
+	}
+	return passing, nil
+}
+
+func (c *catalogSet) healthNode(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing node name")
+	}
+	return c.checks(r, func(rd Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.NodeChecks(ws, r.arg) })
+}
+
+func (c *catalogSet) healthChecks(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing service name")
+	}
+	return c.checks(r, func(rd Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.ServiceChecks(ws, r.arg) })
+}
+
+func (c *catalogSet) healthState(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing check state")
+	}
+	return c.checks(r, func(rd Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.ChecksInState(ws, r.arg) })
+}
+
+// checks answers with a list of checks, narrowed by what lists take.
+func (c *catalogSet) checks(r *request, get func(Reader, catalog.Watch) (uint64, []*catalog.Check)) (any, error) {
+	f, meta, err := parseListing(r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		index, checks := get(rd, ws)
+		list := make([]checkShape, 0, len(checks))
+		for _, check := range checks {
+			if len(meta) > 0 {
+				_, n := rd.Node(ws, check.Node)
+				if n == nil || !meta.match(n.Meta) {
+					continue
+				}
+			}
+			if r.may(acl.Node, check.Node) && (check.ServiceName == "" || r.may(acl.Service, check.ServiceName)) {
+				list = append(list, checkShape(*check))
+			}
+		}
+		list, err := apply(f, list)
+		return index, list, err
+	})
+}
