@@ -1,30 +1,230 @@
 package wire
 
-// Reply is what Pack makes an Answer of.
-type Reply struct {
-	Rcode uint16 // 0..15
-	AA    bool
-	RRs   []RR
-	// MaxAnswers is the most Answer records of a rendering, over any transport; 0: no limit. CNAME records don't count,
-	// they lead to answers. Policy never sets TC.
-	MaxAnswers int
-	// MaxUDP is the same for UDP clients whose limit is 512 bytes; 0: no limit.
-	MaxUDP int
-	// NoTC keeps TC clear when records are cut for size (Consul's enable_truncate = false).
-	NoTC bool
-	// Rotate starts each rendering at another record of a set, and lets a hash of the client choose which records stay
-	// when a set must be cut. Otherwise the order is kept and the last go.
-	Rotate bool
+import (
+	"encoding/binary"
+	"unsafe"
+)
+
+// Answer is a packed response: header, question and records, without an OPT, which belongs to one hop. It is immutable
+// and safe for concurrent use.
+type Answer struct {
+	msg  []byte
+	end  int      // of the question: where the records begin
+	recs []record // answers, then authority, then additional
+	sets []set    // of answers that may be moved, in order
+	ans  int      // recs[:ans] are answers
+	auth int      // recs[ans:auth] are the authority section
+	glue int      // recs[auth:glue] belong to answers, in their order; recs[glue:] belong to none
+
+	own     bool   // made by Pack
+	flags   uint16 // AA, TC and AD, as given or received
+	rcode   uint16
+	ede     uint16
+	edeText string
+	policy  policy
+	answers int // records that a policy counts: answers but CNAMEs
+
+	expendableBytes int // of records that go first
+	spareBytes      int // of these and of additional records that belong to no answer
+
+	hasTTL   bool
+	negative bool
+	hasNeg   bool
+	minTTL   uint32
+	negTTL   uint32
 }
 
-// Render says how one client gets an Answer.
-type Render struct {
-	Age       uint32 // seconds taken off every TTL, which stays at least 1 unless it was 0
-	FixTTL    uint32 // with UseFixTTL, every TTL (stale answers)
-	UseFixTTL bool
-	Pick      uint32 // random, for the start of the rotation
-	Client    uint32 // hash of the client's address and port: chooses which records stay when the answer is cut
-	EDE       uint16 // Extended DNS Error, if the client sent an OPT; 0: the answer's own, if it has one; EDEOther sends 0
-	EDEText   string // at most 160 bytes of it are sent
-	AD        bool
+// policy is what a Reply says of cutting.
+type policy struct {
+	maxAnswers, maxUDP int
+	noTC               bool
+}
+
+// record says where one record lies and what it takes along.
+type record struct {
+	off        uint16 // in msg
+	unit       uint16 // answers: bytes of the record and its glue, expendable glue apart
+	firstGlue  uint16 // answers: index of the first glue record
+	glueCount  uint16
+	at         uint16 // glue: offset in its answer record of the name its owner points at; 0: owner not so compressed
+	owner      uint8  // bytes of the owner field
+	expendable bool
+}
+
+// set is a run of answers that may be rotated and cut anywhere: no compression pointer leads into them but from glue.
+type set struct {
+	first, n int
+	unit     int // of every record, if they are equal; else 0
+}
+
+// fixed bytes between owner and rdata: type, class, TTL, length.
+const fixedSize = 10
+
+// recEnd returns the offset after record i.
+func (a *Answer) recEnd(i int) int {
+	if i+1 < len(a.recs) {
+		return int(a.recs[i+1].off)
+	}
+	return len(a.msg)
+}
+
+func (a *Answer) recType(i int) Type {
+	r := &a.recs[i]
+	return binary.BigEndian.Uint16(a.msg[int(r.off)+int(r.owner):])
+}
+
+func (a *Answer) recTTL(i int) uint32 {
+	r := &a.recs[i]
+	return binary.BigEndian.Uint32(a.msg[int(r.off)+int(r.owner)+4:])
+}
+
+func (a *Answer) setTTL(i int, ttl uint32) {
+	r := &a.recs[i]
+	binary.BigEndian.PutUint32(a.msg[int(r.off)+int(r.owner)+4:], ttl)
+}
+
+// data returns the rdata of record i as it lies there, and its offset.
+func (a *Answer) data(i int) ([]byte, int) {
+	r := &a.recs[i]
+	p := int(r.off) + int(r.owner) + fixedSize
+	return a.msg[p:a.recEnd(i)], p
+}
+
+// Rcode returns the response code, the upper bits from an upstream's OPT included.
+func (a *Answer) Rcode() uint16 { return a.rcode }
+
+// AA reports the bit as given or received. Only our own answers are rendered with it: a cache is no authority.
+func (a *Answer) AA() bool { return a.flags&flagAA != 0 }
+
+// AD reports the bit as received. It is rendered only when Render says so.
+func (a *Answer) AD() bool { return a.flags&flagAD != 0 }
+
+// TC reports the bit as received.
+func (a *Answer) TC() bool { return a.flags&flagTC != 0 }
+
+// EDE returns the Extended DNS Error an upstream sent; code 0 means none, EDEOther the code 0.
+func (a *Answer) EDE() (code uint16, text string) { return a.ede, a.edeText }
+
+// MinTTL returns the lowest TTL of all records; not ok when there are none.
+func (a *Answer) MinTTL() (ttl uint32, ok bool) { return a.minTTL, a.hasTTL }
+
+// Negative reports NXDOMAIN, or NOERROR without a record of the type asked (RFC 2308 section 2), be there an SOA or not.
+func (a *Answer) Negative() bool { return a.negative }
+
+// NegativeTTL returns how long a negative answer may be kept: the lower of its SOA's TTL and minimum (RFC 2308 section
+// 5). It is not ok for a positive answer, and for a negative one without SOA, which should not be kept.
+func (a *Answer) NegativeTTL() (ttl uint32, ok bool) { return a.negTTL, a.hasNeg }
+
+// AnswerCount returns how many records the answer section holds.
+func (a *Answer) AnswerCount() int { return a.ans }
+
+// Size returns the bytes of memory that the answer takes.
+func (a *Answer) Size() int {
+	return int(unsafe.Sizeof(*a)) + cap(a.msg) + cap(a.recs)*int(unsafe.Sizeof(record{})) +
+		cap(a.sets)*int(unsafe.Sizeof(set{})) + len(a.edeText)
+}
+
+// Matches reports whether the answer's question is q's, without regard to letter case.
+func (a *Answer) Matches(q *Query) bool {
+	if a.end != q.end || q.end == 0 {
+		return false
+	}
+	name := headerSize + q.nameLen
+	return equalFold(a.msg[headerSize:name], q.Name()) && string(a.msg[name:a.end]) == string(q.Msg[name:q.end])
+}
+
+// RRs returns the records, owners and rdata uncompressed, in the order answers, authority, additional.
+func (a *Answer) RRs() []RR {
+	out := make([]RR, len(a.recs))
+	for i := range a.recs {
+		rec := &a.recs[i]
+		data, at := a.data(i)
+		out[i] = RR{
+			Section:    a.section(i),
+			Owner:      expandName(a.msg, int(rec.off)),
+			Type:       a.recType(i),
+			TTL:        a.recTTL(i),
+			Data:       expandData(a.msg, a.recType(i), data, at),
+			Expendable: rec.expendable,
+		}
+	}
+	for i := range a.recs[:a.ans] {
+		rec := &a.recs[i]
+		for g := range int(rec.glueCount) {
+			out[int(rec.firstGlue)+g].With = i + 1
+		}
+	}
+	return out
+}
+
+func (a *Answer) section(i int) Section {
+	switch {
+	case i < a.ans:
+		return Answers
+	case i < a.auth:
+		return Authority
+	}
+	return Additional
+}
+
+// finish works out what is asked of every Answer once its records are in place.
+func (a *Answer) finish() {
+	qtype := TypeNone
+	if a.end > headerSize {
+		qtype = binary.BigEndian.Uint16(a.msg[a.end-4:])
+	}
+	positive := false
+	for i := range a.ans {
+		t := a.recType(i)
+		positive = positive || t == qtype || qtype == TypeANY
+		if t != TypeCNAME {
+			a.answers++
+		}
+	}
+	a.negative = a.rcode == RcodeNXDomain || a.rcode == RcodeSuccess && !positive
+	if a.negative {
+		a.clampSOA()
+	}
+	for i := range a.recs {
+		if ttl := a.recTTL(i); !a.hasTTL || ttl < a.minTTL {
+			a.minTTL, a.hasTTL = ttl, true
+		}
+		n := a.recEnd(i) - int(a.recs[i].off)
+		if a.recs[i].expendable {
+			a.expendableBytes += n
+		}
+		if a.recs[i].expendable || i >= a.glue {
+			a.spareBytes += n
+		}
+	}
+}
+
+// clampSOA shows the SOA of a negative answer with the TTL that the answer has (RFC 2308 section 5).
+func (a *Answer) clampSOA() {
+	for i := a.ans; i < a.auth; i++ {
+		data, _ := a.data(i)
+		if a.recType(i) != TypeSOA || len(data) < 20 {
+			continue
+		}
+		ttl := min(a.recTTL(i), binary.BigEndian.Uint32(data[len(data)-4:]))
+		a.setTTL(i, ttl)
+		if !a.hasNeg || ttl < a.negTTL {
+			a.negTTL, a.hasNeg = ttl, true
+		}
+	}
+}
+
+// addSet adds the run of answers [first, end) as a set that may be moved, if it has at least two.
+func (a *Answer) addSet(first, end int) {
+	if end-first < 2 {
+		return
+	}
+	s := set{first: first, n: end - first, unit: int(a.recs[first].unit)}
+	for i := first; i < end; i++ {
+		if int(a.recs[i].unit) != s.unit {
+			s.unit = 0
+			break
+		}
+	}
+	a.sets = append(a.sets, s)
 }
