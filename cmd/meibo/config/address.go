@@ -1,0 +1,211 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// evaluate returns the addresses that a text with templates stands for.
+func (b *builder) evaluate(path, text string, at position) []string {
+	if !isTemplate(text) {
+		return strings.Fields(text)
+	}
+	result, err := b.src.Host.template(text)
+	if err != nil {
+		b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: "evaluate template: " + err.Error()})
+		return nil
+	}
+	fields := strings.Fields(result)
+	if len(fields) == 0 {
+		b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: "the template yields no address on this host"})
+	}
+	return fields
+}
+
+// endpoints returns the addresses of path, each with the port.
+func (b *builder) endpoints(path string, port int) []Endpoint {
+	s := b.get(path)
+	var all []Endpoint
+	for _, f := range b.evaluate(path, s.value.(string), s.at) {
+		e := Endpoint{}
+		if unix, ok := strings.CutPrefix(f, "unix://"); ok {
+			e.Unix = unix
+		} else if a, err := netip.ParseAddr(f); err == nil {
+			e.AddrPort = netip.AddrPortFrom(a, uint16(port))
+		} else {
+			b.fault(&Fault{File: s.at.file, Line: s.at.line, Key: path, Expected: "an IP address", Got: fmt.Sprintf("%q", shorten(f))})
+			continue
+		}
+		if !slices.Contains(all, e) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// client returns what addresses.<kind>, else client_addr, says for a port.
+func (b *builder) client(kind string) []Endpoint {
+	port := b.int("ports." + kind)
+	if port <= 0 {
+		return nil
+	}
+	path := "addresses." + kind
+	if b.text(path) == "" {
+		path = "client_addr"
+	}
+	return b.endpoints(path, port)
+}
+
+func (b *builder) listen() []netip.AddrPort {
+	var all []netip.AddrPort
+	if !b.isSet("listen") {
+		for _, e := range b.client("dns") {
+			if e.Unix != "" {
+				b.wrong("client_addr", "DNS cannot listen on a unix socket: set listen, or addresses.dns")
+				continue
+			}
+			all = append(all, e.AddrPort)
+		}
+		return all
+	}
+	for _, e := range b.entries("listen") {
+		if ap, ok := parseListen(e.text); ok && !slices.Contains(all, ap) {
+			all = append(all, ap)
+		}
+	}
+	return all
+}
+
+// address returns the one address of path, invalid when there is none.
+func (b *builder) address(path string) netip.Addr {
+	s := b.get(path)
+	if s.value.(string) == "" {
+		return netip.Addr{}
+	}
+	fields := b.evaluate(path, s.value.(string), s.at)
+	if len(fields) > 1 {
+		b.fault(&Fault{File: s.at.file, Line: s.at.line, Key: path, Expected: "one address", Got: strings.Join(fields, " ")})
+	}
+	if len(fields) != 1 {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(fields[0])
+	if err != nil {
+		b.fault(&Fault{File: s.at.file, Line: s.at.line, Key: path, Expected: "an IP address", Got: fmt.Sprintf("%q", shorten(fields[0]))})
+	}
+	return a
+}
+
+func (b *builder) serf(path, port string, bind netip.Addr) netip.AddrPort {
+	a := b.address(path)
+	if !a.IsValid() {
+		a = bind
+	}
+	if n := b.int(port); n > 0 && a.IsValid() {
+		return netip.AddrPortFrom(a, uint16(n))
+	}
+	return netip.AddrPort{}
+}
+
+func (b *builder) node() Node {
+	n := Node{
+		Name: b.text("node_name"), ID: strings.ToLower(b.text("node_id")), Meta: b.pairs("node_meta"),
+		Datacenter: strings.ToLower(b.text("datacenter")), PrimaryDatacenter: strings.ToLower(b.text("primary_datacenter")),
+		Bind: b.address("bind_addr"), TranslateWAN: b.is("translate_wan_addrs"),
+	}
+	if n.Datacenter == "" {
+		n.Datacenter = "dc1"
+	}
+	if n.PrimaryDatacenter == "" {
+		n.PrimaryDatacenter = n.Datacenter
+	}
+	if n.Name == "" {
+		name, err := b.src.Host.name()
+		if err != nil || name == "" {
+			b.fault(&Fault{Key: "node_name", Text: "not set, and the host has no name"})
+		}
+		n.Name = name
+	}
+	b.advertise(&n)
+	return n
+}
+
+// advertise settles the addresses that this node shows.
+func (b *builder) advertise(n *Node) {
+	v4, v6 := b.address("advertise_addr_ipv4"), b.address("advertise_addr_ipv6")
+	n.Advertise = firstValid(b.address("advertise_addr"), v4, v6)
+	if !n.Advertise.IsValid() {
+		if n.Advertise = n.Bind; !n.Bind.IsValid() || n.Bind.IsUnspecified() {
+			n.Advertise = b.ownAddress(n.Bind.Is6())
+		}
+	}
+	if n.Advertise.IsUnspecified() {
+		b.wrong("advertise_addr", "other hosts cannot reach "+n.Advertise.String())
+	}
+	w4, w6 := b.address("advertise_addr_wan_ipv4"), b.address("advertise_addr_wan_ipv6")
+	n.AdvertiseWAN = firstValid(b.address("advertise_addr_wan"), w4, w6, n.Advertise)
+	n.TaggedAddresses = map[string]string{}
+	maps.Copy(n.TaggedAddresses, b.pairs("tagged_addresses"))
+	tag := func(name string, a netip.Addr) {
+		if a.IsValid() {
+			n.TaggedAddresses[name] = a.String()
+		}
+	}
+	tag("lan", n.Advertise)
+	tag("wan", n.AdvertiseWAN)
+	tag("lan_ipv4", firstValid(v4, only(n.Advertise, netip.Addr.Is4)))
+	tag("lan_ipv6", firstValid(v6, only(n.Advertise, netip.Addr.Is6)))
+	tag("wan_ipv4", firstValid(w4, only(n.AdvertiseWAN, netip.Addr.Is4)))
+	tag("wan_ipv6", firstValid(w6, only(n.AdvertiseWAN, netip.Addr.Is6)))
+}
+
+func firstValid(addrs ...netip.Addr) netip.Addr {
+	for _, a := range addrs {
+		if a.IsValid() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+func only(a netip.Addr, family func(netip.Addr) bool) netip.Addr {
+	if a.IsValid() && family(a) {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// ownAddress picks the address to advertise: a private one of the interface of
+// the default route, else a public one there, else any private one. Consul
+// refuses to start where there are several; here the first counts and a
+// warning says so.
+func (b *builder) ownAddress(v6 bool) netip.Addr {
+	family := "ipv4"
+	if v6 {
+		family = "ipv6"
+	}
+	for _, from := range []string{"GetPrivateInterfaces", "GetPublicInterfaces", `GetAllInterfaces | include "flags" "up" | exclude "flags" "loopback" | include "RFC" "6890"`} {
+		text, err := b.src.Host.template(fmt.Sprintf(`{{ %s | include "type" %q | join "address" " " }}`, from, family))
+		found := strings.Fields(text)
+		if err != nil || len(found) == 0 {
+			continue
+		}
+		a, err := netip.ParseAddr(found[0])
+		if err != nil || a.IsLinkLocalUnicast() {
+			continue
+		}
+		if len(found) > 1 {
+			b.caution("bind_addr", fmt.Sprintf("this host has the addresses %s; advertising the first: set bind_addr or advertise_addr to choose", strings.Join(found, ", ")))
+		}
+		return a
+	}
+	a := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if v6 {
+		a = netip.IPv6Loopback()
+	}
+	b.caution("bind_addr", "this host has no address that others could reach; advertising "+a.String())
+	return a
+}

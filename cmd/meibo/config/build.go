@@ -1,0 +1,309 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// builder makes a Config of merged settings.
+type builder struct {
+	*loader
+	set settings
+}
+
+// get returns the setting of a path, its default where nothing is set. A bad
+// setting counts as its default, so that one fault does not cause another.
+func (b *builder) get(path string) *setting {
+	if s := b.set[path]; s != nil && !s.bad {
+		return s
+	}
+	k := tables[""].byPath[path]
+	return &setting{key: k, value: k.defaultValue(), bad: b.set[path] != nil}
+}
+
+// isSet tells a setting from a default.
+func (b *builder) isSet(path string) bool { return b.set[path] != nil }
+
+// defaultValue parses the key's default; without one it is the zero value.
+func (k *Key) defaultValue() any {
+	if k.Default == "" {
+		return k.zero()
+	}
+	c := conversion{decoder: decoder{&report{}}, key: k}
+	v, ok := c.typed(&tree{shape: shapeText, text: k.Default})
+	if !ok {
+		panic("default of " + k.Path + " is not a value of its type")
+	}
+	return v
+}
+
+func (k *Key) zero() any {
+	switch k.Type {
+	case Bool:
+		return false
+	case Int, Size:
+		return int64(0)
+	case Number:
+		return float64(0)
+	case Duration:
+		return time.Duration(0)
+	case Strings:
+		return []entry(nil)
+	case StringMap:
+		return map[string]string(nil)
+	case DurationMap:
+		return map[string]time.Duration(nil)
+	case ListMap:
+		return map[string][]string(nil)
+	case Any:
+		return []*tree(nil)
+	case Blocks, Named:
+		return []*block(nil)
+	}
+	return ""
+}
+
+func (b *builder) text(path string) string            { return b.get(path).value.(string) }
+func (b *builder) secret(path string) Secret          { return Secret(b.text(path)) }
+func (b *builder) is(path string) bool                { return b.get(path).value.(bool) }
+func (b *builder) size(path string) int64             { return b.get(path).value.(int64) }
+func (b *builder) duration(path string) time.Duration { return b.get(path).value.(time.Duration) }
+func (b *builder) entries(path string) []entry        { return b.get(path).value.([]entry) }
+func (b *builder) texts(path string) []string         { return texts(b.entries(path)) }
+func (b *builder) blocks(path string) []*block        { return b.get(path).value.([]*block) }
+func (b *builder) trees(path string) []*tree          { return b.get(path).value.([]*tree) }
+
+func (b *builder) pairs(path string) map[string]string {
+	return b.get(path).value.(map[string]string)
+}
+
+// int returns an integer that fits a C int on every machine.
+func (b *builder) int(path string) int {
+	return int(max(math.MinInt32, min(math.MaxInt32, b.size(path))))
+}
+
+// wrong reports a setting that is of the right type and still does not do.
+func (b *builder) wrong(path, text string) {
+	at := b.get(path).at
+	b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: text})
+}
+
+func (b *builder) caution(path, text string) {
+	at := b.get(path).at
+	b.warn(Warning{File: at.file, Line: at.line, Key: path, Text: text})
+}
+
+func (b *builder) build() *Config {
+	c := &Config{
+		Dev: b.src.Dev, PidFile: b.text("pid_file"), AutoReload: b.is("auto_reload_config"), Debug: b.is("enable_debug"),
+		Files: b.read, settings: b.set,
+	}
+	b.directories(c)
+	c.Node = b.node()
+	c.Listen = b.listen()
+	c.HTTP = b.http()
+	c.Zone = b.zone(c.Node.Datacenter)
+	c.Forward = b.forward()
+	c.Cache = b.cache()
+	c.Hosts = b.hosts()
+	c.View = View{WholeBelow: b.size("view.whole_below"), Keep: b.duration("view.keep"), MaxStale: b.duration("view.max_stale")}
+	c.Cluster = b.cluster(c.Node)
+	c.Raft = Raft{
+		Multiplier: b.int("performance.raft_multiplier"), SnapshotThreshold: b.int("raft_snapshot_threshold"),
+		SnapshotInterval: b.duration("raft_snapshot_interval"), TrailingLogs: b.int("raft_trailing_logs"),
+	}
+	c.Gossip = b.gossip()
+	c.ACL = b.acl()
+	c.TLS = b.tls()
+	c.Log = b.log()
+	c.Telemetry = Telemetry{
+		MetricsPrefix: b.text("telemetry.metrics_prefix"), DisableHostname: b.is("telemetry.disable_hostname"),
+		PrometheusRetention: b.duration("telemetry.prometheus_retention_time"),
+	}
+	c.Agent = b.agent(c.ACL.Tokens.ServiceRegistration)
+	c.Watches = b.watches()
+	return c
+}
+
+// directories settles where things are kept.
+func (b *builder) directories(c *Config) {
+	dir := b.text("data_dir")
+	if b.src.Dev {
+		return
+	}
+	if dir == "" {
+		if !b.src.Partial && !b.get("data_dir").bad {
+			b.fault(&Fault{Key: "data_dir", Text: "not set: name a directory for the agent's state, or use -dev to keep everything in memory"})
+		}
+		return
+	}
+	for _, path := range []string{"data_dir", "cache_dir"} {
+		if info, err := os.Stat(b.text(path)); err == nil && !info.IsDir() {
+			at := b.get(path).at
+			b.fault(&Fault{File: at.file, Line: at.line, Key: path, Expected: "a directory", Got: "the file " + b.text(path)})
+		}
+	}
+	c.DataDir = dir
+	if c.CacheDir = b.text("cache_dir"); c.CacheDir == "" {
+		c.CacheDir = filepath.Join(dir, "view")
+	}
+}
+
+func (b *builder) cache() Cache {
+	c := Cache{
+		MaxBytes: b.size("cache.max_bytes"), MaxEntries: b.int("cache.max_entries"),
+		MinTTL: b.duration("cache.min_ttl"), MaxTTL: b.duration("cache.max_ttl"), NegativeMaxTTL: b.duration("cache.negative_max_ttl"),
+		Stale: b.duration("cache.stale"), Persist: b.is("cache.persist") && !b.src.Dev,
+	}
+	if c.MinTTL > c.MaxTTL {
+		b.wrong("cache.min_ttl", fmt.Sprintf("%s is above cache.max_ttl, %s", c.MinTTL, c.MaxTTL))
+	}
+	return c
+}
+
+func (b *builder) hosts() Hosts {
+	h := Hosts{Files: b.texts("hosts.files"), Records: b.texts("hosts.records")}
+	if !b.isSet("hosts.files") {
+		h.Files = []string{"/etc/hosts"}
+	}
+	return h
+}
+
+func (b *builder) cluster(n Node) Cluster {
+	c := Cluster{
+		Server: b.is("server"), Bootstrap: b.is("bootstrap"), BootstrapExpect: b.int("bootstrap_expect"),
+		Encrypt: b.secret("encrypt"), KeyringFile: !b.is("disable_keyring_file"),
+		RetryJoin: b.texts("retry_join"), RetryInterval: b.duration("retry_interval"), RetryMax: b.int("retry_max"),
+		RetryJoinWAN: b.texts("retry_join_wan"), RetryIntervalWAN: b.duration("retry_interval_wan"), RetryMaxWAN: b.int("retry_max_wan"),
+		RejoinAfterLeave: b.is("rejoin_after_leave"), LeaveOnTerminate: b.is("leave_on_terminate"),
+		SkipLeaveOnInterrupt: b.is("skip_leave_on_interrupt"), ServerPort: b.int("ports.server"),
+		SerfLAN: b.serf("serf_lan", "ports.serf_lan", n.Bind), SerfWAN: b.serf("serf_wan", "ports.serf_wan", n.Bind),
+		AllowedLAN: b.prefixes("serf_lan_allowed_cidrs"), AllowedWAN: b.prefixes("serf_wan_allowed_cidrs"),
+		ReconnectTimeout: b.duration("reconnect_timeout"), SessionTTLMin: b.duration("session_ttl_min"),
+		ServerRejoinAgeMax: b.duration("server_rejoin_age_max"), RPCHoldTimeout: b.duration("performance.rpc_hold_timeout"),
+		LeaveDrainTime: b.duration("performance.leave_drain_time"),
+		Autopilot: Autopilot{
+			CleanupDeadServers: b.is("autopilot.cleanup_dead_servers"), LastContactThreshold: b.duration("autopilot.last_contact_threshold"),
+			MaxTrailingLogs: b.int("autopilot.max_trailing_logs"), MinQuorum: b.int("autopilot.min_quorum"),
+			ServerStabilizationTime: b.duration("autopilot.server_stabilization_time"),
+		},
+	}
+	if s := b.set["skip_leave_on_interrupt"]; s == nil {
+		c.SkipLeaveOnInterrupt = true
+	}
+	b.bootstrap(&c)
+	return c
+}
+
+// bootstrap checks how a cluster begins.
+func (b *builder) bootstrap(c *Cluster) {
+	switch {
+	case c.Bootstrap && !c.Server:
+		b.wrong("bootstrap", "needs server = true")
+	case c.BootstrapExpect > 0 && !c.Server:
+		b.wrong("bootstrap_expect", "needs server = true")
+	case c.Bootstrap && c.BootstrapExpect > 0:
+		b.wrong("bootstrap_expect", "cannot be set together with bootstrap")
+	case b.src.Dev && c.BootstrapExpect > 0:
+		b.wrong("bootstrap_expect", "cannot be set together with -dev")
+	case c.BootstrapExpect == 2:
+		b.caution("bootstrap_expect", "two servers: the loss of either stops writes; use 3 or 5")
+	case c.BootstrapExpect > 2 && c.BootstrapExpect%2 == 0:
+		b.caution("bootstrap_expect", fmt.Sprintf("an even number of servers bears no more losses than %d", c.BootstrapExpect-1))
+	}
+}
+
+func (b *builder) gossip() Gossip {
+	return Gossip{
+		Nodes: b.int("gossip_lan.gossip_nodes"), Interval: b.duration("gossip_lan.gossip_interval"),
+		ProbeInterval: b.duration("gossip_lan.probe_interval"), ProbeTimeout: b.duration("gossip_lan.probe_timeout"),
+		SuspicionMult: b.int("gossip_lan.suspicion_mult"), RetransmitMult: b.int("gossip_lan.retransmit_mult"),
+	}
+}
+
+func (b *builder) acl() ACL {
+	a := ACL{
+		Enabled: b.is("acl.enabled"), DefaultPolicy: b.text("acl.default_policy"), DownPolicy: b.text("acl.down_policy"),
+		TokenTTL: b.duration("acl.token_ttl"), PolicyTTL: b.duration("acl.policy_ttl"), RoleTTL: b.duration("acl.role_ttl"),
+		PersistTokens: b.is("acl.enable_token_persistence"),
+		Tokens: Tokens{
+			InitialManagement: b.secret("acl.tokens.initial_management"), Agent: b.secret("acl.tokens.agent"),
+			AgentRecovery: b.secret("acl.tokens.agent_recovery"), Default: b.secret("acl.tokens.default"),
+			Replication: b.secret("acl.tokens.replication"), DNS: b.secret("acl.tokens.dns"),
+			ServiceRegistration: b.secret("acl.tokens.config_file_service_registration"),
+		},
+	}
+	if a.RoleTTL == 0 {
+		a.RoleTTL = a.PolicyTTL
+	}
+	return a
+}
+
+// tls takes from tls.defaults what tls.https does not set.
+func (b *builder) tls() TLS {
+	own := func(name string) string {
+		if s := b.text("tls.https." + name); s != "" {
+			return s
+		}
+		return b.text("tls.defaults." + name)
+	}
+	verify := b.is("tls.defaults.verify_incoming")
+	if b.isSet("tls.https.verify_incoming") {
+		verify = b.is("tls.https.verify_incoming")
+	}
+	return TLS{
+		CAFile: own("ca_file"), CAPath: own("ca_path"), CertFile: own("cert_file"), KeyFile: own("key_file"),
+		MinVersion: own("tls_min_version"), VerifyIncoming: verify,
+	}
+}
+
+var levels = map[string]slog.Level{
+	"TRACE": LevelTrace, "DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo, "WARN": slog.LevelWarn, "ERROR": slog.LevelError,
+}
+
+func (b *builder) log() Log {
+	return Log{
+		Level: levels[b.text("log_level")], Sublevels: b.pairs("log_sublevels"), JSON: b.is("log_json"), File: b.text("log_file"),
+		RotateBytes: b.int("log_rotate_bytes"), RotateDuration: b.duration("log_rotate_duration"), RotateMaxFiles: b.int("log_rotate_max_files"),
+		Syslog: b.is("enable_syslog"), SyslogFacility: b.text("syslog_facility"),
+	}
+}
+
+func (b *builder) watches() []map[string]any {
+	var all []map[string]any
+	for _, t := range b.trees("watches") {
+		objects, ok := t.objects()
+		if !ok {
+			b.fault(&Fault{File: t.at.file, Line: t.at.line, Key: "watches", Expected: "a list of blocks", Got: t.describe(true)})
+		}
+		for _, o := range objects {
+			all = append(all, o.value().(map[string]any))
+		}
+	}
+	return all
+}
+
+func (b *builder) prefixes(path string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, e := range b.entries(path) {
+		if p, ok := parsePrefix(e.text); ok && !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// normalDomain returns a domain with its final dot, or "".
+func normalDomain(s string) string {
+	if s = strings.Trim(s, "."); s == "" {
+		return ""
+	}
+	return s + "."
+}

@@ -1,0 +1,209 @@
+package config
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// The checks of single values. Each returns what was expected, or "".
+// Address templates ({{ … }}) are looked at when they are evaluated.
+
+func isTemplate(s string) bool { return strings.Contains(s, "{{") }
+
+var (
+	datacenterForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	nodeIDForm     = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
+)
+
+func checkDatacenter(v any) string {
+	if s := v.(string); s == "" || datacenterForm.MatchString(s) {
+		return ""
+	}
+	return "a name of letters, digits, - and _"
+}
+
+func checkNodeName(v any) string {
+	if s := v.(string); len(s) > 253 || strings.ContainsAny(s, " \t\r\n") {
+		return "a name of at most 253 characters without spaces"
+	}
+	return ""
+}
+
+func checkNodeID(v any) string {
+	if s := v.(string); s == "" || nodeIDForm.MatchString(s) {
+		return ""
+	}
+	return "a UUID such as 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+}
+
+const (
+	metaPairs = 64
+	metaKey   = 128
+	metaValue = 512
+)
+
+var metaForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+func checkMeta(m map[string]string, reserved string) string {
+	if len(m) > metaPairs {
+		return fmt.Sprintf("at most %d pairs", metaPairs)
+	}
+	for k, v := range m {
+		switch {
+		case len(k) > metaKey || !metaForm.MatchString(k):
+			return fmt.Sprintf("keys of letters, digits, - and _, at most %d long", metaKey)
+		case len(v) > metaValue:
+			return fmt.Sprintf("values of at most %d bytes", metaValue)
+		case reserved != "" && strings.HasPrefix(k, reserved):
+			return fmt.Sprintf("no key that begins with %q (reserved)", reserved)
+		}
+	}
+	return ""
+}
+
+func checkNodeMeta(v any) string { return checkMeta(v.(map[string]string), "consul-") }
+
+func checkServiceMeta(v any) string { return checkMeta(v.(map[string]string), "") }
+
+func checkAddr(v any) string {
+	s := strings.TrimSpace(v.(string))
+	if _, err := netip.ParseAddr(s); s == "" || isTemplate(s) || err == nil {
+		return ""
+	}
+	return "an IP address or a template"
+}
+
+func checkAddr4(v any) string {
+	s := strings.TrimSpace(v.(string))
+	if a, err := netip.ParseAddr(s); s == "" || isTemplate(s) || err == nil && a.Is4() {
+		return ""
+	}
+	return "an IPv4 address or a template"
+}
+
+func checkAddr6(v any) string {
+	s := strings.TrimSpace(v.(string))
+	if a, err := netip.ParseAddr(s); s == "" || isTemplate(s) || err == nil && a.Is6() {
+		return ""
+	}
+	return "an IPv6 address or a template"
+}
+
+func checkClientAddr(v any) string {
+	for _, s := range strings.Fields(v.(string)) {
+		if isTemplate(v.(string)) {
+			return ""
+		}
+		if _, err := netip.ParseAddr(s); err != nil && !strings.HasPrefix(s, "unix://") {
+			return "IP addresses separated by spaces, templates, or unix:///path"
+		}
+	}
+	return ""
+}
+
+func checkDNSAddr(v any) string {
+	if checkClientAddr(v) != "" || strings.Contains(v.(string), "unix://") {
+		return "IP addresses separated by spaces, or templates"
+	}
+	return ""
+}
+
+func checkListen(v any) string {
+	if _, ok := parseListen(v.(string)); ok {
+		return ""
+	}
+	return `an address such as "127.0.0.1:53" or "[::1]:53"`
+}
+
+// parseListen reads IP:port, [IPv6]:port, or an IP alone, which means port 53.
+func parseListen(s string) (netip.AddrPort, bool) {
+	ap, err := netip.ParseAddrPort(s)
+	if err == nil {
+		return ap, true
+	}
+	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return netip.AddrPortFrom(a, 53), err == nil
+}
+
+func checkRecursors(v any) string {
+	s := v.(string)
+	if ap, ok := parseListen(s); isTemplate(s) || ok && !ap.Addr().IsUnspecified() && ap.Port() != 0 {
+		return ""
+	}
+	return "an IP address, IP:port or a template, and not 0.0.0.0 or ::"
+}
+
+func checkRecursor(v any) string { return checkRecursors(v) }
+
+func checkCIDRs(v any) string {
+	if _, ok := parsePrefix(v.(string)); ok {
+		return ""
+	}
+	return "a network such as 10.0.0.0/8"
+}
+
+// parsePrefix reads a CIDR; bits beyond the mask are cut off, as Consul does.
+func parsePrefix(s string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(s)
+	return p.Masked(), err == nil
+}
+
+func checkDomain(v any) string {
+	s := strings.TrimSuffix(v.(string), ".")
+	for _, label := range strings.Split(s, ".") {
+		if s != "" && (label == "" || len(label) > 63 || strings.ContainsAny(label, " \t\r\n\"\\")) {
+			return "a domain of labels of 1 to 63 characters"
+		}
+	}
+	if len(s) > 253 {
+		return "a domain of at most 253 characters"
+	}
+	return ""
+}
+
+func checkMode(v any) string {
+	s := v.(string)
+	if _, err := strconv.ParseUint(s, 8, 12); s == "" || err == nil {
+		return ""
+	}
+	return "octal permissions such as 0660"
+}
+
+// checkEncrypt wants an AES key; memberlist takes these three lengths.
+func checkEncrypt(v any) string {
+	s := v.(string)
+	if s == "" {
+		return ""
+	}
+	key, err := base64.StdEncoding.DecodeString(s)
+	if n := len(key); err == nil && (n == 16 || n == 24 || n == 32) {
+		return ""
+	}
+	return "base64 of 16, 24 or 32 bytes (meibo keygen makes one)"
+}
+
+func checkTLSVersion(v any) string {
+	switch strings.ToLower(v.(string)) {
+	case "", "tls10", "tls11", "tls12", "tls13", "tlsv1_0", "tlsv1_1", "tlsv1_2", "tlsv1_3", "tls_auto":
+		return ""
+	}
+	return "one of TLSv1_0, TLSv1_1, TLSv1_2, TLSv1_3"
+}
+
+func checkServiceAddress(v any) string {
+	if a, err := netip.ParseAddr(v.(string)); err == nil && a.IsUnspecified() {
+		return "an address that can be reached, or none for the node's"
+	}
+	return ""
+}
+
+func checkRecords(v any) string {
+	if len(strings.Fields(v.(string))) >= 3 {
+		return ""
+	}
+	return `a record such as "nas.home A 192.0.2.7"`
+}

@@ -1,0 +1,324 @@
+// Package config turns flags and Consul's agent configuration files into one
+// typed Config.
+//
+// What a Consul agent loads, this package loads: HCL and JSON, Consul's keys,
+// aliases and legacy names, its order of files and its rules of merging. Keys
+// of parts that meibo does not have are accepted and named once in a warning; a
+// key nobody knows is an error that names file, line, key and the nearest known
+// key. All faults found are reported, not only the first. One table, returned
+// by Keys, says of each key its type, range, default, meaning and status, and
+// drives parsing, flags, errors, Redacted and Diff.
+//
+// The package reads files and the host's addresses and opens nothing. It must
+// not know sockets, and its errors, its String methods and Redacted never show
+// the value of a secret.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"meibo/cluster/agent"
+)
+
+// Config is a whole configuration: checked, with defaults filled in and address
+// templates evaluated. It is not changed after Load and is safe to share.
+type Config struct {
+	Dev bool // -dev: everything in memory, nothing read from or written to disk
+
+	Node      Node
+	Listen    []netip.AddrPort // DNS addresses; empty when DNS is switched off
+	HTTP      HTTP
+	Zone      Zone
+	Forward   Forward
+	Cache     Cache
+	Hosts     Hosts
+	View      View
+	Agent     Agent
+	Cluster   Cluster
+	Raft      Raft
+	Gossip    Gossip // on the local network
+	ACL       ACL
+	TLS       TLS
+	Log       Log
+	Telemetry Telemetry
+	Watches   []map[string]any // as written; keys of consul's watches
+
+	DataDir  string // "" only with Dev
+	CacheDir string // where the view and the cache are kept; DataDir/view unless set; "" with Dev
+	PidFile  string // "" writes none
+
+	AutoReload bool // re-read when a file changes
+	Debug      bool // enable_debug: profiling endpoints
+	Files      []string
+
+	settings settings
+}
+
+// Node says who this host is.
+type Node struct {
+	Name              string // host name unless set
+	ID                string // "" means: make one and keep it in DataDir
+	Datacenter        string // lower case
+	PrimaryDatacenter string // lower case; Datacenter unless set
+	Meta              map[string]string
+	Bind              netip.Addr // for cluster traffic; may be unspecified
+	Advertise         netip.Addr // the node's address in the catalog
+	AdvertiseWAN      netip.Addr
+	TaggedAddresses   map[string]string // lan, wan, lan_ipv4, … as far as known, then those configured
+	TranslateWAN      bool
+}
+
+// Endpoint is an address to listen on: either AddrPort is valid or Unix is the
+// path of a socket.
+type Endpoint struct {
+	AddrPort netip.AddrPort
+	Unix     string
+}
+
+// String returns "addr:port" or "unix://path".
+func (e Endpoint) String() string {
+	if e.Unix != "" {
+		return "unix://" + e.Unix
+	}
+	return e.AddrPort.String()
+}
+
+// HTTP is the HTTP API's part.
+type HTTP struct {
+	Listen           []Endpoint // empty when switched off
+	ListenTLS        []Endpoint // empty unless ports.https is set
+	AllowedHosts     []string   // further names a request's Host may have; lower case
+	ResponseHeaders  map[string]string
+	BlockEndpoints   []string       // path prefixes answered 403
+	AllowWriteFrom   []netip.Prefix // empty: everybody
+	MaxHeaderBytes   int            // 0: the server's default
+	MaxConnsPerHost  int            // 0: no limit
+	HandshakeTimeout time.Duration
+	DefaultQueryTime time.Duration // of a blocking query that names no wait
+	MaxQueryTime     time.Duration
+	MaxValueBytes    int64 // KV
+	MaxTxnBytes      int64
+	AllowStale       time.Duration // discovery_max_stale; 0 never
+	SocketUser       string
+	SocketGroup      string
+	SocketMode       string // octal; "" leaves the umask's
+}
+
+// Zone is what resolver/consul answers with. Domains end in a dot and keep the
+// letter case they were configured with.
+type Zone struct {
+	Domain         string
+	AltDomain      string                   // "" for none
+	NodeTTL        time.Duration            // whole seconds
+	ServiceTTL     map[string]time.Duration // exact names, prefixes ending in "*", "*"
+	SOA            SOA
+	EnableTruncate bool
+	OnlyPassing    bool
+	ARecordLimit   int // 0: no limit
+	UDPAnswerLimit int // 0: as many as fit
+	NodeMetaTXT    bool
+	NoCompression  bool
+}
+
+// SOA holds the timers of the zone's SOA record, in seconds.
+type SOA struct{ Refresh, Retry, Expire, MinTTL uint32 }
+
+// Forward says where questions outside the own zones go.
+type Forward struct {
+	Recursors []netip.AddrPort // of the default route; empty: those of resolv.conf
+	Strategy  string           // "sequential" or "random", from dns_config.recursor_strategy; "" unless set
+	Timeout   time.Duration    // for one exchange with one recursor
+	Routes    []Route          // sorted by suffix
+}
+
+// Route sends the names below Suffix to servers of its own.
+type Route struct {
+	Suffix  string // lower case, ends in a dot
+	Servers []netip.AddrPort
+	Mode    string // "fastest", "strict" or "all"
+	TLSName string // name in the servers' certificate; "" speaks plain DNS
+	TrustAD bool   // pass the AD bit on
+}
+
+// Cache bounds the cache of forwarded answers.
+type Cache struct {
+	MaxBytes       int64
+	MaxEntries     int // 0: bounded by bytes alone
+	MinTTL         time.Duration
+	MaxTTL         time.Duration
+	NegativeMaxTTL time.Duration
+	Stale          time.Duration // how long past its end an answer may stand in for a dead upstream; 0 never
+	Persist        bool          // keep over a restart, in CacheDir
+}
+
+// Hosts are the names answered from files and from the configuration.
+type Hosts struct {
+	Files   []string
+	Records []string // "NAME [TTL] TYPE DATA"
+}
+
+// View bounds what this host keeps of the catalog.
+type View struct {
+	WholeBelow int64         // subscribe to everything while the catalog is smaller
+	Keep       time.Duration // contents nobody asked for
+	MaxStale   time.Duration // longest TTL shown while stale; 0 shows the configured ones
+}
+
+// Agent is this host's part: its definitions and how its checks run.
+type Agent struct {
+	Services                []agent.ServiceDefinition
+	Checks                  []agent.CheckDefinition // of the node, or of a service by ServiceID
+	EnableScriptChecks      bool                    // from files and from the API
+	EnableLocalScriptChecks bool                    // from files
+	CheckUpdateInterval     time.Duration           // output-only changes are held back so long
+	CheckOutputMaxSize      int                     // bytes
+	DiscardCheckOutput      bool
+	SyncInterval            time.Duration // between full syncs; 0: the agent's default
+	ReapInterval            time.Duration // between looks for critical services to deregister
+	DeregisterMin           time.Duration // floor of deregister_critical_service_after
+	TLSForChecks            bool
+}
+
+// Cluster says how this host meets others.
+type Cluster struct {
+	Server               bool
+	Bootstrap            bool
+	BootstrapExpect      int
+	Encrypt              Secret // base64 of 16, 24 or 32 bytes; "" for none
+	KeyringFile          bool   // keep the keyring in DataDir
+	RetryJoin            []string
+	RetryInterval        time.Duration
+	RetryMax             int // 0: for ever
+	RetryJoinWAN         []string
+	RetryIntervalWAN     time.Duration
+	RetryMaxWAN          int
+	RejoinAfterLeave     bool
+	LeaveOnTerminate     bool
+	SkipLeaveOnInterrupt bool
+	ServerPort           int // TCP, of link
+	SerfLAN              netip.AddrPort
+	SerfWAN              netip.AddrPort // invalid when switched off
+	AllowedLAN           []netip.Prefix // empty: everybody
+	AllowedWAN           []netip.Prefix
+	ReconnectTimeout     time.Duration
+	SessionTTLMin        time.Duration
+	ServerRejoinAgeMax   time.Duration
+	RPCHoldTimeout       time.Duration
+	LeaveDrainTime       time.Duration
+	Autopilot            Autopilot
+}
+
+// Autopilot says how a leader tends the servers.
+type Autopilot struct {
+	CleanupDeadServers      bool
+	LastContactThreshold    time.Duration
+	MaxTrailingLogs         int
+	MinQuorum               int
+	ServerStabilizationTime time.Duration
+}
+
+// Raft tunes consensus. Zero values leave the package's own defaults.
+type Raft struct {
+	Multiplier        int // 0 unless performance.raft_multiplier is set
+	SnapshotThreshold int
+	SnapshotInterval  time.Duration
+	TrailingLogs      int
+}
+
+// Gossip tunes memberlist. Zero values leave the package's own defaults.
+type Gossip struct {
+	Nodes          int
+	Interval       time.Duration
+	ProbeInterval  time.Duration
+	ProbeTimeout   time.Duration
+	SuspicionMult  int
+	RetransmitMult int
+}
+
+// ACL holds what is configured of tokens and policies.
+type ACL struct {
+	Enabled       bool
+	DefaultPolicy string // "allow" or "deny"
+	DownPolicy    string
+	TokenTTL      time.Duration
+	PolicyTTL     time.Duration
+	RoleTTL       time.Duration
+	PersistTokens bool
+	Tokens        Tokens
+}
+
+// Tokens are the secrets of the acl.tokens stanza.
+type Tokens struct {
+	InitialManagement, Agent, AgentRecovery, Default, Replication, DNS, ServiceRegistration Secret
+}
+
+// TLS holds the files of the HTTPS listener.
+type TLS struct {
+	CAFile, CAPath, CertFile, KeyFile string
+	MinVersion                        string // "TLSv1_2" …; "" for the default
+	VerifyIncoming                    bool
+}
+
+// Log says what is written where.
+type Log struct {
+	Level          slog.Level // TRACE is one step below Debug
+	Sublevels      map[string]string
+	JSON           bool
+	File           string
+	RotateBytes    int
+	RotateDuration time.Duration
+	RotateMaxFiles int
+	Syslog         bool
+	SyslogFacility string
+}
+
+// Telemetry is accepted as Consul's; metrics are served in Prometheus' format.
+type Telemetry struct {
+	MetricsPrefix       string
+	PrometheusRetention time.Duration
+	DisableHostname     bool
+}
+
+// LevelTrace is log_level "TRACE", which log/slog has no name for.
+const LevelTrace = slog.LevelDebug - 4
+
+// Secret is a string that shows itself only to those who convert it.
+type Secret string
+
+const hidden = "(hidden)"
+
+// String returns "(hidden)", or "" when there is no secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return hidden
+}
+
+// GoString is String, for %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText is String, for encoders.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// LogValue is String, for log/slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Reveal returns the secret itself.
+func (s Secret) Reveal() string { return string(s) }
+
+// Warning is something that was accepted and that the operator should know of.
+type Warning struct {
+	Serious bool   // something that was guarded is not: log it as an error
+	File    string // "" when it comes from no file
+	Line    int
+	Key     string
+	Text    string
+}
+
+// String returns `FILE:LINE: key "x": text`.
+func (w Warning) String() string {
+	return place(w.File, w.Line) + keyed(w.Key) + w.Text
+}

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// host is a machine that every test runs on.
+var host = Host{
+	Name: func() (string, error) { return "host1", nil },
+	Template: func(s string) (string, error) {
+		switch {
+		case strings.Contains(s, `GetPrivateInterfaces`) && strings.Contains(s, "ipv6"):
+			return "fd00::7", nil
+		case strings.Contains(s, `GetPrivateInterfaces`):
+			return "10.0.0.7", nil
+		case strings.Contains(s, `GetInterfaceIP "lo"`):
+			return "127.0.0.1", nil
+		}
+		return "", nil
+	},
+}
+
+// write makes a directory of files, each "name\x00content".
+func write(t testing.TB, files ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i := 0; i < len(files); i += 2 {
+		if err := os.WriteFile(filepath.Join(dir, files[i]), []byte(files[i+1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// load reads HCL on top of what every configuration needs.
+func load(t testing.TB, hcl string) (*Config, []Warning, error) {
+	t.Helper()
+	dir := write(t, "a.hcl", hcl)
+	src := Sources{Paths: []string{filepath.Join(dir, "a.hcl")}, Host: host, Partial: true}
+	c, w, err := Load(src)
+	return c, w, relative(err, dir)
+}
+
+// relative takes the directory out of faults.
+func relative(err error, dir string) error {
+	if fs, ok := err.(Faults); ok {
+		for _, f := range fs {
+			f.File = strings.TrimPrefix(f.File, dir+"/")
+		}
+	}
+	return err
+}
+
+func mustLoad(t testing.TB, hcl string) *Config {
+	t.Helper()
+	c, _, err := load(t, hcl)
+	if err != nil {
+		t.Fatalf("load:\n%v", err)
+	}
+	return c
+}
+
+func TestLoad_DefaultsAreConsuls(t *testing.T) {
+	c := mustLoad(t, `data_dir = "/nowhere"`)
+	if got, want := c.Listen[0].String(), "127.0.0.1:8600"; got != want {
+		t.Errorf("DNS on %s, want %s", got, want)
+	}
+	if got, want := c.HTTP.Listen[0].String(), "127.0.0.1:8500"; got != want {
+		t.Errorf("HTTP on %s, want %s", got, want)
+	}
+	if c.Zone.Domain != "consul." || c.Node.Datacenter != "dc1" || c.Node.Name != "host1" {
+		t.Errorf("domain %q, datacenter %q, node %q", c.Zone.Domain, c.Node.Datacenter, c.Node.Name)
+	}
+	if got, want := c.Node.Advertise.String(), "10.0.0.7"; got != want {
+		t.Errorf("advertises %s, want %s", got, want)
+	}
+	if got, want := c.CacheDir, "/nowhere/view"; got != want {
+		t.Errorf("cache_dir %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// Fault is one thing wrong with a configuration.
+type Fault struct {
+	File     string // or "flag -x", "-hcl fragment 1"
+	Line     int    // 0 when there is none
+	Key      string // dotted path; "" when the whole file is meant
+	Text     string // what is wrong, instead of Expected and Got
+	Expected string
+	Got      string // never the value of a secret
+	Suggest  string // the nearest known key, quoted, or how the value is written
+}
+
+// Error returns `FILE:LINE: key "x": expected …, got …; did you mean "y"?`.
+func (f *Fault) Error() string {
+	var b strings.Builder
+	b.WriteString(place(f.File, f.Line))
+	b.WriteString(keyed(f.Key))
+	b.WriteString(f.Text)
+	if f.Expected != "" {
+		fmt.Fprintf(&b, "expected %s, got %s", f.Expected, f.Got)
+	}
+	if f.Suggest != "" {
+		b.WriteString("; did you mean " + f.Suggest + "?")
+	}
+	return b.String()
+}
+
+// Faults are all that was found wrong, in the order of the files.
+type Faults []*Fault
+
+// Error returns one line for each fault.
+func (fs Faults) Error() string {
+	lines := make([]string, len(fs))
+	for i, f := range fs {
+		lines[i] = f.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the faults one by one.
+func (fs Faults) Unwrap() []error {
+	errs := make([]error, len(fs))
+	for i, f := range fs {
+		errs[i] = f
+	}
+	return errs
+}
+
+// place returns "file:line: ", as far as it is known.
+func place(file string, line int) string {
+	switch {
+	case file == "":
+		return ""
+	case line == 0:
+		return file + ": "
+	}
+	return fmt.Sprintf("%s:%d: ", file, line)
+}
+
+func keyed(key string) string {
+	if key == "" {
+		return ""
+	}
+	return fmt.Sprintf("key %q: ", key)
+}
+
+// report collects faults and warnings while a configuration is read.
+type report struct {
+	faults   Faults
+	warnings []Warning
+	order    map[string]int // file to its place in the order of reading
+}
+
+func (r *report) fault(f *Fault) { r.faults = append(r.faults, f) }
+
+func (r *report) warn(w Warning) { r.warnings = append(r.warnings, w) }
+
+// sorted puts faults and warnings in the order of files and lines.
+func (r *report) sorted() (Faults, []Warning) {
+	sort.SliceStable(r.faults, func(i, j int) bool {
+		a, b := r.faults[i], r.faults[j]
+		return r.before(a.File, a.Line, b.File, b.Line)
+	})
+	sort.SliceStable(r.warnings, func(i, j int) bool {
+		a, b := r.warnings[i], r.warnings[j]
+		return r.before(a.File, a.Line, b.File, b.Line)
+	})
+	return r.faults, r.warnings
+}
+
+func (r *report) before(fileA string, lineA int, fileB string, lineB int) bool {
+	if a, b := r.rank(fileA), r.rank(fileB); a != b {
+		return a < b
+	}
+	return fileA == fileB && lineA < lineB
+}
+
+// rank puts what comes from no file last.
+func (r *report) rank(file string) int {
+	if n, ok := r.order[file]; ok {
+		return n
+	}
+	return len(r.order)
+}

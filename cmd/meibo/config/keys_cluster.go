@@ -1,0 +1,101 @@
+package config
+
+var clusterKeys = []Key{
+	{Path: "server", Type: Bool, Default: "false", Flag: "server", Goes: "cluster", Doc: "Take part in consensus."},
+	{Path: "bootstrap", Type: Bool, Default: "false", Flag: "bootstrap", Goes: "cluster/consensus", Doc: "Begin a cluster alone."},
+	{Path: "bootstrap_expect", Type: Int, Default: "0", Range: "0..", Flag: "bootstrap-expect", Goes: "cluster/consensus", Doc: "Begin a cluster once so many servers are there."},
+	{Path: "encrypt", Secret: true, Flag: "encrypt", check: checkEncrypt, Status: Clustered, Goes: "cluster/gossip", Doc: "The secret of the cluster, base64 of 16, 24 or 32 bytes: encrypts and authenticates gossip and all that agents say to each other."},
+	{Path: "encrypt_verify_incoming", Type: Bool, Default: "true", Status: Guard, quiet: isTrue, Note: "unencrypted gossip is always refused once encrypt is set; to change over, give every host the key first", Doc: "Refuse unencrypted gossip."},
+	{Path: "encrypt_verify_outgoing", Type: Bool, Default: "true", Status: Guard, quiet: isTrue, Note: "gossip is always encrypted once encrypt is set; to change over, give every host the key first", Doc: "Send no unencrypted gossip."},
+	{Path: "disable_keyring_file", Type: Bool, Default: "false", Flag: "disable-keyring-file", Status: Clustered, Goes: "cluster/gossip", Doc: "Keep no keyring in data_dir."},
+	{Path: "retry_join", Type: Strings, Flag: "retry-join", Status: Clustered, Goes: "cluster/gossip", Doc: "Hosts to join, tried until it works."},
+	{Path: "retry_interval", Type: Duration, Default: "30s", Range: "1ms..", Flag: "retry-interval", Status: Clustered, Goes: "cluster/gossip", Doc: "Time between attempts to join."},
+	{Path: "retry_max", Type: Int, Default: "0", Range: "0..", Flag: "retry-max", Status: Clustered, Goes: "cluster/gossip", Doc: "Most attempts to join; 0 goes on for ever."},
+	{Path: "retry_join_wan", Type: Strings, Flag: "retry-join-wan", Status: Clustered, Goes: "cluster/gossip", Doc: "Servers of other datacenters to join."},
+	{Path: "retry_interval_wan", Type: Duration, Default: "30s", Range: "1ms..", Flag: "retry-interval-wan", Status: Clustered, Goes: "cluster/gossip", Doc: "Time between attempts to join them."},
+	{Path: "retry_max_wan", Type: Int, Default: "0", Range: "0..", Flag: "retry-max-wan", Status: Clustered, Goes: "cluster/gossip", Doc: "Most attempts to join them; 0 goes on for ever."},
+	{Path: "start_join", Type: Strings, Flag: "join", Status: Legacy, Goes: "retry_join", Doc: "Hosts to join."},
+	{Path: "start_join_wan", Type: Strings, Flag: "join-wan", Status: Legacy, Goes: "retry_join_wan", Doc: "Servers of other datacenters to join."},
+	{Path: "rejoin_after_leave", Type: Bool, Default: "false", Flag: "rejoin", Status: Clustered, Goes: "cluster/gossip", Doc: "Join again after having left."},
+	{Path: "leave_on_terminate", Type: Bool, Default: "false", Status: Clustered, Goes: "cluster", Doc: "Leave the cluster on SIGTERM. Consul's default is true on clients; here a restart is no leave."},
+	{Path: "skip_leave_on_interrupt", Type: Bool, Status: Clustered, Goes: "cluster", Doc: "Do not leave on SIGINT. Default: true."},
+	{Path: "reconnect_timeout", Type: Duration, Default: "72h", Range: "1s..", Status: Clustered, Goes: "cluster/leader", Doc: "Failed nodes are removed after this time."},
+	{Path: "reconnect_timeout_wan", Type: Duration, Default: "72h", Range: "1s..", Status: Clustered, Goes: "cluster/leader", Doc: "The same for servers of other datacenters."},
+	{Path: "advertise_reconnect_timeout", Type: Duration, Status: Clustered, Goes: "cluster/gossip", Doc: "This node is removed after this time, whatever the others' reconnect_timeout says."},
+	{Path: "serf_lan_allowed_cidrs", Type: Strings, Flag: "serf-lan-allowed-cidrs", check: checkCIDRs, Status: Clustered, Goes: "cluster/gossip", Doc: "Networks that members may come from."},
+	{Path: "serf_wan_allowed_cidrs", Type: Strings, Flag: "serf-wan-allowed-cidrs", check: checkCIDRs, Status: Clustered, Goes: "cluster/gossip", Doc: "Networks that servers of other datacenters may come from."},
+	{Path: "session_ttl_min", Type: Duration, Default: "10s", Range: "0s..", Status: Clustered, Goes: "cluster/leader", Doc: "Least TTL of a session."},
+	{Path: "server_rejoin_age_max", Type: Duration, Default: "168h", Range: "6h..", Status: Clustered, Goes: "cluster", Doc: "A server that was away longer does not start by itself."},
+	{Path: "disable_remote_exec", Type: Bool, Default: "true", Status: Ignored, quiet: isTrue, Note: "meibo has no remote execution", Doc: "Remote execution is never possible."},
+	{Path: "disable_coordinates", Type: Bool, Default: "false", Status: Moot, Doc: "Network coordinates are not kept."},
+	{Path: "read_replica", Aliases: []string{"non_voting_server"}, Type: Bool, Flag: "read-replica", Status: Ignored, Note: enterprise + "; this server would be a voter", Doc: "Server without a vote."},
+}
+
+func tuningKeys() []Key {
+	keys := under("performance",
+		Key{Path: "raft_multiplier", Type: Int, Range: "0..10", Status: Clustered, Goes: "cluster/consensus", Doc: "Scales Consul's Raft timeouts, 1 to 10. Unset: meibo's, from the servers' round trip."},
+		Key{Path: "leave_drain_time", Type: Duration, Default: "5s", Range: "0s..", Status: Clustered, Goes: "cluster", Doc: "Time for running requests when leaving."},
+		Key{Path: "rpc_hold_timeout", Type: Duration, Default: "7s", Range: "0s..", Status: Clustered, Goes: "cluster", Doc: "How long a request waits for a leader."},
+		Key{Path: "grpc_keepalive_interval", Type: Duration, Status: Moot, Doc: "Streams have heartbeats of their own."},
+		Key{Path: "grpc_keepalive_timeout", Type: Duration, Status: Moot, Doc: "Streams have heartbeats of their own."},
+	)
+	keys = append(keys, limitKeys()...)
+	keys = append(keys, gossipKeys("gossip_lan", Clustered)...)
+	keys = append(keys, gossipKeys("gossip_wan", Clustered)...)
+	keys = append(keys, under("autopilot",
+		Key{Path: "cleanup_dead_servers", Type: Bool, Default: "true", Status: Clustered, Goes: "cluster/leader", Doc: "Remove dead servers once another has taken their place."},
+		Key{Path: "last_contact_threshold", Type: Duration, Default: "200ms", Range: "0s..", Status: Clustered, Goes: "cluster/leader", Doc: "A server heard of longer ago is not healthy."},
+		Key{Path: "max_trailing_logs", Type: Int, Default: "250", Range: "0..", Status: Clustered, Goes: "cluster/leader", Doc: "A server further behind is not healthy."},
+		Key{Path: "min_quorum", Type: Int, Default: "0", Range: "0..", Status: Clustered, Goes: "cluster/leader", Doc: "Servers that are never gone below by removing dead ones."},
+		Key{Path: "server_stabilization_time", Type: Duration, Default: "10s", Range: "0s..", Status: Clustered, Goes: "cluster/leader", Doc: "A new server gets its vote after being healthy this long."},
+		Key{Path: "disable_upgrade_migration", Type: Bool, Status: Ignored, Note: enterprise, Doc: "Upgrade migration."},
+		Key{Path: "redundancy_zone_tag", Status: Ignored, Note: enterprise, Doc: "Redundancy zones."},
+		Key{Path: "upgrade_version_tag", Status: Ignored, Note: enterprise, Doc: "Upgrade migration."},
+	)...)
+	return append(keys,
+		Key{Path: "raft_snapshot_threshold", Type: Int, Range: "0..", Goes: "cluster/consensus", Doc: "Log entries between snapshots."},
+		Key{Path: "raft_snapshot_interval", Type: Duration, Range: "0s..", Goes: "cluster/consensus", Doc: "Time between looks whether to make a snapshot."},
+		Key{Path: "raft_trailing_logs", Type: Int, Range: "0..", Goes: "cluster/consensus", Doc: "Log entries kept behind a snapshot."},
+		Key{Path: "raft_prevote_disabled", Type: Bool, Default: "false", Status: Moot, Doc: "Pre-vote is always on."},
+		Key{Path: "raft_logstore", Type: Any, Status: Moot, Doc: "The log is always kept in bbolt, with a checksum for each entry."},
+		Key{Path: "raft_boltdb", Type: Any, Status: Moot, Doc: "The log is always kept in bbolt, with a checksum for each entry."},
+		Key{Path: "raft_protocol", Type: Int, Flag: "raft-protocol", Status: Moot, Doc: "Always the newest."},
+		Key{Path: "protocol", Type: Int, Flag: "protocol", Status: Moot, Doc: "Always the newest."},
+	)
+}
+
+func limitKeys() []Key {
+	return under("limits",
+		Key{Path: "http_max_conns_per_client", Type: Int, Default: "200", Range: "0..", Reload: true, Goes: "cluster/httpapi", Doc: "Most HTTP connections of one address; 0 sets no limit."},
+		Key{Path: "https_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Goes: "cluster/httpapi", Doc: "Time for a TLS handshake."},
+		Key{Path: "kv_max_value_size", Type: Int, Default: "524288", Range: "0..", Goes: "cluster/httpapi", Doc: "Most bytes of a value in the KV store."},
+		Key{Path: "txn_max_req_len", Type: Int, Default: "524288", Range: "0..", Goes: "cluster/httpapi", Doc: "Most bytes of a transaction."},
+		Key{Path: "rpc_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Status: Moot, Doc: "Bounds between agents are built in."},
+		Key{Path: "rpc_client_timeout", Type: Duration, Default: "60s", Range: "0s..", Status: Moot, Doc: "Bounds between agents are built in."},
+		Key{Path: "rpc_max_conns_per_client", Type: Int, Default: "100", Range: "0..", Status: Moot, Doc: "Bounds between agents are built in."},
+		Key{Path: "rpc_rate", Type: Number, Default: "-1", Status: Planned, quiet: isNegative, Note: "requests to servers are not limited by rate yet", Doc: "Requests to servers in a second."},
+		Key{Path: "rpc_max_burst", Type: Int, Default: "1000", Range: "0..", Status: Moot, Doc: "Burst of rpc_rate."},
+		Key{Path: "request_limits.mode", Default: "disabled", Choices: []string{"disabled", "permissive", "enforcing"}, Status: Planned, quiet: isDisabled, Note: "requests are not limited by rate yet", Doc: "What happens beyond the rates."},
+		Key{Path: "request_limits.read_rate", Type: Number, Default: "-1", Status: Moot, Doc: "Reads in a second."},
+		Key{Path: "request_limits.write_rate", Type: Number, Default: "-1", Status: Moot, Doc: "Writes in a second."},
+	)
+}
+
+func gossipKeys(block string, status Status) []Key {
+	return under(block,
+		Key{Path: "gossip_nodes", Type: Int, Range: "0..", Status: status, Goes: "cluster/gossip", Doc: "Members told at a time."},
+		Key{Path: "gossip_interval", Type: Duration, Range: "0s..", Status: status, Goes: "cluster/gossip", Doc: "Time between rounds."},
+		Key{Path: "probe_interval", Type: Duration, Range: "0s..", Status: status, Goes: "cluster/gossip", Doc: "Time between probes of a member."},
+		Key{Path: "probe_timeout", Type: Duration, Range: "0s..", Status: status, Goes: "cluster/gossip", Doc: "Time for its answer."},
+		Key{Path: "suspicion_mult", Type: Int, Range: "0..", Status: status, Goes: "cluster/gossip", Doc: "Scales the time from suspected to failed."},
+		Key{Path: "retransmit_mult", Type: Int, Range: "0..", Status: status, Goes: "cluster/gossip", Doc: "Scales the number of retransmissions."},
+	)
+}
+
+func isTrue(v any) bool     { return v == true }
+func isDisabled(v any) bool { return v == "disabled" || v == "" }
+
+func isNegative(v any) bool {
+	f, ok := v.(float64)
+	return ok && f <= 0
+}

@@ -1,0 +1,266 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-sockaddr/template"
+)
+
+// maxFile bounds one file; a larger one is no configuration.
+const maxFile = 16 << 20
+
+// Sources says what a configuration is read from.
+type Sources struct {
+	Paths     []string // files and directories, in the order of the command line
+	Format    string   // "hcl" or "json" for every file; "" goes by the extension
+	Flags     *Flags   // nil for none
+	Fragments []string // HCL texts, read last
+	Dev       bool
+	// Partial leaves out what a whole configuration needs (data_dir), for
+	// looking at a part of one.
+	Partial bool
+	Host    Host
+}
+
+// Host answers what is asked of the machine. Nil functions ask the real one.
+type Host struct {
+	Name     func() (string, error)
+	Template func(string) (string, error) // evaluates a go-sockaddr template
+}
+
+func (h Host) name() (string, error) {
+	if h.Name != nil {
+		return h.Name()
+	}
+	return os.Hostname()
+}
+
+func (h Host) template(s string) (string, error) {
+	if h.Template != nil {
+		return h.Template(s)
+	}
+	return template.Parse(s)
+}
+
+// Load reads, merges and checks a configuration. The error, if there is one, is
+// a [Faults]: every fault found, in the order of the files. Warnings come with
+// or without it.
+func Load(src Sources) (*Config, []Warning, error) {
+	l := &loader{src: src, report: &report{order: map[string]int{}}}
+	set := settings{}
+	if src.Dev {
+		set.add(l.defaults(devKeys))
+	}
+	for _, s := range l.files() {
+		set.add(s)
+	}
+	if src.Flags != nil {
+		for _, s := range l.flags(src.Flags) {
+			set.prepend(s)
+		}
+	}
+	for i, text := range src.Fragments {
+		if t := l.parse(fmt.Sprintf("-hcl fragment %d", i+1), "hcl", []byte(text)); t != nil {
+			set.add(decoder{l.report}.source(t))
+		}
+	}
+	b := &builder{loader: l, set: set}
+	b.notice()
+	c := b.build()
+	faults, warnings := l.sorted()
+	if len(faults) > 0 {
+		return nil, warnings, faults
+	}
+	return c, warnings, nil
+}
+
+func (out settings) add(s settings) {
+	for _, k := range slices.Sorted(mapKeys(s)) {
+		out.merge(s[k])
+	}
+}
+
+// devKeys are what -dev sets under everything else.
+var devKeys = map[string]any{
+	"server": true, "bind_addr": "127.0.0.1", "log_level": "DEBUG", "enable_debug": true, "disable_keyring_file": true,
+}
+
+type loader struct {
+	*report
+	src  Sources
+	read []string // files read, in order
+}
+
+func (l *loader) defaults(values map[string]any) settings {
+	set := settings{}
+	for path, v := range values {
+		set[path] = &setting{key: tables[""].byPath[path], value: v}
+	}
+	return set
+}
+
+// files reads what the paths name.
+func (l *loader) files() []settings {
+	var all []settings
+	for _, path := range l.src.Paths {
+		for _, file := range l.expand(path) {
+			data, err := readFile(file)
+			if err != nil {
+				l.fault(&Fault{File: file, Text: "read configuration: " + reason(err)})
+				continue
+			}
+			l.order[file] = len(l.order)
+			l.read = append(l.read, file)
+			if t := l.parse(file, l.format(file), data); t != nil {
+				all = append(all, decoder{l.report}.source(t))
+			}
+		}
+	}
+	return all
+}
+
+// expand returns the files of a path: itself, or those of a directory, sorted
+// by name, subdirectories left out.
+func (l *loader) expand(path string) []string {
+	info, err := os.Stat(path)
+	if err != nil {
+		l.fault(&Fault{File: path, Text: "read configuration: " + reason(err)})
+		return nil
+	}
+	if !info.IsDir() {
+		return l.known(path)
+	}
+	entries, err := os.ReadDir(path) // sorted
+	if err != nil {
+		l.fault(&Fault{File: path, Text: "read directory: " + reason(err)})
+		return nil
+	}
+	var files []string
+	for _, e := range entries {
+		file := filepath.Join(path, e.Name())
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			continue
+		}
+		files = append(files, l.known(file)...)
+	}
+	return files
+}
+
+// known leaves out files of an unknown format.
+func (l *loader) known(file string) []string {
+	if l.format(file) != "" {
+		return []string{file}
+	}
+	l.order[file] = len(l.order)
+	l.warn(Warning{File: file, Text: "skipped: the name does not end in .hcl or .json (-config-format reads it all the same)"})
+	return nil
+}
+
+func (l *loader) format(file string) string {
+	if l.src.Format != "" {
+		return l.src.Format
+	}
+	switch ext := filepath.Ext(file); ext {
+	case ".hcl", ".json":
+		return ext[1:]
+	}
+	return ""
+}
+
+func (l *loader) parse(file, format string, data []byte) *tree {
+	if _, ok := l.order[file]; !ok {
+		l.order[file] = len(l.order)
+	}
+	parse := parseHCL
+	if format == "json" {
+		parse = parseJSON
+	}
+	t, fault := parse(file, data)
+	if fault != nil {
+		l.fault(fault)
+		return nil
+	}
+	return t
+}
+
+// readFile reads at most maxFile bytes, and never waits on a pipe or device.
+func readFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode()&(os.ModeDevice|os.ModeCharDevice|os.ModeSocket) != 0 {
+		return nil, errors.New("not a regular file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		return nil, fmt.Errorf("larger than %d MiB", maxFile>>20)
+	}
+	return data, err
+}
+
+// reason cuts the path off an error of os, which the fault names already.
+func reason(err error) string {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// flags decodes the flags that were given.
+func (l *loader) flags(f *Flags) []*setting {
+	if f.Format != "" && f.Format != "hcl" && f.Format != "json" {
+		l.fault(&Fault{File: "flag -config-format", Expected: "one of hcl, json", Got: fmt.Sprintf("%q", f.Format)})
+	}
+	var all []*setting
+	for _, name := range slices.Sorted(mapKeys(f.values)) {
+		k := byFlag[name]
+		file := "flag -" + name
+		l.order[file] = len(l.order)
+		for _, text := range f.values[name] {
+			out := settings{}
+			d := decoder{l.report}
+			d.set(k, "", field{key: k.Path, at: position{file: file}, tree: flagTree(k, file, text)}, out)
+			d.modernize(tables[""], "", out)
+			for _, path := range slices.Sorted(mapKeys(out)) {
+				all = appendFlag(all, out[path])
+			}
+		}
+	}
+	return all
+}
+
+// appendFlag joins the values of a flag given several times.
+func appendFlag(all []*setting, s *setting) []*setting {
+	for i, old := range all {
+		if old.key == s.key {
+			joined := settings{old.key.Path: old}
+			joined.merge(s)
+			all[i] = joined[s.key.Path]
+			return all
+		}
+	}
+	return append(all, s)
+}
+
+func flagTree(k *Key, file, text string) *tree {
+	at := position{file: file}
+	t := &tree{shape: shapeText, at: at, text: text}
+	if k.Type != StringMap {
+		return t
+	}
+	name, value, _ := strings.Cut(text, ":")
+	return &tree{shape: shapeObject, at: at, fields: []field{{key: name, at: at, tree: &tree{shape: shapeText, at: at, text: value}}}}
+}

@@ -1,0 +1,158 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// notice warns of keys that have no effect here, once for each block and reason.
+func (b *builder) notice() {
+	n := &notices{report: b.report, index: map[string]int{}}
+	n.table("", tables[""], b.set)
+	for _, name := range []string{"services", "checks", "forward"} {
+		if s := b.set[name]; s != nil && !s.bad {
+			n.blocks(s)
+		}
+	}
+	n.say()
+}
+
+type notices struct {
+	*report
+	index map[string]int // of the block and reason
+	found []noticed
+}
+
+type noticed struct {
+	key  *Key
+	at   position
+	keys []string // as shown
+	on   any      // value of the first
+}
+
+func (n *notices) blocks(s *setting) {
+	list, _ := s.value.([]*block)
+	for _, b := range list {
+		n.table(s.key.Of+".", tables[s.key.Of], b.set)
+		if inner := b.set["checks"]; inner != nil && !inner.bad {
+			n.blocks(inner)
+		}
+	}
+}
+
+func (n *notices) table(shown string, tab *table, set settings) {
+	for _, k := range tab.keys {
+		s := set[k.Path]
+		if s == nil || s.bad || s.at.file == "" || k.Status < Planned || k.Status == Legacy || k.isQuiet(s.value) {
+			continue
+		}
+		group := shown + k.block() + "|" + k.Note
+		i, ok := n.index[group]
+		if !ok {
+			i = len(n.found)
+			n.index[group] = i
+			n.found = append(n.found, noticed{key: k, at: s.at, on: s.value})
+		}
+		if path := shown + k.Path; !slices.Contains(n.found[i].keys, path) {
+			n.found[i].keys = append(n.found[i].keys, path)
+		}
+	}
+}
+
+// block is the part of a path that warnings are said once for.
+func (k *Key) block() string {
+	if i := strings.LastIndexByte(k.Path, '.'); i >= 0 {
+		return k.Path[:i]
+	}
+	if k.Type == Any {
+		return k.Path
+	}
+	return ""
+}
+
+// isQuiet says that a value leaves nothing to be said: it switches nothing on.
+func (k *Key) isQuiet(v any) bool {
+	if k.quiet != nil {
+		return k.quiet(v)
+	}
+	switch v := v.(type) {
+	case string:
+		return v == ""
+	case bool:
+		return !v
+	case int64:
+		return v == 0
+	case []*tree:
+		return !slices.ContainsFunc(v, func(t *tree) bool { return t.says() })
+	}
+	return false
+}
+
+// says reports whether a part that is not there was meant to be on.
+func (t *tree) says() bool {
+	switch t.shape {
+	case shapeString, shapeText:
+		return t.text != "" && t.text != "default"
+	case shapeObject:
+		if len(t.fields) == 1 && strings.EqualFold(t.fields[0].key, "enabled") {
+			return t.fields[0].tree.says()
+		}
+		return len(t.fields) > 0
+	case shapeBool:
+		return t.text == "true"
+	case shapeList:
+		return slices.ContainsFunc(t.list, (*tree).says)
+	}
+	return t.shape == shapeNumber
+}
+
+func (n *notices) say() {
+	for _, f := range n.found {
+		w := Warning{File: f.at.file, Line: f.at.line, Key: f.keys[0], Text: f.key.verdict()}
+		if len(f.keys) > 1 {
+			w.Text += fmt.Sprintf(" (also %s)", strings.Join(f.keys[1:], ", "))
+		}
+		w.Serious = f.key.Path == "acl.enabled"
+		n.warn(w)
+	}
+}
+
+func (k *Key) verdict() string {
+	switch k.Status {
+	case Planned:
+		return "no effect yet: " + k.Note
+	case Guard:
+		return "guards nothing here: " + k.Note
+	}
+	return "no effect: " + k.Note
+}
+
+// NeedsCluster says which settings ask for further hosts, each as
+// `FILE:LINE: key "x": what for`. A single host can't meet them.
+func (c *Config) NeedsCluster() []string {
+	var needs []string
+	need := func(path, what string) {
+		at := position{}
+		if s := c.settings[path]; s != nil {
+			at = s.at
+		}
+		needs = append(needs, place(at.file, at.line)+keyed(path)+what)
+	}
+	if n := c.Cluster.BootstrapExpect; n > 1 {
+		need("bootstrap_expect", fmt.Sprintf("waits for %d servers", n))
+	}
+	if len(c.Cluster.RetryJoin) > 0 {
+		need("retry_join", "joins other hosts: "+strings.Join(c.Cluster.RetryJoin, ", "))
+	}
+	if len(c.Cluster.RetryJoinWAN) > 0 {
+		need("retry_join_wan", "joins other datacenters: "+strings.Join(c.Cluster.RetryJoinWAN, ", "))
+	}
+	if c.Cluster.Server && !c.Dev && !c.Cluster.Bootstrap && c.Cluster.BootstrapExpect == 0 {
+		need("server", "joins other servers, for neither bootstrap nor bootstrap_expect is set")
+	}
+	if c.Node.PrimaryDatacenter != c.Node.Datacenter {
+		need("primary_datacenter", "another datacenter")
+	}
+	return needs
+}
