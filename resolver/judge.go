@@ -42,19 +42,17 @@ func (r *Resolver) judge(q *wire.Query, a *wire.Answer) judgment {
 	if changed {
 		rrs = c.keep(rrs)
 	}
-	if r.levelTTLs(rrs, j.negative) {
-		changed = true
-	}
-	if changed {
+	if r.capTTLs(rrs, j.negative) || changed {
 		j.answer = repack(q, a, rrs)
 	}
-	j.life = r.life(rrs, j.negative)
+	j.life = r.life(j.answer, j.negative)
 	return j
 }
 
-// repack builds a anew with rrs; where that fails, a stays as it is.
+// repack builds a anew with rrs, without AA: it is not ours. Where that fails, a
+// stays as it is.
 func repack(q *wire.Query, a *wire.Answer, rrs []wire.RR) *wire.Answer {
-	b, err := wire.Pack(q, &wire.Reply{Rcode: a.Rcode(), AA: a.AA(), RRs: rrs})
+	b, err := wire.Pack(q, &wire.Reply{Rcode: a.Rcode(), RRs: rrs, Rotate: true})
 	if err != nil {
 		return a
 	}
@@ -146,67 +144,38 @@ func (c *chain) keep(rrs []wire.RR) []wire.RR {
 	return out
 }
 
-// levelTTLs makes the TTLs of each record set equal to its lowest (RFC 2181 section
-// 5.2), caps them (RFC 8767 section 4), and lowers the SOA's of a negative answer
-// to the time it may be kept (RFC 2308 section 5), so that whoever caches after us
-// counts from the same. It reports whether anything changed.
-func (r *Resolver) levelTTLs(rrs []wire.RR, negative bool) bool {
-	top := uint32(r.cfg.MaxTTL / time.Second)
+// capTTLs lowers TTLs that are longer than we keep an answer (RFC 8767 section 4,
+// RFC 2308 section 5), so that whoever caches after us keeps it no longer either.
+// It reports whether anything changed. That the TTLs of a set are equal, and that
+// an SOA shows the TTL of its denial, package wire has seen to.
+func (r *Resolver) capTTLs(rrs []wire.RR, negative bool) bool {
 	changed := false
 	for i := range rrs {
-		ttl := min(rrs[i].TTL, top)
-		for j := range rrs {
-			if sameSet(&rrs[i], &rrs[j]) {
-				ttl = min(ttl, rrs[j].TTL)
-			}
-		}
+		top := r.cfg.MaxTTL
 		if negative && rrs[i].Section == wire.Authority && rrs[i].Type == wire.TypeSOA {
-			ttl = min(ttl, soaMinimum(rrs[i].Data), uint32(r.cfg.NegativeMaxTTL/time.Second))
+			top = min(top, r.cfg.NegativeMaxTTL)
 		}
-		if ttl != rrs[i].TTL {
+		if ttl := uint32(top / time.Second); rrs[i].TTL > ttl {
 			rrs[i].TTL, changed = ttl, true
 		}
 	}
 	return changed
 }
 
-// sameSet tells whether two records belong to one set. Signatures form sets by the
-// type they cover, which levelling need not know: theirs are left alone.
-func sameSet(a, b *wire.RR) bool {
-	return a.Type == b.Type && a.Section == b.Section && a.TTL != b.TTL && a.Type != wire.TypeRRSIG &&
-		a.Owner.Lower() == b.Owner.Lower()
-}
-
-// soaMinimum is the last field of an SOA record.
-func soaMinimum(data []byte) uint32 {
-	if len(data) < 4 {
-		return 0
+// life is how long an answer may be kept: until the first of its records is over.
+// A negative one needs an SOA to say how long (RFC 2308 section 5); without, it may
+// be an answer cut short.
+func (r *Resolver) life(a *wire.Answer, negative bool) time.Duration {
+	ttl, ok := a.MinTTL()
+	if negative {
+		_, ok = a.NegativeTTL() // of the SOA, which is one of the records
 	}
-	return binary.BigEndian.Uint32(data[len(data)-4:])
-}
-
-// life is how long an answer may be kept: until the first of its answer and
-// authority records is over. A negative one needs an SOA to say how long (RFC 2308
-// section 5); without, it may be an answer cut short.
-func (r *Resolver) life(rrs []wire.RR, negative bool) time.Duration {
-	const none = 1<<32 - 1
-	ttl, soa := uint32(none), false
-	for i := range rrs {
-		if rrs[i].Section == wire.Additional {
-			continue
-		}
-		ttl = min(ttl, rrs[i].TTL)
-		soa = soa || rrs[i].Section == wire.Authority && rrs[i].Type == wire.TypeSOA
-	}
-	if ttl == none || negative && !soa {
+	if !ok || ttl == 0 {
 		return 0
 	}
 	life := time.Duration(ttl) * time.Second
 	if negative {
 		return min(life, r.cfg.NegativeMaxTTL)
 	}
-	if ttl > 0 {
-		life = max(life, r.cfg.MinTTL)
-	}
-	return min(life, r.cfg.MaxTTL)
+	return min(max(life, r.cfg.MinTTL), r.cfg.MaxTTL)
 }

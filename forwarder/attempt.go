@@ -1,0 +1,268 @@
+package forwarder
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meibo/resolver/wire"
+)
+
+const (
+	// maxMismatches on one socket mean that somebody guesses; TCP can't be guessed.
+	maxMismatches = 20
+	// tcpTimeout bounds the second leg of a question; firewalls that drop TCP are
+	// common, and the cut answer is then better than none.
+	tcpTimeout = 2 * time.Second
+	// readBuffer is beyond what our OPT allows a server to send.
+	readBuffer = 4096
+
+	headerSize = 12
+)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, readBuffer); return &b }}
+
+// errSilent is the outcome of an attempt that nobody answered.
+var errSilent = errors.New("no answer")
+
+// reply is the outcome of an attempt.
+type reply struct {
+	from   *attempt
+	answer *wire.Answer // nil: err
+	tcp    bool
+	err    error
+}
+
+// attempt is one question to one server. It has a socket of its own and sends the
+// same packet again on it when asked to, so that a forger gains nothing from
+// retries.
+type attempt struct {
+	srv     *server
+	q       *wire.Query
+	trustAD bool
+	sent    time.Time
+
+	losses atomic.Int32 // how often its silence was counted
+
+	mu      sync.Mutex // guards following
+	conn    net.Conn   // nil: not yet or no longer
+	packet  []byte
+	lingers bool
+}
+
+// run asks and returns what came of it. deadline ends the wait for UDP, ctx the
+// part over TCP.
+func (a *attempt) run(ctx context.Context, deadline time.Time) reply {
+	a.srv.queries.Add(1)
+	edns := !a.srv.plain(a.sent)
+	for ctx.Err() == nil {
+		got, err := a.overUDP(ctx, deadline, edns)
+		if err != nil {
+			return reply{from: a, err: err}
+		}
+		if edns && refusesEDNS(got.rcode) {
+			a.srv.refusedEDNS(time.Now())
+			edns = false
+			continue
+		}
+		if got.answer == nil || got.answer.TC() {
+			return a.afterTC(ctx, got.answer, edns)
+		}
+		return reply{from: a, answer: got.answer}
+	}
+	return reply{from: a, err: errSilent}
+}
+
+// afterTC asks over TCP; where that fails the cut answer is better than none.
+func (a *attempt) afterTC(ctx context.Context, cut *wire.Answer, edns bool) reply {
+	answer, err := a.overTCP(ctx, edns)
+	switch {
+	case err == nil:
+		return reply{from: a, answer: answer, tcp: true}
+	case cut != nil:
+		return reply{from: a, answer: cut}
+	}
+	return reply{from: a, err: err}
+}
+
+// packed is a fresh query packet under a random ID.
+func (a *attempt) packed(edns bool) (packet []byte, id uint16) {
+	var r [2]byte
+	rand.Read(r[:])
+	id = binary.BigEndian.Uint16(r[:])
+	packet = wire.AppendQuery(make([]byte, 0, 320), a.q, id, edns)
+	if a.trustAD {
+		packet[3] |= 0x20 // AD in a query asks for AD in the answer (RFC 6840 section 5.7)
+	}
+	return packet, id
+}
+
+// heard is what a server said over UDP: an answer; or only a response code, from
+// servers that don't repeat the question of what they can't read; or neither, when
+// too much was heard that can't be from it.
+type heard struct {
+	answer *wire.Answer
+	rcode  uint16
+}
+
+// overUDP asks on a new socket.
+func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (heard, error) {
+	conn, err := dialUDP(ctx, a.srv.addr)
+	if err != nil {
+		return heard{}, err
+	}
+	packet, id := a.packed(edns)
+	conn.SetReadDeadline(deadline)
+	a.mu.Lock()
+	a.conn, a.packet = conn, packet
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.conn = nil
+		a.mu.Unlock()
+		conn.Close()
+	}()
+	began := time.Now()
+	if _, err := conn.Write(packet); err != nil {
+		return heard{}, err
+	}
+	return a.listen(conn, id, began)
+}
+
+// listen waits for the reply among whatever arrives.
+func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for range maxMismatches {
+		n, err := conn.Read(*buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return heard{}, errSilent
+		}
+		if err != nil {
+			return heard{}, err
+		}
+		if h, ok := match(a.q, id, (*buf)[:n]); ok {
+			a.srv.answered(time.Since(began))
+			return h, nil
+		}
+		a.srv.mismatches.Add(1)
+	}
+	return heard{}, nil
+}
+
+// match takes msg as the reply to q under id, or says that it is none: wrong ID,
+// not a response, another opcode or question, or not a DNS message (RFC 5452
+// section 9.1; the socket has judged address and port).
+func match(q *wire.Query, id uint16, msg []byte) (heard, bool) {
+	if len(msg) < headerSize || binary.BigEndian.Uint16(msg) != id || msg[2]&0xf8 != 0x80 {
+		return heard{}, false
+	}
+	if rcode := uint16(msg[3] & 15); binary.BigEndian.Uint16(msg[4:]) == 0 && refusesEDNS(rcode) {
+		return heard{rcode: rcode}, true
+	}
+	a, err := wire.ParseAnswer(msg)
+	if err != nil || !a.Matches(q) {
+		return heard{}, false
+	}
+	return heard{answer: a, rcode: a.Rcode()}, true
+}
+
+// refusesEDNS tells the response codes of servers that may not know EDNS (RFC 6891
+// section 7).
+func refusesEDNS(rcode uint16) bool {
+	return rcode == wire.RcodeFormErr || rcode == wire.RcodeNotImp || rcode == wire.RcodeBadVers
+}
+
+// overTCP asks on a connection of its own.
+func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) {
+	a.srv.overTCP.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, tcpTimeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", a.srv.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	packet, id := a.packed(edns)
+	framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packet)), uint16(len(packet))), packet...)
+	if _, err := conn.Write(framed); err != nil {
+		return nil, err
+	}
+	for range maxMismatches {
+		msg, err := readFrame(conn)
+		if err != nil {
+			return nil, err
+		}
+		if h, ok := match(a.q, id, msg); ok && h.answer != nil {
+			a.srv.answered(0)
+			return h.answer, nil
+		}
+		a.srv.mismatches.Add(1)
+	}
+	return nil, fmt.Errorf("%s answers other questions over TCP", a.srv.addr)
+}
+
+func readFrame(r io.Reader) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	msg := make([]byte, binary.BigEndian.Uint16(size[:]))
+	_, err := io.ReadFull(r, msg)
+	return msg, err
+}
+
+// resend sends the question again on the same socket.
+func (a *attempt) resend() {
+	a.mu.Lock()
+	conn, packet := a.conn, a.packet
+	a.mu.Unlock()
+	if conn != nil {
+		a.srv.queries.Add(1)
+		conn.Write(packet) // an error shows at the reader
+	}
+}
+
+// release ends the interest in a: another server was faster. It listens on for
+// what is left of maxWait, since only so a server that never answers is noticed.
+func (a *attempt) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn == nil {
+		return
+	}
+	until := a.sent.Add(maxWait)
+	if a.srv.lingering.Add(1) > maxLinger {
+		until = time.Unix(1, 0)
+	}
+	a.lingers = true
+	a.conn.SetReadDeadline(until)
+}
+
+// end does the accounts of a finished attempt and reports whether its silence or
+// refusal is to be counted against the server.
+func (a *attempt) end(rep reply) (lost bool) {
+	a.mu.Lock()
+	if a.lingers {
+		a.srv.lingering.Add(-1)
+	}
+	a.mu.Unlock()
+	switch {
+	case rep.err == nil:
+		return false
+	case errors.Is(rep.err, errSilent):
+		return a.losses.Load() == 0 && time.Since(a.sent) >= maxWait
+	}
+	a.srv.netErrors.Add(1)
+	return !errors.Is(rep.err, context.Canceled)
+}

@@ -1,0 +1,264 @@
+// Package forwarder asks other name servers.
+//
+// Routes say by suffix which servers answer what. A question goes to one server
+// of its route, chosen by mode, health and measured latency; when the answer does
+// not come in the time it should, it goes to the next one too while the first is
+// still listened to, so that a dead server costs a fraction of a second once. A
+// server that loses three questions in a row is dead until a probe in the
+// background finds it alive; clients' questions are not used for that.
+//
+// A reply is taken only from the address and port the question went to, on that
+// question's own socket with its random port, with its random ID and its question
+// (RFC 5452). Anything else is counted, and the wait goes on; after twenty of them
+// the question is asked over TCP.
+//
+// The package keeps no answers, and knows nothing of zones, clients or catalogs.
+package forwarder
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meibo/resolver"
+	"meibo/resolver/wire"
+)
+
+// DefaultTimeout bounds one exchange: an answer that comes later finds a client
+// that has given up (glibc waits 5 s).
+const DefaultTimeout = 4 * time.Second
+
+// Mode says in which order the servers of a route are asked.
+type Mode string
+
+const (
+	// Fastest asks the server with the lowest smoothed latency first; the default.
+	Fastest Mode = "fastest"
+	// Strict asks in the order given (Consul's recursor_strategy "sequential").
+	Strict Mode = "strict"
+	// All asks every server at once and takes the first good answer.
+	All Mode = "all"
+	// Random asks in random order.
+	Random Mode = "random"
+)
+
+// Route says which servers answer the names below a suffix.
+type Route struct {
+	Suffix  wire.Name // "\x00", the root: everything without a longer route
+	Servers []netip.AddrPort
+	Mode    Mode // empty: Fastest
+	// TrustAD passes on the AD bit of these servers: they validate, and the way
+	// to them can be trusted.
+	TrustAD bool
+	// Timeout bounds the whole exchange; 0: DefaultTimeout.
+	Timeout time.Duration
+}
+
+func (r *Route) equal(o *Route) bool {
+	return r.Suffix == o.Suffix && slices.Equal(r.Servers, o.Servers) && r.Mode == o.Mode &&
+		r.TrustAD == o.TrustAD && r.Timeout == o.Timeout
+}
+
+// Config of a Forwarder.
+type Config struct {
+	Routes []Route
+	// Self are the addresses this daemon answers on; a question sent there would
+	// come back, so they are left out of routes. An unspecified address stands
+	// for every address of this host.
+	Self   []netip.AddrPort
+	Logger *slog.Logger // nil: discard
+}
+
+// Forwarder holds the routes and what is known of their servers. It is safe for
+// concurrent use.
+type Forwarder struct {
+	log  *slog.Logger
+	self []netip.AddrPort
+	uid  string // distinguishes our loop probes from anybody else's
+	wake chan struct{}
+	wg   sync.WaitGroup // attempts that outlive their exchange
+
+	mu      sync.Mutex // guards following
+	routes  map[wire.Name]*route
+	servers map[netip.AddrPort]*server
+}
+
+// New validates cfg. It opens nothing and starts nothing; exchanges work before
+// Run is called, without probes.
+func New(cfg Config) (*Forwarder, error) {
+	var uid [8]byte
+	rand.Read(uid[:])
+	f := &Forwarder{
+		log: cfg.Logger, self: cfg.Self, uid: hex.EncodeToString(uid[:]), wake: make(chan struct{}, 1),
+		routes: map[wire.Name]*route{}, servers: map[netip.AddrPort]*server{},
+	}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	if err := f.Update(cfg.Routes); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Update replaces the routes. A route that stays as it was keeps its counter and
+// with it its cached answers; the counter of one that changed or went is bumped.
+// What is known of servers is kept. On an error nothing is changed.
+func (f *Forwarder) Update(routes []Route) error {
+	next := make(map[wire.Name]Route, len(routes))
+	for _, r := range routes {
+		r, err := f.normalize(r)
+		if err != nil {
+			return err
+		}
+		if _, twice := next[r.Suffix]; twice {
+			return fmt.Errorf("forwarder: two routes for %s; put their servers into one", r.Suffix)
+		}
+		next[r.Suffix] = r
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.routes
+	f.routes = make(map[wire.Name]*route, len(next))
+	used := map[netip.AddrPort]*server{}
+	var bumped []*atomic.Uint64
+	for suffix, cfg := range next {
+		was := old[suffix]
+		counter := new(atomic.Uint64)
+		if was != nil {
+			counter = was.counter
+			if !was.cfg.equal(&cfg) {
+				bumped = append(bumped, counter)
+				was = nil
+			}
+		}
+		if was == nil {
+			was = &route{cfg: cfg, f: f, counter: counter, name: routeName(suffix)}
+		}
+		for _, a := range cfg.Servers {
+			if used[a] == nil {
+				if used[a] = f.servers[a]; used[a] == nil {
+					used[a] = newServer(a)
+				}
+			}
+		}
+		if was.servers == nil {
+			for _, a := range cfg.Servers {
+				was.servers = append(was.servers, used[a])
+			}
+		}
+		f.routes[suffix] = was
+	}
+	for suffix, r := range old {
+		if f.routes[suffix] == nil {
+			bumped = append(bumped, r.counter)
+		}
+	}
+	f.servers = used
+	for _, c := range bumped { // after the new state can be seen
+		c.Add(1)
+	}
+	f.nudge()
+	return nil
+}
+
+// normalize checks r, fills its defaults and leaves out our own addresses.
+func (f *Forwarder) normalize(r Route) (Route, error) {
+	if r.Suffix == "" {
+		return r, fmt.Errorf("forwarder: a route without a suffix (the root is %q)", ".")
+	}
+	r.Suffix = r.Suffix.Lower()
+	switch r.Mode {
+	case "":
+		r.Mode = Fastest
+	case Fastest, Strict, All, Random:
+	default:
+		return r, fmt.Errorf("forwarder: route %s: unknown mode %q; use fastest, strict, all or random", r.Suffix, r.Mode)
+	}
+	if r.Timeout < 0 {
+		return r, fmt.Errorf("forwarder: route %s: timeout %v is negative", r.Suffix, r.Timeout)
+	}
+	if r.Timeout == 0 {
+		r.Timeout = DefaultTimeout
+	}
+	var servers []netip.AddrPort
+	for _, a := range r.Servers {
+		if !a.IsValid() || a.Port() == 0 {
+			return r, fmt.Errorf("forwarder: route %s: %v is no address with a port", r.Suffix, a)
+		}
+		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		if isSelf(a, f.self) {
+			f.log.Warn("route leads to this daemon itself, server left out", "zone", r.Suffix.String(), "upstream", a.String())
+			continue
+		}
+		if !slices.Contains(servers, a) {
+			servers = append(servers, a)
+		}
+	}
+	if len(servers) == 0 {
+		return r, fmt.Errorf("forwarder: route %s has no server to ask (addresses of this daemon don't count)", r.Suffix)
+	}
+	r.Servers = servers
+	return r, nil
+}
+
+func routeName(suffix wire.Name) string {
+	if suffix == "\x00" {
+		return "default route"
+	}
+	return "route " + strings.TrimSuffix(suffix.String(), ".")
+}
+
+// Mounts are the routes for the resolver's table, and the zone by which loops are
+// found. They are those of the last Update.
+func (f *Forwarder) Mounts() []resolver.Mount {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ms := []resolver.Mount{{Suffix: loopSuffix, Rank: resolver.RankOwn, Zone: loopZone{f}, Name: "loop detection"}}
+	for suffix, r := range f.routes {
+		rank := resolver.RankRoute
+		if suffix == "\x00" {
+			rank = resolver.RankDefault
+		}
+		ms = append(ms, resolver.Mount{Suffix: suffix, Rank: rank, Upstream: r, Route: r.counter, Name: r.name})
+	}
+	slices.SortFunc(ms, func(a, b resolver.Mount) int { return strings.Compare(string(a.Suffix), string(b.Suffix)) })
+	return ms
+}
+
+// nudge wakes the prober.
+func (f *Forwarder) nudge() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// snapshot lists the servers of all routes, ordered by address.
+func (f *Forwarder) snapshot() []*server {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]*server, 0, len(f.servers))
+	for _, s := range f.servers {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *server) int { return a.addr.Compare(b.addr) })
+	return out
+}
+
+// Run probes servers that are dead, little known or never checked for a loop. It
+// blocks until ctx ends and returns nil when every socket is closed, at most some
+// hundred milliseconds later.
+func (f *Forwarder) Run(ctx context.Context) error {
+	f.probeLoop(ctx)
+	f.wg.Wait()
+	return nil
+}

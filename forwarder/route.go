@@ -1,0 +1,273 @@
+package forwarder
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"meibo/resolver"
+	"meibo/resolver/wire"
+)
+
+// probeOneIn is how rarely a question makes the prober measure another server of
+// its route: about three in a hundred.
+const probeOneIn = 32
+
+// route is a Route at work. It implements resolver.Upstream and resolver.Health.
+type route struct {
+	cfg     Route
+	f       *Forwarder
+	counter *atomic.Uint64
+	name    string
+	servers []*server // in the order of cfg.Servers
+}
+
+var (
+	_ resolver.Upstream = (*route)(nil)
+	_ resolver.Health   = (*route)(nil)
+)
+
+// Down tells that every server of the route is dead or leads back to us.
+func (rt *route) Down() bool {
+	return !slices.ContainsFunc(rt.servers, (*server).usable)
+}
+
+// Exchange asks the servers of the route until one gives an answer. NOERROR and
+// NXDOMAIN are answers; after any other response code the next server is asked,
+// and the last such reply is what is returned when no server does better. The
+// error is a *resolver.Failure, or that of ctx when ctx was canceled.
+func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, error) {
+	began := time.Now()
+	deadline := began.Add(rt.cfg.Timeout)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	r := newRace(rt, q, deadline)
+	defer r.release()
+	timer := time.NewTimer(r.next(ctx))
+	defer timer.Stop()
+	for len(r.running) > 0 {
+		select {
+		case rep := <-r.replies:
+			if r.settle(rep) {
+				rt.explore(rep.from.srv)
+				return rt.result(rep), nil
+			}
+			if d, asked := r.instead(ctx); asked {
+				timer.Reset(d)
+			}
+		case <-timer.C:
+			r.overdue()
+			timer.Reset(r.next(ctx))
+		case <-ctx.Done():
+			return r.failed(ctx.Err(), time.Since(began))
+		}
+	}
+	return r.failed(nil, time.Since(began))
+}
+
+func (rt *route) result(rep reply) resolver.Result {
+	res := resolver.Result{
+		Answer: rep.answer, Ages: true, AD: rt.cfg.TrustAD && rep.answer.AD(),
+		Source: "upstream " + rep.from.srv.addr.String(),
+	}
+	if rep.tcp {
+		res.Source += " over TCP"
+	}
+	return res
+}
+
+// explore now and then has a server other than the one used measured.
+func (rt *route) explore(used *server) {
+	if rt.cfg.Mode != Fastest || len(rt.servers) < 2 || rand.N(probeOneIn) != 0 {
+		return
+	}
+	if s := rt.servers[rand.N(len(rt.servers))]; s != used {
+		s.probeSoon()
+		rt.f.nudge()
+	}
+}
+
+// order is the servers to ask in order, and those to ask when all of these refuse.
+func (rt *route) order() (first, reserve []*server) {
+	for _, s := range rt.servers {
+		switch {
+		case s.usable():
+			first = append(first, s)
+		case !s.isLooped():
+			reserve = append(reserve, s)
+		}
+	}
+	switch rt.cfg.Mode {
+	case Fastest:
+		slices.SortStableFunc(first, func(a, b *server) int { return int(a.latency() - b.latency()) })
+	case Random:
+		rand.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
+	}
+	return first, reserve
+}
+
+// race is one exchange: who was asked, who may still answer.
+type race struct {
+	rt       *route
+	q        *wire.Query
+	deadline time.Time
+	parallel bool
+	todo     []*server // not asked yet
+	reserve  []*server // dead ones
+	running  []*attempt
+	replies  chan reply
+	turn     int
+	round    int
+	bad      *reply // the last answer that is none
+	err      error  // the last fault of the network
+	asked    []*server
+}
+
+func newRace(rt *route, q *wire.Query, deadline time.Time) *race {
+	r := &race{rt: rt, q: q, deadline: deadline, parallel: rt.cfg.Mode == All, replies: make(chan reply, len(rt.servers))}
+	r.todo, r.reserve = rt.order()
+	if len(r.todo) == 0 {
+		r.wakeReserve()
+	}
+	return r
+}
+
+// wakeReserve turns to the dead servers, all at once: any of them may be back.
+func (r *race) wakeReserve() {
+	r.todo, r.reserve, r.parallel = r.reserve, nil, true
+}
+
+// next asks the next server, or asks those again that were asked and are silent.
+// It returns how long to wait before calling it again.
+func (r *race) next(ctx context.Context) time.Duration {
+	if len(r.todo) > 0 {
+		return r.ask(ctx)
+	}
+	if len(r.running) == 0 {
+		return r.rt.cfg.Timeout
+	}
+	if r.parallel {
+		r.round++
+		for _, a := range r.running {
+			a.resend()
+		}
+		return maxWait << r.round
+	}
+	if r.turn%len(r.running) == 0 {
+		r.round++
+	}
+	a := r.running[r.turn%len(r.running)]
+	r.turn++
+	a.resend()
+	return a.srv.wait() << r.round
+}
+
+// ask starts the next attempt, or all of them in a parallel race.
+func (r *race) ask(ctx context.Context) time.Duration {
+	n := 1
+	if r.parallel {
+		n = len(r.todo)
+	}
+	wait := time.Duration(0)
+	for _, s := range r.todo[:n] {
+		wait = max(wait, s.wait())
+		r.launch(ctx, s)
+	}
+	r.todo = r.todo[n:]
+	return wait << r.round
+}
+
+func (r *race) launch(ctx context.Context, s *server) {
+	a := &attempt{srv: s, q: r.q, trustAD: r.rt.cfg.TrustAD, sent: time.Now()}
+	r.running = append(r.running, a)
+	r.asked = append(r.asked, s)
+	f, deadline, replies := r.rt.f, r.deadline, r.replies
+	f.wg.Add(1)
+	go func() {
+		defer f.wg.Done()
+		rep := a.run(ctx, deadline)
+		if a.end(rep) {
+			f.lost(s)
+		}
+		replies <- rep
+	}()
+}
+
+// settle takes one outcome; true: it is the answer.
+func (r *race) settle(rep reply) bool {
+	r.running = slices.DeleteFunc(r.running, func(a *attempt) bool { return a == rep.from })
+	if rep.err != nil {
+		r.err = rep.err
+		return false
+	}
+	if rcode := rep.answer.Rcode(); rcode == wire.RcodeSuccess || rcode == wire.RcodeNXDomain {
+		return true
+	}
+	rep.from.srv.badRcodes.Add(1)
+	r.bad = &rep
+	return false
+}
+
+// instead asks somebody else at once after a refusal. False: nobody was left that
+// is not being listened to already.
+func (r *race) instead(ctx context.Context) (time.Duration, bool) {
+	if len(r.todo) == 0 && len(r.running) == 0 {
+		r.wakeReserve()
+	}
+	if len(r.todo) == 0 {
+		return 0, false
+	}
+	return r.ask(ctx), true
+}
+
+// overdue counts the silence of those still running: a first time after maxWait,
+// then each time the wait has doubled.
+func (r *race) overdue() {
+	for _, a := range r.running {
+		n := a.losses.Load()
+		if time.Since(a.sent) >= maxWait*(1<<(n+1)-1) {
+			a.losses.Store(n + 1)
+			r.rt.f.lost(a.srv)
+		}
+	}
+}
+
+// release lets those still running end by themselves.
+func (r *race) release() {
+	for _, a := range r.running {
+		a.release()
+	}
+}
+
+// failed is what the exchange comes to without an answer.
+func (r *race) failed(err error, took time.Duration) (resolver.Result, error) {
+	if r.bad != nil {
+		return r.rt.result(*r.bad), nil
+	}
+	if err == context.Canceled {
+		return resolver.Result{}, err
+	}
+	if len(r.asked) == 0 {
+		return resolver.Result{}, &resolver.Failure{EDE: wire.EDENoReachable, Text: r.rt.name + ": every upstream leads back here"}
+	}
+	names := make([]string, len(r.asked))
+	for i, s := range r.asked {
+		names[i] = s.addr.String()
+	}
+	who := strings.Join(names, ", ")
+	if r.err != nil && r.err != errSilent {
+		return resolver.Result{}, &resolver.Failure{EDE: wire.EDENetworkError, Text: who + " not reachable", Err: r.err}
+	}
+	return resolver.Result{}, &resolver.Failure{EDE: wire.EDENoReachable, Text: "no answer from " + who + " in " + took.Round(100*time.Millisecond).String()}
+}
+
+// lost counts a silence of s against it.
+func (f *Forwarder) lost(s *server) {
+	if s.lose(time.Now()) {
+		f.log.Warn("upstream does not answer, it is left out until it does", "upstream", s.addr.String())
+		f.nudge()
+	}
+}

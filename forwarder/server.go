@@ -1,0 +1,139 @@
+package forwarder
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// minWait keeps a nearby server's jitter from doubling all questions.
+	minWait = 30 * time.Millisecond
+	// maxWait is the most that one dead server adds to one question, and the wait
+	// for a server of unknown latency.
+	maxWait = 400 * time.Millisecond
+	// lossesToDie in a row make a server dead: one is chance, two are a burst.
+	lossesToDie = 3
+	// maxLinger bounds the sockets that listen for a server's late answers after
+	// their question was answered by another one.
+	maxLinger = 16
+	// plainFor is how long a server that refused EDNS is asked without (RFC 6891
+	// section 6.2.2 wants it to be tried again some day).
+	plainFor = 15 * time.Minute
+)
+
+// server is what is known of one name server, whatever routes lead to it.
+type server struct {
+	addr netip.AddrPort
+	id   uint64 // of this process, for loop probes
+
+	lingering  atomic.Int32
+	queries    atomic.Uint64
+	replies    atomic.Uint64
+	losses     atomic.Uint64
+	netErrors  atomic.Uint64
+	badRcodes  atomic.Uint64
+	mismatches atomic.Uint64
+	overTCP    atomic.Uint64
+
+	mu         sync.Mutex // guards following
+	srtt       time.Duration
+	rttvar     time.Duration
+	lost       int // in a row
+	dead       bool
+	looped     bool          // questions to it come back to us
+	loopSeen   bool          // a loop probe came back since it was sent
+	loopAt     time.Time     // when the next loop probe is due
+	probing    bool          // a probe is under way
+	curious    bool          // a probe is wanted to measure its latency
+	probeAt    time.Time     // when the next probe of a dead server is due
+	probePause time.Duration // after that one
+	plainUntil time.Time
+}
+
+var serverIDs atomic.Uint64
+
+func newServer(a netip.AddrPort) *server { return &server{addr: a, id: serverIDs.Add(1)} }
+
+// usable tells whether questions should go to s: alive and no loop.
+func (s *server) usable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.dead && !s.looped
+}
+
+func (s *server) isLooped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.looped
+}
+
+// probeSoon asks for a probe that measures s.
+func (s *server) probeSoon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.curious = true
+}
+
+// latency is the smoothed round trip, maxWait when unknown.
+func (s *server) latency() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srtt == 0 {
+		return maxWait
+	}
+	return s.srtt
+}
+
+// wait is how long to wait for s before the next server is asked too.
+func (s *server) wait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srtt == 0 {
+		return maxWait
+	}
+	return min(max(s.srtt+4*s.rttvar, minWait), maxWait)
+}
+
+// answered notes a reply, which makes a dead server live. rtt 0: not measured.
+func (s *server) answered(rtt time.Duration) {
+	s.replies.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost, s.dead = 0, false
+	switch {
+	case rtt <= 0:
+	case s.srtt == 0:
+		s.srtt, s.rttvar = rtt, rtt/2
+	default: // RFC 6298 section 2
+		s.rttvar += ((s.srtt - rtt).Abs() - s.rttvar) / 4
+		s.srtt += (rtt - s.srtt) / 8
+	}
+}
+
+// lose notes a question without a reply; true: that made s dead.
+func (s *server) lose(now time.Time) bool {
+	s.losses.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost++
+	if s.dead || s.lost < lossesToDie {
+		return false
+	}
+	s.dead, s.probeAt, s.probePause = true, now, probeMin
+	return true
+}
+
+// plain tells whether s is asked without EDNS.
+func (s *server) plain(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.plainUntil)
+}
+
+func (s *server) refusedEDNS(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plainUntil = now.Add(plainFor)
+}
