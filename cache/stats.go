@@ -5,16 +5,16 @@ import "github.com/prometheus/client_golang/prometheus"
 // Stats is a snapshot of what the cache holds and has done. Its parts are read
 // one after another, not at one moment.
 type Stats struct {
-	Entries    int    `json:"entries"`
-	Bytes      int    `json:"bytes"`
-	MaxBytes   int    `json:"max_bytes"`
-	MaxEntries int    `json:"max_entries"`
-	Hits       uint64 `json:"hits"`
-	Misses     uint64 `json:"misses"`
-	Expired    uint64 `json:"expired"` // lookups that found only an expired entry
-	Inserted   uint64 `json:"inserted"`
-	Evicted    uint64 `json:"evicted"`
-	Refused    uint64 `json:"refused"` // too large, or dropped while being made
+	Entries    int
+	Bytes      int
+	MaxBytes   int
+	MaxEntries int
+	Hits       uint64
+	Misses     uint64
+	Expired    uint64 // lookups that found only an expired entry
+	Inserted   uint64
+	Evicted    uint64
+	Refused    uint64 // too large, or dropped while being made
 }
 
 // Stats sums over the shards.

@@ -52,7 +52,7 @@ const (
 
 // Route says which servers answer the names below a suffix.
 type Route struct {
-	Suffix  wire.Name // "\x00", the root: everything without a longer route
+	Suffix  wire.Name // wire.Root: everything without a longer route
 	Servers []netip.AddrPort
 	Mode    Mode // empty: Fastest
 	// TrustAD passes on the AD bit of these servers: they validate, and the way
@@ -211,7 +211,7 @@ func (f *Forwarder) normalize(r Route) (Route, error) {
 }
 
 func routeName(suffix wire.Name) string {
-	if suffix == "\x00" {
+	if suffix == wire.Root {
 		return "default route"
 	}
 	return "route " + strings.TrimSuffix(suffix.String(), ".")
@@ -225,7 +225,7 @@ func (f *Forwarder) Mounts() []resolver.Mount {
 	ms := []resolver.Mount{{Suffix: loopSuffix, Rank: resolver.RankOwn, Zone: loopZone{f}, Name: "loop detection"}}
 	for suffix, r := range f.routes {
 		rank := resolver.RankRoute
-		if suffix == "\x00" {
+		if suffix == wire.Root {
 			rank = resolver.RankDefault
 		}
 		ms = append(ms, resolver.Mount{Suffix: suffix, Rank: rank, Upstream: r, Route: r.counter, Name: r.name})

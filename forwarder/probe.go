@@ -69,7 +69,7 @@ func (s *server) due(now time.Time, uid string) (*wire.Query, time.Duration) {
 		s.loopAt, s.loopSeen = now.Add(loopRetest), false
 		q = wire.NewQuery(loopName(uid, s.id), wire.TypeTXT)
 	case s.curious, s.dead && !now.Before(s.probeAt):
-		q = wire.NewQuery("\x00", wire.TypeNS)
+		q = wire.NewQuery(wire.Root, wire.TypeNS)
 	case s.dead:
 		return nil, s.probeAt.Sub(now)
 	case s.looped:

@@ -111,7 +111,7 @@ const (
 
 // Mount is a Zone or an Upstream at a suffix.
 type Mount struct {
-	Suffix wire.Name // "\x00" is the root
+	Suffix wire.Name // wire.Root: every name
 	Rank   Rank
 	// Exactly one of Zone and Upstream is set.
 	Zone     Zone
