@@ -16,7 +16,7 @@ type reverse struct{ zone *Zone }
 
 // Answer implements resolver.Zone.
 func (r reverse) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
-	addr, ok := parseReverse(wire.Name(q.Name()))
+	addr, ok := wire.ReverseAddr(wire.Name(q.Name()))
 	if !ok {
 		return resolver.Result{}, resolver.NotMine
 	}
