@@ -1,0 +1,319 @@
+// Package local answers what this host knows by itself: names and addresses of
+// hosts files and of the configuration (Hosts), and the special names that must
+// not leave the host or have one fixed meaning (Special).
+//
+// Hosts answers by whole name, before every zone and route. It holds all names
+// in one immutable set that is replaced when a file changes. A name it has is
+// its own with all types: the type it lacks is NODATA, never NXDOMAIN, because
+// some stub resolvers (musl) fail the whole lookup when AAAA is denied while A
+// exists.
+//
+// Every answer depends on a counter that moves when the set is replaced, so no
+// cached answer is served late. Names that come or go are told to a callback,
+// since answers for them may be cached from elsewhere.
+//
+// The package must not know the catalog, upstreams or sockets.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meibo/cache"
+	"meibo/resolver"
+	"meibo/resolver/wire"
+)
+
+const (
+	// DefaultHostsFile is the file that is read when none is named.
+	DefaultHostsFile = "/etc/hosts"
+	// DefaultHostsTTL is short because the file may change at any time, and
+	// not 0 because then every client would ask for every connection.
+	DefaultHostsTTL = 10 * time.Second
+	// maxHostsFile bounds the memory that one file can take.
+	maxHostsFile = 256 << 20
+	maxTTL       = time.Duration(1<<31-1) * time.Second // RFC 2181 section 8
+)
+
+// HostsConfig says what Hosts reads. The zero value reads /etc/hosts.
+type HostsConfig struct {
+	// Files are read in order; of an address in several the first name is its
+	// PTR. Nil means /etc/hosts, an empty list none.
+	Files []string
+	// Records are static records, "NAME [TTL] TYPE DATA" each. They stand
+	// beside the addresses of the files.
+	Records []string
+	// TTL of every answer in whole seconds; 0 means DefaultHostsTTL.
+	TTL time.Duration
+	// Changed is called after each change with the names that came, went or
+	// have other addresses, PTR names included, in lower case. It may be nil.
+	Changed func([]wire.Name)
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Hosts is the zone of hosts files and static records. It is safe for
+// concurrent use.
+type Hosts struct {
+	changed func([]wire.Name)
+	logger  *slog.Logger
+	records map[string][]wire.RR // by lower-cased name in wire form
+	files   []string
+	ttl     uint32
+
+	set     atomic.Pointer[hostSet]
+	counter atomic.Uint64 // moves after set
+
+	mu     sync.Mutex        // guards following, and one reload at a time
+	stamps []stamp           // of the files as last read
+	parsed map[string]string // complaint last logged of each file
+
+	reloads  atomic.Uint64
+	badLines atomic.Int64
+}
+
+// NewHosts checks the configuration and reads the files. A file that is not
+// there or cannot be read is logged and counts as empty.
+func NewHosts(c HostsConfig) (*Hosts, error) {
+	if c.Files == nil {
+		c.Files = []string{DefaultHostsFile}
+	}
+	if c.TTL == 0 {
+		c.TTL = DefaultHostsTTL
+	}
+	if c.TTL < 0 || c.TTL > maxTTL {
+		return nil, fmt.Errorf("hosts: ttl is %v: a TTL is 0 to %v", c.TTL, maxTTL)
+	}
+	h := &Hosts{
+		changed: c.Changed, logger: c.Logger, files: c.Files,
+		ttl: uint32(c.TTL / time.Second), parsed: make(map[string]string),
+	}
+	if h.logger == nil {
+		h.logger = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if h.records, err = parseRecords(c.Records, h.ttl); err != nil {
+		return nil, err
+	}
+	h.set.Store(newHostSet(0))
+	_ = h.Reload() // said in the log; what could be read counts
+	return h, nil
+}
+
+// Reload reads all files anew and takes over what they say. A file that cannot
+// be read counts as empty when it isn't there; otherwise nothing changes.
+func (h *Hosts) Reload() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reloadLocked()
+}
+
+func (h *Hosts) reloadLocked() error {
+	stamps := stampAll(h.files)
+	texts := make([]string, len(h.files))
+	size := 0
+	var errs []error
+	for i, file := range h.files {
+		text, err := readHosts(file)
+		if err != nil {
+			h.complain(file, err.Error())
+			if !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+		texts[i] = text
+		size += len(text)
+	}
+	h.stamps = stamps
+	if err := errors.Join(errs...); err != nil && h.reloads.Load() > 0 {
+		return err
+	}
+	set := newHostSet(size)
+	set.records = h.records
+	bad := 0
+	for i, text := range texts {
+		bad += h.take(set, h.files[i], text)
+	}
+	h.badLines.Store(int64(bad))
+	h.publish(set)
+	return nil
+}
+
+// take adds a file's lines to the set and says once what is wrong with them.
+func (h *Hosts) take(set *hostSet, file, text string) (bad int) {
+	faults := set.parse(text)
+	if len(faults) == 0 {
+		if text != "" {
+			delete(h.parsed, file)
+		}
+		return 0
+	}
+	first := faults[0]
+	h.complain(file, fmt.Sprintf("line %d: %s (%d bad lines in all, left out)", first.line, first.reason, len(faults)))
+	return len(faults)
+}
+
+// complain logs a fault of a file unless it is the one logged last.
+func (h *Hosts) complain(file, fault string) {
+	if h.parsed[file] == fault {
+		return
+	}
+	h.parsed[file] = fault
+	h.logger.Warn("hosts file has a fault", "file", file, "err", fault)
+}
+
+// publish replaces the set, moves the counter and tells which names changed.
+func (h *Hosts) publish(set *hostSet) {
+	old := h.set.Swap(set)
+	h.counter.Add(1)
+	h.reloads.Add(1)
+	if h.changed == nil {
+		return
+	}
+	if names := old.diff(set); len(names) > 0 {
+		h.changed(names)
+	}
+}
+
+// readHosts reads a file as one string.
+func readHosts(file string) (string, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", fmt.Errorf("read hosts file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("read hosts file %s: it is not a regular file", file)
+	}
+	if info.Size() > maxHostsFile {
+		return "", fmt.Errorf("read hosts file %s: it has %d octets, at most %d are read", file, info.Size(), maxHostsFile)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read hosts file: %w", err)
+	}
+	return string(b), nil
+}
+
+// Run reads the files anew whenever they change, until ctx ends.
+func (h *Hosts) Run(ctx context.Context) error {
+	return watch(ctx, h.files, h.logger, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if equalStamps(h.stamps, stampAll(h.files)) {
+			return
+		}
+		if err := h.reloadLocked(); err != nil {
+			h.logger.Warn("hosts files kept as they were", "err", err)
+		}
+	})
+}
+
+// Len returns how many names there are.
+func (h *Hosts) Len() int { return len(h.set.Load().names) }
+
+// Answer implements resolver.Zone.
+func (h *Hosts) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
+	for {
+		set := h.set.Load()
+		dep := cache.Dep{Counter: &h.counter, Value: h.counter.Load()}
+		if h.set.Load() != set {
+			continue
+		}
+		reply, ok := h.reply(set, q)
+		if !ok {
+			return resolver.Result{}, resolver.NotMine
+		}
+		answer, err := wire.Pack(q, reply)
+		if err != nil {
+			h.logger.Error("answer cannot be packed", "qname", wire.Name(q.Name()).String(), "err", err)
+			return resolver.Result{}, resolver.NotMine
+		}
+		return resolver.Result{Answer: answer, Deps: [2]cache.Dep{dep}, Source: "hosts"}, resolver.Answered
+	}
+}
+
+// Resolve implements resolver.Zone. It is not reached: Answer is never late.
+func (h *Hosts) Resolve(_ context.Context, q *wire.Query) (resolver.Result, error) {
+	result, outcome := h.Answer(q)
+	if outcome != resolver.Answered {
+		return result, resolver.ErrNotMine
+	}
+	return result, nil
+}
+
+// reply says what the set has for a question; ok is false when it doesn't have
+// the name.
+func (h *Hosts) reply(set *hostSet, q *wire.Query) (reply *wire.Reply, ok bool) {
+	name := wire.Name(q.Name())
+	rrs := set.records[string(q.Name())]
+	at, isHost := set.names[string(q.Name())]
+	if len(rrs) > 0 || isHost {
+		return h.ofName(set, q, at, rrs), true
+	}
+	addr, ok := wire.ReverseAddr(name)
+	if !ok {
+		return nil, false
+	}
+	target, ok := set.ptrs[addr]
+	if !ok {
+		return nil, false
+	}
+	if q.Type != wire.TypePTR && q.Type != wire.TypeANY {
+		return noData(name, h.ttl), true
+	}
+	return &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: h.ttl, Data: wire.NameData(target)}}}, true
+}
+
+// ofName answers for a name that has addresses in files (at is not 0), static
+// records, or both.
+func (h *Hosts) ofName(set *hostSet, q *wire.Query, at uint32, rrs []wire.RR) *wire.Reply {
+	name := wire.Name(q.Name())
+	reply := &wire.Reply{AA: true}
+	for _, rr := range rrs {
+		if q.Type == rr.Type || q.Type == wire.TypeANY {
+			reply.RRs = append(reply.RRs, rr)
+		}
+	}
+	for addr := range set.addrs(at) {
+		typ := wire.AddrType(addr)
+		if q.Type == typ || q.Type == wire.TypeANY {
+			reply.RRs = append(reply.RRs, wire.RR{Owner: name, Type: typ, TTL: h.ttl, Data: wire.A(addr)})
+		}
+	}
+	if len(reply.RRs) == 0 {
+		return noData(name, h.ttl)
+	}
+	return reply
+}
+
+// noData says that a name of ours hasn't the type. The name is a zone of its
+// own, so the SOA is its (RFC 2308 section 3).
+func noData(name wire.Name, ttl uint32) *wire.Reply {
+	return &wire.Reply{AA: true, RRs: []wire.RR{soa(wire.Authority, name, ttl)}}
+}
+
+// soa is the SOA record of a zone made up here, in the form of RFC 6303
+// section 3.
+func soa(section wire.Section, zone wire.Name, ttl uint32) wire.RR {
+	const nobody = wire.Name("\x06nobody\x07invalid\x00")
+	return wire.RR{
+		Section: section, Owner: zone, Type: wire.TypeSOA, TTL: ttl,
+		Data: wire.SOA(zone, nobody, 1, 3600, 1200, 604800, ttl),
+	}
+}
+
+// addrOf is a netip.Addr for the set's compact form.
+func addrOf(a [16]byte, is4 bool) netip.Addr {
+	addr := netip.AddrFrom16(a)
+	if is4 {
+		return addr.Unmap()
+	}
+	return addr
+}

@@ -1,0 +1,60 @@
+package local
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/miekg/dns"
+
+	"meibo/resolver/wire"
+)
+
+// parseRecords reads static records, "NAME [TTL] TYPE DATA" each, in the
+// presentation form of RFC 1035 section 5.1.
+func parseRecords(lines []string, ttl uint32) (map[string][]wire.RR, error) {
+	records := make(map[string][]wire.RR)
+	for _, line := range lines {
+		rr, err := parseRecord(line, ttl)
+		if err != nil {
+			return nil, fmt.Errorf("hosts.records: %q: %w; write NAME [TTL] TYPE DATA, as in \"nas.home A 192.0.2.7\"", line, err)
+		}
+		key := string(rr.Owner)
+		records[key] = append(records[key], rr)
+	}
+	return records, nil
+}
+
+// parseRecord reads one record.
+func parseRecord(line string, ttl uint32) (wire.RR, error) {
+	if strings.ContainsAny(line, "\n$") {
+		return wire.RR{}, fmt.Errorf("one record a line, and no directives")
+	}
+	parser := dns.NewZoneParser(strings.NewReader(line+"\n"), ".", "")
+	parser.SetDefaultTTL(ttl)
+	rr, ok := parser.Next()
+	if err := parser.Err(); err != nil {
+		return wire.RR{}, err
+	}
+	if !ok {
+		return wire.RR{}, fmt.Errorf("no record")
+	}
+	if _, ok := rr.(*dns.CNAME); ok {
+		return wire.RR{}, fmt.Errorf("a static CNAME can't be followed here: name its addresses")
+	}
+	owner, err := wire.ParseName(rr.Header().Name)
+	if err != nil {
+		return wire.RR{}, err
+	}
+	buf := make([]byte, dns.Len(rr)+16)
+	n, err := dns.PackRR(rr, buf, 0, nil, false)
+	if err != nil {
+		return wire.RR{}, err
+	}
+	head := len(owner) + 10 // type, class, TTL, length
+	if n < head {
+		return wire.RR{}, fmt.Errorf("record without data")
+	}
+	return wire.RR{
+		Owner: owner.Lower(), Type: rr.Header().Rrtype, TTL: rr.Header().Ttl, Data: buf[head:n:n],
+	}, nil
+}
