@@ -207,8 +207,7 @@ func (z *Zone) glance(q *wire.Query) (s subject, steady bool) {
 	name := wire.Name(q.Name())
 	var rest wire.Name
 	s.domain, rest = s.settings.domainOf(name)
-	if s.domain == nil || (q.Type == wire.TypeDS && rest == "") {
-		// DS lives on the parent's side of the border (RFC 4035 section 3.1.4.1).
+	if s.domain == nil {
 		s.outside = true
 		return s, true
 	}
