@@ -1,0 +1,5 @@
+package listen
+
+import "context"
+
+func (s *udpSocket) receive(ctx context.Context) error { return s.receiveEach(ctx) }

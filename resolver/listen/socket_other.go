@@ -1,0 +1,26 @@
+//go:build !linux
+
+package listen
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+)
+
+// Elsewhere than on Linux one socket serves an address, and a socket of an unspecified address answers from the address
+// that the system chooses.
+const (
+	canShare = false
+	oobSize  = 0
+)
+
+func share(_, _ string, _ syscall.RawConn) error { return nil }
+
+func prepareUDP(*net.UDPConn, bool) error { return nil }
+
+func askedAddr([]byte) netip.Addr { return netip.Addr{} }
+
+func appendSource(oob []byte, _ netip.Addr, _ bool) []byte { return oob }
+
+func holder(string, netip.AddrPort) string { return "another process" }
