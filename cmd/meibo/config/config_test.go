@@ -23,7 +23,7 @@ var host = Host{
 	},
 }
 
-// write makes a directory of files, each "name\x00content".
+// write makes a directory of files, given as name and content in turn.
 func write(t testing.TB, files ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,6 +41,9 @@ func load(t testing.TB, hcl string) (*Config, []Warning, error) {
 	dir := write(t, "a.hcl", hcl)
 	src := Sources{Paths: []string{filepath.Join(dir, "a.hcl")}, Host: host, Partial: true}
 	c, w, err := Load(src)
+	for i := range w {
+		w[i].File = strings.TrimPrefix(w[i].File, dir+"/")
+	}
 	return c, w, relative(err, dir)
 }
 

@@ -32,7 +32,7 @@ func (c conversion) wrong(t *tree, expected, suggest string) bool {
 // expected says what the key takes, of a map's element what the element takes.
 func (c conversion) expected() string {
 	if c.element {
-		return map[Type]string{StringMap: "a string", DurationMap: Duration.expected(), ListMap: Strings.expected()}[c.key.Type]
+		return map[Type]string{StringMap: "a string", DurationMap: (&Key{Type: Duration, Range: c.key.Range}).expected(), ListMap: Strings.expected()}[c.key.Type]
 	}
 	return c.key.expected()
 }
@@ -190,7 +190,7 @@ func (c conversion) duration(t *tree) (time.Duration, bool) {
 		if n, ok := t.integer(); ok && n > 0 {
 			suggest = fmt.Sprintf(`"%ds"`, n)
 		}
-		return 0, c.wrong(t, c.expected(), suggest)
+		return 0, c.wrong(t, Duration.expected(), suggest)
 	}
 	if t.shape != shapeString && t.shape != shapeText {
 		return 0, c.wrong(t, c.expected(), "")
@@ -199,7 +199,10 @@ func (c conversion) duration(t *tree) (time.Duration, bool) {
 		return 0, true
 	}
 	v, err := time.ParseDuration(t.text)
-	if err != nil || !c.inRange(float64(v), parseBoundDuration) {
+	if err != nil {
+		return 0, c.wrong(t, Duration.expected(), "")
+	}
+	if !c.inRange(float64(v), parseBoundDuration) {
 		return 0, c.wrong(t, c.expected(), "")
 	}
 	return v, true
@@ -358,8 +361,8 @@ func (c conversion) inner(label string, t *tree) *block {
 	tab := tables[c.key.Of]
 	shown := strings.TrimSuffix(c.path, c.key.Path) + c.key.Of + "."
 	b := &block{label: label, at: t.at, set: settings{}}
-	before := len(c.faults)
-	defer func() { b.bad = len(c.faults) > before }()
+	before := c.found
+	defer func() { b.bad = c.found > before }()
 	if n := t.labelled(tab); n != "" {
 		c.fault(&Fault{File: b.at.file, Line: b.at.line, Key: strings.TrimSuffix(shown, "."),
 			Expected: "a block without a label", Got: fmt.Sprintf("the label %q", shorten(n)), Suggest: fmt.Sprintf("%s { name = %q … }", c.key.Of, shorten(n))})

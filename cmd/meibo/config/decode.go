@@ -73,6 +73,10 @@ func (d decoder) block(tab *table, shown, prefix string, t *tree, out settings) 
 
 func (d decoder) unknown(tab *table, shown, prefix string, f field) {
 	fault := &Fault{File: f.at.file, Line: f.at.line, Key: shorten(shown + prefix + f.key), Text: "unknown key"}
+	if d.found >= maxSuggestions {
+		d.fault(fault)
+		return
+	}
 	if near := tab.nearest(prefix + strings.ToLower(f.key)); near != "" {
 		fault.Suggest = strconv.Quote(shown + near)
 	}
@@ -157,7 +161,7 @@ func (d decoder) modernize(tab *table, shown string, out settings) {
 		delete(out, k.Path)
 		now := tab.byPath[k.Goes]
 		d.warn(Warning{File: s.at.file, Line: s.at.line, Key: shown + k.Path, Text: fmt.Sprintf("old name; use %q", shown+now.Path)})
-		moved := &setting{key: now, at: s.at, bad: s.bad, value: legacyValue(k, s.value)}
+		moved := &setting{key: now, at: s.at, bad: s.bad, value: legacyValue(s)}
 		if _, list := moved.value.([]entry); list || out[now.Path] == nil {
 			out.merge(moved)
 		}
@@ -166,17 +170,17 @@ func (d decoder) modernize(tab *table, shown string, out settings) {
 }
 
 // legacyValue converts a legacy value to the type of the key it stands for.
-func legacyValue(k *Key, v any) any {
-	text, ok := v.(string)
+func legacyValue(s *setting) any {
+	text, ok := s.value.(string)
 	switch {
 	case !ok:
-		return v
-	case k.Path == "recursor":
-		return []entry{{text: text}}
-	case k.Path == "script":
-		return []entry{{text: "/bin/sh"}, {text: "-c"}, {text: text}}
+		return s.value
+	case s.key.Path == "recursor":
+		return []entry{{text, s.at}}
+	case s.key.Path == "script":
+		return []entry{{"/bin/sh", s.at}, {"-c", s.at}, {text, s.at}}
 	}
-	return v
+	return text
 }
 
 // implied sets what two legacy keys switch on besides.

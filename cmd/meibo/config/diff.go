@@ -88,7 +88,7 @@ func shown(k *Key, v any) string {
 	case time.Duration:
 		return fmt.Sprintf("%q", v)
 	case []entry:
-		return fmt.Sprintf("%q", texts(v))
+		return fmt.Sprintf("%q", joinable(texts(v)))
 	case []*block:
 		list := make([]string, len(v))
 		for i, bl := range v {

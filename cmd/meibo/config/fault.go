@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -74,11 +75,24 @@ func keyed(key string) string {
 // report collects faults and warnings while a configuration is read.
 type report struct {
 	faults   Faults
+	found    int // faults, those beyond maxFaults included
 	warnings []Warning
 	order    map[string]int // file to its place in the order of reading
 }
 
-func (r *report) fault(f *Fault) { r.faults = append(r.faults, f) }
+// maxFaults and maxSuggestions bound the work on a file that is no
+// configuration at all.
+const (
+	maxFaults      = 1000
+	maxSuggestions = 50
+)
+
+func (r *report) fault(f *Fault) {
+	r.found++
+	if len(r.faults) < maxFaults {
+		r.faults = append(r.faults, f)
+	}
+}
 
 func (r *report) warn(w Warning) { r.warnings = append(r.warnings, w) }
 
@@ -88,6 +102,10 @@ func (r *report) sorted() (Faults, []Warning) {
 		a, b := r.faults[i], r.faults[j]
 		return r.before(a.File, a.Line, b.File, b.Line)
 	})
+	r.faults = slices.CompactFunc(r.faults, func(a, b *Fault) bool { return *a == *b }) // an address is evaluated for each use
+	if more := r.found - maxFaults; more > 0 {
+		r.faults = append(r.faults, &Fault{Text: fmt.Sprintf("and %d more", more)})
+	}
 	sort.SliceStable(r.warnings, func(i, j int) bool {
 		a, b := r.warnings[i], r.warnings[j]
 		return r.before(a.File, a.Line, b.File, b.Line)

@@ -55,7 +55,7 @@ func depthHCL(data []byte) int {
 }
 
 // quoted matches what a parser may quote of the file, which may be a secret.
-var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+var quoted = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"?|key '.*'`)
 
 func faultHCL(file string, err error) *Fault {
 	f := &Fault{File: file}

@@ -69,8 +69,8 @@ var nodeKeys = []Key{
 	{Path: "auto_reload_config", Type: Bool, Default: "false", Flag: "auto-reload-config", Goes: "cmd/meibo", Doc: "Read the files again when one changes."},
 	{Path: "enable_debug", Type: Bool, Default: "false", Goes: "cluster/httpapi", Doc: "Serve profiles below /debug/pprof."},
 	{Path: "disable_host_node_id", Type: Bool, Default: "true", Flag: "disable-host-node-id", Status: Moot, Doc: "Node IDs are always random."},
-	{Path: "locality.region", Status: Planned, Note: "answers are not sorted by locality yet", Doc: "Region of this host."},
-	{Path: "locality.zone", Status: Planned, Note: "answers are not sorted by locality yet", Doc: "Zone of this host."},
+	{Path: "locality.region", Status: Planned, Note: "answers are not sorted by locality", Doc: "Region of this host."},
+	{Path: "locality.zone", Status: Planned, Note: "answers are not sorted by locality", Doc: "Zone of this host."},
 }
 
 func addressKeys() []Key {
@@ -94,14 +94,14 @@ func addressKeys() []Key {
 	keys = append(keys, under("addresses",
 		Key{Path: "dns", check: checkDNSAddr, Goes: "resolver/listen", Doc: "Addresses for DNS. Unset: client_addr."},
 		Key{Path: "http", check: checkClientAddr, Goes: "cluster/httpapi", Doc: "Addresses for HTTP, or unix:///path. Unset: client_addr."},
-		Key{Path: "https", check: checkClientAddr, Goes: "cluster/httpapi", Doc: "Addresses for HTTPS. Unset: client_addr."},
+		Key{Path: "https", check: checkClientAddr, Status: Planned, Note: noHTTPS, Goes: "cluster/httpapi", Doc: "Addresses for HTTPS. Unset: client_addr."},
 		Key{Path: "grpc", Status: Ignored, Note: noGRPC, Doc: "Address for gRPC."},
 		Key{Path: "grpc_tls", Status: Ignored, Note: noGRPC, Doc: "Address for gRPC over TLS."},
 	)...)
 	keys = append(keys, under("ports",
 		port("dns", "dns-port", "8600", "resolver/listen", "Port for DNS; -1 switches it off.", Used),
 		port("http", "http-port", "8500", "cluster/httpapi", "Port for HTTP; -1 switches it off.", Used),
-		port("https", "https-port", "-1", "cluster/httpapi", "Port for HTTPS; -1 switches it off.", Used),
+		Key{Path: "https", Type: Int, Default: "-1", Range: "-1..65535", Flag: "https-port", Status: Planned, Note: noHTTPS, Goes: "cluster/httpapi", Doc: "Port for HTTPS; -1 switches it off.", quiet: isOff},
 		port("server", "server-port", "8300", "cluster/link", "Port for traffic between agents.", Clustered),
 		port("serf_lan", "serf-lan-port", "8301", "cluster/gossip", "Port for gossip.", Clustered),
 		port("serf_wan", "serf-wan-port", "8302", "cluster/gossip", "Port for gossip with other datacenters; -1 switches it off.", Clustered),
@@ -170,7 +170,7 @@ func httpKeys() []Key {
 var definitionKeys = []Key{
 	{Path: "services", Aliases: []string{"service"}, Type: Blocks, Of: "service", Reload: true, Goes: "cluster/agent", Doc: "Services of this host."},
 	{Path: "checks", Aliases: []string{"check"}, Type: Blocks, Of: "check", Reload: true, Goes: "cluster/agent", Doc: "Checks of this host, or of a service by service_id."},
-	{Path: "watches", Aliases: []string{"watch"}, Type: Any, Reload: true, Status: Planned, Note: "watches do not run yet", Goes: "cluster/watch", Doc: "Handlers run when something changes."},
+	{Path: "watches", Aliases: []string{"watch"}, Type: Any, Reload: true, Status: Planned, Note: "watches do not run", Goes: "cluster/watch", Doc: "Handlers run when something changes."},
 }
 
 var checkRunKeys = []Key{

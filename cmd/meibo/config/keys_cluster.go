@@ -73,9 +73,9 @@ func limitKeys() []Key {
 		Key{Path: "rpc_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Status: Moot, Doc: "Bounds between agents are built in."},
 		Key{Path: "rpc_client_timeout", Type: Duration, Default: "60s", Range: "0s..", Status: Moot, Doc: "Bounds between agents are built in."},
 		Key{Path: "rpc_max_conns_per_client", Type: Int, Default: "100", Range: "0..", Status: Moot, Doc: "Bounds between agents are built in."},
-		Key{Path: "rpc_rate", Type: Number, Default: "-1", Status: Planned, quiet: isNegative, Note: "requests to servers are not limited by rate yet", Doc: "Requests to servers in a second."},
+		Key{Path: "rpc_rate", Type: Number, Default: "-1", Status: Planned, quiet: isNegative, Note: "requests to servers are not limited by rate", Doc: "Requests to servers in a second."},
 		Key{Path: "rpc_max_burst", Type: Int, Default: "1000", Range: "0..", Status: Moot, Doc: "Burst of rpc_rate."},
-		Key{Path: "request_limits.mode", Default: "disabled", Choices: []string{"disabled", "permissive", "enforcing"}, Status: Planned, quiet: isDisabled, Note: "requests are not limited by rate yet", Doc: "What happens beyond the rates."},
+		Key{Path: "request_limits.mode", Default: "disabled", Choices: []string{"disabled", "permissive", "enforcing"}, Status: Planned, quiet: isDisabled, Note: "requests are not limited by rate", Doc: "What happens beyond the rates."},
 		Key{Path: "request_limits.read_rate", Type: Number, Default: "-1", Status: Moot, Doc: "Reads in a second."},
 		Key{Path: "request_limits.write_rate", Type: Number, Default: "-1", Status: Moot, Doc: "Writes in a second."},
 	)

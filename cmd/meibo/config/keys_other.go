@@ -18,8 +18,8 @@ func telemetryKeys() []Key {
 		{Path: "prometheus_retention_time", Type: Duration, Default: "0s", Goes: "cmd/meibo", Doc: "Metrics are always served in Prometheus' format; accepted for Consul's sake."},
 		{Path: "metrics_prefix", Default: "consul", Goes: "cmd/meibo", Doc: "Prefix of the metrics of /v1/agent/metrics."},
 		{Path: "disable_hostname", Type: Bool, Default: "false", Goes: "cmd/meibo", Doc: "Leave the host's name out of /v1/agent/metrics."},
-		{Path: "prefix_filter", Type: Strings, Status: Planned, Note: "metrics are not filtered yet", Reload: true, Doc: "Metrics to show (+) or leave out (-)."},
-		{Path: "filter_default", Type: Bool, Default: "true", Status: Planned, quiet: isTrue, Note: "metrics are not filtered yet", Reload: true, Doc: "Show metrics without a filter."},
+		{Path: "prefix_filter", Type: Strings, Status: Planned, Note: "metrics are not filtered", Reload: true, Doc: "Metrics to show (+) or leave out (-)."},
+		{Path: "filter_default", Type: Bool, Default: "true", Status: Planned, quiet: isTrue, Note: "metrics are not filtered", Reload: true, Doc: "Show metrics without a filter."},
 		{Path: "enable_host_metrics", Type: Bool, Status: Planned, Note: "metrics of the host are not served", Doc: "Metrics of the host."},
 		{Path: "disable_per_tenancy_usage_metrics", Type: Bool, Status: Moot, Doc: "Metrics by partition."},
 		{Path: "statsd_address", Status: Planned, Note: noPush, Doc: "Server for statsd."},
@@ -38,7 +38,7 @@ func telemetryKeys() []Key {
 func otherKeys() []Key {
 	const noUI = "the web interface cannot be branded or moved"
 	keys := under("ui_config",
-		Key{Path: "enabled", Type: Bool, Default: "false", Status: Planned, Note: "there is no web interface yet", Doc: "Serve the web interface."},
+		Key{Path: "enabled", Type: Bool, Default: "false", Status: Planned, Note: "there is no web interface", Doc: "Serve the web interface."},
 		Key{Path: "dir", Flag: "", Status: Ignored, Note: noUI, Doc: "Directory of a web interface."},
 		Key{Path: "content_path", Status: Ignored, Note: noUI, Doc: "Path of the web interface."},
 		Key{Path: "metrics_provider", Status: Ignored, Note: noUI, Doc: "Metrics in the web interface."},

@@ -95,8 +95,10 @@ func (t *tree) says() bool {
 	case shapeString, shapeText:
 		return t.text != "" && t.text != "default"
 	case shapeObject:
-		if len(t.fields) == 1 && strings.EqualFold(t.fields[0].key, "enabled") {
-			return t.fields[0].tree.says()
+		for _, f := range t.fields {
+			if strings.EqualFold(f.key, "enabled") {
+				return f.tree.says()
+			}
 		}
 		return len(t.fields) > 0
 	case shapeBool:
@@ -143,10 +145,10 @@ func (c *Config) NeedsCluster() []string {
 		need("bootstrap_expect", fmt.Sprintf("waits for %d servers", n))
 	}
 	if len(c.Cluster.RetryJoin) > 0 {
-		need("retry_join", "joins other hosts: "+strings.Join(c.Cluster.RetryJoin, ", "))
+		need("retry_join", "joins other hosts: "+strings.Join(joinable(c.Cluster.RetryJoin), ", "))
 	}
 	if len(c.Cluster.RetryJoinWAN) > 0 {
-		need("retry_join_wan", "joins other datacenters: "+strings.Join(c.Cluster.RetryJoinWAN, ", "))
+		need("retry_join_wan", "joins other datacenters: "+strings.Join(joinable(c.Cluster.RetryJoinWAN), ", "))
 	}
 	if c.Cluster.Server && !c.Dev && !c.Cluster.Bootstrap && c.Cluster.BootstrapExpect == 0 {
 		need("server", "joins other servers, for neither bootstrap nor bootstrap_expect is set")
@@ -155,4 +157,19 @@ func (c *Config) NeedsCluster() []string {
 		need("primary_datacenter", "another datacenter")
 	}
 	return needs
+}
+
+// joinable returns addresses to join without what a cloud's entry holds besides
+// the name of its provider: it may hold a key.
+func joinable(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = s
+		for _, word := range strings.Fields(s) {
+			if strings.HasPrefix(word, "provider=") {
+				out[i] = word + " …"
+			}
+		}
+	}
+	return out
 }

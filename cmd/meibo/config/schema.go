@@ -119,8 +119,6 @@ func (k *Key) expected() string {
 	switch {
 	case !ok:
 		return s
-	case low == "0s" && high == "":
-		return s
 	case high == "":
 		return fmt.Sprintf("%s of at least %s", s, low)
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,23 +34,32 @@ func (b *builder) agent(token Secret) Agent {
 	d.scripts = a.EnableScriptChecks || a.EnableLocalScriptChecks
 	for _, bl := range b.blocks("services") {
 		if s, ok := d.service(bl); ok {
-			a.Services = replace(a.Services, s, func(s agent.ServiceDefinition) string { return s.ID })
+			a.Services = append(a.Services, s)
 		}
 	}
 	for _, bl := range b.blocks("checks") {
 		if c, ok := d.check(bl, "check", false); ok {
-			a.Checks = replace(a.Checks, c, func(c agent.CheckDefinition) string { return c.ID })
+			a.Checks = append(a.Checks, c)
 		}
 	}
+	a.Services = lasts(a.Services, func(s agent.ServiceDefinition) string { return s.ID })
+	a.Checks = lasts(a.Checks, func(c agent.CheckDefinition) string { return c.ID })
 	return a
 }
 
-// replace appends v in the place of an element with its ID.
-func replace[T any](list []T, v T, id func(T) string) []T {
-	if i := slices.IndexFunc(list, func(o T) bool { return id(o) == id(v) && id(v) != "" }); i >= 0 {
-		list = slices.Delete(list, i, i+1)
+// lasts keeps the last element of each ID, in order.
+func lasts[T any](list []T, id func(T) string) []T {
+	last := make(map[string]int, len(list))
+	for i, v := range list {
+		last[id(v)] = i
 	}
-	return append(list, v)
+	var out []T
+	for i, v := range list {
+		if last[id(v)] == i {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // definer makes definitions of blocks.
@@ -231,8 +239,8 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 			Text: "this check is left out: docker checks are not run by meibo; use http, tcp, or args with docker exec"})
 		return false
 	}
-	if err := c.Validate(); err != nil {
-		fault(err.Error())
+	if key, text := unfit(c); text != "" {
+		d.fault(&Fault{File: at.file, Line: at.line, Key: shown + key, Text: text})
 		return false
 	}
 	for _, other := range c.Others() {
@@ -256,4 +264,23 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 		d.unique("check", c.ID, at)
 	}
 	return true
+}
+
+// unfit says which key of a check does not fit the others, and why.
+func unfit(c *agent.CheckDefinition) (key, text string) {
+	kind := c.Kind()
+	switch {
+	case kind == check.KindNone:
+		return "", "nothing to check: set one of args, http, tcp, udp, grpc, h2ping, os_service, ttl, alias_service, alias_node"
+	case c.Interval > 0 && c.TTL > 0:
+		return ".ttl", "cannot be set together with interval"
+	case kind == check.KindAlias && c.Interval > 0:
+		return ".interval", "cannot be set for an alias check, which follows the other's state"
+	case kind != check.KindTTL && kind != check.KindAlias && c.Interval <= 0:
+		return ".interval", fmt.Sprintf(`not set: the %s check needs one, as in interval = "10s"`, kind)
+	}
+	if err := c.Validate(); err != nil {
+		return "", err.Error()
+	}
+	return "", ""
 }

@@ -96,7 +96,14 @@ func (t *tree) value() any {
 	case shapeObject:
 		m := make(map[string]any, len(t.fields))
 		for _, f := range t.fields {
-			m[f.key] = f.tree.value()
+			v := f.tree.value()
+			switch old := m[f.key].(type) {
+			case map[string]any: // a block repeated is a list of blocks
+				v = []any{old, v}
+			case []any:
+				v = append(old, v)
+			}
+			m[f.key] = v
 		}
 		return m
 	}

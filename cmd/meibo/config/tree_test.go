@@ -1,0 +1,211 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"meibo/cluster/agent"
+	"meibo/cluster/check"
+)
+
+// describe writes definitions one to a line.
+func describe(a Agent) string {
+	var b strings.Builder
+	line := func(c agent.CheckDefinition, indent string) {
+		fmt.Fprintf(&b, "%scheck %q name=%q kind=%s args=%q interval=%s ttl=%s after=%s\n", indent, c.ID, c.Name, c.Kind(), c.ScriptArgs, c.Interval, c.TTL, c.DeregisterCriticalServiceAfter)
+	}
+	for _, s := range a.Services {
+		fmt.Fprintf(&b, "service %q name=%q port=%d tags=%q override=%v\n", s.ID, s.Name, s.Port, s.Tags, s.EnableTagOverride)
+		for _, c := range s.Checks {
+			line(c, "  ")
+		}
+	}
+	for _, c := range a.Checks {
+		line(c, "")
+	}
+	return b.String()
+}
+
+func TestLoad_ATreeAsFoundOnHosts(t *testing.T) {
+	c, warnings, err := Load(Sources{Paths: []string{filepath.Join("testdata", "consul.d")}, Host: host})
+	if err != nil {
+		t.Fatalf("load:\n%v", err)
+	}
+	golden(t, "consul.d.warnings.txt", said(warnings))
+	golden(t, "consul.d.definitions.txt", describe(c.Agent))
+	golden(t, "consul.d.needs.txt", strings.Join(c.NeedsCluster(), "\n")+"\n")
+	if got, want := c.Node.Bind.String(), "127.0.0.1"; got != want {
+		t.Errorf("bind_addr %s, want %s", got, want)
+	}
+	if got := c.ACL.Tokens.Agent.Reveal(); got != "0d4f1a52-0000-4000-8000-000000000002" {
+		t.Errorf("acl_agent_token is lost: %q", got)
+	}
+}
+
+func TestLoad_Services(t *testing.T) {
+	c := mustLoad(t, `
+acl { tokens { config_file_service_registration = "t0" } }
+service {
+  name = "web" address = "web.example" port = 80 meta { v = "1" } weights { passing = 5 }
+  tagged_addresses { wan { address = "192.0.2.1" port = 443 } lan_ipv6 = { address = "fd00::1" } }
+  check { http = "http://web/" header { Host = ["a", "b"] } interval = "10s" h2ping_use_tls = false success_before_passing = 2 }
+}
+service { name = "db" token = "t1" }`)
+	web, db := c.Agent.Services[0], c.Agent.Services[1]
+	if web.ID != "web" || web.Address != "web.example" || web.Token != "t0" || db.Token != "t1" {
+		t.Errorf("got %+v, %+v", web, db)
+	}
+	if web.Weights == nil || web.Weights.Passing != 5 || web.Weights.Warning != 1 || db.Weights != nil {
+		t.Errorf("weights %v, %v", web.Weights, db.Weights)
+	}
+	if a := web.TaggedAddresses["wan"]; a.Address != "192.0.2.1" || a.Port != 443 {
+		t.Errorf("wan %v", a)
+	}
+	ch := web.Checks[0]
+	if ch.Kind() != check.KindHTTP || ch.Interval != 10*time.Second || len(ch.Header["Host"]) != 2 || ch.SuccessBeforePassing != 2 || ch.H2PingUseTLS == nil || *ch.H2PingUseTLS {
+		t.Errorf("check %+v", ch)
+	}
+}
+
+func TestLoad_LegacyNames(t *testing.T) {
+	c, warnings, err := load(t, `
+acl_datacenter = "dc0"
+acl_default_policy = "deny"
+acl_down_policy = "allow"
+acl_ttl = "10s"
+acl_token = "a"
+acl_agent_token = "b"
+acl_master_token = "c"
+acl_agent_master_token = "d"
+acl_replication_token = "e"
+enable_acl_replication = true
+acl_enable_key_list_policy = true
+acl_enforce_version_8 = true
+start_join = ["10.0.0.1"]
+retry_join = ["10.0.0.2"]
+recursor = "10.0.0.53"
+recursors = ["10.0.0.54"]
+verify_incoming = true
+verify_incoming_rpc = true
+verify_incoming_https = true
+verify_outgoing = true
+verify_server_hostname = true
+ca_file = "a" ca_path = "b" cert_file = "c" key_file = "d" tls_min_version = "tls12" tls_cipher_suites = "x" tls_prefer_server_cipher_suites = true
+statsd_addr = "127.0.0.1:8125" atlas_token = "x" atlas_infrastructure = "y"
+non_voting_server = false
+ui = true ui_dir = "/ui" ui_content_path = "/x/"
+tls { defaults { ca_file = "new" } }
+check { name = "a" script = "exit 0" interval = "10s" }`)
+	if err != nil {
+		t.Fatalf("load:\n%v", err)
+	}
+	golden(t, "legacy.warnings.txt", said(warnings))
+	a := c.ACL
+	got := fmt.Sprintln(c.Node.PrimaryDatacenter, a.Enabled, a.DefaultPolicy, a.DownPolicy, a.TokenTTL, a.Tokens.Default.Reveal(), a.Tokens.Agent.Reveal(),
+		a.Tokens.InitialManagement.Reveal(), a.Tokens.AgentRecovery.Reveal(), a.Tokens.Replication.Reveal(), c.Cluster.RetryJoin, addrs(c.Forward.Recursors), c.Agent.Checks[0].ScriptArgs, c.TLS.CAFile)
+	want := "dc0 true deny allow 10s a b c d e [10.0.0.2 10.0.0.1] 10.0.0.54:53 10.0.0.53:53 [/bin/sh -c exit 0] new\n"
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestNeedsCluster(t *testing.T) {
+	tests := []struct{ hcl, want string }{
+		{``, ``},
+		{`server = true bootstrap = true`, ``},
+		{`server = true bootstrap_expect = 1`, ``},
+		{"server = true\nbootstrap_expect = 3", `a.hcl:2: key "bootstrap_expect": waits for 3 servers`},
+		{"\nserver = true", `a.hcl:2: key "server": joins other servers, for neither bootstrap nor bootstrap_expect is set`},
+		{`retry_join = ["10.0.0.1"]`, `a.hcl:1: key "retry_join": joins other hosts: 10.0.0.1`},
+		{`start_join = ["10.0.0.1"]`, `a.hcl:1: key "retry_join": joins other hosts: 10.0.0.1`},
+		{`primary_datacenter = "other"`, `a.hcl:1: key "primary_datacenter": another datacenter`},
+	}
+	for _, tt := range tests {
+		needs := mustLoad(t, tt.hcl).NeedsCluster()
+		got := strings.Join(needs, "\n")
+		if i := strings.Index(got, "a.hcl"); i > 0 {
+			got = got[i:]
+		}
+		if got != tt.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", tt.hcl, got, tt.want)
+		}
+	}
+}
+
+func TestDiff_SaysWhatNeedsARestart(t *testing.T) {
+	old := mustLoad(t, `recursors = ["10.0.0.1"] ports { dns = 53 } service { name = "a" }`)
+	tests := []struct{ hcl, want string }{
+		{"\n\nservice { name = \"a\" }\nports { dns = 53 } recursors = [\"10.0.0.1\"] log_level = \"INFO\"", "[]"},
+		{`recursors = ["10.0.0.2"] ports { dns = 53 } service { name = "a" }`, "[{recursors false}]"},
+		{`recursors = ["10.0.0.1"] service { name = "b" }`, "[{ports.dns true} {services false}]"},
+		{`recursors = ["10.0.0.1"] ports { dns = 53 } service { name = "a" } connect { enabled = true } domain = "x"`, "[{domain true} {connect false}]"},
+	}
+	for _, tt := range tests {
+		if got := fmt.Sprint(Diff(old, mustLoad(t, tt.hcl))); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.hcl, got, tt.want)
+		}
+	}
+}
+
+func TestLoad_Addresses(t *testing.T) {
+	tests := []struct{ hcl, dns, advertise string }{
+		{``, "127.0.0.1:8600", "10.0.0.7"},
+		{`client_addr = "0.0.0.0"`, "0.0.0.0:8600", "10.0.0.7"},
+		{`client_addr = "127.0.0.1 ::1" ports { dns = 53 }`, "127.0.0.1:53 [::1]:53", "10.0.0.7"},
+		{`client_addr = "{{ GetInterfaceIP \"lo\" }}"`, "127.0.0.1:8600", "10.0.0.7"},
+		{`addresses { dns = "10.0.0.9" } advertise_addr = "10.0.0.8"`, "10.0.0.9:8600", "10.0.0.8"},
+		{`ports { dns = -1 } bind_addr = "10.0.0.5"`, "", "10.0.0.5"},
+		{`listen = ["127.0.0.53", "[::1]:5353", "127.0.0.53:53"] ports { dns = -1 } bind_addr = "::"`, "127.0.0.53:53 [::1]:5353", "fd00::7"},
+		{`advertise_addr_ipv6 = "fd00::9"`, "127.0.0.1:8600", "fd00::9"},
+	}
+	for _, tt := range tests {
+		c := mustLoad(t, tt.hcl)
+		if got := addrs(c.Listen); got != tt.dns {
+			t.Errorf("%s: DNS on %q, want %q", tt.hcl, got, tt.dns)
+		}
+		if got := c.Node.Advertise.String(); got != tt.advertise {
+			t.Errorf("%s: advertises %s, want %s", tt.hcl, got, tt.advertise)
+		}
+	}
+}
+
+func TestLoad_ChoosesAmongSeveralAddresses(t *testing.T) {
+	several := Host{Name: host.Name, Template: func(string) (string, error) { return "10.0.0.7 10.1.0.7", nil }}
+	c, warnings, err := Load(Sources{Partial: true, Host: several})
+	if err != nil || c.Node.Advertise.String() != "10.0.0.7" || len(warnings) != 1 {
+		t.Errorf("got %v, %v, %v", c.Node.Advertise, warnings, err)
+	}
+	none := Host{Name: host.Name, Template: func(string) (string, error) { return "", nil }}
+	c, warnings, err = Load(Sources{Partial: true, Host: none})
+	if err != nil || c.Node.Advertise.String() != "127.0.0.1" || len(warnings) != 1 {
+		t.Errorf("got %v, %v, %v", c.Node.Advertise, warnings, err)
+	}
+}
+
+func TestLoad_OnThisMachine(t *testing.T) {
+	c, _, err := Load(Sources{Dev: true, Fragments: []string{`client_addr = "{{ GetAllInterfaces | include \"flags\" \"loopback\" | include \"type\" \"ipv4\" | limit 1 | join \"address\" \" \" }}"`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Listen[0].Addr().IsLoopback() || c.Node.Name == "" || !c.Node.Advertise.IsValid() {
+		t.Errorf("listens on %v as %q at %v", c.Listen, c.Node.Name, c.Node.Advertise)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	dir := write(t, "a.hcl", `service { name = "a" check { ttl = "1m" } } acl { enabled = true }`)
+	r, err := Validate([]string{dir}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.ReplaceAll(r.String(), dir+"/", "")
+	if !strings.HasPrefix(got, "Configuration is valid! (1 file, 1 service, 1 check)\n") || !strings.Contains(got, `WARNING: a.hcl:1: key "acl.enabled"`) {
+		t.Errorf("got %s", got)
+	}
+	if _, err := Validate([]string{write(t, "a.hcl", "x = 1")}, ""); err == nil {
+		t.Error("a fault is no error")
+	}
+}
