@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,9 +15,18 @@ import (
 	"go.uber.org/goleak"
 )
 
+// Tests that need a process of their own run this binary again, which looks
+// at these variables before it looks for tests.
+const (
+	helperMode = "CONSENSUS_TEST_HELPER"
+	helperDir  = "CONSENSUS_TEST_DIR"
+)
+
+var helper func(mode, dir string) int
+
 func TestMain(m *testing.M) {
-	if helper() {
-		return
+	if mode := os.Getenv(helperMode); mode != "" {
+		os.Exit(helper(mode, os.Getenv(helperDir)))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -307,6 +317,3 @@ func TestRun_EndsWhenTheStateMachineCannotFollow(t *testing.T) {
 		t.Errorf("after an upgrade: %v, entries %v", err, p.sm.entries)
 	}
 }
-
-// helper is replaced in tests that run this binary again.
-func helper() bool { return false }

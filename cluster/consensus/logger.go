@@ -26,9 +26,15 @@ var levels = map[hclog.Level]slog.Level{
 	hclog.Info: slog.LevelDebug, hclog.Warn: slog.LevelWarn, hclog.Error: slog.LevelError,
 }
 
+// ordinary is what Raft warns of at every start of a cluster of one.
+const ordinary = "heartbeat timeout reached, starting election"
+
 // Log implements hclog.Logger.
 func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 	to := levels[level]
+	if msg == ordinary {
+		to = slog.LevelDebug
+	}
 	if level == hclog.Off || !l.to.Enabled(context.Background(), to) {
 		return
 	}

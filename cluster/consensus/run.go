@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// drainTime is how long a shutdown waits for what is being committed.
+	// drainTime is how long a shutdown waits for what is being committed, and
+	// faultTime how long after a fault, when little of it will be.
 	drainTime = 500 * time.Millisecond
+	faultTime = 20 * time.Millisecond
 	// stopTime is how long Raft may take to end: a snapshot that is being
 	// written ends first.
 	stopTime = 20 * time.Second
@@ -134,7 +136,11 @@ func (r *Replica) serve(ctx context.Context, rf *raft.Raft, leads <-chan bool) e
 		err = ErrRemoved
 	}
 	r.raft.Store(nil)
-	err = errors.Join(err, r.shutDown(rf))
+	drain := drainTime
+	if err != nil {
+		drain = faultTime
+	}
+	err = errors.Join(err, r.shutDown(rf, drain))
 	rf.DeregisterObserver(observer)
 	close(ended)
 	wg.Wait()
@@ -144,9 +150,9 @@ func (r *Replica) serve(ctx context.Context, rf *raft.Raft, leads <-chan bool) e
 
 // shutDown ends Raft. What is being committed has a moment to end: Raft
 // leaves some of it unanswered otherwise.
-func (r *Replica) shutDown(rf *raft.Raft) error {
+func (r *Replica) shutDown(rf *raft.Raft, drain time.Duration) error {
 	r.inFlight.close()
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	r.inFlight.wait(ctx)
 	future := rf.Shutdown()
