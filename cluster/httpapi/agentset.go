@@ -213,7 +213,7 @@ func (a *agentSet) registerService(r *request) (any, error) {
 	if def.Token == "" {
 		def.Token = tokenOf(r.Request)
 	}
-	if b.Proxy.given || b.Connect.given {
+	if b.Proxy.Given || b.Connect.Given {
 		a.warn(r, "Proxy and Connect belong to the service mesh, which meibo does not have: they do nothing", "service", def.ID)
 	}
 	replace := r.has("replace-existing-checks") && r.query.Get("replace-existing-checks") != "false"

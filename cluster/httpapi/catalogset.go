@@ -131,6 +131,7 @@ func (c *catalogSet) service(r *request) (any, error) {
 	}
 	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
 		index, instances := rd.ServiceInstances(ws, r.arg)
+		r.missing = len(instances) == 0
 		list := make([]catalogServiceShape, 0, len(instances))
 		for _, i := range instances {
 			if selected(r, i, meta) {
@@ -191,6 +192,7 @@ func (c *catalogSet) onNode(r *request, shape func(nodeShape, []serviceShape) an
 		index, node := rd.Node(ws, r.arg)
 		ofServices, services := rd.NodeServices(ws, r.arg)
 		index = max(index, ofServices)
+		r.missing = node == nil
 		if node == nil || !r.may(acl.Node, node.Node) {
 			return index, absent, nil
 		}

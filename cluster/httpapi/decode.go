@@ -14,7 +14,7 @@ import (
 )
 
 // ignored takes any value: fields of Consul's that nothing here reads.
-type ignored struct{ given bool }
+type ignored struct{ Given bool }
 
 // decodeBody reads a request's JSON object into dst, a pointer to a struct. Names match
 // without letter case and underscores (so snake_case is understood); a field may have

@@ -21,6 +21,7 @@ func (c *catalogSet) healthService(r *request) (any, error) {
 	}
 	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
 		index, instances := rd.ServiceInstances(ws, r.arg)
+		r.missing = len(instances) == 0
 		list := make([]instanceShape, 0, len(instances))
 		for _, i := range instances {
 			if (passing && i.Status() != catalog.Passing) || !selected(r, i, meta) {

@@ -77,6 +77,7 @@ type result struct {
 	index   uint64 // never 0
 	info    ReadInfo
 	dropped int
+	missing bool // the service or node asked for does not exist
 }
 
 func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watchSet, error) {
@@ -88,13 +89,14 @@ func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watc
 		return result{}, nil, err
 	}
 	ws := new(watchSet)
-	r.dropped = 0
+	r.dropped, r.missing = 0, false
 	index, v, err := q(rd, ws)
-	return result{value: v, index: max(index, 1), info: info, dropped: r.dropped}, ws, err
+	return result{value: v, index: max(index, 1), info: info, dropped: r.dropped, missing: r.missing}, ws, err
 }
 
-// block waits until the index differs from the one asked for. When the wait is over it
-// reads once more, so that a leader lost meanwhile is told and not papered over.
+// block waits until the index differs from the one asked for. What was missing and still
+// is has not changed, though its index moves whenever anything of its kind goes away. When
+// the wait is over it reads once more, so that a leader lost meanwhile is told.
 func (c *catalogSet) block(r *request, ro readOptions, bo blockOptions, q query, res result, ws *watchSet) (result, error) {
 	done, err := c.waits.begin()
 	if err != nil {
@@ -103,13 +105,16 @@ func (c *catalogSet) block(r *request, ro readOptions, bo blockOptions, q query,
 	defer done()
 	deadline := time.NewTimer(c.waits.span(bo.wait))
 	defer deadline.Stop()
-	for res.index == bo.index {
-		changed := ws.wait(r.Context(), deadline.C)
+	for unchanged := bo.index; res.index == unchanged; {
+		changed, missing := ws.wait(r.Context(), deadline.C), res.missing
 		if r.Context().Err() != nil {
 			return res, nil // the client left, or the daemon stops: what is at hand
 		}
 		if res, ws, err = c.readOnce(r, ro, q); err != nil || !changed {
 			return res, err
+		}
+		if missing && res.missing && res.index > unchanged {
+			unchanged = res.index
 		}
 	}
 	return res, nil

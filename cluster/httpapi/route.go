@@ -115,6 +115,8 @@ type request struct {
 	az    acl.Authorizer
 	// dropped counts what the authorizer took out of the answer.
 	dropped int
+	// missing is set by a reading whose subject does not exist.
+	missing bool
 }
 
 func (e *endpoints) open(w http.ResponseWriter, r *http.Request, path string) (*request, error) {

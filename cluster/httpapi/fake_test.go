@@ -1,0 +1,280 @@
+package httpapi_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/catalog/state"
+	"meibo/cluster/httpapi"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const historyID = "11111111-2222-3333-4444-555555555555"
+
+// store is a backend over the real state machine, without Raft.
+type store struct {
+	*state.Store
+	mu       sync.Mutex // guards following
+	index    uint64
+	noLeader atomic.Bool
+	contact  time.Duration
+	reads    atomic.Int64
+}
+
+func newStore(t testing.TB) *store {
+	s := &store{Store: state.New()}
+	s.must(t, &catalog.BeginHistory{ID: historyID, Base: 1000})
+	return s
+}
+
+func (s *store) must(t testing.TB, body catalog.Body) {
+	t.Helper()
+	if err := s.Apply(context.Background(), body); err != nil {
+		t.Fatalf("apply %T: %v", body, err)
+	}
+}
+
+func (s *store) Read(_ context.Context, c httpapi.Consistency) (httpapi.Reader, httpapi.ReadInfo, error) {
+	s.reads.Add(1)
+	led := !s.noLeader.Load()
+	if !led && c != httpapi.Stale {
+		return nil, httpapi.ReadInfo{}, httpapi.ErrNoLeader
+	}
+	contact := s.contact
+	if c != httpapi.Stale {
+		contact = 0
+	}
+	return s.Store.Read(), httpapi.ReadInfo{KnownLeader: led, LastContact: contact}, nil
+}
+
+func (s *store) Apply(_ context.Context, body catalog.Body) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noLeader.Load() {
+		return httpapi.ErrNoLeader
+	}
+	cmd, err := catalog.Command{Time: time.Unix(1_700_000_000, 0), Body: body}.Encode()
+	if err != nil {
+		return err
+	}
+	s.index++
+	if reply := s.Store.Apply(s.index, cmd); reply != nil {
+		return reply.(error)
+	}
+	return nil
+}
+
+func (s *store) Leader(context.Context) string {
+	if s.noLeader.Load() {
+		return ""
+	}
+	return "127.0.0.1:8300"
+}
+
+func (s *store) Peers(context.Context) []string { return []string{"127.0.0.1:8300"} }
+
+// host is an agent that keeps what it is given.
+type host struct {
+	mu       sync.Mutex // guards following
+	services map[string]*catalog.Service
+	checks   map[string]*catalog.Check
+	changed  chan struct{}
+	calls    []string
+	fail     error
+}
+
+func newHost() *host {
+	return &host{
+		services: map[string]*catalog.Service{}, checks: map[string]*catalog.Check{}, changed: make(chan struct{}),
+	}
+}
+
+func (h *host) did(format string, args ...any) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.calls = append(h.calls, fmt.Sprintf(format, args...))
+	return h.fail
+}
+
+func (h *host) touch() {
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+func (h *host) Services() map[string]*catalog.Service {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.services)
+}
+
+func (h *host) Checks() map[string]*catalog.Check {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.checks)
+}
+
+func (h *host) Changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.changed
+}
+
+func (h *host) RegisterService(_ context.Context, def httpapi.ServiceDefinition, replace bool) error {
+	h.mu.Lock()
+	h.services[def.ID] = &def.Service
+	for i, c := range def.Checks {
+		id := c.ID
+		if id == "" {
+			id = fmt.Sprintf("service:%s:%d", def.ID, i+1)
+		}
+		h.checks[id] = &catalog.Check{CheckID: id, Name: c.Name, Status: catalog.Critical, ServiceID: def.ID, ServiceName: def.Service.Service}
+	}
+	h.touch()
+	h.mu.Unlock()
+	return h.did("register service %s token=%q checks=%d replace=%v", def.ID, def.Token, len(def.Checks), replace)
+}
+
+func (h *host) DeregisterService(_ context.Context, id string) error {
+	h.mu.Lock()
+	delete(h.services, id)
+	h.touch()
+	h.mu.Unlock()
+	return h.did("deregister service %s", id)
+}
+
+func (h *host) RegisterCheck(_ context.Context, def httpapi.CheckDefinition) error {
+	h.mu.Lock()
+	h.checks[def.ID] = &catalog.Check{CheckID: def.ID, Name: def.Name, Status: catalog.Critical, ServiceID: def.ServiceID}
+	h.touch()
+	h.mu.Unlock()
+	return h.did("register check %s service=%q http=%q interval=%v ttl=%v args=%q", def.ID, def.ServiceID, def.HTTP, def.Interval, def.TTL, def.Args)
+}
+
+func (h *host) DeregisterCheck(_ context.Context, id string) error {
+	return h.did("deregister check %s", id)
+}
+
+func (h *host) UpdateTTL(_ context.Context, id, status, output string) error {
+	return h.did("update %s %s %q", id, status, output)
+}
+
+func (h *host) ServiceMaintenance(_ context.Context, id string, enable bool, reason string) error {
+	return h.did("maintenance of %s %v %q", id, enable, reason)
+}
+
+func (h *host) NodeMaintenance(_ context.Context, enable bool, reason string) error {
+	return h.did("maintenance %v %q", enable, reason)
+}
+
+func (h *host) Self() httpapi.Self {
+	return httpapi.Self{
+		NodeID: "aaaaaaaa-0000-0000-0000-000000000001", NodeName: "n1", Datacenter: "dc1", Server: true,
+		Member: h.Members()[0], Meta: map[string]string{"rack": "r1"},
+		Stats: map[string]map[string]string{"agent": {"checks": "1"}}, Debug: map[string]any{"DNSPort": 8600},
+	}
+}
+
+func (h *host) Members() []httpapi.Member {
+	return []httpapi.Member{{
+		Name: "n1", Addr: "127.0.0.1", Port: 8301, Tags: map[string]string{"role": "consul", "dc": "dc1"},
+		Status: httpapi.MemberAlive, ProtocolMin: 1, ProtocolMax: 5, ProtocolCur: 2, DelegateMin: 2, DelegateMax: 5, DelegateCur: 4,
+	}}
+}
+
+func (h *host) Reload(context.Context) error { return h.did("reload") }
+
+// last is the last call that changed something.
+func (h *host) last() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.calls) == 0 {
+		return ""
+	}
+	return h.calls[len(h.calls)-1]
+}
+
+// fixture is an API over a catalog of two nodes.
+type fixture struct {
+	api   *httpapi.API
+	store *store
+	host  *host
+}
+
+func newFixture(t testing.TB, change ...func(*httpapi.Config)) *fixture {
+	t.Helper()
+	f := &fixture{store: newStore(t), host: newHost()}
+	f.fill(t)
+	cfg := httpapi.Config{
+		Agent: f.host, Backend: f.store, Node: "n1", Datacenter: "dc1", Version: "0.1.0",
+		Revision: "abc", BuildDate: "2026-01-02T03:04:05Z", Gatherer: prometheus.NewRegistry(),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	api, err := httpapi.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.api = api
+	return f
+}
+
+func (f *fixture) fill(t testing.TB) {
+	f.store.must(t, &catalog.Register{
+		Node: catalog.Node{
+			ID: "aaaaaaaa-0000-0000-0000-000000000001", Node: "n1", Address: "10.0.0.1", Datacenter: "dc1",
+			TaggedAddresses: map[string]string{"lan": "10.0.0.1"}, Meta: map[string]string{"rack": "r1"},
+		},
+		Service: &catalog.Service{
+			ID: "web1", Service: "web", Tags: []string{"v1", "blue"}, Address: "10.0.0.11", Port: 80,
+			Meta: map[string]string{"env": "qa"}, Weights: catalog.Weights{Passing: 10, Warning: 1},
+			TaggedAddresses: map[string]catalog.ServiceAddress{"lan_ipv4": {Address: "10.0.0.11", Port: 80}},
+		},
+		Checks: []*catalog.Check{
+			{CheckID: "serfHealth", Name: "Serf Health Status", Status: catalog.Passing, Output: "Agent alive and reachable"},
+			{CheckID: "service:web1", Name: "Service 'web' check", Status: catalog.Warning, ServiceID: "web1", Type: "http", Interval: "10s", Timeout: "2s"},
+		},
+	})
+	f.store.must(t, &catalog.Register{
+		Node:    catalog.Node{Node: "n2", Address: "10.0.0.2", Agentless: true},
+		Service: &catalog.Service{ID: "web2", Service: "web"},
+		Checks: []*catalog.Check{{CheckID: "up", Status: catalog.Passing,
+			Definition: catalog.CheckDefinition{HTTP: "http://10.0.0.2/", Interval: "30s"}}},
+	})
+	f.host.services["web1"] = &catalog.Service{ID: "web1", Service: "web", Tags: []string{"v1"}, Port: 80}
+	f.host.checks["service:web1"] = &catalog.Check{CheckID: "service:web1", Name: "web up", Status: catalog.Warning, ServiceID: "web1", ServiceName: "web", Type: "ttl"}
+	f.host.checks["disk"] = &catalog.Check{CheckID: "disk", Name: "disk", Status: catalog.Passing, Type: "ttl"}
+}
+
+// do sends one request as a local client would.
+func (f *fixture) do(t testing.TB, method, target, body string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "127.0.0.1:8500"
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			r.Host = header[i+1]
+			continue
+		}
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	f.api.ServeHTTP(w, r)
+	if ct := w.Header().Get("Content-Type"); ct == "" && w.Code != http.StatusOK {
+		t.Errorf("%s %s: %d without a Content-Type", method, target, w.Code)
+	}
+	return w
+}
