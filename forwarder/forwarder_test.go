@@ -1,0 +1,454 @@
+package forwarder_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+
+	"meibo/forwarder"
+	"meibo/resolver"
+	"meibo/resolver/resolvertest"
+	"meibo/resolver/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const www = "www.test."
+
+var record = www + " 300 IN A 192.0.2.1"
+
+// start runs a forwarder with one default route to the given upstreams.
+func start(t *testing.T, route forwarder.Route, us ...*resolvertest.Upstream) *forwarder.Forwarder {
+	t.Helper()
+	route.Suffix = wire.Root
+	for _, u := range us {
+		route.Servers = append(route.Servers, u.Addr())
+	}
+	return run(t, forwarder.Config{Routes: []forwarder.Route{route}})
+}
+
+func run(t *testing.T, cfg forwarder.Config) *forwarder.Forwarder {
+	t.Helper()
+	f, err := forwarder.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { f.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return f
+}
+
+// upstreamOf is the upstream mounted at a suffix.
+func upstreamOf(t *testing.T, f *forwarder.Forwarder, suffix wire.Name) resolver.Mount {
+	t.Helper()
+	for _, m := range f.Mounts() {
+		if m.Suffix == suffix && m.Upstream != nil {
+			return m
+		}
+	}
+	t.Fatalf("no route at %s", suffix)
+	return resolver.Mount{}
+}
+
+func question(name string, typ uint16) *wire.Query {
+	n, err := wire.ParseName(name)
+	if err != nil {
+		panic(err)
+	}
+	return wire.NewQuery(n, typ)
+}
+
+func ask(t *testing.T, f *forwarder.Forwarder, q *wire.Query) (resolver.Result, error) {
+	t.Helper()
+	return upstreamOf(t, f, wire.Root).Upstream.Exchange(t.Context(), q)
+}
+
+// mustAsk returns the answer to www.test A as text.
+func mustAsk(t *testing.T, f *forwarder.Forwarder) (string, resolver.Result) {
+	t.Helper()
+	q := question(www, dns.TypeA)
+	res, err := ask(t, f, q)
+	if err != nil {
+		t.Fatalf("exchange: %v", err)
+	}
+	return text(t, q, res), res
+}
+
+func text(t *testing.T, q *wire.Query, res resolver.Result) string {
+	t.Helper()
+	var m dns.Msg
+	if err := m.Unpack(res.Answer.Append(nil, q, wire.Render{})); err != nil {
+		t.Fatal(err)
+	}
+	return dns.RcodeToString[m.Rcode] + " " + strings.Join(resolvertest.Records(m.Answer), "; ")
+}
+
+const good = "NOERROR www.test. 300 IN A 192.0.2.1"
+
+func TestExchange_TakesTheReplyAmongWhateverArrives(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		rule resolvertest.Rule
+		tcp  bool
+	}{
+		{name: "plain"},
+		{name: "RFC 4343 a question in lower case", rule: resolvertest.Rule{LowerCase: true}},
+		{name: "RFC 5452 section 9.1 a wrong ID", rule: resolvertest.Rule{WrongID: 3}},
+		{name: "RFC 5452 section 9.1 a wrong question", rule: resolvertest.Rule{WrongQuestion: 3}},
+		{name: "garbage never ends the wait", rule: resolvertest.Rule{Garbage: 3}},
+		{name: "the answer twice", rule: resolvertest.Rule{Twice: true}},
+		{name: "twenty guesses end UDP", rule: resolvertest.Rule{WrongID: 20, NoAnswer: true}, tcp: true},
+		{name: "RFC 2181 section 9 TC leads to TCP", rule: resolvertest.Rule{Truncate: true}, tcp: true},
+		{name: "RFC 6891 section 7 FORMERR leads to plain DNS", rule: resolvertest.Rule{RefuseEDNS: true}},
+		{name: "FORMERR without the question too", rule: resolvertest.Rule{BareFormErr: true}},
+		{name: "one lost packet", rule: resolvertest.Rule{DropFirst: 1}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			u := resolvertest.NewUpstream(t)
+			tc.rule.Records = []string{record}
+			u.Set(www, dns.TypeA, tc.rule)
+			got, res := mustAsk(t, start(t, forwarder.Route{}, u))
+			if got != good {
+				t.Errorf("got %q, want %q", got, good)
+			}
+			if tcp := strings.HasSuffix(res.Source, "over TCP"); tcp != tc.tcp {
+				t.Errorf("source %q, want TCP %v", res.Source, tc.tcp)
+			}
+		})
+	}
+}
+
+func TestExchange_AsksWithItsOwnOPT_RFC6891(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Answer(www, dns.TypeA, record)
+	f := start(t, forwarder.Route{}, u)
+	q := question(www, dns.TypeA)
+	q.DO, q.CD, q.AD = true, true, true
+	if _, err := ask(t, f, q); err != nil {
+		t.Fatal(err)
+	}
+	got := u.Asked(www)[0]
+	if !got.EDNS || got.Size != 1232 || !got.DO || !got.CD || got.AD {
+		t.Errorf("asked with %+v, want an OPT of 1232, DO and CD copied, AD clear", got)
+	}
+}
+
+func TestExchange_RemembersWhoRefusesEDNS(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeA, resolvertest.Rule{RefuseEDNS: true, Records: []string{record}})
+	f := start(t, forwarder.Route{}, u)
+	mustAsk(t, f)
+	mustAsk(t, f)
+	asked := u.Asked(www)
+	if len(asked) != 3 || !asked[0].EDNS || asked[1].EDNS || asked[2].EDNS {
+		t.Errorf("asked %+v, want once with an OPT, then twice without", asked)
+	}
+}
+
+func TestExchange_RandomIDsAndPorts_RFC5452(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Answer(www, dns.TypeA, record)
+	f := start(t, forwarder.Route{}, u)
+	ids, ports := map[uint16]bool{}, map[uint16]bool{}
+	const n = 200
+	for range n {
+		mustAsk(t, f)
+	}
+	for _, a := range u.Asked(www) {
+		ids[a.ID], ports[a.Port] = true, true
+	}
+	if len(ids) < n-10 || len(ports) < n-20 {
+		t.Errorf("%d questions had %d IDs and %d ports", n, len(ids), len(ports))
+	}
+}
+
+func TestExchange_NextServerAtOnce(t *testing.T) {
+	for _, rcode := range []int{dns.RcodeServerFailure, dns.RcodeRefused, dns.RcodeNotAuth} {
+		t.Run(dns.RcodeToString[rcode], func(t *testing.T) {
+			bad, fine := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+			bad.Set(www, dns.TypeA, resolvertest.Rule{Rcode: rcode})
+			fine.Answer(www, dns.TypeA, record)
+			began := time.Now()
+			got, _ := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, bad, fine))
+			if got != good || time.Since(began) > 300*time.Millisecond {
+				t.Errorf("got %q after %v", got, time.Since(began))
+			}
+		})
+	}
+	t.Run("connection refused", func(t *testing.T) {
+		fine := resolvertest.NewUpstream(t)
+		fine.Answer(www, dns.TypeA, record)
+		f := run(t, forwarder.Config{Routes: []forwarder.Route{{
+			Suffix: wire.Root, Mode: forwarder.Strict, Servers: []netip.AddrPort{closedPort(t), fine.Addr()},
+		}}})
+		began := time.Now()
+		got, _ := mustAsk(t, f)
+		if got != good || time.Since(began) > 300*time.Millisecond {
+			t.Errorf("got %q after %v", got, time.Since(began))
+		}
+	})
+}
+
+// closedPort is an address on which nobody listens: in 127.0.0.2/8, at a port
+// that an upstream of this test holds at 127.0.0.1.
+func closedPort(t *testing.T) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), resolvertest.NewUpstream(t).Addr().Port())
+}
+
+func TestExchange_DenialsAreFinal(t *testing.T) {
+	for name, rule := range map[string]resolvertest.Rule{"NXDOMAIN ": resolvertest.NXDomain("test.", 60), "NOERROR ": resolvertest.NoData("test.", 60)} {
+		first, second := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+		first.Set(www, dns.TypeA, rule)
+		second.Answer(www, dns.TypeA, record)
+		got, _ := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, first, second))
+		if got != name || len(second.Asked(www)) != 0 {
+			t.Errorf("got %q, want %q; the second server was asked %d times", got, name, len(second.Asked(www)))
+		}
+	}
+}
+
+func TestExchange_PassesTheLastBadAnswerOn(t *testing.T) {
+	a, b := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+	a.Set(www, dns.TypeA, resolvertest.Rule{Rcode: dns.RcodeServerFailure})
+	b.Set(www, dns.TypeA, resolvertest.Rule{Rcode: dns.RcodeRefused})
+	got, _ := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, a, b))
+	if got != "REFUSED " {
+		t.Errorf("got %q, want REFUSED", got)
+	}
+}
+
+func TestExchange_CutAnswerIsBetterThanNone(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeA, resolvertest.Rule{Truncate: true, Partial: true, NoTCP: true, Records: []string{record}})
+	got, res := mustAsk(t, start(t, forwarder.Route{}, u))
+	if got != good || !res.Answer.TC() {
+		t.Errorf("got %q, TC %v", got, res.Answer.TC())
+	}
+}
+
+func TestExchange_LargestAnswerComesOverTCP(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	rule := resolvertest.Big(www, 300)
+	rule.Truncate = true
+	u.Set(www, dns.TypeTXT, rule)
+	res, err := ask(t, start(t, forwarder.Route{}, u), question(www, dns.TypeTXT))
+	if err != nil || res.Answer.AnswerCount() != 300 {
+		t.Fatalf("got %d records, %v", res.Answer.AnswerCount(), err)
+	}
+}
+
+func TestExchange_SilentServerCostsLittleAndThenNothing(t *testing.T) {
+	silent, fine := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+	silent.SetDown(true)
+	fine.Answer(www, dns.TypeA, record)
+	f := start(t, forwarder.Route{Mode: forwarder.Strict}, silent, fine)
+	began := time.Now()
+	got, _ := mustAsk(t, f)
+	if d := time.Since(began); got != good || d < 300*time.Millisecond || d > time.Second {
+		t.Errorf("got %q after %v, want the answer after some 400ms", got, d)
+	}
+	mustAsk(t, f)
+	mustAsk(t, f)
+	waitFor(t, "the silent server to be left out", func() bool {
+		before := len(silent.Asked(www))
+		mustAsk(t, f)
+		return len(silent.Asked(www)) == before
+	})
+	began = time.Now()
+	mustAsk(t, f)
+	if d := time.Since(began); d > 200*time.Millisecond {
+		t.Errorf("with the silent server known an answer took %v", d)
+	}
+	silent.Answer(www, dns.TypeA, www+" 300 IN A 192.0.2.2")
+	silent.SetDown(false)
+	waitFor(t, "the server to be back", func() bool {
+		got, _ := mustAsk(t, f)
+		return strings.HasSuffix(got, "192.0.2.2")
+	})
+}
+
+// waitFor asks cond until it holds.
+func waitFor(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); <-tick.C {
+		if cond() {
+			return
+		}
+	}
+	t.Fatalf("waited for %s in vain", what)
+}
+
+func TestExchange_FailureNamesTheUpstreams_RFC8914(t *testing.T) {
+	silent := resolvertest.NewUpstream(t)
+	silent.SetDown(true)
+	f := start(t, forwarder.Route{Timeout: 100 * time.Millisecond}, silent)
+	_, err := ask(t, f, question(www, dns.TypeA))
+	var fail *resolver.Failure
+	if !errors.As(err, &fail) || fail.EDE != wire.EDENoReachable || !strings.Contains(fail.Text, silent.Addr().String()) {
+		t.Errorf("got %v, want a failure 22 that names %s", err, silent.Addr())
+	}
+	closed := closedPort(t)
+	f = run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{closed}}}})
+	_, err = ask(t, f, question(www, dns.TypeA))
+	if !errors.As(err, &fail) || fail.EDE != wire.EDENetworkError || !strings.Contains(fail.Text, closed.String()) {
+		t.Errorf("got %v, want a failure 23 that names %s", err, closed)
+	}
+}
+
+func TestExchange_EndsWithItsContext(t *testing.T) {
+	silent := resolvertest.NewUpstream(t)
+	silent.SetDown(true)
+	f := start(t, forwarder.Route{}, silent)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := upstreamOf(t, f, wire.Root).Upstream.Exchange(ctx, question(www, dns.TypeA))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestExchange_Modes(t *testing.T) {
+	for _, mode := range []forwarder.Mode{forwarder.Fastest, forwarder.Strict, forwarder.All, forwarder.Random} {
+		t.Run(string(mode), func(t *testing.T) {
+			slow, fast := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+			slow.Set(www, dns.TypeA, resolvertest.Rule{Delay: 50 * time.Millisecond, Records: []string{record}})
+			fast.Answer(www, dns.TypeA, record)
+			f := start(t, forwarder.Route{Mode: mode}, slow, fast)
+			const rounds = 30
+			for range rounds {
+				if got, _ := mustAsk(t, f); got != good {
+					t.Fatalf("got %q", got)
+				}
+			}
+			s, q := len(slow.Asked(www)), len(fast.Asked(www))
+			switch mode {
+			case forwarder.Strict:
+				if s < rounds {
+					t.Errorf("the first server was asked %d times, the second %d", s, q)
+				}
+			case forwarder.All:
+				if s < rounds-5 || q < rounds-5 {
+					t.Errorf("asked %d and %d times, want both nearly each time", s, q)
+				}
+			case forwarder.Random:
+				if s < 5 || q < 5 {
+					t.Errorf("asked %d and %d times", s, q)
+				}
+			}
+		})
+	}
+}
+
+func TestAD_OnlyFromTrustedRoutes_RFC6840_5_8(t *testing.T) {
+	for _, trust := range []bool{false, true} {
+		u := resolvertest.NewUpstream(t)
+		u.Set(www, dns.TypeA, resolvertest.Rule{AD: true, Records: []string{record}})
+		_, res := mustAsk(t, start(t, forwarder.Route{TrustAD: trust}, u))
+		if res.AD != trust || u.Asked(www)[0].AD != trust {
+			t.Errorf("trust %v: AD asked for %v and passed on %v", trust, u.Asked(www)[0].AD, res.AD)
+		}
+	}
+}
+
+func TestUpdate_KeepsTheCounterOfAnUnchangedRoute(t *testing.T) {
+	a, b := netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("192.0.2.2:53")
+	corp, _ := wire.ParseName("corp.example")
+	lab, _ := wire.ParseName("lab.example")
+	root := forwarder.Route{Suffix: wire.Root, Servers: []netip.AddrPort{a}}
+	f, err := forwarder.New(forwarder.Config{Routes: []forwarder.Route{root, {Suffix: corp, Servers: []netip.AddrPort{a}}, {Suffix: lab, Servers: []netip.AddrPort{a}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := map[wire.Name]resolver.Mount{}
+	for _, s := range []wire.Name{wire.Root, corp, lab} {
+		before[s] = upstreamOf(t, f, s)
+	}
+	if err := f.Update([]forwarder.Route{root, {Suffix: corp, Servers: []netip.AddrPort{b}}}); err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[wire.Name]uint64{wire.Root: 0, corp: 1, lab: 1} {
+		if got := before[s].Route.Load(); got != want {
+			t.Errorf("counter of %s is %d, want %d", s, got, want)
+		}
+	}
+	if upstreamOf(t, f, wire.Root).Upstream != before[wire.Root].Upstream {
+		t.Error("the unchanged route was replaced")
+	}
+	if err := f.Update([]forwarder.Route{{Suffix: corp}}); err == nil {
+		t.Error("a route without servers was taken")
+	}
+	if upstreamOf(t, f, wire.Root).Route.Load() != 0 {
+		t.Error("a refused update changed something")
+	}
+}
+
+func TestNew_RefusesWhatCantWork(t *testing.T) {
+	self := netip.MustParseAddrPort("127.0.0.1:53")
+	for name, tc := range map[string]struct {
+		cfg  forwarder.Config
+		want string
+	}{
+		"no suffix":   {forwarder.Config{Routes: []forwarder.Route{{Servers: []netip.AddrPort{self}}}}, "suffix"},
+		"no server":   {forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root}}}, "no server"},
+		"only itself": {forwarder.Config{Self: []netip.AddrPort{self}, Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{self}}}}, "no server"},
+		"itself by wildcard": {forwarder.Config{Self: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")},
+			Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{self}}}}, "no server"},
+		"mode": {forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{self}, Mode: "best"}}}, "fastest"},
+		"twice": {forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{self}},
+			{Suffix: wire.Root, Servers: []netip.AddrPort{self}}}}, "two routes"},
+		"timeout": {forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{self}, Timeout: -1}}}, "negative"},
+	} {
+		if _, err := forwarder.New(tc.cfg); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want an error about %q", name, err, tc.want)
+		}
+	}
+}
+
+func TestLoop_IsFoundAndLeftOut(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Answer(www, dns.TypeA, record)
+	f := start(t, forwarder.Route{}, u)
+	var probe resolvertest.Asked
+	waitFor(t, "a loop probe", func() bool {
+		for _, a := range u.Asked("") {
+			if strings.HasSuffix(a.Name, ".loop.meibo.internal.") {
+				probe = a
+				return true
+			}
+		}
+		return false
+	})
+	var zone resolver.Zone
+	for _, m := range f.Mounts() {
+		if m.Zone != nil {
+			zone = m.Zone
+		}
+	}
+	if _, outcome := zone.Answer(question("1.0123456789abcdef.loop.meibo.internal.", dns.TypeTXT)); outcome != resolver.NotMine {
+		t.Errorf("somebody else's probe: %v, want it passed on", outcome)
+	}
+	// The upstream sends the probe back to us while it is being answered.
+	waitFor(t, "the loop to count", func() bool {
+		if _, outcome := zone.Answer(question(probe.Name, dns.TypeTXT)); outcome != resolver.Answered {
+			t.Fatalf("our probe: %v", outcome)
+		}
+		return upstreamOf(t, f, wire.Root).Upstream.(resolver.Health).Down()
+	})
+	_, err := ask(t, f, question(www, dns.TypeA))
+	var fail *resolver.Failure
+	if !errors.As(err, &fail) {
+		t.Errorf("got %v, want a failure", err)
+	}
+}
