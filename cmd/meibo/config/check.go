@@ -2,11 +2,15 @@ package config
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"meibo/resolver/local"
+	"meibo/resolver/wire"
 )
 
 // The checks of single values. Each returns what was expected, or "".
@@ -139,6 +143,17 @@ func checkRecursors(v any) string {
 
 func checkRecursor(v any) string { return checkRecursors(v) }
 
+// defaultServers stands for the servers of the default route, in a forward
+// block that makes an exception of a larger one.
+const defaultServers = "#"
+
+func checkServers(v any) string {
+	if v == defaultServers {
+		return ""
+	}
+	return checkRecursors(v)
+}
+
 func checkCIDRs(v any) string {
 	if _, ok := parsePrefix(v.(string)); ok {
 		return ""
@@ -154,13 +169,11 @@ func parsePrefix(s string) (netip.Prefix, bool) {
 
 func checkDomain(v any) string {
 	s := strings.TrimSuffix(v.(string), ".")
-	for _, label := range strings.Split(s, ".") {
-		if s != "" && (label == "" || len(label) > 63 || strings.ContainsAny(label, " \t\r\n\"\\")) {
-			return "a domain of labels of 1 to 63 characters"
-		}
+	if s == "" {
+		return ""
 	}
-	if len(s) > 253 {
-		return "a domain of at most 253 characters"
+	if _, err := wire.ParseName(s); err != nil || strings.ContainsAny(s, " \t\r\n\"\\") {
+		return "a domain of at most 253 characters, in labels of 1 to 63"
 	}
 	return ""
 }
@@ -201,9 +214,15 @@ func checkServiceAddress(v any) string {
 	return ""
 }
 
+// checkRecords lets the room that answers them read the record.
 func checkRecords(v any) string {
-	if len(strings.Fields(v.(string))) >= 3 {
+	_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{v.(string)}})
+	if err == nil {
 		return ""
 	}
-	return `a record such as "nas.home A 192.0.2.7"`
+	why := err
+	if inner := errors.Unwrap(err); inner != nil {
+		why = inner
+	}
+	return fmt.Sprintf(`a record such as "nas.home A 192.0.2.7" (%v)`, why)
 }

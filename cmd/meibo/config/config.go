@@ -129,7 +129,7 @@ type SOA struct{ Refresh, Retry, Expire, MinTTL uint32 }
 type Forward struct {
 	Recursors []netip.AddrPort // of the default route; empty: those of resolv.conf
 	Strategy  string           // "sequential" or "random", from dns_config.recursor_strategy; "" unless set
-	Timeout   time.Duration    // for one exchange with one recursor
+	Timeout   time.Duration    // for one exchange with one recursor; 0 unless set
 	Routes    []Route          // sorted by suffix
 }
 
@@ -137,8 +137,8 @@ type Forward struct {
 type Route struct {
 	Suffix  string // lower case, ends in a dot
 	Servers []netip.AddrPort
-	Mode    string // "fastest", "strict" or "all"
-	TLSName string // name in the servers' certificate; "" speaks plain DNS
+	Default bool   // the servers of the default route, after Servers
+	Mode    string // "fastest", "strict", "all" or "random"
 	TrustAD bool   // pass the AD bit on
 }
 

@@ -69,6 +69,9 @@ func keyed(key string) string {
 	if key == "" {
 		return ""
 	}
+	if strings.ContainsRune(key, '"') { // forward "corp.example"
+		return "key `" + key + "`: "
+	}
 	return fmt.Sprintf("key %q: ", key)
 }
 

@@ -28,7 +28,7 @@ func ownKeys() []Key {
 		{Path: "cache_dir", Goes: "cluster/view",
 			Doc: "Directory that keeps the last known good view and the cache over a restart. Unset: the directory \"view\" in data_dir."},
 		{Path: "forward", Type: Named, Of: "forward", Reload: true, Goes: "forwarder",
-			Doc: "forward \"suffix\" { … } sends the names below the suffix to servers of their own. \"consul\" takes the place of the own zone, \".\" of the recursors."},
+			Doc: "forward \"suffix\" { … } sends the names below the suffix to servers of their own; a network such as 10.0.0.0/8 stands for its reverse names. \"consul\" takes the place of the own zone, \".\" of the recursors."},
 	}
 	keys = append(keys, under("cache",
 		Key{Path: "max_bytes", Type: Size, Default: "16MiB", Range: "64KiB..", Goes: "cache", Doc: "Memory of the cache of answers."},

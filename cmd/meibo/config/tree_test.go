@@ -2,10 +2,13 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"meibo/cluster/agent"
 	"meibo/cluster/check"
@@ -207,5 +210,45 @@ func TestValidate(t *testing.T) {
 	}
 	if _, err := Validate([]string{write(t, "a.hcl", "x = 1")}, ""); err == nil {
 		t.Error("a fault is no error")
+	}
+}
+
+func TestLoad_Forward(t *testing.T) {
+	c := mustLoad(t, `
+forward "Corp.Example." { servers = ["10.0.0.2", "[fd00::2]:5353", "10.0.0.2:53"] mode = "strict" trust_ad = true }
+forward "pub.corp.example" { servers = ["#"] }
+forward "10.32.0.0/15" { servers = ["10.0.0.3"] }
+forward "." { servers = ["10.0.0.4"] }
+forward "consul" { servers = ["127.0.0.1:8600"] }`)
+	var got []string
+	for _, r := range c.Forward.Routes {
+		got = append(got, fmt.Sprintf("%s %s %v %v %s", r.Suffix, r.Mode, r.TrustAD, r.Default, addrs(r.Servers)))
+	}
+	want := `. fastest false false 10.0.0.4:53
+32.10.in-addr.arpa. fastest false false 10.0.0.3:53
+33.10.in-addr.arpa. fastest false false 10.0.0.3:53
+consul. fastest false false 127.0.0.1:8600
+corp.example. strict true false 10.0.0.2:53 [fd00::2]:5353
+pub.corp.example. fastest false true `
+	if d := cmp.Diff(want, strings.Join(got, "\n")); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestReverseZones(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"10.0.0.0/8", "10.in-addr.arpa."},
+		{"172.16.0.0/15", "16.172.in-addr.arpa. 17.172.in-addr.arpa."},
+		{"192.0.2.0/24", "2.0.192.in-addr.arpa."},
+		{"192.0.2.128/32", "128.2.0.192.in-addr.arpa."},
+		{"fd00::/8", "d.f.ip6.arpa."},
+		{"2001:db8::/32", "8.b.d.0.1.0.0.2.ip6.arpa."},
+		{"fe80::/10", "8.e.f.ip6.arpa. 9.e.f.ip6.arpa. a.e.f.ip6.arpa. b.e.f.ip6.arpa."},
+		{"fdf8::/13", "8.f.d.f.ip6.arpa. 9.f.d.f.ip6.arpa. a.f.d.f.ip6.arpa. b.f.d.f.ip6.arpa. c.f.d.f.ip6.arpa. d.f.d.f.ip6.arpa. e.f.d.f.ip6.arpa. f.f.d.f.ip6.arpa."},
+		{"0.0.0.0/0", "in-addr.arpa."},
+	} {
+		if got := strings.Join(reverseZones(netip.MustParsePrefix(tt.in)), " "); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.in, got, tt.want)
+		}
 	}
 }

@@ -42,11 +42,14 @@ func (b *builder) alternate(domain, datacenter string) {
 }
 
 func (b *builder) forward() Forward {
-	f := Forward{Timeout: b.duration("dns_config.recursor_timeout"), Strategy: b.text("dns_config.recursor_strategy")}
+	f := Forward{Strategy: b.text("dns_config.recursor_strategy")}
+	if b.isSet("dns_config.recursor_timeout") {
+		f.Timeout = b.duration("dns_config.recursor_timeout")
+	}
 	f.Recursors = b.servers("recursors", b.entries("recursors"))
 	routes := map[string]Route{}
 	for _, block := range b.blocks("forward") {
-		if r, ok := b.route(block); ok {
+		for _, r := range b.route(block) {
 			routes[r.Suffix] = r
 		}
 	}
@@ -57,34 +60,74 @@ func (b *builder) forward() Forward {
 	return f
 }
 
-// route reads one forward block. A later block of the same suffix takes the
-// place of an earlier one.
-func (b *builder) route(bl *block) (Route, bool) {
+// route reads one forward block, which is several routes when its label is a
+// network. A later block of the same suffix takes the place of an earlier one.
+func (b *builder) route(bl *block) []Route {
 	key := fmt.Sprintf("forward %q", shorten(bl.label))
-	r := Route{Suffix: strings.ToLower(normalDomain(bl.label)), Mode: "fastest"}
-	if r.Suffix == "" {
-		r.Suffix = "."
+	wrong := func(text string) []Route {
+		b.fault(&Fault{File: bl.at.file, Line: bl.at.line, Key: key, Text: text})
+		return nil
 	}
-	if expected := checkDomain(strings.Trim(bl.label, ".")); expected != "" {
-		b.fault(&Fault{File: bl.at.file, Line: bl.at.line, Key: key, Expected: expected, Got: fmt.Sprintf("%q", shorten(bl.label))})
-		return r, false
+	suffixes, ok := suffixesOf(bl.label)
+	servers := bl.set["servers"]
+	switch {
+	case bl.bad:
+		return nil
+	case !ok:
+		return wrong("expected a domain or a network such as 10.0.0.0/8 as the label")
+	case servers == nil || len(servers.value.([]entry)) == 0:
+		return wrong(`servers is not set: name at least one, as in servers = ["192.0.2.53"]`)
+	case at[string](bl, "forward", "tls_name") != "":
+		return wrong("tls_name asks for DNS over TLS, which is not there yet: leave it out to ask in the clear")
 	}
-	if s := bl.set["servers"]; s == nil {
-		b.fault(&Fault{File: bl.at.file, Line: bl.at.line, Key: key, Text: `servers is not set: name at least one, as in servers = ["192.0.2.53"]`})
-		return r, false
-	} else if list, ok := s.value.([]entry); ok && !s.bad {
-		r.Servers = b.servers("forward.servers", list)
+	r := Route{Mode: at[string](bl, "forward", "mode"), TrustAD: at[bool](bl, "forward", "trust_ad")}
+	list := servers.value.([]entry)
+	r.Default = slices.ContainsFunc(list, func(e entry) bool { return e.text == defaultServers })
+	r.Servers = b.servers("forward.servers", slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return e.text == defaultServers }))
+	var routes []Route
+	for _, r.Suffix = range suffixes {
+		routes = append(routes, r)
 	}
-	if s := bl.set["mode"]; s != nil && !s.bad {
-		r.Mode = s.value.(string)
+	return routes
+}
+
+// suffixesOf returns the suffixes that a label of a forward block stands for.
+func suffixesOf(label string) ([]string, bool) {
+	if p, ok := parsePrefix(label); ok {
+		return reverseZones(p), true
 	}
-	if s := bl.set["tls_name"]; s != nil && !s.bad {
-		r.TLSName = s.value.(string)
+	if strings.Trim(label, ".") == "" {
+		return []string{"."}, label == "."
 	}
-	if s := bl.set["trust_ad"]; s != nil && !s.bad {
-		r.TrustAD = s.value.(bool)
+	return []string{strings.ToLower(normalDomain(label))}, checkDomain(strings.Trim(label, ".")) == ""
+}
+
+// reverseZones returns the reverse names of a network. One that does not end at
+// a label (of 8 bits, in IPv6 of 4) takes several.
+func reverseZones(p netip.Prefix) []string {
+	step, suffix := 8, "in-addr.arpa."
+	if p.Addr().Is6() {
+		step, suffix = 4, "ip6.arpa."
 	}
-	return r, true
+	labels := (p.Bits() + step - 1) / step
+	var zones []string
+	addr := p.Addr().AsSlice()
+	for n := range 1 << (labels*step - p.Bits()) {
+		zone := suffix
+		for i := range labels {
+			digit := int(addr[i*step/8])
+			if i == labels-1 {
+				digit += n << (8 - step - i*step%8)
+			}
+			if step == 4 {
+				zone = fmt.Sprintf("%x.%s", digit>>(4-i*step%8)&15, zone)
+			} else {
+				zone = fmt.Sprintf("%d.%s", digit, zone)
+			}
+		}
+		zones = append(zones, zone)
+	}
+	return zones
 }
 
 // servers reads a list of servers; those named twice count once, as in Consul.

@@ -427,13 +427,12 @@ cache {
 forward "corp.example" {
   servers  = ["10.0.0.2", "10.0.0.3:53"]
   mode     = "strict"
-  tls_name = "dns.corp.example"
   trust_ad = true
 }
 forward "10.in-addr.arpa" { servers = ["10.0.0.2"] }
 hosts {
   files   = ["/etc/hosts", "/etc/hosts.d"]
-  records = ["nas.home A 192.0.2.7", "printer.home 300 CNAME nas.home"]
+  records = ["nas.home A 192.0.2.7", "nas.home 300 TXT \"attic\""]
 }
 view { whole_below = "2MiB" keep = "720h" max_stale = "10s" }
 http_config { allowed_hosts = ["consul.corp.example"] }
