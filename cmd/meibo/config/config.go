@@ -145,7 +145,7 @@ type Route struct {
 // Cache bounds the cache of forwarded answers.
 type Cache struct {
 	MaxBytes       int64
-	MaxEntries     int // 0: bounded by bytes alone
+	MaxEntries     int // 0: the built-in bound
 	MinTTL         time.Duration
 	MaxTTL         time.Duration
 	NegativeMaxTTL time.Duration

@@ -32,10 +32,10 @@ func ownKeys() []Key {
 	}
 	keys = append(keys, under("cache",
 		Key{Path: "max_bytes", Type: Size, Default: "16MiB", Range: "64KiB..", Goes: "cache", Doc: "Memory of the cache of answers."},
-		Key{Path: "max_entries", Type: Int, Default: "0", Range: "0..", Goes: "cache", Doc: "Most answers in the cache; 0 bounds it by max_bytes alone."},
+		Key{Path: "max_entries", Type: Int, Default: "0", Range: "0..", Goes: "cache", Doc: "Most answers in the cache; 0 leaves the built-in bound."},
 		Key{Path: "min_ttl", Type: Duration, Default: "0s", Range: "0s..1h", Reload: true, Goes: "resolver", Doc: "Forwarded answers with a shorter TTL are kept this long. TTL 0 is never kept."},
 		Key{Path: "max_ttl", Type: Duration, Default: "24h", Range: "1s..168h", Reload: true, Goes: "resolver", Doc: "Forwarded answers are kept at most this long."},
-		Key{Path: "negative_max_ttl", Type: Duration, Default: "300s", Range: "0s..3h", Reload: true, Goes: "resolver", Doc: "Forwarded answers that a name or type does not exist are kept at most this long (RFC 2308)."},
+		Key{Path: "negative_max_ttl", Type: Duration, Default: "300s", Range: "1s..3h", Reload: true, Goes: "resolver", Doc: "Forwarded answers that a name or type does not exist are kept at most this long (RFC 2308)."},
 		Key{Path: "stale", Type: Duration, Default: "24h", Range: "0s..168h", Reload: true, Goes: "resolver", Doc: "While upstreams fail, an answer stands in for so long past its end (RFC 8767); 0s never."},
 		Key{Path: "persist", Type: Bool, Default: "true", Goes: "cache", Doc: "Keep forwarded answers over a restart, in cache_dir."},
 	)...)

@@ -1,0 +1,87 @@
+package config
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"meibo/cache"
+	"meibo/forwarder"
+	"meibo/resolver/local"
+	"meibo/resolver/wire"
+)
+
+func TestParts_AreTakenByTheirRooms(t *testing.T) {
+	c := mustLoad(t, `
+recursors = ["10.0.0.1", "10.0.0.2"]
+dns_config { recursor_strategy = "random" node_ttl = "5s" soa { min_ttl = 7 } udp_answer_limit = 3 enable_additional_node_meta_txt = false }
+domain = "Example.Corp"
+forward "corp.example" { servers = ["10.0.0.3"] }
+forward "pub.corp.example" { servers = ["#"] }
+hosts { files = [] records = ["nas.home A 192.0.2.7"] }
+cache { stale = "0s" max_bytes = "1MiB" }
+acl { tokens { default = "t" } }
+performance { raft_multiplier = 2 }`)
+	zone := c.ZoneConfig()
+	if zone.Domain.String() != "Example.Corp." || zone.AltDomain != "" || zone.NodeTTL != 5*time.Second || zone.SOA.MinTTL != 7*time.Second || !zone.NoNodeMetaTXT || zone.UDPAnswerLimit != 3 {
+		t.Errorf("zone %+v", zone)
+	}
+	routes := c.Routes(nil)
+	if _, err := forwarder.New(forwarder.Config{Routes: routes}); err != nil {
+		t.Error(err)
+	}
+	if len(routes) != 3 || routes[0].Suffix != wire.Root || routes[0].Mode != forwarder.Random || len(routes[2].Servers) != 2 {
+		t.Errorf("routes %+v", routes)
+	}
+	if k := c.CacheConfig(); k.Stale >= 0 || k.MaxBytes != 1<<20 {
+		t.Errorf("cache %+v", k)
+	} else if _, err := cache.New(k); err != nil {
+		t.Error(err)
+	}
+	if h := c.HostsConfig(); h.Files == nil || len(h.Records) != 1 {
+		t.Errorf("hosts %+v", h)
+	} else if _, err := local.NewHosts(h); err != nil {
+		t.Error(err)
+	}
+	if h := c.HTTPConfig(); h.DefaultToken() != "t" || h.QueryTime != 5*time.Minute || h.Domain != "Example.Corp." {
+		t.Errorf("HTTP %+v", h)
+	}
+	if r := c.ConsensusConfig(); r.Lease != time.Second || !r.Bootstrap {
+		t.Errorf("Raft %+v", r)
+	}
+	if r := c.ResolverConfig(); r.MaxTTL != 24*time.Hour || r.NegativeMaxTTL != 5*time.Minute {
+		t.Errorf("resolver %+v", r)
+	}
+}
+
+func TestRoutes_TakeTheHostsUpstreams(t *testing.T) {
+	up := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}
+	c := mustLoad(t, `forward "x" { servers = ["#"] } forward "consul" { servers = ["127.0.0.1:8600"] }`)
+	if c.OwnsZone() {
+		t.Error("a forward block does not take the place of the own zone")
+	}
+	routes := c.Routes(up)
+	if len(routes) != 3 || routes[0].Servers[0] != up[0] || routes[2].Servers[0] != up[0] {
+		t.Errorf("routes %+v", routes)
+	}
+	if got := c.Routes(nil); len(got) != 1 {
+		t.Errorf("routes without servers are kept: %+v", got)
+	}
+	if c := mustLoad(t, `forward "." { servers = ["10.0.0.1"] mode = "all" }`); len(c.Routes(up)) != 1 || c.Routes(up)[0].Mode != forwarder.All {
+		t.Errorf("routes %+v", c.Routes(up))
+	}
+	if !mustLoad(t, ``).OwnsZone() {
+		t.Error("the own zone is nobody's")
+	}
+}
+
+func TestBeginsAlone(t *testing.T) {
+	for hcl, want := range map[string]bool{
+		``: true, `retry_join = ["10.0.0.1"]`: false, `server = true`: false, `server = true bootstrap = true`: true,
+		`server = true bootstrap_expect = 1`: true, `server = true bootstrap_expect = 3`: false,
+	} {
+		if got := mustLoad(t, hcl).BeginsAlone(); got != want {
+			t.Errorf("%s: got %v, want %v", hcl, got, want)
+		}
+	}
+}
