@@ -1,0 +1,3 @@
+package agent
+
+func runChild() bool { return false }
