@@ -25,6 +25,19 @@ func (b *builder) evaluate(path, text string, at position) []string {
 	return fields
 }
 
+// joins returns hosts to join, templates evaluated.
+func (b *builder) joins(path string) []string {
+	var all []string
+	for _, e := range b.entries(path) {
+		if isTemplate(e.text) {
+			all = append(all, b.evaluate(path, e.text, e.at)...)
+			continue
+		}
+		all = append(all, e.text)
+	}
+	return all
+}
+
 // endpoints returns the addresses of path, each with the port.
 func (b *builder) endpoints(path string, port int) []Endpoint {
 	s := b.get(path)
@@ -33,7 +46,7 @@ func (b *builder) endpoints(path string, port int) []Endpoint {
 		e := Endpoint{}
 		if unix, ok := strings.CutPrefix(f, "unix://"); ok {
 			e.Unix = unix
-		} else if a, err := netip.ParseAddr(f); err == nil {
+		} else if a, err := parseAddr(f); err == nil {
 			e.AddrPort = netip.AddrPortFrom(a, uint16(port))
 		} else {
 			b.fault(&Fault{File: s.at.file, Line: s.at.line, Key: path, Expected: "an IP address", Got: fmt.Sprintf("%q", shorten(f))})
@@ -69,6 +82,9 @@ func (b *builder) listen() []netip.AddrPort {
 			}
 			all = append(all, e.AddrPort)
 		}
+		if len(all) == 0 && b.int("ports.dns") > 0 {
+			b.caution("client_addr", "names no address: DNS listens nowhere")
+		}
 		return all
 	}
 	for _, e := range b.entries("listen") {
@@ -92,7 +108,7 @@ func (b *builder) address(path string) netip.Addr {
 	if len(fields) != 1 {
 		return netip.Addr{}
 	}
-	a, err := netip.ParseAddr(fields[0])
+	a, err := parseAddr(fields[0])
 	if err != nil {
 		b.fault(&Fault{File: s.at.file, Line: s.at.line, Key: path, Expected: "an IP address", Got: fmt.Sprintf("%q", shorten(fields[0]))})
 	}
@@ -178,29 +194,19 @@ func only(a netip.Addr, family func(netip.Addr) bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// ownAddress picks the address to advertise: a private one of the interface of
-// the default route, else a public one there, else any private one. Consul
-// refuses to start where there are several; here the first counts and a
-// warning says so.
+// ownAddress picks the address to advertise: the private one, as Consul does;
+// of several the one that packets leave from, else the first, with a warning
+// (Consul refuses to start); without a private one, the one packets leave from.
+// A host with addresses of one family alone advertises that family.
 func (b *builder) ownAddress(v6 bool) netip.Addr {
-	family := "ipv4"
-	if v6 {
-		family = "ipv6"
+	all, err := b.src.Host.addresses()
+	if err != nil {
+		b.caution("bind_addr", "read the host's addresses: "+err.Error())
 	}
-	for _, from := range []string{"GetPrivateInterfaces", "GetPublicInterfaces", `GetAllInterfaces | include "flags" "up" | exclude "flags" "loopback" | include "RFC" "6890"`} {
-		text, err := b.src.Host.template(fmt.Sprintf(`{{ %s | include "type" %q | join "address" " " }}`, from, family))
-		found := strings.Fields(text)
-		if err != nil || len(found) == 0 {
-			continue
+	for _, family := range []bool{v6, !v6} {
+		if a := b.choose(all, family); a.IsValid() {
+			return a
 		}
-		a, err := netip.ParseAddr(found[0])
-		if err != nil || a.IsLinkLocalUnicast() {
-			continue
-		}
-		if len(found) > 1 {
-			b.caution("bind_addr", fmt.Sprintf("this host has the addresses %s; advertising the first: set bind_addr or advertise_addr to choose", strings.Join(found, ", ")))
-		}
-		return a
 	}
 	a := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	if v6 {
@@ -208,4 +214,40 @@ func (b *builder) ownAddress(v6 bool) netip.Addr {
 	}
 	b.caution("bind_addr", "this host has no address that others could reach; advertising "+a.String())
 	return a
+}
+
+// choose picks among the addresses of one family.
+func (b *builder) choose(all []netip.Addr, v6 bool) netip.Addr {
+	var private, public []netip.Addr
+	for _, a := range all {
+		switch {
+		case a.Is6() != v6:
+		case a.IsPrivate():
+			private = append(private, a)
+		default:
+			public = append(public, a)
+		}
+	}
+	if len(private) == 1 {
+		return private[0]
+	}
+	way := b.src.Host.route(v6)
+	switch {
+	case len(private) == 0 && (way.IsValid() || len(public) == 0):
+		return way
+	case len(private) == 0:
+		return public[0]
+	case slices.Contains(private, way):
+		return way
+	}
+	b.caution("bind_addr", fmt.Sprintf("this host has the private addresses %s; advertising the first: set bind_addr or advertise_addr to choose", joined(private)))
+	return private[0]
+}
+
+func joined(addrs []netip.Addr) string {
+	list := make([]string, len(addrs))
+	for i, a := range addrs {
+		list[i] = a.String()
+	}
+	return strings.Join(list, ", ")
 }

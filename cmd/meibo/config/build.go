@@ -180,8 +180,8 @@ func (b *builder) cluster(n Node) Cluster {
 	c := Cluster{
 		Server: b.is("server"), Bootstrap: b.is("bootstrap"), BootstrapExpect: b.int("bootstrap_expect"),
 		Encrypt: b.secret("encrypt"), KeyringFile: !b.is("disable_keyring_file"),
-		RetryJoin: b.texts("retry_join"), RetryInterval: b.duration("retry_interval"), RetryMax: b.int("retry_max"),
-		RetryJoinWAN: b.texts("retry_join_wan"), RetryIntervalWAN: b.duration("retry_interval_wan"), RetryMaxWAN: b.int("retry_max_wan"),
+		RetryJoin: b.joins("retry_join"), RetryInterval: b.duration("retry_interval"), RetryMax: b.int("retry_max"),
+		RetryJoinWAN: b.joins("retry_join_wan"), RetryIntervalWAN: b.duration("retry_interval_wan"), RetryMaxWAN: b.int("retry_max_wan"),
 		RejoinAfterLeave: b.is("rejoin_after_leave"), LeaveOnTerminate: b.is("leave_on_terminate"),
 		SkipLeaveOnInterrupt: b.is("skip_leave_on_interrupt"), ServerPort: b.int("ports.server"),
 		SerfLAN: b.serf("serf_lan", "ports.serf_lan", n.Bind), SerfWAN: b.serf("serf_wan", "ports.serf_wan", n.Bind),

@@ -73,9 +73,18 @@ func checkNodeMeta(v any) string { return checkMeta(v.(map[string]string), "cons
 
 func checkServiceMeta(v any) string { return checkMeta(v.(map[string]string), "") }
 
+// parseAddr reads an IP address; brackets may be around an IPv6 one, as Consul
+// has it.
+func parseAddr(s string) (netip.Addr, error) {
+	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
+		s = strings.TrimSuffix(inner, "]")
+	}
+	return netip.ParseAddr(s)
+}
+
 func checkAddr(v any) string {
 	s := strings.TrimSpace(v.(string))
-	if _, err := netip.ParseAddr(s); s == "" || isTemplate(s) || err == nil {
+	if _, err := parseAddr(s); s == "" || isTemplate(s) || err == nil {
 		return ""
 	}
 	return "an IP address or a template"
@@ -83,7 +92,7 @@ func checkAddr(v any) string {
 
 func checkAddr4(v any) string {
 	s := strings.TrimSpace(v.(string))
-	if a, err := netip.ParseAddr(s); s == "" || isTemplate(s) || err == nil && a.Is4() {
+	if a, err := parseAddr(s); s == "" || isTemplate(s) || err == nil && a.Is4() {
 		return ""
 	}
 	return "an IPv4 address or a template"
@@ -91,7 +100,7 @@ func checkAddr4(v any) string {
 
 func checkAddr6(v any) string {
 	s := strings.TrimSpace(v.(string))
-	if a, err := netip.ParseAddr(s); s == "" || isTemplate(s) || err == nil && a.Is6() {
+	if a, err := parseAddr(s); s == "" || isTemplate(s) || err == nil && a.Is6() {
 		return ""
 	}
 	return "an IPv6 address or a template"
@@ -102,7 +111,7 @@ func checkClientAddr(v any) string {
 		if isTemplate(v.(string)) {
 			return ""
 		}
-		if _, err := netip.ParseAddr(s); err != nil && !strings.HasPrefix(s, "unix://") {
+		if _, err := parseAddr(s); err != nil && !strings.HasPrefix(s, "unix://") {
 			return "IP addresses separated by spaces, templates, or unix:///path"
 		}
 	}
@@ -129,7 +138,7 @@ func parseListen(s string) (netip.AddrPort, bool) {
 	if err == nil {
 		return ap, true
 	}
-	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	a, err := parseAddr(s)
 	return netip.AddrPortFrom(a, 53), err == nil
 }
 

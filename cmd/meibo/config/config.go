@@ -9,8 +9,8 @@
 // by Keys, says of each key its type, range, default, meaning and status, and
 // drives parsing, flags, errors, Redacted and Diff.
 //
-// The package reads files and the host's addresses and opens nothing. It must
-// not know sockets, and its errors, its String methods and Redacted never show
+// The package reads files and the host's addresses, and starts nothing. It must
+// not know who listens, and its errors, String methods and Redacted never show
 // the value of a secret.
 package config
 

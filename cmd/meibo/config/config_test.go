@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,16 +12,15 @@ import (
 var host = Host{
 	Name: func() (string, error) { return "host1", nil },
 	Template: func(s string) (string, error) {
-		switch {
-		case strings.Contains(s, `GetPrivateInterfaces`) && strings.Contains(s, "ipv6"):
-			return "fd00::7", nil
-		case strings.Contains(s, `GetPrivateInterfaces`):
-			return "10.0.0.7", nil
-		case strings.Contains(s, `GetInterfaceIP "lo"`):
+		if strings.Contains(s, `GetInterfaceIP "lo"`) {
 			return "127.0.0.1", nil
 		}
 		return "", nil
 	},
+	Addresses: func() ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fd00::7")}, nil
+	},
+	Route: func(v6 bool) netip.Addr { return netip.Addr{} },
 }
 
 // write makes a directory of files, given as name and content in turn.

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -122,15 +121,16 @@ func (out settings) prepend(s *setting) {
 	out.merge(s)
 }
 
-// join returns both values together, nil where the later one wins.
+// join returns both values together, nil where the later one wins. It may grow
+// a in place: nobody uses a afterwards.
 func join(a, b any) any {
 	switch a := a.(type) {
 	case []entry:
-		return slices.Concat(a, b.([]entry))
+		return append(a, b.([]entry)...)
 	case []*tree:
-		return slices.Concat(a, b.([]*tree))
+		return append(a, b.([]*tree)...)
 	case []*block:
-		return slices.Concat(a, b.([]*block))
+		return append(a, b.([]*block)...)
 	case map[string]string:
 		return joinMaps(a, b)
 	case map[string][]string:

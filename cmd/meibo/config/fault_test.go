@@ -23,7 +23,7 @@ func TestLoad_NamesEachFault(t *testing.T) {
 		{"number for a string", `datacenter = 1`, `a.hcl:1: key "datacenter": expected a string, got the number 1`},
 		{"number for a duration", `default_query_time = 300`, `a.hcl:1: key "default_query_time": expected a duration such as "10s", got the number 300; did you mean "300s"?`},
 		{"no duration", `dns_config { node_ttl = "soon" }`, `a.hcl:1: key "dns_config.node_ttl": expected a duration such as "10s", got the string "soon"`},
-		{"negative duration", `dns_config { node_ttl = "-1s" }`, `a.hcl:1: key "dns_config.node_ttl": expected a duration such as "10s" of at least 0s, got the string "-1s"`},
+		{"negative duration", `dns_config { node_ttl = "-1s" }`, `a.hcl:1: key "dns_config.node_ttl": expected a duration such as "10s" from 0s to 596523h, got the string "-1s"`},
 		{"string for a list", `recursors = "10.0.0.1"`, `a.hcl:1: key "recursors": expected a list of strings, got the string "10.0.0.1"; did you mean ["10.0.0.1"]?`},
 		{"list for a string", `datacenter = ["a", "b"]`, `a.hcl:1: key "datacenter": expected a string, got a list of 2`},
 		{"string for a block", `ports = "none"`, `a.hcl:1: key "ports": expected a block, got another string`},

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"iter"
-	"maps"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -128,5 +126,3 @@ func isLong(arg, name string, flag *pflag.Flag, fs *pflag.FlagSet) bool {
 	}
 	return flag != nil || fs.ShorthandLookup(name[:1]) == nil
 }
-
-func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }

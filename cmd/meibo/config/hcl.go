@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -146,9 +145,4 @@ func (h hclReader) literal(n *ast.LiteralType) (*tree, error) {
 		return nil, &parser.PosError{Pos: n.Token.Pos, Err: errors.New("a value of no known kind")}
 	}
 	return t, nil
-}
-
-// looksJSON guesses the format of a text without a telling name.
-func looksJSON(data []byte) bool {
-	return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{"))
 }

@@ -124,8 +124,8 @@ func dnsKeys() []Key {
 		return Key{Path: "soa." + name, Type: Int, Default: def, Range: "0..4294967295", Reload: true, Goes: "resolver/consul", Doc: doc}
 	}
 	return append(keys, under("dns_config",
-		Key{Path: "node_ttl", Type: Duration, Default: "0s", Range: "0s..", Reload: true, Goes: "resolver/consul", Doc: "TTL of nodes' addresses."},
-		Key{Path: "service_ttl", Type: DurationMap, Range: "0s..", Reload: true, Goes: "resolver/consul", Doc: "TTL by name of service; a name may end in *, the longest match counts."},
+		Key{Path: "node_ttl", Type: Duration, Default: "0s", Range: "0s..596523h", Reload: true, Goes: "resolver/consul", Doc: "TTL of nodes' addresses."},
+		Key{Path: "service_ttl", Type: DurationMap, Range: "0s..596523h", Reload: true, Goes: "resolver/consul", Doc: "TTL by name of service; a name may end in *, the longest match counts."},
 		Key{Path: "only_passing", Type: Bool, Default: "false", Reload: true, Goes: "resolver/consul", Doc: "Leave out instances with a warning too."},
 		Key{Path: "enable_truncate", Type: Bool, Default: "false", Reload: true, Goes: "resolver/consul", Doc: "Set TC on an answer cut for size, so that clients ask again over TCP."},
 		Key{Path: "a_record_limit", Type: Int, Default: "0", Range: "0..", Reload: true, Goes: "resolver/consul", Doc: "Most A, AAAA records of an answer; 0 sets no limit."},

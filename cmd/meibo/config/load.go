@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/hashicorp/go-sockaddr/template"
 )
 
 // maxFile bounds one file; a larger one is no configuration.
@@ -26,26 +25,6 @@ type Sources struct {
 	// looking at a part of one.
 	Partial bool
 	Host    Host
-}
-
-// Host answers what is asked of the machine. Nil functions ask the real one.
-type Host struct {
-	Name     func() (string, error)
-	Template func(string) (string, error) // evaluates a go-sockaddr template
-}
-
-func (h Host) name() (string, error) {
-	if h.Name != nil {
-		return h.Name()
-	}
-	return os.Hostname()
-}
-
-func (h Host) template(s string) (string, error) {
-	if h.Template != nil {
-		return h.Template(s)
-	}
-	return template.Parse(s)
 }
 
 // Load reads, merges and checks a configuration. The error, if there is one, is
@@ -81,7 +60,7 @@ func Load(src Sources) (*Config, []Warning, error) {
 }
 
 func (out settings) add(s settings) {
-	for _, k := range slices.Sorted(mapKeys(s)) {
+	for _, k := range slices.Sorted(maps.Keys(s)) {
 		out.merge(s[k])
 	}
 }
@@ -225,7 +204,7 @@ func (l *loader) flags(f *Flags) []*setting {
 		l.fault(&Fault{File: "flag -config-format", Expected: "one of hcl, json", Got: fmt.Sprintf("%q", f.Format)})
 	}
 	var all []*setting
-	for _, name := range slices.Sorted(mapKeys(f.values)) {
+	for _, name := range slices.Sorted(maps.Keys(f.values)) {
 		k := byFlag[name]
 		file := "flag -" + name
 		l.order[file] = len(l.order)
@@ -234,7 +213,7 @@ func (l *loader) flags(f *Flags) []*setting {
 			d := decoder{l.report}
 			d.set(k, "", field{key: k.Path, at: position{file: file}, tree: flagTree(k, file, text)}, out)
 			d.modernize(tables[""], "", out)
-			for _, path := range slices.Sorted(mapKeys(out)) {
+			for _, path := range slices.Sorted(maps.Keys(out)) {
 				all = appendFlag(all, out[path])
 			}
 		}

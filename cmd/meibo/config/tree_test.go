@@ -162,6 +162,7 @@ func TestLoad_Addresses(t *testing.T) {
 		{`addresses { dns = "10.0.0.9" } advertise_addr = "10.0.0.8"`, "10.0.0.9:8600", "10.0.0.8"},
 		{`ports { dns = -1 } bind_addr = "10.0.0.5"`, "", "10.0.0.5"},
 		{`listen = ["127.0.0.53", "[::1]:5353", "127.0.0.53:53"] ports { dns = -1 } bind_addr = "::"`, "127.0.0.53:53 [::1]:5353", "fd00::7"},
+		{`client_addr = "[::1]" bind_addr = "[fd00::5]"`, "[::1]:8600", "fd00::5"},
 		{`advertise_addr_ipv6 = "fd00::9"`, "127.0.0.1:8600", "fd00::9"},
 	}
 	for _, tt := range tests {
@@ -175,16 +176,50 @@ func TestLoad_Addresses(t *testing.T) {
 	}
 }
 
-func TestLoad_ChoosesAmongSeveralAddresses(t *testing.T) {
-	several := Host{Name: host.Name, Template: func(string) (string, error) { return "10.0.0.7 10.1.0.7", nil }}
-	c, warnings, err := Load(Sources{Partial: true, Host: several})
-	if err != nil || c.Node.Advertise.String() != "10.0.0.7" || len(warnings) != 1 {
-		t.Errorf("got %v, %v, %v", c.Node.Advertise, warnings, err)
+func TestLoad_ChoosesAmongTheHostsAddresses(t *testing.T) {
+	tests := []struct {
+		name, addrs, way, bind, want string
+		warns                        bool
+	}{
+		{name: "one private", addrs: "10.0.0.7", way: "10.0.0.7", want: "10.0.0.7"},
+		{name: "private beside public", addrs: "192.0.2.7 10.0.0.7", way: "192.0.2.7", want: "10.0.0.7"},
+		{name: "several, one on the way out", addrs: "172.17.0.1 10.0.0.7", way: "10.0.0.7", want: "10.0.0.7"},
+		{name: "several, none on the way out", addrs: "172.17.0.1 10.0.0.7", way: "192.0.2.7", want: "172.17.0.1", warns: true},
+		{name: "public alone", addrs: "192.0.2.7 192.0.2.8", way: "192.0.2.8", want: "192.0.2.8"},
+		{name: "public, no way out", addrs: "192.0.2.7 192.0.2.8", want: "192.0.2.7"},
+		{name: "IPv6 alone", addrs: "fd00::7", want: "fd00::7"},
+		{name: "IPv6 wanted", addrs: "10.0.0.7 fd00::7", bind: "::", want: "fd00::7"},
+		{name: "none", want: "127.0.0.1", warns: true},
 	}
-	none := Host{Name: host.Name, Template: func(string) (string, error) { return "", nil }}
-	c, warnings, err = Load(Sources{Partial: true, Host: none})
-	if err != nil || c.Node.Advertise.String() != "127.0.0.1" || len(warnings) != 1 {
-		t.Errorf("got %v, %v, %v", c.Node.Advertise, warnings, err)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := Host{Name: host.Name, Template: host.Template,
+				Addresses: func() ([]netip.Addr, error) {
+					var all []netip.Addr
+					for _, s := range strings.Fields(tt.addrs) {
+						all = append(all, netip.MustParseAddr(s))
+					}
+					return all, nil
+				},
+				Route: func(v6 bool) netip.Addr {
+					if a, err := netip.ParseAddr(tt.way); err == nil && a.Is6() == v6 {
+						return a
+					}
+					return netip.Addr{}
+				},
+			}
+			bind := tt.bind
+			if bind == "" {
+				bind = "0.0.0.0"
+			}
+			c, warnings, err := Load(Sources{Partial: true, Host: h, Fragments: []string{fmt.Sprintf("bind_addr = %q", bind)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Node.Advertise.String(); got != tt.want || len(warnings) > 0 != tt.warns {
+				t.Errorf("advertises %s with %v, want %s", got, warnings, tt.want)
+			}
+		})
 	}
 }
 

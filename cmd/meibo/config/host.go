@@ -1,0 +1,84 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/hashicorp/go-sockaddr/template"
+)
+
+// Host answers what is asked of the machine. Nil functions ask the real one.
+type Host struct {
+	Name     func() (string, error)
+	Template func(string) (string, error) // evaluates a go-sockaddr template
+	// Addresses returns those of interfaces that are up, loopback and
+	// link-local ones left out.
+	Addresses func() ([]netip.Addr, error)
+	// Route returns the address that packets to the world leave from, invalid
+	// when there is no way out.
+	Route func(v6 bool) netip.Addr
+}
+
+func (h Host) name() (string, error) {
+	if h.Name != nil {
+		return h.Name()
+	}
+	return os.Hostname()
+}
+
+func (h Host) template(s string) (string, error) {
+	if h.Template != nil {
+		return h.Template(s)
+	}
+	return template.Parse(s)
+}
+
+func (h Host) addresses() ([]netip.Addr, error) {
+	if h.Addresses != nil {
+		return h.Addresses()
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // the interface went away meanwhile
+		}
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err == nil && p.Addr().IsGlobalUnicast() && !slices.Contains(all, p.Addr()) {
+				all = append(all, p.Addr())
+			}
+		}
+	}
+	return all, nil
+}
+
+// route asks the kernel by connecting a UDP socket, which sends nothing.
+func (h Host) route(v6 bool) netip.Addr {
+	if h.Route != nil {
+		return h.Route(v6)
+	}
+	network, target := "udp4", "192.0.2.1:9" // RFC 5737, RFC 3849: nobody's
+	if v6 {
+		network, target = "udp6", "[2001:db8::1]:9"
+	}
+	c, err := net.Dial(network, target)
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	ap, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil || !ap.Addr().IsGlobalUnicast() {
+		return netip.Addr{}
+	}
+	return ap.Addr()
+}
