@@ -7,11 +7,12 @@ import (
 
 // admission bounds what waits to be committed, and waits for it to end.
 type admission struct {
-	mu     sync.Mutex // guards following
-	count  int
-	bytes  int
-	closed bool
-	idle   chan struct{} // closed when count falls to 0 while closed
+	mu      sync.Mutex // guards following
+	count   int
+	bytes   int
+	refused uint64
+	closed  bool
+	idle    chan struct{} // closed when count falls to 0 while closed
 }
 
 func (a *admission) enter(size int) error {
@@ -21,6 +22,7 @@ func (a *admission) enter(size int) error {
 	case a.closed:
 		return ErrNoLeader
 	case a.count >= MaxInFlight, a.bytes+size > MaxInFlightBytes:
+		a.refused++
 		return ErrBusy
 	}
 	a.count++
@@ -36,6 +38,12 @@ func (a *admission) leave(size int) {
 	if a.closed && a.count == 0 {
 		close(a.idle)
 	}
+}
+
+func (a *admission) counts() (waiting int, refused uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.count, a.refused
 }
 
 // close lets nothing in any more.

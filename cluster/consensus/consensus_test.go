@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -254,6 +256,48 @@ func TestRun_TakesAChangedAddress(t *testing.T) {
 	p.awaitLeader()
 	for p.Servers()[0].Addr != "192.0.2.2:8300" {
 		p.mustApply("x") // each is a step of Raft
+	}
+}
+
+// tcp is a stream layer over loopback.
+type tcp struct{ net.Listener }
+
+func (tcp) Dial(addr string, timeout time.Duration) (net.Conn, error) {
+	return net.DialTimeout("tcp", addr, timeout)
+}
+
+func TestRun_OverANetworkLeadsAndClosesItsListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, "", func(c *Config, _ *Replica) { c.Stream, c.Addr = tcp{l}, l.Addr().String() })
+	p.awaitLeader()
+	p.mustApply("a")
+	if err := p.end(); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("listener after the end: got %v, want it closed", err)
+	}
+}
+
+func TestCollector_ShowsTheState(t *testing.T) {
+	p := run(t, "", nil)
+	p.awaitLeader()
+	p.mustApply("a", "b")
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(p.Collector())
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]float64)
+	for _, f := range families {
+		got[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+	}
+	if got["meibo_raft_leading"] != 1 || got["meibo_raft_applied_index"] < 3 || got["meibo_raft_commit_index"] < 3 || len(got) != 8 {
+		t.Errorf("got %v", got)
 	}
 }
 

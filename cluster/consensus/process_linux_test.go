@@ -78,7 +78,7 @@ func helpCount(dir string) error {
 
 func TestKillMidWrite_FindsEveryAcknowledgedEntryAgain(t *testing.T) {
 	dir, want := t.TempDir(), 0
-	for round := range 15 {
+	for round := range 10 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), helperMode+"=count", helperDir+"="+dir)
 		out, err := cmd.StdoutPipe()
@@ -89,7 +89,7 @@ func TestKillMidWrite_FindsEveryAcknowledgedEntryAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		stopAfter := want + 5 + 17*round
+		stopAfter := want + 5 + 7*round
 		for lines.Scan() {
 			n, err := strconv.Atoi(lines.Text())
 			if err != nil {
@@ -277,7 +277,7 @@ func helpReadOnly(dir string) error {
 
 // The goal is a leader within 50 ms; a machine under load gets a second.
 func TestStart_OfAClusterOfOneLeadsSoon(t *testing.T) {
-	for name, dir := range map[string]string{"memory": "", "new": t.TempDir(), "old": filled(t, 1000, 0)} {
+	for name, dir := range map[string]string{"memory": "", "new": t.TempDir(), "old": filled(t, 200, 0)} {
 		start := time.Now()
 		p := run(t, dir, nil)
 		p.awaitLeader()
