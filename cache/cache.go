@@ -1,6 +1,6 @@
 // Package cache keeps packed DNS answers for the resolver.
 //
-// An entry holds up to two counters and the values they had when its answer was
+// An entry holds up to three counters and the values they had when its answer was
 // made; it counts only while they still have them. A change elsewhere publishes
 // its new state and then bumps a counter, and that is all: every answer made
 // before is dead from that moment, without anybody scanning or locking anything

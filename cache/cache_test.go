@@ -91,9 +91,9 @@ func TestGet_ByTimeAndCounters(t *testing.T) {
 		{"long after", Entry{Expires: t0 + 10*time.Second}, t0 + 24*time.Hour, false, Expired},
 		{"too long after", Entry{Expires: t0 + 10*time.Second}, t0 + 10*time.Second + 24*time.Hour, false, Miss},
 		{"without expiry", Entry{}, t0 + 1000*time.Hour, false, Fresh},
-		{"after a change", Entry{Deps: [2]Dep{{}, {&counter, 7}}}, t0, true, Miss},
-		{"expired and after a change", Entry{Expires: t0, Deps: [2]Dep{{&counter, 7}}}, t0, true, Miss},
-		{"made before the change, stored after", Entry{Deps: [2]Dep{{&counter, 6}}}, t0, false, Miss},
+		{"after a change", Entry{Deps: [3]Dep{{}, {}, {&counter, 7}}}, t0, true, Miss},
+		{"expired and after a change", Entry{Expires: t0, Deps: [3]Dep{{&counter, 7}}}, t0, true, Miss},
+		{"made before the change, stored after", Entry{Deps: [3]Dep{{&counter, 6}}}, t0, false, Miss},
 	} {
 		counter.Store(7)
 		c, q := mustCache(t, Config{}), mustQuery(t, "www.example", wire.TypeA)
@@ -245,7 +245,7 @@ func TestConcurrentUse(t *testing.T) {
 					t.Errorf("served an answer of %d after the change to %d", e.Deps[0].Value, before)
 				}
 				mark := c.Mark(q)
-				c.Put(q, &Entry{Answer: answerOf(q, 10), Deps: [2]Dep{{&counter, counter.Load()}}, Stored: t0}, mark)
+				c.Put(q, &Entry{Answer: answerOf(q, 10), Deps: [3]Dep{{&counter, counter.Load()}}, Stored: t0}, mark)
 				if i%50 == g {
 					counter.Add(1)
 				}

@@ -22,8 +22,9 @@ func (d Dep) Moved() bool { return d.Counter != nil && d.Counter.Load() != d.Val
 // Entry is one cached answer. It is immutable once it was given to Put.
 type Entry struct {
 	Answer *wire.Answer
-	// Deps must all stand still for the entry to count.
-	Deps [2]Dep
+	// Deps must all stand still for the entry to count: those of a zone's answer
+	// are two, and an alias that leads from a route into a zone adds the route's.
+	Deps [3]Dep
 	// Stored and Expires are boot times (BootTime). Expires 0 means that the
 	// entry lives until a Dep moves.
 	Stored, Expires time.Duration
@@ -46,7 +47,7 @@ type Entry struct {
 
 // Moved tells whether a counter the answer was made under has moved: it is wrong
 // now, or may be.
-func (e *Entry) Moved() bool { return e.Deps[0].Moved() || e.Deps[1].Moved() }
+func (e *Entry) Moved() bool { return e.Deps[0].Moved() || e.Deps[1].Moved() || e.Deps[2].Moved() }
 
 // Age is the number of whole seconds to take off the TTLs at boot time now: 0
 // for an answer that does not age.

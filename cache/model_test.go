@@ -26,7 +26,7 @@ type build struct {
 	q       *wire.Query
 	name    string
 	mark    Mark
-	deps    [2]Dep
+	deps    [3]Dep
 	dropped int // m.drops[name] then
 	life    time.Duration
 	key     string

@@ -81,12 +81,12 @@ type Config struct {
 // concurrent use.
 type Forwarder struct {
 	log  *slog.Logger
-	self []netip.AddrPort
 	uid  string // distinguishes our loop probes from anybody else's
 	wake chan struct{}
 	wg   sync.WaitGroup // attempts that outlive their exchange
 
 	mu      sync.Mutex // guards following
+	self    []netip.AddrPort
 	routes  map[wire.Name]*route
 	servers map[netip.AddrPort]*server
 }
@@ -109,13 +109,24 @@ func New(cfg Config) (*Forwarder, error) {
 	return f, nil
 }
 
+// SetSelf replaces Config.Self, for a daemon that learns its port by binding. It
+// counts from the next Update on.
+func (f *Forwarder) SetSelf(self []netip.AddrPort) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.self = self
+}
+
 // Update replaces the routes. A route that stays as it was keeps its counter and
 // with it its cached answers; the counter of one that changed or went is bumped.
 // What is known of servers is kept. On an error nothing is changed.
 func (f *Forwarder) Update(routes []Route) error {
+	f.mu.Lock()
+	self := f.self
+	f.mu.Unlock()
 	next := make(map[wire.Name]Route, len(routes))
 	for _, r := range routes {
-		r, err := f.normalize(r)
+		r, err := f.normalize(r, self)
 		if err != nil {
 			return err
 		}
@@ -132,16 +143,12 @@ func (f *Forwarder) Update(routes []Route) error {
 	var bumped []*atomic.Uint64
 	for suffix, cfg := range next {
 		was := old[suffix]
-		counter := new(atomic.Uint64)
-		if was != nil {
-			counter = was.counter
-			if !was.cfg.equal(&cfg) {
-				bumped = append(bumped, counter)
-				was = nil
-			}
+		if was != nil && !was.cfg.equal(&cfg) {
+			bumped = append(bumped, was.counter)
+			was = nil
 		}
 		if was == nil {
-			was = &route{cfg: cfg, f: f, counter: counter, name: routeName(suffix)}
+			was = &route{cfg: cfg, f: f, counter: new(atomic.Uint64), name: routeName(suffix)}
 		}
 		for _, a := range cfg.Servers {
 			if used[a] == nil {
@@ -171,7 +178,7 @@ func (f *Forwarder) Update(routes []Route) error {
 }
 
 // normalize checks r, fills its defaults and leaves out our own addresses.
-func (f *Forwarder) normalize(r Route) (Route, error) {
+func (f *Forwarder) normalize(r Route, self []netip.AddrPort) (Route, error) {
 	if r.Suffix == "" {
 		return r, fmt.Errorf("forwarder: a route without a suffix (the root is %q)", ".")
 	}
@@ -195,7 +202,7 @@ func (f *Forwarder) normalize(r Route) (Route, error) {
 			return r, fmt.Errorf("forwarder: route %s: %v is no address with a port", r.Suffix, a)
 		}
 		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-		if isSelf(a, f.self) {
+		if isSelf(a, self) {
 			f.log.Warn("route leads to this daemon itself, server left out", "zone", r.Suffix.String(), "upstream", a.String())
 			continue
 		}

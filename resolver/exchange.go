@@ -20,10 +20,17 @@ type exchangeKey struct {
 // may want the same one at once; asking twice would double a forger's chances
 // (RFC 5452 section 5).
 type exchange struct {
-	done      chan struct{}
-	entry     *cache.Entry
+	done chan struct{}
+	said
 	err       error
 	abandoned bool // whoever led it gave up, which says nothing of the upstream
+}
+
+// said is what a route answered: all of it, or up to an alias that leads out of
+// the route.
+type said struct {
+	entry *cache.Entry
+	alias wire.Name // where it leads, or empty
 }
 
 type exchangeTable struct {
@@ -53,21 +60,21 @@ func (t *exchangeTable) leave(k exchangeKey, x *exchange) {
 }
 
 // exchange asks m's upstream, together with whoever asks the same now.
-func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, mark cache.Mark) (*cache.Entry, error) {
+func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, mark cache.Mark) (said, error) {
 	k := exchangeKey{questionOf(q), m.Route}
 	for {
 		x, leader := r.exchanges.enter(k)
 		if leader {
 			r.lead(ctx, k, x, m, q, mark)
-			return x.entry, x.err
+			return x.said, x.err
 		}
 		select {
 		case <-x.done:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return said{}, ctx.Err()
 		}
 		if !x.abandoned && (x.entry == nil || !x.entry.Moved()) {
-			return x.entry, x.err
+			return x.said, x.err
 		}
 	}
 }
@@ -83,19 +90,19 @@ func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Moun
 		x.err, x.abandoned = err, true
 		return
 	}
-	x.entry, x.err = r.accept(m, q, res, err, route, mark)
+	x.said, x.err = r.accept(m, q, res, err, route, mark)
 }
 
 // accept judges what an upstream said, and stores it or remembers the failure.
-func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route cache.Dep, mark cache.Mark) (*cache.Entry, error) {
+func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route cache.Dep, mark cache.Mark) (said, error) {
 	k, now := questionOf(q), r.now()
 	if err != nil {
 		r.failures.note(k, now, route, err)
-		return nil, err
+		return said{}, err
 	}
-	j := r.judge(q, res.Answer)
+	j := r.judge(m, q, res.Answer)
 	e := &cache.Entry{
-		Answer: j.answer, Deps: [2]cache.Dep{route}, Stored: now, Expires: now + j.life, Ages: true,
+		Answer: j.answer, Deps: [3]cache.Dep{route}, Stored: now, Expires: now + j.life, Ages: true,
 		NameError: j.nameError, Negative: j.negative, AD: res.AD,
 		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
 	}
@@ -105,9 +112,9 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route 
 	if j.bad {
 		err := &badAnswer{e}
 		r.failures.note(k, now, route, err)
-		return nil, err
+		return said{}, err
 	}
 	r.failures.forget(k)
-	r.keep(q, e, res.NoStore || j.life <= 0, mark)
-	return e, nil
+	r.keep(q, e, res.NoStore || j.life <= 0 || j.alias != "", mark)
+	return said{e, j.alias}, nil
 }

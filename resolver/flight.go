@@ -132,20 +132,23 @@ func (r *Resolver) refresh(q *wire.Query, expired *cache.Entry) {
 
 // fly resolves f's question and answers its waiters. Whoever boarded is answered
 // from a state no older than the moment of boarding: if the answer's counters
-// moved while it was made, it is made again, after boarding has ended.
+// moved while it was made, or the table was replaced, it is made again, after
+// boarding has ended.
 func (r *Resolver) fly(f *flight) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Deadline)
 	defer cancel()
 	if f.expired != nil {
 		defer r.after(r.cfg.StaleWait, func() { r.overdue(f) })()
 	}
+	by := r.table.Load()
 	s := r.resolve(ctx, f.q)
 	ws := r.flights.land(f)
 	for range 2 {
-		if len(ws) == 0 || s.entry == nil || !s.entry.Moved() {
+		now := r.table.Load()
+		if len(ws) == 0 || now == by && (s.entry == nil || !s.entry.Moved()) {
 			break
 		}
-		s = r.resolve(ctx, f.q)
+		by, s = now, r.resolve(ctx, f.q)
 	}
 	r.deliver(ws, r.fallback(s, f.expired))
 }

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"meibo/resolver/wire"
@@ -16,11 +17,12 @@ type judgment struct {
 	bad       bool         // no answer to the question: SERVFAIL, REFUSED and the like
 	negative  bool
 	nameError bool          // NXDOMAIN of the asked name itself
+	alias     wire.Name     // where the answer leaves the route, see leaves
 	life      time.Duration // 0: not to be kept
 }
 
 // judge classifies a by RFC 2181 and RFC 2308 and brings its records in order.
-func (r *Resolver) judge(q *wire.Query, a *wire.Answer) judgment {
+func (r *Resolver) judge(m *Mount, q *wire.Query, a *wire.Answer) judgment {
 	j := judgment{answer: a}
 	rcode := a.Rcode()
 	if rcode != wire.RcodeSuccess && rcode != wire.RcodeNXDomain {
@@ -39,6 +41,12 @@ func (r *Resolver) judge(q *wire.Query, a *wire.Answer) judgment {
 	j.negative = rcode == wire.RcodeNXDomain || !c.found
 	j.nameError = rcode == wire.RcodeNXDomain && c.links == 0 && q.Type != wire.TypeDS
 	changed := c.foreign
+	if n := r.leaves(m, q, &c); n > 0 {
+		j.alias, c.names = c.names[n], c.names[:n]
+		j.negative, j.nameError = false, false
+		rrs = slices.DeleteFunc(rrs, func(rr wire.RR) bool { return rr.Section != wire.Answers })
+		changed = true
+	}
 	if changed {
 		rrs = c.keep(rrs)
 	}

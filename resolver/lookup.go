@@ -68,7 +68,7 @@ func (r *Resolver) resolveOrStale(ctx context.Context, q *wire.Query, expired *c
 func (r *Resolver) result(q *wire.Query, s served) Result {
 	e, now := s.entry, r.now()
 	res := Result{
-		Answer: e.Answer, Deps: e.Deps, Ages: e.Ages, AD: e.AD,
+		Answer: e.Answer, Deps: [2]cache.Dep{e.Deps[0], e.Deps[1]}, Ages: e.Ages, AD: e.AD,
 		Source: e.Source, EDE: e.EDE, EDEText: e.EDEText,
 	}
 	switch {

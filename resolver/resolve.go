@@ -84,11 +84,14 @@ func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, exp
 	if e, ok := r.denied(m, q, expired, now); ok {
 		return served{entry: e}
 	}
-	e, err := r.exchange(ctx, m, q, mark)
+	x, err := r.exchange(ctx, m, q, mark)
 	if err != nil {
 		return served{err: timeLimit(ctx, err, m)}
 	}
-	return served{entry: e}
+	if x.alias != "" {
+		return r.follow(ctx, q, x, mark)
+	}
+	return served{entry: x.entry}
 }
 
 // denied answers q from an NXDOMAIN that the same route gave for another type of

@@ -646,3 +646,49 @@ func BenchmarkServeDNS_Hit(b *testing.B) {
 		r.ServeDNS(q, q.Parse(msg), dst, nil)
 	}
 }
+
+func TestAliasOutOfARouteIsAskedWhereItBelongs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		corp, lab, def := resolvertest.NewMemory(), resolvertest.NewMemory(), resolvertest.NewMemory()
+		set := func(m *resolvertest.Memory, name string, records ...string) {
+			m.Set(name, dns.TypeA, resolvertest.Rule{Records: records})
+		}
+		set(corp, "x.corp.", "x.corp. 300 IN CNAME y.corp.", "y.corp. 300 IN CNAME bank.example.", "bank.example. 300 IN A 192.0.2.66")
+		set(corp, "web.corp.", "web.corp. 300 IN CNAME web.service.consul.")
+		set(corp, "in.corp.", "in.corp. 300 IN CNAME y.corp.", "y.corp. 300 IN A 192.0.2.7")
+		set(corp, "a.corp.", "a.corp. 300 IN CNAME b.lab.")
+		set(lab, "b.lab.", "b.lab. 300 IN CNAME a.corp.")
+		set(def, "bank.example.", "bank.example. 100 IN A 192.0.2.1")
+		var counter atomic.Uint64
+		own := &zone{answer: func(q *wire.Query) (resolver.Result, resolver.Outcome) {
+			a, _ := wire.Pack(q, &wire.Reply{RRs: []wire.RR{{Owner: wire.Name(q.Name()), Type: wire.TypeA,
+				Data: []byte{10, 0, 0, byte(counter.Load())}}}})
+			return resolver.Result{Answer: a, Deps: [2]cache.Dep{{Counter: &counter, Value: counter.Load()}}}, resolver.Answered
+		}}
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{
+			corp.Mount(mustName("corp")), lab.Mount(mustName("lab")), def.Mount(wire.Root), mount("consul", resolver.RankOwn, own),
+		}})
+		ask := func(name string) string {
+			return resolvertest.Text(resolvertest.Ask(t, r, resolvertest.Query(name, dns.TypeA), false))
+		}
+		expect := func(what, got, want string) {
+			t.Helper()
+			if got != want {
+				t.Errorf("%s: got\n%s\nwant\n%s", what, got, want)
+			}
+		}
+		bank := "NOERROR\nbank.example. 100 IN A 192.0.2.1\nx.corp. 300 IN CNAME y.corp.\ny.corp. 300 IN CNAME bank.example.\n"
+		expect("a route claims another's name", ask("x.corp"), bank)
+		expect("again", ask("x.corp"), bank)
+		if corp.Asked() != 1 || def.Asked() != 1 {
+			t.Errorf("asked %d and %d times, want the joined answer to be kept", corp.Asked(), def.Asked())
+		}
+		expect("within the route", ask("in.corp"), "NOERROR\nin.corp. 300 IN CNAME y.corp.\ny.corp. 300 IN A 192.0.2.7\n")
+		expect("into an own zone", ask("web.corp"), "NOERROR\nweb.corp. 300 IN CNAME web.service.consul.\nweb.service.consul. 0 IN A 10.0.0.0\n")
+		counter.Add(1)
+		expect("after a change there", ask("web.corp"), "NOERROR\nweb.corp. 300 IN CNAME web.service.consul.\nweb.service.consul. 0 IN A 10.0.0.1\n")
+		if got := ask("a.corp"); !strings.HasPrefix(got, "SERVFAIL") || !strings.Contains(got, "lead back") {
+			t.Errorf("a loop of two routes: got %s", got)
+		}
+	})
+}

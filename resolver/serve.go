@@ -114,7 +114,7 @@ func (r *Resolver) keep(q *wire.Query, e *cache.Entry, noStore bool, mark cache.
 // zoneEntry is the entry of a Zone's result.
 func zoneEntry(m *Mount, res *Result, now time.Duration) *cache.Entry {
 	e := &cache.Entry{
-		Answer: res.Answer, Deps: res.Deps, Stored: now, Ages: res.Ages, AD: res.AD,
+		Answer: res.Answer, Deps: [3]cache.Dep{res.Deps[0], res.Deps[1]}, Stored: now, Ages: res.Ages, AD: res.AD,
 		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
 	}
 	if res.Life > 0 {

@@ -1,0 +1,82 @@
+package resolver
+
+import (
+	"context"
+	"time"
+
+	"meibo/cache"
+	"meibo/resolver/wire"
+)
+
+// leaves finds the first alias of an answer that leads to a name which m does not
+// answer for, as an index into c.names; 0 when there is none. What m's servers say
+// beyond it is not believed: a route answers for its own suffix, and the name is
+// asked where it belongs. So a name of the company's DNS may lead into .consul, and
+// a route's servers can't speak for the rest of the world.
+func (r *Resolver) leaves(m *Mount, q *wire.Query, c *chain) int {
+	t := r.table.Load()
+	if len(t.bySuffix) < 2 {
+		return 0
+	}
+	for i, name := range c.names {
+		if i > 0 && !t.belongs(m, wire.NewQuery(name, q.Type)) {
+			return i
+		}
+	}
+	return 0
+}
+
+// belongs tells whether m is the first of the mounts that are asked for q.
+func (t *table) belongs(m *Mount, q *wire.Query) bool {
+	var buf [8]*Mount
+	for _, first := range t.appendCandidates(buf[:0], q) {
+		if first != t.whole {
+			return first.Route == m.Route // nil for a Zone, and m is none
+		}
+	}
+	return false
+}
+
+// follow takes an answer on from where it left its route.
+func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache.Mark) served {
+	ctx, err := withTrail(ctx, q)
+	if err != nil {
+		return served{err: err}
+	}
+	next := wire.NewQuery(x.alias, q.Type)
+	next.DO, next.CD = q.DO, q.CD
+	s := r.lookup(ctx, next)
+	if s.entry == nil {
+		return served{err: s.err}
+	}
+	tail := r.result(next, s)
+	a, err := wire.Pack(q, &wire.Reply{Rcode: tail.Answer.Rcode(), RRs: append(x.entry.Answer.RRs(), rebase(x.entry.Answer, tail.Answer)...), Rotate: true})
+	if err != nil {
+		return served{err: &Failure{EDE: wire.EDEOther, Text: "join the parts of an alias", Err: err}}
+	}
+	e := &cache.Entry{
+		Answer: a, Deps: [3]cache.Dep{x.entry.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
+		Stored: r.now(), Ages: true, Negative: s.entry.Negative, AD: x.entry.AD && s.entry.AD,
+		Mount: x.entry.Mount, Source: x.entry.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
+	}
+	life := max(x.entry.Expires-x.entry.Stored, 0)
+	if tail.Life > 0 {
+		life = min(life, tail.Life)
+	}
+	e.Expires = e.Stored + life
+	crowded := s.entry.Deps[2].Counter != nil // more counters than an entry holds
+	r.keep(q, e, life < time.Second || crowded || s.stale, mark)
+	return served{entry: e}
+}
+
+// rebase gives the records of tail as they stand behind those of head: glue keeps
+// to the record it belongs to.
+func rebase(head, tail *wire.Answer) []wire.RR {
+	rrs, n := tail.RRs(), len(head.RRs())
+	for i := range rrs {
+		if rrs[i].With > 0 {
+			rrs[i].With += n
+		}
+	}
+	return rrs
+}
