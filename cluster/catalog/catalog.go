@@ -191,6 +191,9 @@ type History struct {
 	ID string `codec:"ID"`
 	// Base is added to Raft's index to make the index that clients see.
 	Base uint64 `codec:"Base"`
+	// Provisional says that a host began it because it was alone and had
+	// nobody to join: it is dropped, not merged, when the host first joins.
+	Provisional bool `codec:"Provisional,omitempty"`
 }
 
 // Tombstone says that something was deregistered in this history which the

@@ -80,6 +80,8 @@ type Deregister struct {
 type BeginHistory struct {
 	ID   string `codec:"ID"`
 	Base uint64 `codec:"Base"`
+	// Provisional is [History.Provisional].
+	Provisional bool `codec:"Provisional,omitempty"`
 }
 
 // MarkSynced says that the agent of the node has finished a full sync in the

@@ -80,7 +80,7 @@ func (w *writer) beginHistory(b *catalog.BeginHistory) error {
 	if index <= w.meta.Last || index > catalog.MaxIndex {
 		return fmt.Errorf("begin history %s: base %d puts the index at %d, want above %d and below 2^53", b.ID, b.Base, index, w.meta.Last)
 	}
-	w.meta.History = catalog.History{ID: b.ID, Base: b.Base}
+	w.meta.History = catalog.History{ID: b.ID, Base: b.Base, Provisional: b.Provisional}
 	w.index, w.meta.Last, w.meta.Floor = index, index, index
 	w.change.History = true
 	return nil

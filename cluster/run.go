@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Pauses between attempts at what failed.
+const (
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+	// steady is how long something must have run for its failure to count as
+	// the first one again.
+	steady = time.Minute
+)
+
+// Run runs the host until ctx ends, and returns nil when all it started has
+// ended. No failure ends it before.
+//
+// The parts end in this order, each before the next. The agent: its checks
+// would report to a catalog that is going, and a status that is kept should be
+// the last one. Consensus with the leader's duties: writes under way are
+// answered, the log is closed. The view last, so that lookups are answered from
+// it as long as anybody asks.
+func (n *Node) Run(ctx context.Context) error {
+	own := context.WithoutCancel(ctx)
+	endView := start(own, func(ctx context.Context) { n.keepUp(ctx, "view", n.view.Run) })
+	endServer := start(own, n.runServer)
+	endAgent := start(own, func(ctx context.Context) { n.keepUp(ctx, "agent", n.agent.Run) })
+	<-ctx.Done()
+	endAgent()
+	endServer()
+	endView()
+	return nil
+}
+
+// start runs f and returns what ends it and waits for it.
+func start(ctx context.Context, f func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// keepUp runs something that should only end with ctx until then.
+func (n *Node) keepUp(ctx context.Context, what string, run func(context.Context) error) {
+	for wait := newBackoff(); ; {
+		began := time.Now()
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		d := wait.after(time.Since(began))
+		n.logger.Error(what+" ended, will be started again", "err", err, "dur", d)
+		pause(ctx, d)
+	}
+}
+
+// runServer keeps a server running until ctx ends, if this host has one.
+func (n *Node) runServer(ctx context.Context) {
+	if !n.holdsCatalog() {
+		n.setStatus(Status{State: Absent})
+		n.logger.Warn("joining other servers is not there yet: this host answers its own services, and nothing of the catalog",
+			"node", n.cfg.NodeName, "server", n.cfg.Server, "bootstrap_expect", n.cfg.BootstrapExpect)
+		<-ctx.Done()
+		return
+	}
+	failures := 0
+	for wait := newBackoff(); ; {
+		began := time.Now()
+		err := n.serveOnce(ctx)
+		if ctx.Err() != nil {
+			n.endServer(err)
+			return
+		}
+		failures++
+		d := wait.after(time.Since(began))
+		n.setStatus(Status{State: Failed, Err: err, Failures: failures, Retry: time.Now().Add(d)})
+		n.logger.Error("catalog of this host failed, will be opened again; lookups go on from what is known",
+			"err", err, "dur", d)
+		pause(ctx, d)
+	}
+}
+
+// endServer says how the last server ended.
+func (n *Node) endServer(err error) {
+	if err != nil {
+		n.logger.Error("catalog of this host did not end well", "err", err)
+	}
+	n.setStatus(Status{State: Stopped, Err: err})
+}
+
+// serveOnce is one life of a server.
+func (n *Node) serveOnce(ctx context.Context) error {
+	s, err := n.newServer()
+	if err != nil {
+		return err
+	}
+	n.setServer(s, Status{State: Running})
+	defer n.setServer(nil, Status{State: Stopped})
+	return s.run(ctx)
+}
+
+// backoff is how long to wait between attempts.
+type backoff struct{ next time.Duration }
+
+func newBackoff() *backoff { return &backoff{firstPause} }
+
+// after returns the pause after an attempt that lasted so long.
+func (b *backoff) after(lasted time.Duration) time.Duration {
+	if lasted >= steady {
+		b.next = firstPause
+	}
+	d := b.next
+	b.next = min(2*d, lastPause)
+	return d
+}
