@@ -117,9 +117,15 @@ func (*Forget) Type() Type { return TypeForget }
 const MaxIndex = 1<<53 - 1
 
 // NextBase is the base for a history that begins at now: Unix seconds × 2^20,
-// raised above known, the largest index anyone has been shown.
+// raised above known, the largest index anyone has been shown. Fractions of the
+// second count, so that a history that was lost with its files right after it
+// began, and of which nobody knows, is passed too: until a million writes a
+// second, time runs faster than the index.
 func NextBase(now time.Time, known uint64) uint64 {
-	base := uint64(max(now.Unix(), 0)) << 20
+	base := uint64(0)
+	if sec := now.Unix(); sec > 0 {
+		base = uint64(sec)<<20 + uint64(now.Nanosecond())<<20/uint64(time.Second)
+	}
 	if base <= known {
 		base = known + 1
 	}
