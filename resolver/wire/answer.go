@@ -49,6 +49,7 @@ type record struct {
 	at         uint16 // glue: offset in its answer record of the name its owner points at; 0: owner not so compressed
 	owner      uint8  // bytes of the owner field
 	expendable bool
+	pinned     bool // a compression pointer leads into it: it must keep its place
 }
 
 // set is a run of answers that may be rotated and cut anywhere: no compression pointer leads into them but from glue.

@@ -314,7 +314,7 @@ func chi2(counts map[string]int, of int) float64 {
 
 func TestAppend_CutSpreadsEvenlyAndSteadily(t *testing.T) {
 	owner := mustName(t, "web.service.consul.")
-	const n, clients = 200, 40000
+	const n, clients = 200, 15000
 	// 1 - p = 1e-6 of chi² with 199 degrees of freedom is 308. What one client gets are neighbours, not independent draws, which
 	// makes the statistic larger by as many as go together; so first the first record alone is judged.
 	const bar = 308
@@ -360,7 +360,7 @@ func TestAppend_SequentialHashesSpreadToo(t *testing.T) {
 	q := ask(t, "web.service.consul.", TypeA, 0)
 	a := mustPack(t, q, &Reply{RRs: addresses(owner, 200), Rotate: true})
 	counts := make(map[string]int)
-	for client := range uint32(20000) {
+	for client := range uint32(15000) {
 		for _, rr := range unpack(t, a.Append(nil, q, Render{Client: client})).Answer {
 			counts[rr.String()]++
 		}

@@ -34,7 +34,7 @@ func appendExpanded(dst, msg []byte, p int) ([]byte, int) {
 
 // expandData returns a copy of the rdata that lies at p of a message that was checked, names uncompressed.
 func expandData(msg []byte, typ Type, data []byte, p int) []byte {
-	l, known := layouts[typ]
+	l, known := layoutOf(typ)
 	if !known || l.names == 0 {
 		return append([]byte(nil), data...)
 	}

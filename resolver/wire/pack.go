@@ -164,6 +164,9 @@ func (p *packer) check(rr *RR) error {
 	if rr.Type == TypeOPT {
 		return fmt.Errorf("record of %s: an OPT is added when the answer is rendered", rr.Owner)
 	}
+	if n := len(rr.Data); rr.Type == TypeA && n != 4 || rr.Type == TypeAAAA && n != 16 {
+		return fmt.Errorf("record of %s, type %s: %d bytes are no such address", rr.Owner, TypeString(rr.Type), n)
+	}
 	if len(rr.Data) > maxMessage {
 		return fmt.Errorf("record of %s, type %s: %d bytes of rdata are too many", rr.Owner, TypeString(rr.Type), len(rr.Data))
 	}
@@ -186,6 +189,9 @@ func (p *packer) dataSize(rr *RR) (int, error) {
 		}
 		size += p.nameSize(data[:n])
 		data = data[n:]
+	}
+	if rr.Type == TypeSOA && len(data) != 20 {
+		return 0, fmt.Errorf("record of %s, type SOA: %d bytes after the names, want 20", rr.Owner, len(data))
 	}
 	return size + len(data), nil
 }

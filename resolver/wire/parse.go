@@ -53,7 +53,7 @@ func parseAnswer(msg []byte) (*Answer, error) {
 	if err := w.walk(); err != nil {
 		return nil, err
 	}
-	w.a.equaliseTTLs(w.keys)
+	w.equaliseTTLs()
 	w.findSets()
 	w.a.finish()
 	return w.a, nil
@@ -67,9 +67,27 @@ type walker struct {
 	// The bytes [gap, gap+gapLen) of the message as received were an OPT; pointers beyond it are shortened.
 	gap, gapLen int
 
-	start  [(maxPointer + 1) / 64]uint64 // labels that may be pointed at, a bit for each offset
-	keys   []uint64                      // of each record: a hash of owner, type, class
-	pinned []bool                        // of each record: a pointer leads into it
+	start [(maxPointer + 1) / 64]uint64 // labels that may be pointed at, a bit for each offset
+
+	// Of each record a hash of owner, type and class; the first few apart, for most messages have no more and so take nothing
+	// from the heap.
+	few  [16]uint64
+	more []uint64
+}
+
+func (w *walker) key(i int) uint64 {
+	if i < len(w.few) {
+		return w.few[i]
+	}
+	return w.more[i-len(w.few)]
+}
+
+func (w *walker) addKey(k uint64) {
+	if i := len(w.a.recs) - 1; i < len(w.few) {
+		w.few[i] = k
+		return
+	}
+	w.more = append(w.more, k)
 }
 
 // takeOPT copies the message without its OPT and reads that.
@@ -83,9 +101,6 @@ func (w *walker) takeOPT(msg []byte) error {
 	}
 	w.count = [3]int(counts[1:])
 	total := counts[1] + counts[2] + counts[3]
-	if counts[0] == 0 && counts[1]+counts[2] > 0 {
-		return errQuestions
-	}
 	p := headerSize
 	if counts[0] == 1 {
 		if p = skipName(msg, p); p < 0 || p+4 > len(msg) {
@@ -120,6 +135,9 @@ func (w *walker) takeOPT(msg []byte) error {
 	}
 	if p != len(msg) {
 		return errGarbage
+	}
+	if counts[0] == 0 && w.count != [3]int{} {
+		return errQuestions
 	}
 	w.a.msg = make([]byte, 0, len(msg)-w.gapLen)
 	if w.gapLen == 0 {
@@ -159,8 +177,6 @@ func (w *walker) walk() error {
 	a := w.a
 	total := w.count[0] + w.count[1] + w.count[2]
 	a.recs = make([]record, 0, total)
-	w.keys = make([]uint64, 0, total)
-	w.pinned = make([]bool, total)
 	if a.end > headerSize {
 		if p, err := w.name(headerSize); err != nil || p != a.end-4 {
 			return errQuestions
@@ -189,8 +205,9 @@ func (w *walker) record(p int) (int, error) {
 	}
 	data := fixed + fixedSize
 	end := data + int(binary.BigEndian.Uint16(a.msg[fixed+8:]))
+	k := w.hash(p, fixed, data, end)
 	a.recs = append(a.recs, record{off: uint16(p), owner: uint8(fixed - p), unit: uint16(end - p)})
-	w.keys = append(w.keys, w.key(p, fixed, data, end))
+	w.addKey(k)
 	if ttl := a.msg[fixed+4:]; ttl[0]&0x80 != 0 {
 		binary.BigEndian.PutUint32(ttl, TTLCap)
 	}
@@ -199,7 +216,7 @@ func (w *walker) record(p int) (int, error) {
 
 // data checks the names in rdata, and the length where a type fixes it.
 func (w *walker) data(typ Type, p, end int) error {
-	l, known := layouts[typ]
+	l, known := layoutOf(typ)
 	if !known {
 		return nil
 	}
@@ -226,9 +243,17 @@ func (w *walker) data(typ Type, p, end int) error {
 // layout is where the names of a type's rdata are: bytes before them, how many, bytes after them; -1: any number.
 type layout struct{ before, names, after int }
 
+// layoutOf returns the layout of a type that is known.
+func layoutOf(t Type) (layout, bool) {
+	if int(t) >= len(layouts) || layouts[t] == (layout{}) {
+		return layout{}, false
+	}
+	return layouts[t], true
+}
+
 // layouts holds the types whose names a sender may have compressed (RFC 3597 section 4), those of DNSSEC whose names a
 // pointer may lead to, and the two whose length matters most.
-var layouts = map[Type]layout{
+var layouts = [...]layout{
 	TypeA: {4, 0, 0}, TypeAAAA: {16, 0, 0},
 	TypeNS: {0, 1, 0}, TypeMD: {0, 1, 0}, TypeMF: {0, 1, 0}, TypeCNAME: {0, 1, 0}, TypeMB: {0, 1, 0}, TypeMG: {0, 1, 0},
 	TypeMR: {0, 1, 0}, TypePTR: {0, 1, 0}, TypeDNAME: {0, 1, 0},
@@ -319,13 +344,13 @@ func (w *walker) pointed(to, bound int) (int, error) {
 		// In the owner being read: a name that leads into itself.
 		return 0, errPointer
 	}
-	w.pinned[i] = true
+	w.a.recs[i].pinned = true
 	if known {
 		return bound, nil
 	}
 	rec := &w.a.recs[i]
 	data := int(rec.off) + int(rec.owner) + fixedSize
-	if _, readable := layouts[w.a.recType(i)]; readable || to < data {
+	if _, known := layoutOf(w.a.recType(i)); known || to < data {
 		return 0, errPointer
 	}
 	return w.a.recEnd(i), nil
@@ -351,19 +376,19 @@ func (w *walker) find(off int) int {
 	return lo - 1
 }
 
-// key hashes what makes an RRset: owner, type, class, and the type covered by a signature. Two sets with equal hashes would
+// hash hashes what makes an RRset: owner, type, class, and the type covered by a signature. Two sets with equal hashes would
 // share a TTL and perhaps a rotation, which harms nobody.
-func (w *walker) key(owner, fixed, data, end int) uint64 {
+func (w *walker) hash(owner, fixed, data, end int) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a
 	msg := w.a.msg
 	h := uint64(offset)
 	typ := binary.BigEndian.Uint16(msg[fixed:])
 	signature := typ == TypeRRSIG || typ == TypeSIG
-	if n := len(w.keys); n > 0 && fixed-owner == 2 && !signature {
+	if n := len(w.a.recs); n > 0 && fixed-owner == 2 && !signature {
 		// Most often owner, type and class are the very bytes of the record before.
 		prev := &w.a.recs[n-1]
 		if prev.owner == 2 && string(msg[prev.off:prev.off+6]) == string(msg[owner:owner+6]) {
-			return w.keys[n-1]
+			return w.key(n - 1)
 		}
 	}
 	for p := owner; msg[p] != 0; {
@@ -387,11 +412,13 @@ func (w *walker) key(owner, fixed, data, end int) uint64 {
 }
 
 // equaliseTTLs gives all records of an RRset its lowest TTL (RFC 2181 section 5.2).
-func (a *Answer) equaliseTTLs(keys []uint64) {
-	if len(keys) > 32 {
-		a.equaliseMany(keys)
+func (w *walker) equaliseTTLs() {
+	a := w.a
+	if len(w.more) > 0 {
+		w.equaliseMany()
 		return
 	}
+	keys := w.few[:len(a.recs)]
 	for i, k := range keys {
 		lowest := a.recTTL(i)
 		for j, l := range keys {
@@ -404,15 +431,16 @@ func (a *Answer) equaliseTTLs(keys []uint64) {
 }
 
 // equaliseMany is equaliseTTLs for so many records that comparing each with each takes too long.
-func (a *Answer) equaliseMany(keys []uint64) {
+func (w *walker) equaliseMany() {
 	lowest := make(map[uint64]uint32)
-	for i, k := range keys {
-		if low, ok := lowest[k]; !ok || a.recTTL(i) < low {
-			lowest[k] = a.recTTL(i)
+	for i := range w.a.recs {
+		k, ttl := w.key(i), w.a.recTTL(i)
+		if low, ok := lowest[k]; !ok || ttl < low {
+			lowest[k] = ttl
 		}
 	}
-	for i, k := range keys {
-		a.setTTL(i, lowest[k])
+	for i := range w.a.recs {
+		w.a.setTTL(i, lowest[w.key(i)])
 	}
 }
 
@@ -422,11 +450,11 @@ func (w *walker) findSets() {
 	a := w.a
 	movable := func(i int) bool {
 		t := a.recType(i)
-		return !w.pinned[i] && t != TypeCNAME && t != TypeDNAME
+		return !a.recs[i].pinned && t != TypeCNAME && t != TypeDNAME
 	}
 	first := 0
 	for i := 1; i <= a.ans; i++ {
-		if i < a.ans && w.keys[i] == w.keys[first] && a.recs[i].unit == a.recs[first].unit && movable(i) && movable(first) {
+		if i < a.ans && w.key(i) == w.key(first) && a.recs[i].unit == a.recs[first].unit && movable(i) && movable(first) {
 			continue
 		}
 		a.addSet(first, i)
