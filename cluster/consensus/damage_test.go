@@ -249,6 +249,31 @@ func TestOpening_ThatEndedTheProcessTwiceIsDamage(t *testing.T) {
 	}
 }
 
+func TestStoreLogs_RefusesAGap(t *testing.T) {
+	s, err := openLog(filepath.Join(t.TempDir(), fileLog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if err := s.StoreLogs([]*raft.Log{{Index: 5}, {Index: 6}}); err != nil {
+		t.Errorf("a log may begin anywhere: got %v", err)
+	}
+	if err := s.StoreLog(&raft.Log{Index: 8}); err == nil {
+		t.Error("a gap: got no error")
+	}
+	if err := s.DeleteRange(6, 6); err != nil {
+		t.Error(err)
+	}
+	if err := s.StoreLog(&raft.Log{Index: 6, Term: 2}); err != nil {
+		t.Errorf("a conflict resolved: got %v", err)
+	}
+	for index, want := range map[uint64]error{4: raft.ErrLogNotFound, 5: nil, 6: nil, 7: raft.ErrLogNotFound} {
+		if err := s.GetLog(index, new(raft.Log)); !errors.Is(err, want) {
+			t.Errorf("entry %d: got %v, want %v", index, err, want)
+		}
+	}
+}
+
 func TestSecondProcess_IsRefused(t *testing.T) {
 	dir := t.TempDir()
 	p := run(t, dir, nil)

@@ -153,12 +153,21 @@ func missing(b *bolt.Bucket, index uint64) error {
 // StoreLog implements raft.LogStore.
 func (s *boltStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs implements raft.LogStore. All are on disk when it returns.
+// StoreLogs implements raft.LogStore. All are on disk when it returns. A gap
+// is refused: the next opening would take it for damage.
 func (s *boltStore) StoreLogs(logs []*raft.Log) error {
 	return s.update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketLog)
 		b.FillPercent = 0.9 // keys only grow: half-empty pages would stay so
+		var last uint64
+		if k, _ := b.Cursor().Last(); k != nil {
+			last = binary.BigEndian.Uint64(k)
+		}
 		for _, l := range logs {
+			if last != 0 && l.Index > last+1 {
+				return fmt.Errorf("entry %d would follow %d", l.Index, last)
+			}
+			last = max(last, l.Index)
 			k := logKey(l.Index)
 			if err := b.Put(k, encodeEntry(k, l)); err != nil {
 				return fmt.Errorf("entry %d: %w", l.Index, err)

@@ -121,11 +121,24 @@ func (r *Replica) openFiles(l *lock) (*stores, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
+	if err := syncDir(r.cfg.Dir); err != nil {
+		return nil, errors.Join(err, db.close())
+	}
 	closeAll := func() error { return errors.Join(db.close(), l.close()) }
 	if err := protect(func() error { return db.follow(newest) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), db.close())
 	}
 	return &stores{log: db, stable: db, snapshots: snapshots, close: closeAll}, nil
+}
+
+// syncDir makes files that were made or renamed outlive a loss of power;
+// bbolt syncs what is in its file, not that the file is there.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync raft directory: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // newestReadable returns the newest snapshot whose checksum is right, nil if

@@ -113,6 +113,7 @@ func (r *Replica) newRaft(s *stores, t raft.Transport, leads chan<- bool) (*raft
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
+	r.applied.CompareAndSwap(0, rf.AppliedIndex()) // the snapshot's, before anything else is applied
 	return rf, nil
 }
 
