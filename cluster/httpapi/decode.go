@@ -212,13 +212,18 @@ func unknownField(path, name string, t reflect.Type) error {
 	if path != "" {
 		msg += " in " + path
 	}
-	best, distance := "", 1+max(1, len(name)/3)
+	best, distance := "", 2*(1+max(1, len(name)/3))
 	for i := range t.NumField() {
+		known := t.Field(i).Name
 		if t.Field(i).Type == ignoredType {
 			continue
 		}
-		if d := editDistance(plainName(name), plainName(t.Field(i).Name)); d < distance {
-			best, distance = t.Field(i).Name, d
+		d := 2 * editDistance(plainName(name), plainName(known))
+		if len(plainName(name)) != len(known) {
+			d++ // letters swapped are likelier than letters lost
+		}
+		if d < distance {
+			best, distance = known, d
 		}
 	}
 	if best != "" {
