@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"meibo/cluster/agent"
 	"meibo/cluster/consensus"
 	"meibo/cluster/view"
@@ -147,6 +149,25 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestCollector_AlwaysGivesWhatItDescribes(t *testing.T) {
+	for name, cfg := range map[string]Config{"with a catalog": {}, "without": {Join: []string{"192.0.2.1"}}} {
+		n := run(t, cfg)
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(n.Collector())
+		for range 2 {
+			families, err := registry.Gather()
+			if err != nil || len(families) == 0 {
+				t.Errorf("%s: %d families, %v", name, len(families), err)
+			}
+			if len(cfg.Join) == 0 {
+				<-n.Ready()
+			} else {
+				n.untilStatus(Absent)
+			}
 		}
 	}
 }

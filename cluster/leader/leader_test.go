@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,9 @@ const (
 
 // led is a catalog without a log.
 type led struct {
-	store  *state.Store
+	store *state.Store
+
+	mu     sync.Mutex // guards following
 	index  uint64
 	writes int
 	fail   error
@@ -34,6 +37,8 @@ func newLed() *led { return &led{store: state.New()} }
 func (l *led) Read() leader.Reader { return l.store.Read() }
 
 func (l *led) Apply(_ context.Context, body catalog.Body) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.fail != nil {
 		return l.fail
 	}
@@ -47,6 +52,18 @@ func (l *led) Apply(_ context.Context, body catalog.Body) error {
 		return refusal
 	}
 	return nil
+}
+
+func (l *led) setFault(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = err
+}
+
+func (l *led) written() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.writes
 }
 
 // show is the catalog's nodes with their services and checks.
@@ -71,15 +88,20 @@ func (l *led) show() []string {
 
 // roster is a member list that the test changes.
 type roster struct {
+	mu      sync.Mutex // guards following
 	members []leader.Member
 	changed chan struct{}
 }
 
 func (r *roster) Members() ([]leader.Member, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return slices.Clone(r.members), r.changed
 }
 
 func (r *roster) set(members ...leader.Member) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	old := r.changed
 	r.members, r.changed = members, make(chan struct{})
 	if old != nil {
@@ -165,11 +187,11 @@ func TestReconcile_MakesTheCatalogSayWhatIsKnownOfMembers(t *testing.T) {
 			if diff := cmp.Diff(s.want, c.show()); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", s.name, diff)
 			}
-			writes := c.writes
+			writes := c.written()
 			time.Sleep(5 * leader.DefaultEvery)
 			synctest.Wait()
-			if c.writes != writes {
-				t.Errorf("%s: %d writes though nothing changed", s.name, c.writes-writes)
+			if n := c.written() - writes; n != 0 {
+				t.Errorf("%s: %d writes though nothing changed", s.name, n)
 			}
 		}
 		cancel()
@@ -208,14 +230,14 @@ func TestReconcile_LeavesTheRestOfARecordToItsAgent(t *testing.T) {
 func TestRun_TriesAgainWhatFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newLed()
-		c.fail = errors.New("no leader")
+		c.setFault(errors.New("no leader"))
 		members := &roster{}
 		members.set(member("one", id1, "192.0.2.1", leader.Alive))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- mustNew(t, leader.Config{Catalog: c, Members: members}).Run(ctx) }()
 		synctest.Wait()
-		c.fail = nil
+		c.setFault(nil)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if len(c.show()) != 1 {

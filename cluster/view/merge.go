@@ -34,26 +34,42 @@ func mergeOwn(rec, own *Record) *Record {
 	if rec == nil {
 		rec = new(Record)
 	}
-	merged := &Record{Node: mergeNode(rec.Node, own.Node)}
-	has := make(map[string]bool, len(own.Services))
-	for _, svc := range own.Services {
-		has[svc.ID] = true
-		merged.Services = append(merged.Services, mergeService(serviceWithID(rec.Services, svc.ID), svc))
+	services, checks := byID(rec.Services, serviceID), byID(rec.Checks, checkID)
+	merged := &Record{
+		Node:     mergeNode(rec.Node, own.Node),
+		Services: make([]*catalog.Service, 0, len(own.Services)+1),
+		Checks:   make([]*catalog.Check, 0, len(own.Checks)+1),
 	}
-	for _, svc := range rec.Services {
-		if svc.ID == catalog.ConsulService && !has[svc.ID] {
-			merged.Services = append(merged.Services, svc)
+	server := services[catalog.ConsulService]
+	for _, svc := range own.Services {
+		if svc.ID == catalog.ConsulService {
+			server = nil
 		}
+		merged.Services = append(merged.Services, mergeService(services[svc.ID], svc))
+	}
+	if server != nil {
+		merged.Services = append(merged.Services, server)
 	}
 	for _, c := range own.Checks {
 		if c.CheckID != catalog.SerfHealth {
-			merged.Checks = append(merged.Checks, mergeCheck(checkWithID(rec.Checks, c.CheckID), c))
+			merged.Checks = append(merged.Checks, mergeCheck(checks[c.CheckID], c))
 		}
 	}
-	if c := checkWithID(rec.Checks, catalog.SerfHealth); c != nil {
+	if c := checks[catalog.SerfHealth]; c != nil {
 		merged.Checks = append(merged.Checks, c)
 	}
 	return merged
+}
+
+func serviceID(s *catalog.Service) string { return s.ID }
+func checkID(c *catalog.Check) string     { return c.CheckID }
+
+func byID[T any](list []T, id func(T) string) map[string]T {
+	m := make(map[string]T, len(list))
+	for _, item := range list {
+		m[id(item)] = item
+	}
+	return m
 }
 
 // mergeNode and its like return the catalog's value where it shows the same as
@@ -92,14 +108,6 @@ func mergeCheck(theirs, ours *catalog.Check) *catalog.Check {
 		return ours
 	}
 	return theirs
-}
-
-func serviceWithID(services []*catalog.Service, id string) *catalog.Service {
-	i := slices.IndexFunc(services, func(s *catalog.Service) bool { return s.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return services[i]
 }
 
 func checkWithID(checks []*catalog.Check, id string) *catalog.Check {

@@ -115,15 +115,6 @@ func (s *State) Node(name string) (node *catalog.Node, counter *atomic.Uint64, k
 	return e.rec.Node, e.counter, Yes
 }
 
-// Record returns all that shows of the named node, and whether it is there.
-func (s *State) Record(name string) (Record, bool) {
-	e := s.node(nameKey(name))
-	if e == nil {
-		return Record{}, false
-	}
-	return *e.rec, true
-}
-
 // NodeByIDPrefix returns the one node whose ID begins with prefix, in any
 // letter case; ok is false when there is none or more than one. What it returns
 // depends on Any.
