@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,8 +60,18 @@ type attempt struct {
 }
 
 // run asks and returns what came of it. deadline ends the wait for UDP, ctx the
-// part over TCP.
-func (a *attempt) run(ctx context.Context, deadline time.Time) reply {
+// part over TCP. What a packet may do to us it does to this attempt only: a panic
+// is its error.
+func (a *attempt) run(ctx context.Context, deadline time.Time) (rep reply) {
+	defer func() {
+		if p := recover(); p != nil {
+			rep = reply{from: a, err: fmt.Errorf("panic at a reply of %s: %v\n%s", a.srv.addr, p, debug.Stack())}
+		}
+	}()
+	return a.ask(ctx, deadline)
+}
+
+func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
 	a.srv.queries.Add(1)
 	edns := !a.srv.plain(a.sent)
 	for ctx.Err() == nil {

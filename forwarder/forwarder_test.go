@@ -378,6 +378,9 @@ func TestUpdate_KeepsTheCounterOfAnUnchangedRoute(t *testing.T) {
 			t.Errorf("counter of %s is %d, want %d", s, got, want)
 		}
 	}
+	if upstreamOf(t, f, corp).Route == before[corp].Route {
+		t.Error("a changed route kept its counter: what the old servers say now would be kept for the new")
+	}
 	if upstreamOf(t, f, wire.Root).Upstream != before[wire.Root].Upstream {
 		t.Error("the unchanged route was replaced")
 	}

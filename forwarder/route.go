@@ -189,6 +189,9 @@ func (r *race) launch(ctx context.Context, s *server) {
 	go func() {
 		defer f.wg.Done()
 		rep := a.run(ctx, deadline)
+		if rep.err != nil && ctx.Err() == nil {
+			f.log.Debug("upstream failed a question", "upstream", s.addr.String(), "err", rep.err)
+		}
 		if a.end(rep) {
 			f.lost(s)
 		}

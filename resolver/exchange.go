@@ -101,6 +101,10 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route 
 		return said{}, err
 	}
 	j := r.judge(m, q, res.Answer)
+	if j.err != nil {
+		r.failures.note(k, now, route, j.err)
+		return said{}, j.err
+	}
 	e := &cache.Entry{
 		Answer: j.answer, Deps: [3]cache.Dep{route}, Stored: now, Expires: now + j.life, Ages: true,
 		NameError: j.nameError, Negative: j.negative, AD: res.AD,

@@ -59,12 +59,32 @@ func (t *flightTable) board(k question, w waiter, expired *cache.Entry, cfg *Con
 		f.waiters = append(f.waiters, w)
 		return f, boarded
 	}
-	if len(t.flights) >= cfg.MaxFlights {
+	f := t.openLocked(k, w.q, expired, cfg)
+	if f == nil {
 		return nil, overfull
 	}
-	f := &flight{key: k, q: w.q, expired: expired, waiters: []waiter{w}}
-	t.flights[k] = f
+	f.waiters = append(f.waiters, w)
 	return f, opened
+}
+
+// openLocked adds a flight without waiters; nil: there are as many as may be.
+func (t *flightTable) openLocked(k question, q *wire.Query, expired *cache.Entry, cfg *Config) *flight {
+	if len(t.flights) >= cfg.MaxFlights {
+		return nil
+	}
+	f := &flight{key: k, q: q, expired: expired}
+	t.flights[k] = f
+	return f
+}
+
+// openEmpty opens a flight for nobody, unless there is one for k already.
+func (t *flightTable) openEmpty(k question, q *wire.Query, expired *cache.Entry, cfg *Config) *flight {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.flights[k] != nil {
+		return nil
+	}
+	return t.openLocked(k, q.Clone(), expired, cfg)
 }
 
 // land ends the boarding of f and returns its waiters.
@@ -119,9 +139,8 @@ func (r *Resolver) join(q *wire.Query, expired *cache.Entry, now time.Duration, 
 // refresh starts a flight without a client, for a question that was answered with
 // its expired answer. It does nothing when one is under way or there are too many.
 func (r *Resolver) refresh(q *wire.Query, expired *cache.Entry) {
-	nobody := waiter{q.Clone(), func(*wire.Query, []byte) {}}
-	f, how := r.flights.board(questionOf(q), nobody, expired, &r.cfg)
-	if how != opened {
+	f := r.flights.openEmpty(questionOf(q), q, expired, &r.cfg)
+	if f == nil {
 		return
 	}
 	r.stats.flights.Add(1)
@@ -166,10 +185,7 @@ func (r *Resolver) overdue(f *flight) {
 // for it. It is called within a flight.
 func (r *Resolver) after(d time.Duration, f func()) (stop func()) {
 	r.wg.Add(1)
-	t := time.AfterFunc(d, func() {
-		defer r.wg.Done()
-		f()
-	})
+	t := time.AfterFunc(d, func() { r.guarded(f) })
 	return func() {
 		if t.Stop() {
 			r.wg.Done()

@@ -15,6 +15,7 @@ const maxLinks = 16
 type judgment struct {
 	answer    *wire.Answer // as it shall be given on
 	bad       bool         // no answer to the question: SERVFAIL, REFUSED and the like
+	err       error        // an answer that is not to be believed
 	negative  bool
 	nameError bool          // NXDOMAIN of the asked name itself
 	alias     wire.Name     // where the answer leaves the route, see leaves
@@ -33,14 +34,18 @@ func (r *Resolver) judge(m *Mount, q *wire.Query, a *wire.Answer) judgment {
 		return j // given on as it is, and never kept (RFC 2181 section 9)
 	}
 	rrs := a.RRs()
+	changed := false
+	if !q.DO {
+		rrs, changed = withoutProofs(q, rrs)
+	}
 	c := chainOf(q, rrs)
 	if c.links > maxLinks {
-		j.bad = true
+		j.err = &Failure{EDE: wire.EDEInvalidData, Text: "the upstream answered with a chain of too many aliases"}
 		return j
 	}
 	j.negative = rcode == wire.RcodeNXDomain || !c.found
 	j.nameError = rcode == wire.RcodeNXDomain && c.links == 0 && q.Type != wire.TypeDS
-	changed := c.foreign
+	changed = changed || c.foreign
 	if n := r.leaves(m, q, &c); n > 0 {
 		j.alias, c.names = c.names[n], c.names[:n]
 		j.negative, j.nameError = false, false
@@ -55,6 +60,17 @@ func (r *Resolver) judge(m *Mount, q *wire.Query, a *wire.Answer) judgment {
 	}
 	j.life = r.life(j.answer, j.negative)
 	return j
+}
+
+// withoutProofs leaves out the DNSSEC records that a client did not ask for, by DO
+// or by type (RFC 4035 section 3.2.1).
+func withoutProofs(q *wire.Query, rrs []wire.RR) ([]wire.RR, bool) {
+	n := len(rrs)
+	rrs = slices.DeleteFunc(rrs, func(rr wire.RR) bool {
+		proof := rr.Type == wire.TypeRRSIG || rr.Type == wire.TypeNSEC || rr.Type == wire.TypeNSEC3
+		return proof && rr.Type != q.Type && q.Type != wire.TypeANY
+	})
+	return rrs, len(rrs) < n
 }
 
 // repack builds a anew with rrs, without AA: it is not ours. Where that fails, a
@@ -144,9 +160,7 @@ func (c *chain) keep(rrs []wire.RR) []wire.RR {
 	out := make([]wire.RR, 0, len(rrs))
 	for i := range rrs {
 		if rrs[i].Section != wire.Answers || c.on(&rrs[i]) {
-			rr := rrs[i]
-			rr.With = 0
-			out = append(out, rr)
+			out = append(out, rrs[i])
 		}
 	}
 	return out

@@ -151,9 +151,17 @@ func (r *Resolver) start(f func()) bool {
 		return false
 	}
 	r.wg.Add(1)
-	go func() {
-		defer r.wg.Done()
-		f()
-	}()
+	go r.guarded(f)
 	return true
+}
+
+// guarded runs f, whose panic must not end the daemon, and tells Run.
+func (r *Resolver) guarded(f func()) {
+	defer r.wg.Done()
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked(nil, p)
+		}
+	}()
+	f()
 }

@@ -692,3 +692,56 @@ func TestAliasOutOfARouteIsAskedWhereItBelongs(t *testing.T) {
 		}
 	})
 }
+
+func TestMinTTL_IsForAnswersNotForDenials_RFC2308(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		up.Set("www.example.", dns.TypeA, resolvertest.Rule{Records: []string{"www.example. 5 IN A 192.0.2.1"}})
+		up.Set("zero.example.", dns.TypeA, resolvertest.Rule{Records: []string{"zero.example. 0 IN A 192.0.2.1"}})
+		up.Set("nx.example.", dns.TypeA, resolvertest.NXDomain("example.", 5))
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}},
+			func(c *resolver.Config) { c.MinTTL = time.Minute })
+		for name, want := range map[string]int{"www.example": 1, "zero.example": 2, "nx.example": 2} {
+			before := up.Asked()
+			said(t, r, name, dns.TypeA)
+			time.Sleep(10 * time.Second)
+			said(t, r, name, dns.TypeA)
+			if got := up.Asked() - before; got != want {
+				t.Errorf("%s: asked %d times, want %d", name, got, want)
+			}
+		}
+	})
+}
+
+func TestStaleNegative_WhereItIsWanted_RFC8914_4_20(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		up.Set("nx.example.", dns.TypeA, resolvertest.NXDomain("example.", 60))
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}},
+			func(c *resolver.Config) { c.StaleNegative = true })
+		said(t, r, "nx.example", dns.TypeA)
+		time.Sleep(10 * time.Minute)
+		up.SetState(resolvertest.Refused)
+		m := resolvertest.Ask(t, r, resolvertest.Query("nx.example", dns.TypeA), false)
+		if code, _, _ := resolvertest.EDE(m); m.Rcode != dns.RcodeNameError || code != 19 {
+			t.Errorf("got %s", resolvertest.Text(m))
+		}
+	})
+}
+
+func TestAD_FromATrustedRoute_RFC6840_5_8(t *testing.T) {
+	up := resolvertest.NewMemory()
+	up.TrustAD = true
+	up.Set("www.example.", dns.TypeA, resolvertest.Rule{AD: true, Records: []string{"www.example. 300 IN A 192.0.2.1"}})
+	r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}})
+	for _, tc := range []struct{ ad, do, want bool }{{false, false, false}, {true, false, true}, {false, true, true}} {
+		req := resolvertest.Query("www.example", dns.TypeA)
+		req.AuthenticatedData = tc.ad
+		if tc.do {
+			req.IsEdns0().SetDo()
+		}
+		if m := resolvertest.Ask(t, r, req, false); m.AuthenticatedData != tc.want {
+			t.Errorf("asked with AD %v and DO %v: AD %v, want %v", tc.ad, tc.do, m.AuthenticatedData, tc.want)
+		}
+	}
+}

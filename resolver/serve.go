@@ -173,10 +173,14 @@ func (r *Resolver) spare(e *cache.Entry) *cache.Entry {
 	return e
 }
 
+// panicked counts and logs a panic; q is the question that caused it, if known.
 func (r *Resolver) panicked(q *wire.Query, p any) {
 	r.stats.panics.Add(1)
-	r.log.Error("panic while answering", "qname", wire.Name(q.Name()).String(), "qtype", wire.TypeString(q.Type),
-		"err", fmt.Sprint(p), "stack", string(debug.Stack()))
+	name, typ := "", ""
+	if q != nil {
+		name, typ = wire.Name(q.Name()).String(), wire.TypeString(q.Type)
+	}
+	r.log.Error("panic while answering", "qname", name, "qtype", typ, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 }
 
 // clientHash spreads clients evenly by address and port, the same for one socket
