@@ -90,13 +90,13 @@ func (r *Replica) openLocked(l *lock) (*stores, error) {
 	}
 }
 
-// damagedSnapshots says that there are snapshots, and none can be read.
-var damagedSnapshots = fmt.Errorf("snapshots are %w", ErrDamaged)
+// errSnapshots says that there are snapshots, and none can be read.
+var errSnapshots = fmt.Errorf("snapshots are %w", ErrDamaged)
 
 // setAside renames what is damaged: the log, or the snapshots.
 func setAside(dir string, why error) (to string, err error) {
 	from := filepath.Join(dir, fileLog)
-	if errors.Is(why, damagedSnapshots) {
+	if errors.Is(why, errSnapshots) {
 		from = filepath.Join(dir, dirSnapshots)
 	}
 	to = from + ".bad-" + time.Now().UTC().Format("20060102T150405.000")
@@ -157,7 +157,7 @@ func newestReadable(s raft.SnapshotStore) (*raft.SnapshotMeta, error) {
 		errs = append(errs, fmt.Errorf("%s: %w", meta.ID, err))
 	}
 	if len(list) > 0 {
-		return nil, fmt.Errorf("%w: %w", damagedSnapshots, errors.Join(errs...))
+		return nil, fmt.Errorf("%w: %w", errSnapshots, errors.Join(errs...))
 	}
 	return nil, nil
 }

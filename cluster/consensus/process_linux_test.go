@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 )
 
 func init() { helper = help }
+
+var kills = flag.Int("kills", 10, "how often the process is killed in the midst of writes")
 
 // help is the process that some tests start. It prints what the parent should
 // know and returns its exit status.
@@ -78,7 +81,7 @@ func helpCount(dir string) error {
 
 func TestKillMidWrite_FindsEveryAcknowledgedEntryAgain(t *testing.T) {
 	dir, want := t.TempDir(), 0
-	for round := range 10 {
+	for round := range *kills {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), helperMode+"=count", helperDir+"="+dir)
 		out, err := cmd.StdoutPipe()
@@ -89,7 +92,7 @@ func TestKillMidWrite_FindsEveryAcknowledgedEntryAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		stopAfter := want + 5 + 7*round
+		stopAfter := want + 5 + 7*(round%10)
 		for lines.Scan() {
 			n, err := strconv.Atoi(lines.Text())
 			if err != nil {
