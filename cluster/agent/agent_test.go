@@ -122,25 +122,33 @@ func TestAddService_Refusals(t *testing.T) {
 		def  ServiceDefinition
 		want string
 	}{
-		"no name":       {def(func(d *ServiceDefinition) { d.Name = "" }), "Missing service name"},
-		"any address":   {def(func(d *ServiceDefinition) { d.Address = "0.0.0.0" }), "Invalid service address"},
-		"any v6":        {def(func(d *ServiceDefinition) { d.Address = "::" }), "Invalid service address"},
-		"port":          {def(func(d *ServiceDefinition) { d.Port = 65536 }), "Invalid service port"},
-		"server's ID":   {def(func(d *ServiceDefinition) { d.ID = "consul" }), "kept for the servers"},
-		"weights":       {def(func(d *ServiceDefinition) { d.Weights = &catalog.Weights{Warning: 1} }), "Passing must be greater than 0"},
-		"control":       {def(func(d *ServiceDefinition) { d.ID = "a\r\nb" }), "control characters"},
-		"tag control":   {def(func(d *ServiceDefinition) { d.Tags = []string{"a\x00"} }), "control characters"},
-		"tags":          {def(func(d *ServiceDefinition) { d.Tags = make([]string, 65) }), "at most 64"},
-		"meta":          {def(func(d *ServiceDefinition) { d.Meta = map[string]string{"a b": ""} }), "invalid characters"},
-		"socket":        {def(func(d *ServiceDefinition) { d.SocketPath = "/s" }), "together with SocketPath"},
-		"check":         {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{}} }), "TTL must be > 0"},
-		"interval, ttl": {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{Definition: check.Definition{TCP: "h:1", TTL: 1, Interval: 1}}} }), "Interval and TTL cannot both be specified"},
-		"status":        {def(func(d *ServiceDefinition) { c := ttl(1); c.Status = "up"; d.Checks = []CheckDefinition{c} }), "Status for checks must"},
-		"docker":        {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{Definition: check.Definition{DockerContainerID: "x", Interval: 1}}} }), "docker checks are not supported"},
-		"script":        {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: 1}}} }), "Scripts are disabled on this agent"},
-		"two checks":    {def(func(d *ServiceDefinition) { c := ttl(1); c.ID = "x"; d.Checks = []CheckDefinition{c, c} }), "two checks of the ID"},
-		"reserved":      {def(func(d *ServiceDefinition) { c := ttl(1); c.ID = "serfHealth"; d.Checks = []CheckDefinition{c} }), "kept for meibo"},
-		"tagged v4":     {def(func(d *ServiceDefinition) { d.TaggedAddresses = map[string]catalog.ServiceAddress{"lan_ipv4": {Address: "::1"}} }), "must be a valid ipv4"},
+		"no name":     {def(func(d *ServiceDefinition) { d.Name = "" }), "Missing service name"},
+		"any address": {def(func(d *ServiceDefinition) { d.Address = "0.0.0.0" }), "Invalid service address"},
+		"any v6":      {def(func(d *ServiceDefinition) { d.Address = "::" }), "Invalid service address"},
+		"port":        {def(func(d *ServiceDefinition) { d.Port = 65536 }), "Invalid service port"},
+		"server's ID": {def(func(d *ServiceDefinition) { d.ID = "consul" }), "kept for the servers"},
+		"weights":     {def(func(d *ServiceDefinition) { d.Weights = &catalog.Weights{Warning: 1} }), "Passing must be greater than 0"},
+		"control":     {def(func(d *ServiceDefinition) { d.ID = "a\r\nb" }), "control characters"},
+		"tag control": {def(func(d *ServiceDefinition) { d.Tags = []string{"a\x00"} }), "control characters"},
+		"tags":        {def(func(d *ServiceDefinition) { d.Tags = make([]string, 65) }), "at most 64"},
+		"meta":        {def(func(d *ServiceDefinition) { d.Meta = map[string]string{"a b": ""} }), "invalid characters"},
+		"socket":      {def(func(d *ServiceDefinition) { d.SocketPath = "/s" }), "together with SocketPath"},
+		"check":       {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{}} }), "TTL must be > 0"},
+		"interval, ttl": {def(func(d *ServiceDefinition) {
+			d.Checks = []CheckDefinition{{Definition: check.Definition{TCP: "h:1", TTL: 1, Interval: 1}}}
+		}), "Interval and TTL cannot both be specified"},
+		"status": {def(func(d *ServiceDefinition) { c := ttl(1); c.Status = "up"; d.Checks = []CheckDefinition{c} }), "Status for checks must"},
+		"docker": {def(func(d *ServiceDefinition) {
+			d.Checks = []CheckDefinition{{Definition: check.Definition{DockerContainerID: "x", Interval: 1}}}
+		}), "docker checks are not supported"},
+		"script": {def(func(d *ServiceDefinition) {
+			d.Checks = []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: 1}}}
+		}), "Scripts are disabled on this agent"},
+		"two checks": {def(func(d *ServiceDefinition) { c := ttl(1); c.ID = "x"; d.Checks = []CheckDefinition{c, c} }), "two checks of the ID"},
+		"reserved":   {def(func(d *ServiceDefinition) { c := ttl(1); c.ID = "serfHealth"; d.Checks = []CheckDefinition{c} }), "kept for meibo"},
+		"tagged v4": {def(func(d *ServiceDefinition) {
+			d.TaggedAddresses = map[string]catalog.ServiceAddress{"lan_ipv4": {Address: "::1"}}
+		}), "must be a valid ipv4"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := mustNew(t, Config{})

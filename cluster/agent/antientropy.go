@@ -205,7 +205,8 @@ func (s *syncer) turn(ctx context.Context, full bool) error {
 	if remote.History == "" || remote.Node != nil && remote.Node.Synced == remote.History {
 		return nil
 	}
-	return s.apply(ctx, &catalog.MarkSynced{NodeID: s.a.cfg.Node.ID, History: remote.History})
+	mark := &catalog.MarkSynced{NodeID: s.a.cfg.Node.ID, History: remote.History}
+	return s.do(ctx, step{mark, "mark of a full sync", func() {}})
 }
 
 func (s *syncer) apply(ctx context.Context, body catalog.Body) error {

@@ -50,25 +50,25 @@ func (s *store) open() error {
 	if s.dir == "" {
 		return nil
 	}
+	err := s.makeDirs()
 	for _, dir := range []string{servicesDir, checksDir, stateDir} {
-		path := filepath.Join(s.dir, dir)
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			return fmt.Errorf("make folder for what this agent keeps: %w", err)
+		entries, _ := os.ReadDir(filepath.Join(s.dir, dir))
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), tempSuffix) {
+				os.Remove(filepath.Join(s.dir, dir, e.Name())) // in vain at worst: it is written over when its turn comes
+			}
 		}
-		stale, err := filepath.Glob(filepath.Join(globEscape(path), "*"+tempSuffix))
-		if err != nil {
+	}
+	return err
+}
+
+func (s *store) makeDirs() error {
+	for _, dir := range []string{servicesDir, checksDir, stateDir} {
+		if err := os.MkdirAll(filepath.Join(s.dir, dir), 0o700); err != nil {
 			return err
-		}
-		for _, p := range stale {
-			os.Remove(p) // in vain at worst: it is written over when its turn comes
 		}
 	}
 	return nil
-}
-
-// globEscape takes the meaning from the characters of a pattern in a path.
-func globEscape(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // put writes all the files or none: first each beside its place, synced, then
@@ -77,7 +77,7 @@ func (s *store) put(files ...file) (err error) {
 	if s.dir == "" || len(files) == 0 {
 		return nil
 	}
-	if err := s.open(); err != nil {
+	if err := s.makeDirs(); err != nil {
 		return err
 	}
 	staged := 0
@@ -99,28 +99,36 @@ func (s *store) put(files ...file) (err error) {
 
 func (s *store) path(f file) string { return filepath.Join(s.dir, f.path) }
 
-func (s *store) rename(files []file) error {
+// rename puts the staged files into their places, or none of them.
+func (s *store) rename(files []file) (err error) {
 	var undo []func()
+	defer func() {
+		if err != nil {
+			for _, u := range undo {
+				u()
+			}
+		}
+	}()
 	for _, f := range files {
 		path := s.path(f)
 		former, readErr := os.ReadFile(path)
 		if err := os.Rename(path+tempSuffix, path); err != nil {
-			for _, u := range undo {
-				u()
-			}
 			return err
 		}
-		undo = append(undo, func() {
-			if readErr != nil {
-				os.Remove(path)
-				return
-			}
-			if err := writeFile(path, former); err != nil {
-				s.logger.Error("cannot bring back a file after a failed write", "file", path, "err", err)
-			}
-		})
+		undo = append(undo, func() { s.undo(path, former, readErr == nil) })
 	}
 	return s.syncDirs(files)
+}
+
+// undo puts back what was at a path before.
+func (s *store) undo(path string, former []byte, existed bool) {
+	err := os.Remove(path)
+	if existed {
+		err = writeFile(path, former)
+	}
+	if err != nil {
+		s.logger.Error("cannot bring back a file after a write that failed", "file", path, "err", err)
+	}
 }
 
 // syncDirs makes the renames last. One sync for each folder is enough.

@@ -1,0 +1,296 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/check"
+)
+
+func TestRestart_BringsAllBackBeforeTheFirstRun(t *testing.T) {
+	dir := t.TempDir()
+	files := []ServiceDefinition{{Name: "filed", Checks: []CheckDefinition{ttl(time.Hour)}}}
+	a := mustNew(t, Config{DataDir: dir, Services: files})
+	def := web()
+	def.Address, def.Meta, def.EnableTagOverride = "192.0.2.9", map[string]string{"k": "v"}, true
+	def.Weights = &catalog.Weights{Passing: 10, Warning: 2}
+	no := false
+	def.Checks = append(def.Checks, CheckDefinition{
+		ID: "h2", Name: "two", Notes: "n", DeregisterCriticalServiceAfter: time.Hour,
+		Definition: check.Definition{H2PING: "h:1", H2PingUseTLS: &no, Interval: 10 * time.Second, Timeout: time.Second, Header: nil, FailuresBeforeCritical: 3},
+	})
+	must(t, a.AddService(def, SourceAPI, false))
+	must(t, a.AddCheck(CheckDefinition{ID: "odd/../id", Name: "node", Definition: check.Definition{TTL: time.Hour}}, SourceAPI))
+	must(t, a.UpdateTTL("service:web1:1", "passing", "fine"))
+	must(t, a.UpdateTTL("service:filed", "warning", "hm"))
+	must(t, a.ServiceMaintenance("filed", true, "why"))
+	must(t, a.NodeMaintenance(true, ""))
+
+	b := mustNew(t, Config{DataDir: dir, Services: files})
+	if diff := cmp.Diff(a.Own(), b.Own()); diff != "" {
+		t.Errorf("after a restart (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(a.services["web1"].def.Token, b.services["web1"].def.Token); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(a.checks["h2"].def, b.checks["h2"].def); diff != "" {
+		t.Errorf("definition (-before +after):\n%s", diff)
+	}
+	must(t, b.UpdateTTL("service:web1:1", "warning", ""))
+	must(t, b.RemoveService("web1"))
+	must(t, b.ServiceMaintenance("filed", false, ""))
+	c := mustNew(t, Config{DataDir: dir, Services: files})
+	wantStatuses(t, c, map[string]string{"_node_maintenance": "critical", "odd/../id": "critical", "service:filed": "warning"})
+}
+
+func TestRestart_StateOfATTLThatRanOutIsNotBroughtBack(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir})
+	must(t, a.AddService(web(), SourceAPI, false))
+	must(t, a.UpdateTTL("service:web1", "passing", "fine"))
+	must(t, a.files.putState(file{name(stateDir, "service:web1"), []byte(`{"CheckID":"service:web1","Status":"passing","Expires":1000}`)}))
+	wantStatuses(t, mustNew(t, Config{DataDir: dir}), map[string]string{"service:web1": "critical"})
+}
+
+func TestRestart_FileDefinitionTakesThePlaceOfAKeptOne(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir})
+	must(t, a.AddService(web(), SourceAPI, false))
+	filed := web()
+	filed.Port = 81
+	b := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{filed}})
+	if got := b.Services()["web1"].Port; got != 81 {
+		t.Errorf("got port %d", got)
+	}
+	if c := mustNew(t, Config{DataDir: dir}); serviceIDs(c) != "" {
+		t.Errorf("the kept one came back: %s", serviceIDs(c))
+	}
+}
+
+func TestRestart_ScriptNoLongerAllowedStandsAsCritical(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir, EnableScriptChecks: true})
+	must(t, a.AddService(ServiceDefinition{Name: "web", Checks: []CheckDefinition{{Status: "passing", Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: time.Hour}}}}, SourceAPI, false))
+	b := mustNew(t, Config{DataDir: dir})
+	c := b.Checks()["service:web"]
+	if c == nil || c.Status != "critical" || !strings.Contains(c.Output, "Scripts are disabled") {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// Consul's own data_dir is taken over as it is.
+func TestRestart_ReadsWhatConsulKept(t *testing.T) {
+	dir := t.TempDir()
+	for path, text := range map[string]string{
+		name(servicesDir, "web1"): `{"Token":"t","Service":{"ID":"web1","Service":"web","Tags":["a"],"Address":"192.0.2.5","TaggedAddresses":{"lan_ipv4":{"Address":"192.0.2.5","Port":80},"wan_ipv4":{"Address":"192.0.2.5","Port":80}},"Meta":null,"Port":80,"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Proxy":{"Mode":"","MeshGateway":{},"Expose":{}},"Connect":{},"PeerName":"","CreateIndex":0,"ModifyIndex":0},"Source":"remote","LocallyRegisteredAsSidecar":false}`,
+		name(checksDir, "web-up"): `{"Check":{"Node":"n1","CheckID":"web-up","Name":"up","Status":"critical","Notes":"","Output":"","ServiceID":"web1","ServiceName":"web","ServiceTags":["a"],"Type":"http","Interval":"10s","Timeout":"0s","ExposedPort":0,"Definition":{"Interval":"0s","Timeout":"0s","DeregisterCriticalServiceAfter":"0s"},"CreateIndex":0,"ModifyIndex":0},"ChkType":{"CheckID":"web-up","Name":"up","Status":"","Notes":"","ScriptArgs":null,"HTTP":"http://192.0.2.5/","H2PING":"","H2PingUseTLS":true,"Header":null,"Method":"","Body":"","DisableRedirects":false,"TCP":"","TCPUseTLS":false,"UDP":"","Interval":10000000000,"AliasNode":"","AliasService":"","DockerContainerID":"","Shell":"","GRPC":"","OSService":"","GRPCUseTLS":false,"TLSServerName":"","TLSSkipVerify":false,"Timeout":0,"TTL":0,"SuccessBeforePassing":0,"FailuresBeforeWarning":0,"FailuresBeforeCritical":0,"ProxyHTTP":"","ProxyGRPC":"","DeregisterCriticalServiceAfter":0,"OutputMaxSize":4096},"Token":"t","Source":"remote"}`,
+	} {
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, path), []byte(text), 0o600))
+	}
+	a := mustNew(t, Config{DataDir: dir})
+	if s, c := a.Services()["web1"], a.Checks()["web-up"]; s == nil || c == nil || c.ServiceName != "web" || a.checks["web-up"].def.Interval != 10*time.Second {
+		t.Errorf("got %+v, %+v", s, c)
+	}
+}
+
+func TestFiles_OnlyTheirOwnerReadsThem(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir})
+	must(t, a.AddService(web(), SourceAPI, false))
+	must(t, a.UpdateTTL("service:web1", "passing", ""))
+	for _, path := range []string{name(servicesDir, "web1"), name(checksDir, "service:web1"), name(stateDir, "service:web1")} {
+		info, err := os.Stat(filepath.Join(dir, path))
+		must(t, err)
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: got mode %v", path, info.Mode())
+		}
+	}
+}
+
+func TestDamage_IsSetAsideNamedAndNotFatal(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir})
+	for _, id := range []string{"a", "b", "c", "d"} {
+		must(t, a.AddService(ServiceDefinition{Name: id, Checks: []CheckDefinition{ttl(time.Hour)}}, SourceAPI, false))
+		must(t, a.UpdateTTL("service:"+id, "passing", ""))
+	}
+	at := func(kind, id string) string { return filepath.Join(dir, name(kind, id)) }
+	must(t, os.Truncate(at(servicesDir, "a"), 20))
+	must(t, os.Rename(at(servicesDir, "b"), at(servicesDir, "other")))
+	must(t, os.Truncate(at(checksDir, "service:c"), 0))
+	must(t, os.WriteFile(at(stateDir, "service:d"), []byte(`{"Status":"fine"}`), 0o600))
+	b := mustNew(t, Config{DataDir: dir})
+	if got := serviceIDs(b); got != "c d" {
+		t.Errorf("got services %s", got)
+	}
+	wantStatuses(t, b, map[string]string{"service:d": "critical"})
+	for _, path := range []string{at(servicesDir, "a"), at(servicesDir, "other"), at(checksDir, "service:c"), at(stateDir, "service:d")} {
+		if found, _ := filepath.Glob(path + ".damaged-*"); len(found) != 1 {
+			t.Errorf("%s was not set aside", path)
+		}
+	}
+}
+
+func TestUnwritable_RegistrationIsRefusedWholeAndTheAgentGoesOn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(file, nil, 0o600))
+	dir := filepath.Join(file, "data")
+	a := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "filed", Checks: []CheckDefinition{ttl(time.Hour)}}}})
+	for what, err := range map[string]error{
+		"service":     a.AddService(web(), SourceAPI, false),
+		"check":       a.AddCheck(CheckDefinition{Name: "c", Definition: check.Definition{TTL: 1}}, SourceAPI),
+		"maintenance": a.NodeMaintenance(true, ""),
+	} {
+		if err == nil || errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "cannot be kept in "+dir) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	must(t, a.UpdateTTL("service:filed", "passing", "")) // a heartbeat must not fail for it
+	wantStatuses(t, a, map[string]string{"service:filed": "passing"})
+
+	// Once it can be written, registrations work and what was there comes back.
+	must(t, os.Remove(file))
+	old := mustNew(t, Config{DataDir: dir})
+	must(t, old.AddService(ServiceDefinition{Name: "old"}, SourceAPI, false))
+	must(t, a.AddService(web(), SourceAPI, false))
+	must(t, a.restore())
+	if got := serviceIDs(a); got != "filed old web1" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestRenameFails_NothingHalfDone(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir})
+	def := web()
+	def.Checks = []CheckDefinition{ttl(time.Hour), ttl(time.Hour)}
+	must(t, a.AddService(def, SourceAPI, false))
+	kept, err := os.ReadFile(filepath.Join(dir, name(checksDir, "service:web1:1")))
+	must(t, err)
+	// A folder in the place of the service's file lets every rename but the last work.
+	must(t, os.Remove(filepath.Join(dir, name(servicesDir, "web1"))))
+	must(t, os.MkdirAll(filepath.Join(dir, name(servicesDir, "web1"), "x"), 0o700))
+	before := a.Own()
+	def.Port = 81
+	def.Checks = []CheckDefinition{{Definition: check.Definition{TTL: time.Minute}}, ttl(time.Hour), ttl(time.Hour)}
+	if err := a.AddService(def, SourceAPI, false); err == nil {
+		t.Fatal("registration was taken")
+	}
+	if diff := cmp.Diff(before, a.Own()); diff != "" {
+		t.Errorf("memory changed:\n%s", diff)
+	}
+	now, err := os.ReadFile(filepath.Join(dir, name(checksDir, "service:web1:1")))
+	must(t, err)
+	if string(now) != string(kept) {
+		t.Errorf("got %s, want %s", now, kept)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, checksDir, "*.tmp")); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+	if _, err := os.Stat(filepath.Join(dir, name(checksDir, "service:web1:3"))); err == nil {
+		t.Error("a check of the refused registration stayed on the disk")
+	}
+}
+
+func TestDiskFull_Agent(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("cannot mount a small tmpfs: %v", err)
+	}
+	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	a := mustNew(t, Config{DataDir: dir})
+	must(t, a.AddService(web(), SourceAPI, false))
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(ballast)
+	must(t, err)
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	f.Close()
+	before := a.Own()
+	other := ServiceDefinition{Name: "db", Meta: map[string]string{"k": strings.Repeat("v", 500)}, Checks: []CheckDefinition{ttl(time.Hour), ttl(time.Hour)}}
+	if err := a.AddService(other, SourceAPI, false); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want ENOSPC", err)
+	}
+	if diff := cmp.Diff(before, a.Own()); diff != "" {
+		t.Errorf("memory changed:\n%s", diff)
+	}
+	must(t, a.UpdateTTL("service:web1", "passing", ""))
+	wantStatuses(t, a, map[string]string{"service:web1": "passing"})
+	must(t, os.Remove(ballast))
+	must(t, a.AddService(other, SourceAPI, false))
+	if got := serviceIDs(mustNew(t, Config{DataDir: dir})); got != "db web1" {
+		t.Errorf("after a restart: %s", got)
+	}
+}
+
+func FuzzKeptService(f *testing.F) {
+	f.Add([]byte(`{"Token":"t","Service":{"ID":"web1","Service":"web","Port":80,"Weights":{"Passing":1,"Warning":1}},"Source":"remote"}`))
+	f.Add([]byte(`{"Service":{"ID":"a","Service":"b","TaggedAddresses":{"lan":{"Address":"::","Port":-1}}}}`))
+	f.Add([]byte(`{}`))
+	a := mustNew(f, Config{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		def, err := decodeService(data)
+		if err != nil {
+			return
+		}
+		if def, err = a.normalizeService(def); err != nil {
+			return
+		}
+		s := &service{def: def, source: SourceAPI, record: def.record("n1")}
+		out, err := encodeService(s)
+		must(t, err)
+		again, err := decodeService(out.data)
+		must(t, err)
+		again.Checks = def.Checks
+		if again, err = a.normalizeService(again); err != nil {
+			t.Fatalf("kept service is refused when read: %v", err)
+		}
+		if again.ID != def.ID || again.Name != def.Name || again.Port != def.Port || again.Token != def.Token {
+			t.Errorf("got %+v, want %+v", again, def)
+		}
+	})
+}
+
+func FuzzKeptCheck(f *testing.F) {
+	f.Add([]byte(`{"Check":{"CheckID":"c","Name":"c","Status":"critical"},"ChkType":{"TTL":1000000000},"Token":"t"}`))
+	f.Add([]byte(`{"Check":{"CheckID":"_node_maintenance"},"ChkType":null}`))
+	f.Add([]byte(`{"Check":{"CheckID":"c","Name":"c"},"ChkType":{"HTTP":"http://h/","Interval":1,"Header":{"a":["b"]}}}`))
+	a := mustNew(f, Config{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		def, err := decodeCheck(data)
+		if err != nil || isMaintenance(def.ID) {
+			return
+		}
+		if def, err = a.normalizeCheck(def); err != nil {
+			return
+		}
+		c := &checkState{def: def, source: SourceAPI, record: newRecord("n1", def, nil)}
+		out, err := encodeCheck(c)
+		must(t, err)
+		again, err := decodeCheck(out.data)
+		must(t, err)
+		if again.Kind() != def.Kind() || again.Interval != def.Interval || again.TTL != def.TTL {
+			t.Errorf("got %+v, want %+v", again, def)
+		}
+	})
+}
+
+func FuzzKeptState(f *testing.F) {
+	f.Add([]byte(`{"CheckID":"c","Status":"passing","Output":"o","Expires":1700000000}`))
+	f.Add([]byte(`{"Status":"x"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if s, err := decodeState(data); err == nil && !validStatus(s.Status) {
+			t.Errorf("took %+v", s)
+		}
+	})
+}

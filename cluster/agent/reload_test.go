@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meibo/cluster/check"
+)
+
+func TestReload_ChangesOnlyWhatFilesDefine(t *testing.T) {
+	keep := ServiceDefinition{Name: "keep", Checks: []CheckDefinition{ttl(time.Hour)}}
+	gone := ServiceDefinition{Name: "gone", Checks: []CheckDefinition{ttl(time.Hour)}}
+	disk := CheckDefinition{Name: "disk", Definition: check.Definition{TTL: time.Hour}}
+	a := mustNew(t, Config{Services: []ServiceDefinition{keep, gone}, Checks: []CheckDefinition{disk}})
+	must(t, a.AddService(web(), SourceAPI, false))
+	for _, id := range []string{"service:keep", "service:web1", "disk"} {
+		must(t, a.UpdateTTL(id, "passing", "was here"))
+	}
+	runner := a.checks["service:keep"].runner
+
+	changed := keep
+	changed.Port = 99
+	added := ServiceDefinition{Name: "added"}
+	must(t, a.Reload([]ServiceDefinition{changed, added}, []CheckDefinition{disk}))
+	if got := serviceIDs(a); got != "added keep web1" {
+		t.Errorf("got services %s", got)
+	}
+	wantStatuses(t, a, map[string]string{"service:keep": "passing", "service:web1": "passing", "disk": "passing"})
+	if a.Services()["keep"].Port != 99 || a.checks["service:keep"].runner != runner {
+		t.Error("the change is missing, or the runner was changed for it")
+	}
+
+	must(t, a.Reload([]ServiceDefinition{changed}, nil))
+	wantStatuses(t, a, map[string]string{"service:keep": "passing", "service:web1": "passing"})
+	before := a.own.Load()
+	must(t, a.Reload([]ServiceDefinition{changed}, nil))
+	if a.own.Load() != before {
+		t.Error("a reload without a change changed something")
+	}
+	must(t, a.Reload(nil, nil))
+	if got := serviceIDs(a); got != "web1" {
+		t.Errorf("got services %s", got)
+	}
+}
+
+func TestReload_ACheckThatLeavesItsServiceGoes(t *testing.T) {
+	def := web()
+	a := mustNew(t, Config{Services: []ServiceDefinition{def}})
+	def.Checks = nil
+	must(t, a.Reload([]ServiceDefinition{def}, nil))
+	wantStatuses(t, a, map[string]string{})
+}
+
+func TestReload_BadDefinitionsAreAllNamedAndChangeNothing(t *testing.T) {
+	a := mustNew(t, Config{Services: []ServiceDefinition{web()}})
+	before := a.Own()
+	err := a.Reload([]ServiceDefinition{{Name: "new"}, {Name: "bad", Address: "0.0.0.0"}, {}},
+		[]CheckDefinition{{Name: "c"}, {Name: "d", ServiceID: "none", Definition: check.Definition{TTL: 1}},
+			{Name: "s", Definition: check.Definition{ScriptArgs: []string{"x"}, Interval: 1}}})
+	for _, want := range []string{"Invalid service address", "Missing service name", "TTL must be > 0", `ServiceID "none" does not exist`, "Scripts are disabled"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	if diff := cmp.Diff(before, a.Own()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNew_RefusesBadFiles(t *testing.T) {
+	if _, err := New(Config{Node: testNode, Services: []ServiceDefinition{{}}}); err == nil {
+		t.Error("a service without a name was taken")
+	}
+	if _, err := New(Config{}); err == nil {
+		t.Error("a node without a name was taken")
+	}
+}
+
+func TestReload_FileTakesOverAndTheAPIsOwnStay(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir})
+	must(t, a.AddService(web(), SourceAPI, false))
+	must(t, a.UpdateTTL("service:web1", "passing", ""))
+	filed := web()
+	filed.Port = 8080
+	must(t, a.Reload([]ServiceDefinition{filed}, nil))
+	wantStatuses(t, a, map[string]string{"service:web1": "passing"})
+	must(t, a.Reload(nil, nil))
+	if got := serviceIDs(a) + serviceIDs(mustNew(t, Config{DataDir: dir})); got != "" {
+		t.Errorf("got %s", got)
+	}
+}
