@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -188,8 +189,14 @@ func TestRun_StoppedInTheMiddleReportsNothing(t *testing.T) {
 func TestTTL_ExpiresUnlessRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
 		var got []string
-		r := mustNew(t, Config{Definition: Definition{TTL: 30 * time.Second}, Report: func(s, o string) { got = append(got, s+" "+o) }})
+		add := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, s)
+		}
+		r := mustNew(t, Config{Definition: Definition{TTL: 30 * time.Second}, Report: func(s, o string) { add(s + " " + o) }})
 		done := make(chan struct{})
 		go func() { defer close(done); r.Run(ctx) }()
 		for range 4 {
@@ -200,7 +207,7 @@ func TestTTL_ExpiresUnlessRenewed(t *testing.T) {
 		}
 		time.Sleep(29 * time.Second)
 		synctest.Wait()
-		got = append(got, "still")
+		add("still")
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		cancel()
