@@ -9,6 +9,13 @@
 // by Keys, says of each key its type, range, default, meaning and status, and
 // drives parsing, flags, errors, Redacted and Diff.
 //
+// It takes more than Consul: a block where a list of blocks is due and the other
+// way round, service blocks repeated, names that Consul has given up (recursor,
+// a check's script, statsd_addr, atlas_*). It takes less where a value could
+// mean nothing: fractions for integers, ports above 65535, statuses that no
+// check has. A docker check is left out with a serious warning. Of several
+// private addresses one is chosen instead of refusing to start.
+//
 // The package reads files and the host's addresses, and starts nothing. It must
 // not know who listens, and its errors, String methods and Redacted never show
 // the value of a secret.

@@ -146,3 +146,23 @@ func TestLoad_BoundsWhatItSaysOfNonsense(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 }
+
+func TestLoad_RefusesScriptsThatMayNotRun(t *testing.T) {
+	dir := write(t, "a.hcl", "service {\n name = \"a\"\n check { args = [\"true\"] interval = \"10s\" } }\ndata_dir = \"/nowhere\"")
+	_, _, err := Load(Sources{Paths: []string{dir}, Host: host})
+	want := `a.hcl:3: key "service.check.args": scripts are disabled on this host: set enable_local_script_checks = true`
+	if err = relative(err, dir); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if _, warnings, err := Load(Sources{Paths: []string{dir}, Host: host, Partial: true}); err != nil || len(warnings) != 1 {
+		t.Errorf("a part of a configuration: %v, %v", warnings, err)
+	}
+}
+
+func TestLoad_RefusesWhatTheAgentRefuses(t *testing.T) {
+	_, _, err := load(t, "\nservice { name = \"a\" id = \"consul\" }")
+	want := `a.hcl:2: key "service": Service ID "consul" is kept for the servers themselves: choose another`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}

@@ -28,7 +28,6 @@ type noticed struct {
 	key  *Key
 	at   position
 	keys []string // as shown
-	on   any      // value of the first
 }
 
 func (n *notices) blocks(s *setting) {
@@ -52,7 +51,7 @@ func (n *notices) table(shown string, tab *table, set settings) {
 		if !ok {
 			i = len(n.found)
 			n.index[group] = i
-			n.found = append(n.found, noticed{key: k, at: s.at, on: s.value})
+			n.found = append(n.found, noticed{key: k, at: s.at})
 		}
 		if path := shown + k.Path; !slices.Contains(n.found[i].keys, path) {
 			n.found[i].keys = append(n.found[i].keys, path)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"meibo/cache"
+	"meibo/cluster/agent"
+	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 	"meibo/cluster/httpapi"
 	"meibo/forwarder"
@@ -106,6 +108,29 @@ func (c *Config) HTTPConfig() httpapi.Config {
 		h.DefaultToken = token.Reveal
 	}
 	return h
+}
+
+// AgentConfig returns what cluster/agent takes.
+func (c *Config) AgentConfig() agent.Config {
+	a := agent.Config{
+		DataDir: c.DataDir, Node: c.NodeRecord(), Services: c.Agent.Services, Checks: c.Agent.Checks,
+		EnableScriptChecks: c.Agent.EnableScriptChecks, EnableLocalScriptChecks: c.Agent.EnableLocalScriptChecks,
+		CheckUpdateInterval: c.Agent.CheckUpdateInterval, CheckOutputMaxSize: c.Agent.CheckOutputMaxSize,
+		DiscardCheckOutput: c.Agent.DiscardCheckOutput,
+	}
+	if a.CheckUpdateInterval == 0 {
+		a.CheckUpdateInterval = -1 // no time, not the default
+	}
+	return a
+}
+
+// NodeRecord returns this host's record; its ID is empty unless one is
+// configured.
+func (c *Config) NodeRecord() catalog.Node {
+	return catalog.Node{
+		ID: c.Node.ID, Node: c.Node.Name, Address: c.Node.Advertise.String(), Datacenter: c.Node.Datacenter,
+		TaggedAddresses: c.Node.TaggedAddresses, Meta: c.Node.Meta,
+	}
 }
 
 // BeginsAlone reports whether this host begins the history of a catalog by

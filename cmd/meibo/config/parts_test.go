@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"meibo/cache"
+	"meibo/cluster/agent"
 	"meibo/forwarder"
 	"meibo/resolver/local"
 	"meibo/resolver/wire"
@@ -48,6 +49,11 @@ performance { raft_multiplier = 2 }`)
 	}
 	if r := c.ConsensusConfig(); r.Lease != time.Second || !r.Bootstrap {
 		t.Errorf("Raft %+v", r)
+	}
+	if a := c.AgentConfig(); a.Node.Node != "host1" || a.Node.Address != "10.0.0.7" || a.CheckOutputMaxSize != 4096 {
+		t.Errorf("agent %+v", a)
+	} else if _, err := agent.New(a); err != nil {
+		t.Error(err)
 	}
 	if r := c.ResolverConfig(); r.MaxTTL != 24*time.Hour || r.NegativeMaxTTL != 5*time.Minute {
 		t.Errorf("resolver %+v", r)

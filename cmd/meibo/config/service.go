@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -112,7 +113,10 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 	}
 	d.serviceNames(&s, bl.at)
 	d.unique("service", s.ID, bl.at)
-	return s, true
+	if bl.bad {
+		return s, false
+	}
+	return s, d.taken(bl.at, "service", []agent.ServiceDefinition{s}, nil)
 }
 
 // serviceNames warns of names that DNS cannot carry, or not everywhere.
@@ -255,15 +259,31 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 		c.DeregisterCriticalServiceAfter = d.min
 	}
 	if c.Kind() == check.KindScript && !d.scripts {
-		warn(".args", "scripts do not run: set enable_local_script_checks = true")
-	}
-	if !inside {
-		if c.ID == "" {
-			c.ID = c.Name
+		const text = "scripts are disabled on this host: set enable_local_script_checks = true"
+		if !d.src.Partial {
+			d.fault(&Fault{File: at.file, Line: at.line, Key: shown + ".args", Text: text})
+			return false
 		}
-		d.unique("check", c.ID, at)
+		warn(".args", text) // another file may well enable them
 	}
-	return true
+	if inside {
+		return true
+	}
+	c.ID, c.Name = cmp.Or(c.ID, c.Name), cmp.Or(c.Name, c.ID)
+	d.unique("check", c.ID, at)
+	alone := *c
+	alone.ServiceID = "" // which may come from the API
+	return d.taken(at, shown, nil, []agent.CheckDefinition{alone})
+}
+
+// taken asks the agent whether it will take a definition, so that what is valid
+// here starts, and the refusal has a file and a line.
+func (d *definer) taken(at position, shown string, services []agent.ServiceDefinition, checks []agent.CheckDefinition) bool {
+	_, err := agent.New(agent.Config{Node: catalog.Node{Node: "x"}, Services: services, Checks: checks, EnableLocalScriptChecks: true})
+	if err != nil {
+		d.fault(&Fault{File: at.file, Line: at.line, Key: shown, Text: err.Error()})
+	}
+	return err == nil
 }
 
 // unfit says which key of a check does not fit the others, and why.
