@@ -3,6 +3,7 @@ package httpapi
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"meibo/cluster/acl"
 	"meibo/cluster/catalog"
@@ -237,8 +238,12 @@ func parseListing(r *request) (filter, nodeMeta, error) {
 	return f, meta, nil
 }
 
-// warn says something in the log and in the answer, which stays a success.
+// warn says something in the answer, which stays a success, and in the log, at most once a
+// second: a client in a loop must not fill it.
 func (e *endpoints) warn(r *request, text string, args ...any) {
-	e.log.Warn(text, args...)
 	r.w.Header().Add("X-Meibo-Warning", text)
+	now, last := time.Now().UnixNano(), e.warned.Load()
+	if now-last >= int64(time.Second) && e.warned.CompareAndSwap(last, now) {
+		e.log.Warn(text, args...)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"meibo/cluster/acl"
 )
@@ -18,6 +19,7 @@ type endpoints struct {
 	metrics *metrics
 	waits   *waits
 	maxBody int64
+	warned  atomic.Int64 // Unix nanoseconds of the last warning in the log
 }
 
 // route is one endpoint. A path that ends in "/" takes the rest of the URL as its
