@@ -73,16 +73,18 @@ func (a *attempt) run(ctx context.Context, deadline time.Time) (rep reply) {
 
 func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
 	a.srv.queries.Add(1)
-	edns := !a.srv.plain(a.sent)
+	edns, refused := !a.srv.plain(a.sent), false
 	for ctx.Err() == nil {
 		got, err := a.overUDP(ctx, deadline, edns)
 		if err != nil {
 			return reply{from: a, err: err}
 		}
 		if edns && refusesEDNS(got.rcode) {
-			a.srv.refusedEDNS(time.Now())
-			edns = false
+			edns, refused = false, true
 			continue
+		}
+		if refused && !refusesEDNS(got.rcode) {
+			a.srv.refusedEDNS(time.Now()) // it was the OPT, not the question
 		}
 		if got.answer == nil || got.answer.TC() {
 			return a.afterTC(ctx, got.answer, edns)

@@ -155,6 +155,20 @@ func TestExchange_RemembersWhoRefusesEDNS(t *testing.T) {
 	}
 }
 
+func TestExchange_NotImpForAQuestionSaysNothingOfEDNS(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeANY, resolvertest.Rule{Rcode: dns.RcodeNotImplemented})
+	u.Answer(www, dns.TypeA, record)
+	f := start(t, forwarder.Route{}, u)
+	if res, err := ask(t, f, question(www, dns.TypeANY)); err != nil || res.Answer.Rcode() != wire.RcodeNotImp {
+		t.Fatalf("got %v", err)
+	}
+	mustAsk(t, f)
+	if asked := u.Asked(www); !asked[len(asked)-1].EDNS {
+		t.Error("the server is asked without EDNS since")
+	}
+}
+
 func TestExchange_RandomIDsAndPorts_RFC5452(t *testing.T) {
 	u := resolvertest.NewUpstream(t)
 	u.Answer(www, dns.TypeA, record)

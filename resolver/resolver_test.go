@@ -88,13 +88,13 @@ func newResolver(t *testing.T, table resolver.Table, change ...func(*resolver.Co
 func said(t *testing.T, r *resolver.Resolver, name string, typ uint16) string {
 	t.Helper()
 	m := resolvertest.Ask(t, r, resolvertest.Query(name, typ), false)
-	for _, rr := range m.Answer {
-		if txt, ok := rr.(*dns.TXT); ok {
-			return txt.Txt[0]
-		}
-		return strings.Join(resolvertest.Records(m.Answer), "; ")
+	if len(m.Answer) == 0 {
+		return dns.RcodeToString[m.Rcode]
 	}
-	return dns.RcodeToString[m.Rcode]
+	if txt, ok := m.Answer[0].(*dns.TXT); ok {
+		return txt.Txt[0]
+	}
+	return strings.Join(resolvertest.Records(m.Answer), "; ")
 }
 
 func TestOrderOfZones(t *testing.T) {
