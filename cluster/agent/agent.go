@@ -34,6 +34,7 @@ type Config struct {
 	// OnChange is called after every change of Own, without locks held, possibly
 	// by several goroutines at once: read Own under the lock that orders what is
 	// made of it. Writes return after it has. It must not write to the agent.
+	// New calls it too.
 	OnChange func(Change)
 	// Services and Checks are those that files define.
 	Services []ServiceDefinition
@@ -90,6 +91,7 @@ type Agent struct {
 	slots  check.Slots
 	own    atomic.Pointer[Record]
 	sync   *syncer
+	counts counts
 
 	// define lets one change of definitions at a time through, so that files
 	// and memory change in the same order. It is held across writes of files;

@@ -174,6 +174,7 @@ func (s *syncer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		s.a.counts.turn(full, err)
 		if err != nil {
 			failures++
 			s.a.logger.Log(ctx, failureLevel(failures), "cannot sync with the catalog; will try again", "full", full, "err", err)
@@ -245,6 +246,7 @@ func (s *syncer) do(ctx context.Context, st step) error {
 	err := s.apply(ctx, st.body)
 	var refused *catalog.Error
 	if errors.Is(err, ErrDenied) || errors.As(err, &refused) {
+		s.a.counts.refused.Add(1)
 		s.a.logger.Warn("catalog refuses what this agent holds", "what", st.what, "err", err)
 		err = nil
 	}

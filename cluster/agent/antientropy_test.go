@@ -120,6 +120,20 @@ func (f *fakeCatalog) register(b *catalog.Register) {
 	f.log = append(f.log, entry)
 }
 
+// loaded is how often the node was read.
+func (f *fakeCatalog) loaded() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loads
+}
+
+// service returns one of the catalog's services.
+func (f *fakeCatalog) service(id string) *catalog.Service {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.services[id]
+}
+
 // take returns what happened since the last time, sorted where pushes may
 // overtake one another.
 func (f *fakeCatalog) take() string {
@@ -161,7 +175,7 @@ func wantTaken(t *testing.T, f *fakeCatalog, want string) {
 
 func TestSync_FullAtStartThenChangesAtOnce(t *testing.T) {
 	inBubble(t, Config{Services: []ServiceDefinition{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
-		wantTaken(t, f, "+node; +web1 service:web1=critical; synced " + h1)
+		wantTaken(t, f, "+node; +web1 service:web1=critical; synced "+h1)
 		must(t, a.UpdateTTL("service:web1", "passing", ""))
 		wantTaken(t, f, "+ service:web1=passing")
 		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
@@ -178,8 +192,8 @@ func TestSync_FullAtStartThenChangesAtOnce(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		wantTaken(t, f, "+ service:web1=critical") // its TTL; nothing else in an hour
-		if f.loads < 25 || f.loads > 61 {
-			t.Errorf("got %d full syncs in an hour", f.loads)
+		if n := f.loaded(); n < 25 || n > 61 {
+			t.Errorf("got %d full syncs in an hour", n)
 		}
 	})
 }
@@ -204,6 +218,8 @@ func TestSync_FullRepairsWhatTheCatalogHasOtherwise(t *testing.T) {
 		if diff := cmp.Diff([]string{"+node", "+web1 service:web1=critical", "-alien", "-foreign"}, got); diff != "" {
 			t.Error(diff)
 		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		if f.services["consul"] == nil || f.checks["serfHealth"] == nil {
 			t.Error("the service consul or serfHealth was taken away")
 		}
@@ -215,7 +231,7 @@ func TestSync_ANewHistoryIsFilledAndMarked(t *testing.T) {
 		f.take()
 		f.change(func() { f.history, f.node = h2, nil; clear(f.services); clear(f.checks) })
 		a.Resync(0)
-		wantTaken(t, f, "+node; +web1 service:web1=critical; synced " + h2)
+		wantTaken(t, f, "+node; +web1 service:web1=critical; synced "+h2)
 	})
 }
 
@@ -232,14 +248,14 @@ func TestSync_FailuresAreTriedAgainEverMoreSlowly(t *testing.T) {
 
 		f.change(func() { f.fail, f.loads = errors.New("no leader"), 0 })
 		time.Sleep(30 * time.Minute)
-		if f.loads < 100 || f.loads > 300 {
-			t.Errorf("got %d tries in half an hour", f.loads)
+		if n := f.loaded(); n < 100 || n > 300 {
+			t.Errorf("got %d tries in half an hour", n)
 		}
 		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
 		f.change(func() { f.fail = nil })
 		a.Resync(0) // a leader has appeared
 		synctest.Wait()
-		if f.services["db"] == nil {
+		if f.service("db") == nil {
 			t.Error("not pushed when the leader was back")
 		}
 	})
@@ -310,8 +326,8 @@ func TestSync_ManyRegistrationsOfOneServiceGoTogether(t *testing.T) {
 		}
 		close(gate)
 		wantTaken(t, f, "+first; +db")
-		if f.services["db"].Port != 99 {
-			t.Errorf("got port %d", f.services["db"].Port)
+		if got := f.service("db").Port; got != 99 {
+			t.Errorf("got port %d", got)
 		}
 	})
 }
@@ -334,7 +350,7 @@ func TestSync_EnableTagOverride(t *testing.T) {
 		if got := a.Services()["web1"].Tags; !slices.Equal(got, []string{"theirs"}) {
 			t.Errorf("got tags %v, want those of the catalog", got)
 		}
-		if got := f.services["db"].Tags; !slices.Equal(got, []string{"own"}) {
+		if got := f.service("db").Tags; !slices.Equal(got, []string{"own"}) {
 			t.Errorf("got tags %v, want the agent's", got)
 		}
 		a.Resync(0)
@@ -358,8 +374,8 @@ func TestReaper_RemovesWhatIsCriticalForTooLong(t *testing.T) {
 		}
 		time.Sleep(40 * time.Second)
 		synctest.Wait()
-		if serviceIDs(a) != "" || f.services["web1"] != nil {
-			t.Errorf("still there: %s, %v", serviceIDs(a), f.services)
+		if serviceIDs(a) != "" || f.service("web1") != nil {
+			t.Errorf("still there: %s", serviceIDs(a))
 		}
 	})
 }

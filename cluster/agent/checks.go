@@ -310,6 +310,7 @@ func (a *Agent) report(id string, r *check.Runner, status, output string) {
 		a.keepState(c, status, output, ttl)
 	}
 	if turned {
+		a.counts.turned.Add(1)
 		a.logger.Info("check changed", "check", id, "status", status)
 	}
 	if news {
@@ -369,6 +370,7 @@ func (a *Agent) keepState(c *checkState, status, output string, ttl time.Duratio
 		return
 	}
 	if err := a.files.putState(file{name(stateDir, c.def.ID), data}); err != nil {
+		a.counts.unkept.Add(1)
 		a.logger.Warn("cannot keep the state of a check for the next start", "check", c.def.ID, "err", err)
 	}
 }

@@ -294,3 +294,15 @@ func FuzzKeptState(f *testing.F) {
 		}
 	})
 }
+
+func TestRestart_ForgetsTheStatesOfChecksThatWent(t *testing.T) {
+	dir := t.TempDir()
+	a := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{web(), {Name: "stays", Checks: []CheckDefinition{ttl(time.Hour)}}}})
+	must(t, a.UpdateTTL("service:web1", "passing", ""))
+	must(t, a.UpdateTTL("service:stays", "passing", ""))
+	b := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "stays", Checks: []CheckDefinition{ttl(time.Hour)}}}})
+	wantStatuses(t, b, map[string]string{"service:stays": "passing"})
+	if states, _ := b.files.list(stateDir); len(states) != 1 {
+		t.Errorf("got states %v", states)
+	}
+}

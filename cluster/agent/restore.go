@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"meibo/cluster/catalog"
 )
@@ -45,7 +46,21 @@ func (a *Agent) restoreAll(t *touched) error {
 			a.files.setAside(path, err)
 		}
 	}
+	a.forgetStates()
 	return nil
+}
+
+// forgetStates removes the states of checks that went while the agent was down.
+func (a *Agent) forgetStates() {
+	states, err := a.files.list(stateDir)
+	if err != nil {
+		return // they do no harm
+	}
+	held := map[string]bool{}
+	for _, c := range a.Own().Checks {
+		held[name(stateDir, c.CheckID)] = true
+	}
+	a.forget(slices.DeleteFunc(states, func(path string) bool { return held[path] })...)
 }
 
 // restoreService takes in one kept service, unless a file or a newer

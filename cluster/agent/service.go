@@ -2,6 +2,7 @@ package agent
 
 import (
 	"reflect"
+	"slices"
 
 	"meibo/cluster/catalog"
 )
@@ -153,7 +154,7 @@ func (a *Agent) applyService(s *service, added []*checkState, gone []string, t *
 		for _, c := range added {
 			a.setCheckLocked(r, c, t)
 		}
-		if former != nil {
+		if former != nil && (former.record.Service != s.record.Service || !slices.Equal(former.record.Tags, s.record.Tags)) {
 			a.relabelLocked(r, s)
 		}
 	})

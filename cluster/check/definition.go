@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 clients compare these texts with Consul's, capitals included
+
 package check
 
 import (
