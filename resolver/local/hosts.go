@@ -19,9 +19,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,21 +186,26 @@ func (h *Hosts) publish(set *hostSet) {
 
 // readHosts reads a file as one string.
 func readHosts(file string) (string, error) {
-	info, err := os.Stat(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return "", fmt.Errorf("read hosts file: %w", err)
 	}
-	if !info.Mode().IsRegular() {
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read hosts file: %w", err)
+	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("read hosts file %s: it is not a regular file", file)
-	}
-	if info.Size() > maxHostsFile {
+	case info.Size() > maxHostsFile:
 		return "", fmt.Errorf("read hosts file %s: it has %d octets, at most %d are read", file, info.Size(), maxHostsFile)
 	}
-	b, err := os.ReadFile(file)
-	if err != nil {
+	var b strings.Builder
+	b.Grow(int(info.Size()) + 1)
+	if _, err := io.Copy(&b, io.LimitReader(f, maxHostsFile)); err != nil {
 		return "", fmt.Errorf("read hosts file: %w", err)
 	}
-	return string(b), nil
+	return b.String(), nil
 }
 
 // Run reads the files anew whenever they change, until ctx ends.

@@ -51,7 +51,7 @@ func parseRecord(line string, ttl uint32) (wire.RR, error) {
 		return wire.RR{}, err
 	}
 	head := len(owner) + 10 // type, class, TTL, length
-	if n < head {
+	if n <= head {
 		return wire.RR{}, fmt.Errorf("record without data")
 	}
 	return wire.RR{
