@@ -174,7 +174,7 @@ func bindError(proto string, addr netip.AddrPort, err error) error {
 	}
 	switch sys {
 	case syscall.EADDRINUSE:
-		return fmt.Errorf("%s: the port is taken by %s: stop it, or listen on another address or port: %w", what, holder(proto, addr), sys)
+		return fmt.Errorf("%s: the port is taken by %s: stop it, or listen on another address or port: %w", what, Holder(proto, addr), sys)
 	case syscall.EACCES, syscall.EPERM:
 		return fmt.Errorf("%s: ports below 1024 need root or CAP_NET_BIND_SERVICE: %w", what, sys)
 	case syscall.EADDRNOTAVAIL:

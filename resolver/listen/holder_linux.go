@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// holder says which process has a socket on an address, for people to read.
-func holder(proto string, addr netip.AddrPort) string {
+// Holder says which process has a socket on an address, for people to read.
+func Holder(proto string, addr netip.AddrPort) string {
 	sockets := socketsOn(proto, addr)
 	if len(sockets) == 0 {
 		return "another process (its socket is not in /proc/net; perhaps it just ended)"

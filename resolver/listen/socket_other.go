@@ -23,4 +23,5 @@ func askedAddr([]byte) netip.Addr { return netip.Addr{} }
 
 func appendSource(oob []byte, _ netip.Addr, _ bool) []byte { return oob }
 
-func holder(string, netip.AddrPort) string { return "another process" }
+// Holder says which process has a socket on an address; this system has no way to tell.
+func Holder(string, netip.AddrPort) string { return "another process" }
