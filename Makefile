@@ -1,0 +1,44 @@
+# The two commands of the README are `make run` and `make test`; the rest is for those who work on meibo.
+SHELL       := /bin/bash
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS     := -trimpath
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 5s
+PEERS       := nginx-light haproxy nsd bind9-dnsutils curl
+
+.DEFAULT_GOAL := build
+.PHONY: build run test lint bench fuzz verify peers clean FORCE
+
+build: bin/meibo
+
+bin/meibo: FORCE
+	@CGO_ENABLED=0 go build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/meibo
+
+# A single host in the foreground with sample services; its state is kept in .run between starts.
+run: build
+	@exec bin/meibo agent -config-dir packaging/example -data-dir .run
+
+# Everything that CI runs: set-up, every test under the race detector, a short turn of each fuzz target.
+test: build
+	@bench/peers/test.sh $(FUZZTIME)
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+	go vet ./...
+	GOOS=darwin go vet ./resolver/... ./cache/... ./forwarder/...
+	go run $(STATICCHECK) ./...
+
+fuzz:
+	@bench/peers/fuzz.sh $(FUZZTIME)
+
+bench: build
+	@go test -run '^$$' -bench . -benchtime 2s ./resolver/... ./cache/... ./forwarder/... ./cluster/...
+	@go test -count=1 -run '^$$' -bench . ./bench/...
+
+# The long forms: minutes of fuzzing per target, and the bars in milliseconds, on the plain binary.
+verify: build
+	@MEIBO_VERIFY=1 bench/peers/test.sh 2m
+
+clean:
+	rm -rf bin .run .peers .tools

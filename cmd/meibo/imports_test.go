@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// importPolicy is the house as text: a room, and the rooms of ours that it may import. A new arrow is written here first,
+// with a thought; that is the whole point of this file. "test" rooms may be imported by tests alone.
+const importPolicy = `
+resolver/wire            <
+cache                    < resolver/wire
+resolver                 < cache resolver/wire
+resolver/listen          < resolver/wire
+resolver/consul          < resolver resolver/wire cache cluster/catalog
+resolver/local           < resolver resolver/wire cache
+resolver/resolvconf      <
+resolver/control         < resolver resolver/wire cache forwarder
+forwarder                < resolver resolver/wire cache
+cluster/catalog          <
+cluster/catalog/state    < cluster/catalog
+cluster/consensus        <
+cluster/leader           < cluster/catalog
+cluster/view             < cluster/catalog
+cluster/check            <
+cluster/agent            < cluster/catalog cluster/check
+cluster/acl              < cluster/catalog
+cluster/httpapi          < cluster/catalog cluster/acl
+cluster/httpapi/client   < cluster/catalog
+cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/leader cluster/view cluster/agent cluster/check cluster/acl
+cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi
+cmd/meibo                < *
+`
+
+// soleImporters: a library that only one room may know, so that replacing it touches one package.
+var soleImporters = map[string][]string{
+	"github.com/hashicorp/raft":       {"cluster/consensus"},
+	"go.etcd.io/bbolt":                {"cluster/consensus"},
+	"github.com/hashicorp/memberlist": {"cluster/gossip"},
+	"github.com/hashicorp/go-memdb":   {"cluster/catalog/state"},
+	"github.com/spf13/cobra":          {"cmd/meibo"},
+}
+
+func TestImportsFollowThePolicy(t *testing.T) {
+	allowed := make(map[string][]string)
+	for line := range strings.Lines(importPolicy) {
+		if room, arrows, ok := strings.Cut(strings.TrimSpace(line), "<"); ok {
+			allowed[strings.TrimSpace(room)] = strings.Fields(arrows)
+		}
+	}
+	for _, p := range goList(t) {
+		room := strings.TrimPrefix(p.ImportPath, "meibo/")
+		if strings.HasSuffix(room, "test") || room == "bench" {
+			continue // rooms for tests and measurements, which nothing of the product imports: checked below
+		}
+		arrows, known := allowed[room]
+		if !known {
+			t.Errorf("room %s is not in the policy: add it with the rooms it may import", room)
+			continue
+		}
+		for _, imported := range p.Imports {
+			checkArrow(t, room, imported, arrows)
+		}
+	}
+}
+
+func checkArrow(t *testing.T, room, imported string, arrows []string) {
+	t.Helper()
+	for library, rooms := range soleImporters {
+		if (imported == library || strings.HasPrefix(imported, library+"/")) && !slices.Contains(rooms, room) {
+			t.Errorf("%s imports %s, which only %v may", room, imported, rooms)
+		}
+	}
+	ours, ok := strings.CutPrefix(imported, "meibo/")
+	if !ok {
+		return
+	}
+	if strings.HasSuffix(ours, "test") || ours == "bench" {
+		t.Errorf("%s imports %s, a room for tests", room, ours)
+		return
+	}
+	if !slices.Contains(arrows, "*") && !slices.Contains(arrows, ours) {
+		t.Errorf("new arrow: %s imports %s, which the policy does not allow", room, ours)
+	}
+}
+
+type listedPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+func goList(t *testing.T) []listedPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "meibo/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var packages []listedPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listedPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		packages = append(packages, p)
+	}
+}
