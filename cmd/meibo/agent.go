@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"meibo/cmd/meibo/config"
+)
+
+func newAgentCommand() *cobra.Command {
+	var flags *config.Flags
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Run the daemon", GroupID: "daemon", Args: cobra.NoArgs,
+		Long: `Runs the daemon in the foreground. Flags are those of Consul's agent and win over
+files; files are HCL or JSON with Consul's keys and meibo's own (see the README).
+
+SIGHUP reads the files again: a fault leaves everything as it was and is logged.
+SIGTERM and SIGINT stop the daemon; a restart is not a leave.`,
+		Example: "  meibo agent -dev\n  meibo agent -config-dir /etc/meibo.d\n  meibo agent -config-dir /etc/consul.d -dns-port 53",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runAgent(cmd.Context(), flags.Sources(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags = config.RegisterFlags(cmd.Flags())
+	return cmd
+}
+
+// runAgent is the daemon as a process: configuration, log, signals, pid file, and what systemd wants to hear.
+func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cfg, warnings, err := config.Load(sources)
+	if err != nil {
+		return fmt.Errorf("the configuration is not valid, nothing was started:\n%w", err)
+	}
+	level := new(slog.LevelVar)
+	log, closeLog, err := newLogger(cfg.Log, level, stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	logWarnings(log, warnings)
+	d, err := newDaemon(daemonConfig{
+		Config: cfg, Logger: log, Level: level, Files: activation.Files(true),
+		Load: func() (*config.Config, []config.Warning, error) { return config.Load(sources) },
+	})
+	if err != nil {
+		return err
+	}
+	if cfg.PidFile != "" {
+		if err := os.WriteFile(cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+			return fmt.Errorf("write pid_file: %w", err)
+		}
+		defer os.Remove(cfg.PidFile)
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	reloads := make(chan struct{})
+	go func() {
+		defer close(reloads)
+		reloadOn(run, hangup, d, log)
+	}()
+	d.banner(stdout)
+	notify(log, systemd.SdNotifyReady)
+	err = d.Run(ctx)
+	notify(log, systemd.SdNotifyStopping)
+	cancel()
+	<-reloads
+	return err
+}
+
+// reloadOn reads the configuration again at each SIGHUP, until ctx ends.
+func reloadOn(ctx context.Context, hangup <-chan os.Signal, d *daemon, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			notify(log, systemd.SdNotifyReloading)
+			if err := d.Reload(ctx); err != nil {
+				log.Error("configuration not taken, everything stays as it was", "err", oneLine(err))
+			}
+			notify(log, systemd.SdNotifyReady)
+		}
+	}
+}
+
+func notify(log *slog.Logger, state string) {
+	if _, err := systemd.SdNotify(false, state); err != nil {
+		log.Warn("tell systemd", "err", err)
+	}
+}
+
+func logWarnings(log *slog.Logger, warnings []config.Warning) {
+	for _, w := range warnings {
+		level := slog.LevelWarn
+		if w.Serious {
+			level = slog.LevelError
+		}
+		log.Log(context.Background(), level, "configuration", "warning", w.String())
+	}
+}
+
+// newLogger makes the one logger of the daemon: a line of key=value each, or JSON.
+func newLogger(cfg config.Log, level *slog.LevelVar, stderr io.Writer) (*slog.Logger, func(), error) {
+	level.Set(cfg.Level)
+	out, closeLog := stderr, func() {}
+	if cfg.File != "" {
+		f, err := os.OpenFile(cfg.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open log_file: %w", err)
+		}
+		out, closeLog = io.MultiWriter(stderr, f), func() { _ = f.Close() }
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.JSON {
+		return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
+	}
+	return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
+}
+
+// oneLine keeps an error of many faults on the one line that a log entry is.
+func oneLine(err error) string {
+	var faults config.Faults
+	if !errors.As(err, &faults) {
+		return err.Error()
+	}
+	text := ""
+	for i, f := range faults {
+		if i > 0 {
+			text += "; "
+		}
+		text += f.Error()
+	}
+	return text
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newServicesCommand() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use: "services", Short: "List the services of the catalog and their tags", GroupID: "ask", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			services, _, err := c.Services(cmd.Context(), nil)
+			if err != nil {
+				return explained(c, err)
+			}
+			if a.json {
+				return printJSON(cmd.OutOrStdout(), services)
+			}
+			rows := [][]string{{"Service", "Tags"}}
+			for _, name := range slices.Sorted(maps.Keys(services)) {
+				rows = append(rows, []string{name, strings.Join(services[name], ",")})
+			}
+			return table(cmd.OutOrStdout(), rows)
+		},
+	}
+	a.flags(cmd)
+	return cmd
+}
+
+func newNodesCommand() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use: "nodes", Short: "List the nodes of the catalog", GroupID: "ask", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			nodes, _, err := c.Nodes(cmd.Context(), nil)
+			if err != nil {
+				return explained(c, err)
+			}
+			if a.json {
+				return printJSON(cmd.OutOrStdout(), nodes)
+			}
+			rows := [][]string{{"Node", "Address", "DC", "ID"}}
+			for _, n := range nodes {
+				rows = append(rows, []string{n.Node, n.Address, n.Datacenter, n.ID})
+			}
+			return table(cmd.OutOrStdout(), rows)
+		},
+	}
+	a.flags(cmd)
+	return cmd
+}
+
+func newReloadCommand() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use: "reload", Short: "Have the daemon read its configuration again", GroupID: "daemon", Args: cobra.NoArgs,
+		Long: "Has the daemon read its configuration again, as SIGHUP does. A file with a fault\nleaves everything as it was; the fault is printed.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if err := c.Reload(cmd.Context()); err != nil {
+				return explained(c, err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "Configuration reloaded")
+			return nil
+		},
+	}
+	a.flags(cmd)
+	return cmd
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"meibo/cluster/httpapi/client"
+)
+
+// asker is what the commands have in common that ask the daemon.
+type asker struct {
+	addr, token, tokenFile, datacenter string
+	json                               bool
+}
+
+func (a *asker) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&a.addr, "http-addr", "", "the daemon's API: `address` host:port, URL or unix://path (default $CONSUL_HTTP_ADDR or "+client.DefaultAddress+")")
+	f.StringVar(&a.token, "token", "", "ACL token (default $CONSUL_HTTP_TOKEN)")
+	f.StringVar(&a.tokenFile, "token-file", "", "`file` that holds the ACL token")
+	f.BoolVar(&a.json, "json", false, "print JSON")
+}
+
+// dial makes a client of the daemon's API; flags win over the environment.
+func (a *asker) dial() (*client.Client, error) {
+	cfg, err := client.FromEnv(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if a.addr != "" {
+		cfg.Address = a.addr
+	}
+	if a.token != "" {
+		cfg.Token = a.token
+	}
+	if a.tokenFile != "" {
+		cfg.TokenFile = a.tokenFile
+	}
+	return client.New(cfg)
+}
+
+// explained adds what to do about a daemon that doesn't answer.
+func explained(c *client.Client, err error) error {
+	var dial *net.OpError
+	var call *url.Error
+	if errors.As(err, &call) && errors.As(err, &dial) && dial.Op == "dial" {
+		return fmt.Errorf("no daemon answers on %s: %w\nstart one with `meibo agent`, or name its address with -http-addr", c.Address(), dial.Err)
+	}
+	return err
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "    ")
+	return encoder.Encode(v)
+}
+
+// table writes rows in aligned columns.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, cell)
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}

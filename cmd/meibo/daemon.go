@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"meibo/cluster"
+	"meibo/cluster/acl"
+	"meibo/cluster/httpapi"
+	"meibo/cmd/meibo/config"
+	"meibo/resolver/control"
+	"meibo/resolver/listen"
+)
+
+// daemonConfig is what a daemon is made from.
+type daemonConfig struct {
+	Config *config.Config
+	Logger *slog.Logger
+	Level  *slog.LevelVar // of Logger, set anew by a reload; nil: it stays
+	Files  []*os.File     // sockets handed over
+	// Load reads the configuration again, for Reload; nil: it can't be.
+	Load func() (*config.Config, []config.Warning, error)
+}
+
+// daemon is one meibo: all of it is wired here and nowhere else. Several of them can live in one process.
+//
+// Only the loss of DNS ends it. The catalog and the HTTP API are retried by themselves and say what is wrong meanwhile.
+type daemon struct {
+	load     func() (*config.Config, []config.Warning, error)
+	log      *slog.Logger
+	level    *slog.LevelVar
+	node     *cluster.Node
+	dns      *dnsService
+	api      *httpapi.API
+	registry *prometheus.Registry
+
+	started *config.Config // what was in force at the start: a key that waits for a restart is compared with it
+
+	mu  sync.Mutex // guards following, and one reload at a time
+	cfg *config.Config
+
+	http chan []net.Addr // holds the addresses of the API while it is served
+}
+
+// newDaemon makes every part and binds the DNS sockets; it starts nothing. A fault of anything but DNS and the
+// configuration is not an error here: Run retries it.
+func newDaemon(c daemonConfig) (*daemon, error) {
+	d := &daemon{load: c.Load, log: c.Logger, level: c.Level, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1)}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	for _, need := range c.Config.NeedsCluster() {
+		d.log.Warn("asks for further hosts, which is not there yet", "setting", need)
+	}
+	var err error
+	if d.node, err = cluster.New(nodeConfig(c.Config, d.log)); err != nil {
+		return nil, err
+	}
+	if d.dns, err = newDNS(c.Config, d.node.View(), c.Files, d.log); err != nil {
+		return nil, err
+	}
+	if d.api, err = d.newAPI(c.Config); err != nil {
+		return nil, err
+	}
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), d.node.Collector(), d.api)
+	d.registry.MustRegister(d.dns.collectors()...)
+	return d, nil
+}
+
+func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
+	return cluster.Config{
+		NodeName: cfg.Node.Name, NodeID: cfg.Node.ID, Datacenter: cfg.Node.Datacenter,
+		Address: cfg.Node.Advertise.String(), TaggedAddresses: cfg.Node.TaggedAddresses, Meta: cfg.Node.Meta,
+		DataDir: cfg.DataDir, Dev: cfg.Dev, Server: cfg.Cluster.Server, Bootstrap: cfg.Cluster.Bootstrap,
+		BootstrapExpect: cfg.Cluster.BootstrapExpect, Join: append(cfg.Cluster.RetryJoin, cfg.Cluster.RetryJoinWAN...),
+		ServerPort: cfg.Cluster.ServerPort, Version: apiLevel, Logger: log,
+		Agent: cfg.AgentConfig(),
+	}
+}
+
+func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
+	explain, err := control.New(control.Config{Resolver: d.dns.resolver, Cache: d.dns.cache, Instances: d.instances, Logger: d.log})
+	if err != nil {
+		return nil, err
+	}
+	api := cfg.HTTPConfig()
+	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
+	api.Agent, api.Backend = hostAgent{d}, catalogBackend{d.node}
+	api.Version = strings.TrimPrefix(version, "v")
+	api.Mounts = mountsOf(explain, cfg.Debug)
+	if hostname, err := os.Hostname(); err == nil {
+		api.Names = append(api.Names, hostname)
+	}
+	return httpapi.New(api)
+}
+
+// Run answers until ctx ends, and returns when everything has ended. Its error is the loss of DNS.
+func (d *daemon) Run(ctx context.Context) error {
+	// In the order of need: DNS ends last, so that lookups go on while the rest says goodbye.
+	inner, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	rest, stopRest := context.WithCancel(ctx)
+	defer stopRest()
+	var parts sync.WaitGroup
+	parts.Go(func() { d.serveHTTP(rest) })
+	parts.Go(func() {
+		if err := d.node.Run(rest); err != nil {
+			d.log.Error("the node ended", "err", err)
+		}
+	})
+	lost := make(chan error, 1)
+	go func() { lost <- d.dns.run(inner) }()
+	select {
+	case <-ctx.Done():
+		stopRest()
+		parts.Wait()
+		stop(nil)
+		return <-lost
+	case err := <-lost:
+		stopRest()
+		parts.Wait()
+		return errors.Join(errors.New("dns is lost, which ends the daemon"), err)
+	}
+}
+
+// serveHTTP serves the API whenever its addresses can be had.
+func (d *daemon) serveHTTP(ctx context.Context) {
+	const first, last = 250 * time.Millisecond, 5 * time.Second
+	if len(d.started.HTTP.Listen) == 0 {
+		return
+	}
+	said := ""
+	for wait := first; ctx.Err() == nil; wait = min(2*wait, last) {
+		err := d.serveHTTPOnce(ctx)
+		if err == nil {
+			continue // ctx has ended
+		}
+		if err.Error() != said {
+			said = err.Error()
+			d.log.Error("http api is not served, dns goes on; will try again", "err", err)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+func (d *daemon) serveHTTPOnce(ctx context.Context) error {
+	sc := httpapi.ServerConfig{Handler: d.api, ConnsPerClient: d.started.HTTP.MaxConnsPerHost, HeaderBytes: d.started.HTTP.MaxHeaderBytes, Logger: d.log}
+	if sc.ConnsPerClient == 0 {
+		sc.ConnsPerClient = -1 // Consul's 0 means no limit
+	}
+	if mode, err := strconv.ParseUint(d.started.HTTP.SocketMode, 8, 12); err == nil {
+		sc.SocketMode = os.FileMode(mode)
+	}
+	for _, endpoint := range d.started.HTTP.Listen {
+		address := endpoint.String()
+		if endpoint.Unix == "" {
+			address = endpoint.AddrPort.String()
+		}
+		sc.Addrs = append(sc.Addrs, address)
+	}
+	server, err := httpapi.NewServer(sc)
+	if err != nil {
+		return heldBy(err, d.started.HTTP.Listen)
+	}
+	d.http <- server.Addrs()
+	defer func() { <-d.http }()
+	return server.Run(ctx)
+}
+
+// heldBy adds to an error of binding which process is in the way.
+func heldBy(err error, endpoints []config.Endpoint) error {
+	for _, e := range endpoints {
+		if e.Unix == "" && strings.Contains(err.Error(), e.AddrPort.String()) {
+			return fmt.Errorf("%w; it is held by %s", err, listen.Holder("tcp", e.AddrPort))
+		}
+	}
+	return err
+}
+
+// Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
+func (d *daemon) Reload(_ context.Context) error {
+	if d.load == nil {
+		return errors.New("this daemon has no configuration to read again")
+	}
+	cfg, warnings, err := d.load()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.node.Agent().Reload(cfg.Agent.Services, cfg.Agent.Checks); err != nil {
+		return err
+	}
+	if err := d.dns.reload(cfg); err != nil {
+		return err
+	}
+	logWarnings(d.log, warnings)
+	for _, change := range config.Diff(d.started, cfg) {
+		if change.Restart {
+			d.log.Warn("a changed key waits for a restart", "key", change.Key)
+		}
+	}
+	if d.level != nil {
+		d.level.Set(cfg.Log.Level)
+	}
+	d.cfg = cfg
+	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", len(cfg.Agent.Checks))
+	return nil
+}
+
+// banner says what runs where, and what to try.
+func (d *daemon) banner(w io.Writer) {
+	dns := d.dns.listening
+	fmt.Fprintf(w, "==> meibo %s\n", version)
+	fmt.Fprintf(w, "       Node: %s (%s), datacenter %s\n", d.cfg.Node.Name, d.node.Record().ID, d.cfg.Node.Datacenter)
+	fmt.Fprintf(w, "        DNS: %s\n", joined(dns))
+	fmt.Fprintf(w, "       HTTP: %s\n", joined(d.started.HTTP.Listen))
+	if len(dns) == 0 {
+		return
+	}
+	name := "consul.service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
+	if len(d.cfg.Agent.Services) > 0 {
+		name = d.cfg.Agent.Services[len(d.cfg.Agent.Services)-1].Name + ".service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
+	}
+	ask := fmt.Sprintf("dig @%s -p %d %s", askable(dns[0].Addr()), dns[0].Port(), name)
+	fmt.Fprintf(w, "\n    Try:  %s\n          %s SRV\n          %s lookup %s\n\n", ask, ask, os.Args[0], name)
+}
+
+// askable is an address that a client on this host can send to.
+func askable(a netip.Addr) netip.Addr {
+	if !a.IsUnspecified() {
+		return a
+	}
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+func joined[T fmt.Stringer](list []T) string {
+	if len(list) == 0 {
+		return "off"
+	}
+	texts := make([]string, len(list))
+	for i, v := range list {
+		texts[i] = v.String()
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"meibo/cache"
+	"meibo/cluster/catalog"
+	"meibo/cluster/view"
+	"meibo/cmd/meibo/config"
+	"meibo/forwarder"
+	"meibo/resolver"
+	"meibo/resolver/consul"
+	"meibo/resolver/listen"
+	"meibo/resolver/local"
+	"meibo/resolver/resolvconf"
+	"meibo/resolver/wire"
+)
+
+// maxExchange bounds a question to upstreams, whatever recursor_timeout makes of their number: glibc gives up after 5 s.
+const maxExchange = 4 * time.Second
+
+// dnsService is everything that answers DNS on this host. It needs a view and nothing else of the cluster.
+type dnsService struct {
+	log       *slog.Logger
+	cache     *cache.Cache
+	forwarder *forwarder.Forwarder
+	zone      *consul.Zone
+	special   *local.Special
+	resolver  *resolver.Resolver
+	listener  *listen.Listener
+	upstreams *resolvconf.Watcher // nil while the configuration names the upstreams
+
+	mu        sync.Mutex // guards following: what a reload changes
+	cfg       *config.Config
+	hosts     *local.Hosts
+	restart   chan struct{} // holds one: the hosts or the upstreams are to be watched anew
+	listening []netip.AddrPort
+}
+
+// newDNS binds the listeners, so that a taken port ends the start, and answers nothing yet.
+func newDNS(cfg *config.Config, v *view.View, files []*os.File, log *slog.Logger) (*dnsService, error) {
+	d := &dnsService{log: log, cfg: cfg, restart: make(chan struct{}, 1), listening: cfg.Listen}
+	var err error
+	if d.cache, err = cache.New(cfg.CacheConfig()); err != nil {
+		return nil, err
+	}
+	if d.forwarder, err = forwarder.New(forwarder.Config{Self: cfg.Listen, Logger: log}); err != nil {
+		return nil, err
+	}
+	d.zone, err = consul.New(consul.Options{
+		Config: cfg.ZoneConfig(), Source: viewSource{v}, Moved: v.BumpEpoch, Logger: log,
+		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return d.resolver.Lookup(ctx, q) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.special = local.NewSpecial(local.SpecialConfig{})
+	if d.hosts, err = d.newHosts(cfg); err != nil {
+		return nil, err
+	}
+	d.findUpstreams(cfg)
+	if err := d.routeLocked(); err != nil {
+		return nil, err
+	}
+	rc := cfg.ResolverConfig()
+	rc.Cache, rc.Table, rc.Logger = d.cache, d.table(), log
+	rc.Version, rc.ServerID = "meibo "+version, cfg.Node.Name
+	if d.resolver, err = resolver.New(rc); err != nil {
+		return nil, err
+	}
+	if len(cfg.Listen) == 0 && len(files) == 0 {
+		log.Warn("dns is switched off: no address to listen on (ports.dns)")
+		return d, nil
+	}
+	d.listener, err = listen.New(listen.Config{Addrs: cfg.Listen, Files: files, Handler: d.resolver, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	d.listening = d.listener.Addrs()
+	return d, nil
+}
+
+// run answers until ctx ends or the listeners are lost; the latter is the one failure that ends the daemon.
+func (d *dnsService) run(ctx context.Context) error {
+	// The listeners end before what answers for them, so that nothing is accepted that can't be answered.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var parts errgroup.Group
+	parts.Go(func() error { return d.resolver.Run(inner) })
+	parts.Go(func() error { return d.forwarder.Run(inner) })
+	parts.Go(func() error { return d.watch(inner) })
+	var err error
+	if d.listener != nil {
+		err = d.listener.Run(ctx)
+	} else {
+		<-ctx.Done()
+	}
+	stop()
+	if e := parts.Wait(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// watch follows the hosts files and, where they come from there, the upstreams of resolv.conf; anew after each reload.
+func (d *dnsService) watch(ctx context.Context) error {
+	for {
+		turn, stop := context.WithCancel(ctx)
+		d.mu.Lock()
+		hosts, upstreams := d.hosts, d.upstreams
+		d.mu.Unlock()
+		var parts sync.WaitGroup
+		follow := func(what string, run func(context.Context) error) {
+			parts.Go(func() {
+				if err := run(turn); err != nil && turn.Err() == nil {
+					d.log.Warn("changes are not followed any more: reload after a change", "what", what, "err", err)
+				}
+			})
+		}
+		follow("hosts files", hosts.Run)
+		if upstreams != nil {
+			follow("resolv.conf", upstreams.Run)
+		}
+		select {
+		case <-ctx.Done():
+		case <-d.restart:
+		}
+		stop()
+		parts.Wait()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// reload takes what of a new configuration can be taken without a restart: all of it is checked before any is taken.
+func (d *dnsService) reload(cfg *config.Config) error {
+	hosts, err := d.newHosts(cfg)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.cfg
+	d.cfg = cfg
+	d.findUpstreams(cfg)
+	if err := d.routeLocked(); err != nil {
+		d.cfg = old
+		return err
+	}
+	if err := d.zone.SetConfig(cfg.ZoneConfig()); err != nil {
+		return err
+	}
+	if !slices.Equal(old.Hosts.Files, cfg.Hosts.Files) || !slices.Equal(old.Hosts.Records, cfg.Hosts.Records) {
+		d.hosts = hosts
+		d.cache.Flush() // which names the old ones had is no longer known
+	}
+	select {
+	case d.restart <- struct{}{}:
+	default:
+	}
+	return d.resolver.SetTable(d.table())
+}
+
+func (d *dnsService) newHosts(cfg *config.Config) (*local.Hosts, error) {
+	hosts := cfg.HostsConfig()
+	hosts.Logger = d.log
+	hosts.Changed = func(names []wire.Name) { d.cache.Drop(names...) }
+	return local.NewHosts(hosts)
+}
+
+// findUpstreams looks for the host's own upstreams when the configuration names none.
+func (d *dnsService) findUpstreams(cfg *config.Config) {
+	d.upstreams = nil
+	if len(cfg.Forward.Recursors) > 0 {
+		return
+	}
+	var err error
+	d.upstreams, err = resolvconf.NewWatcher(resolvconf.Config{
+		Self: d.listening, Logger: d.log, Changed: func(resolvconf.Upstreams) { d.upstreamsChanged() },
+	})
+	if err != nil {
+		d.log.Warn("names outside our own zones are refused until there is an upstream", "err", err)
+	}
+}
+
+// upstreamsChanged routes by the new name servers of resolv.conf.
+func (d *dnsService) upstreamsChanged() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.routeLocked(); err != nil {
+		d.log.Warn("upstreams kept as they were", "err", err)
+		return
+	}
+	if err := d.resolver.SetTable(d.table()); err != nil {
+		d.log.Warn("upstreams kept as they were", "err", err)
+	}
+}
+
+// routeLocked gives the forwarder its routes, and tells the special names which of them a route has taken.
+func (d *dnsService) routeLocked() error {
+	var found []netip.AddrPort
+	if d.upstreams != nil {
+		found = d.upstreams.Upstreams().Servers
+	}
+	routes := d.cfg.Routes(found)
+	special := local.SpecialConfig{}
+	for i, r := range routes {
+		if routes[i].Timeout = min(r.Timeout, maxExchange); r.Suffix != wire.Root {
+			special.Routes = append(special.Routes, r.Suffix)
+			continue
+		}
+		for _, server := range r.Servers {
+			special.Upstreams = append(special.Upstreams, server.Addr())
+		}
+	}
+	if err := d.forwarder.Update(routes); err != nil {
+		return err
+	}
+	d.special.SetConfig(special)
+	return nil
+}
+
+// table says who answers which names. Order decides nothing here: the longest suffix does, then rank.
+func (d *dnsService) table() resolver.Table {
+	return resolver.Table{
+		Whole:  d.hosts,
+		Mounts: slices.Concat(d.forwarder.Mounts(), d.zone.Mounts(local.ReverseZones()...), d.special.Mounts()),
+	}
+}
+
+func (d *dnsService) collectors() []prometheus.Collector {
+	all := []prometheus.Collector{d.cache.Collector(), d.resolver.Collector(), d.forwarder.Collector()}
+	if d.listener != nil {
+		all = append(all, d.listener.Collector())
+	}
+	return all
+}
+
+// viewSource lets the zone ask the view: two rooms that don't know each other, joined here.
+type viewSource struct{ view *view.View }
+
+func (s viewSource) State() consul.State { return viewState{s.view.Load()} }
+
+type viewState struct{ *view.State }
+
+func (s viewState) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
+	instances, c, known := s.State.Service(name)
+	return instances, c, consul.Known(known)
+}
+
+func (s viewState) Node(name string) (*catalog.Node, *atomic.Uint64, consul.Known) {
+	node, c, known := s.State.Node(name)
+	return node, c, consul.Known(known)
+}
+
+func (s viewState) AddressOwner(addr netip.Addr) (consul.Owner, bool) {
+	owner, ok := s.State.AddressOwner(addr)
+	out := consul.Owner{}
+	if owner.Node != nil {
+		out.Node = owner.Node.Node
+	}
+	if owner.Service != nil {
+		out.Service = owner.Service.Service
+	}
+	return out, ok
+}
+
+// The two Known types say the same in the same order: an index out of range here does not compile.
+var (
+	_ = [1]struct{}{}[consul.NotYet-consul.Known(view.NotYet)]
+	_ = [1]struct{}{}[consul.Yes-consul.Known(view.Yes)]
+	_ = [1]struct{}{}[consul.No-consul.Known(view.No)]
+)

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meibo/cluster/httpapi/client"
+	"meibo/resolver/control"
+)
+
+func newLookupCommand() *cobra.Command {
+	var a asker
+	cmd := &cobra.Command{
+		Use: "lookup NAME [TYPE]", Short: "Ask for a name, and see where the answer came from", GroupID: "ask",
+		Long: `Asks the local daemon and shows the answer as dig would; below it where it came from,
+how old it is and how long it may be kept; and for a service each instance with its
+state, and why some are left out. TYPE is A unless given; an address asks for its PTR.
+Exit code 1 when the answer is not NOERROR.`,
+		Example: "  meibo lookup web.service.consul\n  meibo lookup web.service.consul SRV\n  meibo lookup 192.0.2.7",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return errors.New("lookup takes NAME and, if you like, TYPE: meibo lookup web.service.consul SRV")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			query := url.Values{"name": {args[0]}}
+			if len(args) == 2 {
+				query.Set("type", args[1])
+			}
+			var l control.Lookup
+			if _, err := c.Get(cmd.Context(), "/v1/meibo/lookup?"+query.Encode(), &client.Query{}, &l); err != nil {
+				return explained(c, err)
+			}
+			if a.json {
+				err = printJSON(cmd.OutOrStdout(), l)
+			} else {
+				err = printLookup(cmd.OutOrStdout(), l)
+			}
+			if err == nil && l.Rcode != "NOERROR" {
+				err = exitError{code: 1}
+			}
+			return err
+		},
+	}
+	a.flags(cmd)
+	return cmd
+}
+
+// printLookup shows an answer as dig would, then what dig can't know.
+func printLookup(w io.Writer, l control.Lookup) error {
+	fmt.Fprintf(w, ";; %s %s: %s, flags %s\n", l.Name, l.Type, l.Rcode, strings.Join(l.Flags, " "))
+	for _, section := range []struct {
+		name    string
+		records []string
+	}{{"", l.Answer}, {"authority", l.Authority}, {"additional", l.Additional}} {
+		if len(section.records) > 0 && section.name != "" {
+			fmt.Fprintf(w, ";; %s\n", section.name)
+		}
+		for _, record := range section.records {
+			fmt.Fprintln(w, record)
+		}
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"from", cmp.Or(l.Source, "nobody")}}
+	if l.Mount != "" && l.Mount != l.Source {
+		rows = append(rows, []string{"zone", l.Mount})
+	}
+	rows = append(rows, []string{"cached", cached(l)})
+	rows = append(rows, []string{"took", short(l.TookSeconds)})
+	if l.EDE != nil {
+		rows = append(rows, []string{"extended error", strings.TrimSuffix(fmt.Sprintf("%d %s: %s", l.EDE.Code, l.EDE.Name, l.EDE.Text), ": ")})
+	}
+	if l.Error != "" {
+		rows = append(rows, []string{"because", l.Error})
+	}
+	if err := table(w, rows); err != nil || len(l.Instances) == 0 {
+		return err
+	}
+	return printInstances(w, l.Instances)
+}
+
+func cached(l control.Lookup) string {
+	var kept string
+	switch {
+	case l.LeftSeconds == nil:
+		kept = "until something it rests on changes"
+	case l.Stale:
+		kept = "expired, and the only one there is"
+	default:
+		kept = "for another " + short(*l.LeftSeconds)
+	}
+	if !l.Cached {
+		return "no, made now; kept " + kept
+	}
+	return fmt.Sprintf("yes, %s old; kept %s", short(l.AgeSeconds), kept)
+}
+
+func short(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func printInstances(w io.Writer, instances []control.Instance) error {
+	fmt.Fprintln(w)
+	rows := [][]string{{"Node", "Instance", "Address", "State", "In answers", "Why not"}}
+	for _, i := range instances {
+		answered, why := "yes", ""
+		if !i.Answered {
+			answered, why = "left out", i.Reason
+			if output := strings.Join(strings.Fields(i.Output), " "); output != "" {
+				why += ": " + output
+			}
+		}
+		rows = append(rows, []string{i.Node, i.ServiceID, fmt.Sprintf("%s:%d", i.Address, i.Port), i.Status, answered, why})
+	}
+	return table(w, rows)
+}

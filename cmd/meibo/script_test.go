@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	// The scripts run `meibo` as this very test binary, race detector included.
+	testscript.Main(leakChecked{m}, map[string]func(){
+		"meibo": func() { os.Exit(execute(context.Background(), os.Args[1:])) },
+	})
+}
+
+// leakChecked runs the tests and then looks for goroutines that nobody waited for.
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// TestScripts runs the command line as a person would type it; each script has ports of its own in $DNS and $HTTP.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("DNS", strconv.Itoa(freePort(t)))
+			env.Setenv("HTTP", strconv.Itoa(freePort(t)))
+			env.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:"+env.Getenv("HTTP"))
+			env.Setenv("GOCOVERDIR", filepath.Join(env.WorkDir))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"wait-ready": waitReady,
+			"wait-port":  waitPort,
+		},
+	})
+}
+
+// waitReady waits until the daemon at $HTTP has a leader: `wait-ready`.
+func waitReady(ts *testscript.TestScript, _ bool, _ []string) {
+	url := "http://127.0.0.1:" + ts.Getenv("HTTP") + "/v1/catalog/nodes"
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	waitUntil(ts, url, func() error {
+		resp, err := client.Get(url)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body := make([]byte, 3)
+		if n, _ := resp.Body.Read(body); resp.StatusCode != http.StatusOK || n < 3 {
+			return fmt.Errorf("%s: %q", resp.Status, body)
+		}
+		return nil
+	})
+}
+
+// waitPort waits until something accepts on a TCP port of 127.0.0.1: `wait-port PORT`.
+func waitPort(ts *testscript.TestScript, _ bool, args []string) {
+	waitUntil(ts, "port "+args[0], func() error {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+args[0])
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	})
+}
+
+func waitUntil(ts *testscript.TestScript, what string, condition func() error) {
+	var err error
+	for begin := time.Now(); time.Since(begin) < patience; pause(5 * time.Millisecond) {
+		if err = condition(); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s: not within %v: %v", what, patience, err)
+}
