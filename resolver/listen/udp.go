@@ -71,20 +71,34 @@ func (s *udpSocket) receiveEach(ctx context.Context) error {
 		if !s.local.IsValid() {
 			q.Local = askedAddr(oob[:oobn])
 		}
-		if reply := s.answer(&q, in[:n], n > maxQuery, out); len(reply) > 0 {
+		var t tally
+		reply := s.answer(&q, in[:n], n > maxQuery, out, &t)
+		t.flush(&s.loop)
+		if len(reply) > 0 {
 			s.send(&q, reply, &s.loop)
 		}
 	}
 	return nil
 }
 
+// tally is counts of a loop that are not added up yet.
+type tally struct{ queries, replies, drops, bytesIn, bytesOut int }
+
+func (t *tally) flush(c *counters) {
+	c.queries.Add(uint64(t.queries))
+	c.replies.Add(uint64(t.replies))
+	c.drops.Add(uint64(t.drops))
+	c.bytesIn.Add(uint64(t.bytesIn))
+	c.bytesOut.Add(uint64(t.bytesOut))
+}
+
 // answer lets the handler answer one datagram, which q's addresses belong to.
-func (s *udpSocket) answer(q *wire.Query, msg []byte, tooLong bool, out []byte) []byte {
-	s.loop.queries.Add(1)
-	s.loop.bytesIn.Add(uint64(len(msg)))
+func (s *udpSocket) answer(q *wire.Query, msg []byte, tooLong bool, out []byte, t *tally) []byte {
+	t.queries++
+	t.bytesIn += len(msg)
 	v := q.Parse(msg)
 	if v == wire.Drop {
-		s.loop.drops.Add(1)
+		t.drops++
 		return nil
 	}
 	if tooLong {
