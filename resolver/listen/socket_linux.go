@@ -76,7 +76,7 @@ func askedAddr(oob []byte) netip.Addr {
 	return netip.Addr{}
 }
 
-// appendSource appends a control message that makes a datagram leave from an address; v6 says of which family the socket is. The
+// appendSource appends to oob, which has oobSize bytes of room, a control message that makes a datagram leave from an address; v6 says of which family the socket is. The
 // interface is left to the routing table.
 func appendSource(oob []byte, from netip.Addr, v6 bool) []byte {
 	if !v6 {
@@ -91,11 +91,12 @@ func appendSource(oob []byte, from netip.Addr, v6 bool) []byte {
 	return oob
 }
 
-// appendCmsg appends the header and zeroes for n bytes of data.
+// appendCmsg appends the header and zeroes for n bytes of data; there must be room.
 func appendCmsg(oob []byte, level, typ int32, n int) []byte {
 	start := len(oob)
-	oob = append(oob, make([]byte, unix.CmsgSpace(n))...)
+	oob = oob[:start+unix.CmsgSpace(n)]
 	h := oob[start:]
+	clear(h)
 	if unix.SizeofPtr == 8 {
 		binary.NativeEndian.PutUint64(h, uint64(unix.CmsgLen(n)))
 	} else {
