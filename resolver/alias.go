@@ -64,7 +64,7 @@ func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache
 		life = min(life, tail.Life)
 	}
 	e.Expires = e.Stored + life
-	crowded := s.entry.Deps[2].Counter != nil // more counters than an entry holds
+	crowded := s.entry.Deps[2].Counter != nil || x.entry.Deps[1].Counter != nil // more counters than an entry holds
 	r.keep(q, e, life < time.Second || crowded || s.stale, mark)
 	return served{entry: e}
 }

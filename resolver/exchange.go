@@ -60,12 +60,12 @@ func (t *exchangeTable) leave(k exchangeKey, x *exchange) {
 }
 
 // exchange asks m's upstream, together with whoever asks the same now.
-func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, mark cache.Mark) (said, error) {
+func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, passed cache.Dep, mark cache.Mark) (said, error) {
 	k := exchangeKey{questionOf(q), m.Route}
 	for {
 		x, leader := r.exchanges.enter(k)
 		if leader {
-			r.lead(ctx, k, x, m, q, mark)
+			r.lead(ctx, k, x, m, q, passed, mark)
 			return x.said, x.err
 		}
 		select {
@@ -80,33 +80,33 @@ func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, mark c
 }
 
 // lead does the exchange and fills x, a panic of the upstream included.
-func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Mount, q *wire.Query, mark cache.Mark) {
+func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Mount, q *wire.Query, passed cache.Dep, mark cache.Mark) {
 	x.err = errPanic // unless it is overwritten
 	defer r.exchanges.leave(k, x)
-	route := cache.Dep{Counter: m.Route, Value: m.Route.Load()} // before asking
+	deps := [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}, passed} // before asking
 	r.stats.exchanges.Add(1)
 	res, err := m.Upstream.Exchange(ctx, q)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		x.err, x.abandoned = err, true
 		return
 	}
-	x.said, x.err = r.accept(m, q, res, err, route, mark)
+	x.said, x.err = r.accept(m, q, res, err, deps, mark)
 }
 
 // accept judges what an upstream said, and stores it or remembers the failure.
-func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route cache.Dep, mark cache.Mark) (said, error) {
+func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [3]cache.Dep, mark cache.Mark) (said, error) {
 	k, now := questionOf(q), r.now()
 	if err != nil {
-		r.failures.note(k, now, route, err)
+		r.failures.note(k, now, deps[0], err)
 		return said{}, err
 	}
 	j := r.judge(m, q, res.Answer)
 	if j.err != nil {
-		r.failures.note(k, now, route, j.err)
+		r.failures.note(k, now, deps[0], j.err)
 		return said{}, j.err
 	}
 	e := &cache.Entry{
-		Answer: j.answer, Deps: [3]cache.Dep{route}, Stored: now, Expires: now + j.life, Ages: true,
+		Answer: j.answer, Deps: deps, Stored: now, Expires: now + j.life, Ages: true,
 		NameError: j.nameError, Negative: j.negative, AD: res.AD,
 		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
 	}
@@ -115,7 +115,7 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, route 
 	}
 	if j.bad {
 		err := &badAnswer{e}
-		r.failures.note(k, now, route, err)
+		r.failures.note(k, now, deps[0], err)
 		return said{}, err
 	}
 	r.failures.forget(k)

@@ -25,22 +25,26 @@ func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
 	if st == cache.Fresh {
 		return served{entry: e}
 	}
+	var passed cache.Dep
 	var buf [8]*Mount
 	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
 		if m.Upstream != nil {
-			return r.askUpstream(ctx, m, q, e, now, mark)
+			return r.askUpstream(ctx, m, q, passed, e, now, mark)
 		}
-		if s, mine := r.askZone(ctx, m, q, mark); mine {
+		s, mine := r.askZone(ctx, m, q, &passed, mark)
+		if mine {
 			return s
 		}
 	}
 	return served{err: errNoRoute}
 }
 
-// askZone lets a zone answer, in place or after waiting. False: not its name.
-func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, mark cache.Mark) (served, bool) {
+// askZone lets a zone answer, in place or after waiting. False: not its name, and
+// passed may be the counter that tells when it would be.
+func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed *cache.Dep, mark cache.Mark) (served, bool) {
 	res, outcome := m.Zone.Answer(q)
 	if outcome == NotMine {
+		*passed = passedBy(*passed, &res)
 		return served{}, false
 	}
 	if outcome == Later {
@@ -51,12 +55,13 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, mark ca
 		res, err = m.Zone.Resolve(ctx, q)
 		switch {
 		case errors.Is(err, ErrNotMine):
+			*passed = passedBy(*passed, &res)
 			return served{}, false
 		case err != nil:
 			return served{err: timeLimit(ctx, err, m)}, true
 		}
 	}
-	e := zoneEntry(m, &res, r.now())
+	e := zoneEntry(m, &res, *passed, r.now())
 	r.keep(q, e, res.NoStore, mark)
 	return served{entry: e}, true
 }
@@ -73,8 +78,8 @@ func timeLimit(ctx context.Context, err error, m *Mount) error {
 	return &Failure{EDE: wire.EDENoReachable, Text: m.Name + " did not answer in time", Err: err}
 }
 
-// askUpstream has a route's servers answer q.
-func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
+// askUpstream has a route's servers answer q, which a zone passed on.
+func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, passed cache.Dep, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
 	if !q.RD {
 		return served{err: errNoRecursion}
 	}
@@ -84,7 +89,7 @@ func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, exp
 	if e, ok := r.denied(m, q, expired, now); ok {
 		return served{entry: e}
 	}
-	x, err := r.exchange(ctx, m, q, mark)
+	x, err := r.exchange(ctx, m, q, passed, mark)
 	if err != nil {
 		return served{err: timeLimit(ctx, err, m)}
 	}

@@ -67,6 +67,7 @@ func (r *Resolver) judged(q *wire.Query, v wire.Verdict, dst []byte) []byte {
 // expired is the entry to fall back on, or nil.
 func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
 	mark := r.cfg.Cache.Mark(q)
+	var passed cache.Dep
 	var buf [8]*Mount
 	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
 		if m.Upstream != nil {
@@ -76,11 +77,13 @@ func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, 
 		switch outcome {
 		case Answered:
 			r.stats.inPlace.Add(1)
-			e := zoneEntry(m, &res, now)
+			e := zoneEntry(m, &res, passed, now)
 			r.keep(q, e, res.NoStore, mark)
 			return r.append(dst, q, served{entry: e}, now)
 		case Later:
 			return r.join(q, expired, now, dst, reply)
+		case NotMine:
+			passed = passedBy(passed, &res)
 		}
 	}
 	return r.append(dst, q, served{err: errNoRoute}, now)
@@ -111,10 +114,21 @@ func (r *Resolver) keep(q *wire.Query, e *cache.Entry, noStore bool, mark cache.
 	}
 }
 
-// zoneEntry is the entry of a Zone's result.
-func zoneEntry(m *Mount, res *Result, now time.Duration) *cache.Entry {
+// passedBy is the counter that tells when a zone that passed the question on
+// would answer it; known is that of the zones asked before. One is enough for a
+// table in which one zone has names that come and go.
+func passedBy(known cache.Dep, res *Result) cache.Dep {
+	if known.Counter != nil {
+		return known
+	}
+	return res.Deps[0]
+}
+
+// zoneEntry is the entry of a Zone's result; passed is the counter of a zone that
+// was asked before it.
+func zoneEntry(m *Mount, res *Result, passed cache.Dep, now time.Duration) *cache.Entry {
 	e := &cache.Entry{
-		Answer: res.Answer, Deps: [3]cache.Dep{res.Deps[0], res.Deps[1]}, Stored: now, Ages: res.Ages, AD: res.AD,
+		Answer: res.Answer, Deps: [3]cache.Dep{res.Deps[0], res.Deps[1], passed}, Stored: now, Ages: res.Ages, AD: res.AD,
 		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
 	}
 	if res.Life > 0 {

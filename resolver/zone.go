@@ -16,7 +16,9 @@ type Outcome uint8
 const (
 	// Answered: the Result is the answer.
 	Answered Outcome = iota
-	// NotMine: the zone has nothing to say of this name; ask the next one.
+	// NotMine: the zone has nothing to say of this name; ask the next one. The
+	// Result's Deps[0] may name the counter that moves when that is no longer so:
+	// whoever answers in its place is believed only while it stands still.
 	NotMine
 	// Later: the answer needs waiting or work; call Resolve in a flight.
 	Later

@@ -75,7 +75,7 @@ type Hosts struct {
 
 	mu     sync.Mutex        // guards following, and one reload at a time
 	stamps []stamp           // of the files as last read
-	parsed map[string]string // complaint last logged of each file
+	faults map[string]string // complaint last logged of each file
 
 	reloads  atomic.Uint64
 	badLines atomic.Int64
@@ -95,7 +95,7 @@ func NewHosts(c HostsConfig) (*Hosts, error) {
 	}
 	h := &Hosts{
 		changed: c.Changed, logger: c.Logger, files: c.Files,
-		ttl: uint32(c.TTL / time.Second), parsed: make(map[string]string),
+		ttl: uint32(c.TTL / time.Second), faults: make(map[string]string),
 	}
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)
@@ -109,8 +109,9 @@ func NewHosts(c HostsConfig) (*Hosts, error) {
 	return h, nil
 }
 
-// Reload reads all files anew and takes over what they say. A file that cannot
-// be read counts as empty when it isn't there; otherwise nothing changes.
+// Reload reads all files anew and takes over what they say. A file that isn't
+// there counts as empty; when one cannot be read for another reason nothing
+// changes, and the error names it.
 func (h *Hosts) Reload() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -153,7 +154,7 @@ func (h *Hosts) take(set *hostSet, file, text string) (bad int) {
 	faults := set.parse(text)
 	if len(faults) == 0 {
 		if text != "" {
-			delete(h.parsed, file)
+			delete(h.faults, file)
 		}
 		return 0
 	}
@@ -164,10 +165,10 @@ func (h *Hosts) take(set *hostSet, file, text string) (bad int) {
 
 // complain logs a fault of a file unless it is the one logged last.
 func (h *Hosts) complain(file, fault string) {
-	if h.parsed[file] == fault {
+	if h.faults[file] == fault {
 		return
 	}
-	h.parsed[file] = fault
+	h.faults[file] = fault
 	h.logger.Warn("hosts file has a fault", "file", file, "err", fault)
 }
 
