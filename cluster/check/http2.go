@@ -3,14 +3,17 @@ package check
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -43,12 +46,46 @@ func (p *h2pingProber) ping(ctx context.Context) error {
 		}
 		conn = secured
 	}
-	client, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(conn)
-	if err != nil {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := exchangePing(conn); err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	return nil
+}
+
+// maxFrames is how many frames a server may send before the answer to a PING
+// that follows its preface: settings, a window update, and a few to spare.
+const maxFrames = 64
+
+// exchangePing begins HTTP/2 on conn, sends one PING, and reads until its
+// answer comes. (RFC 9113 sections 3.4 and 6.7)
+func exchangePing(conn net.Conn) error {
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		return err
 	}
-	defer client.Close()
-	return client.Ping(ctx)
+	framer := http2.NewFramer(conn, conn)
+	framer.SetMaxReadFrameSize(16 << 10)
+	var sent [8]byte
+	rand.Read(sent[:])
+	if err := errors.Join(framer.WriteSettings(), framer.WritePing(false, sent)); err != nil {
+		return err
+	}
+	for range maxFrames {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		switch frame := frame.(type) {
+		case *http2.PingFrame:
+			if frame.IsAck() && frame.Data == sent {
+				return nil
+			}
+		case *http2.GoAwayFrame:
+			return fmt.Errorf("server goes away: %v", frame.ErrCode)
+		}
+	}
+	return errors.New("server sends anything but the answer")
 }
 
 // grpcProber asks the standard health service, grpc.health.v1.Health/Check,

@@ -350,3 +350,17 @@ func FuzzHealthResponse(f *testing.F) {
 		}
 	})
 }
+
+func TestH2Ping_ServerThatSpeaksSomethingElse(t *testing.T) {
+	no := false
+	srv := httptest.NewServer(http.NotFoundHandler()) // HTTP/1.1 only
+	defer srv.Close()
+	wantResult(t, Definition{H2PING: srv.Listener.Addr().String(), H2PingUseTLS: &no}, Critical, "HTTP2 ping to")
+
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	wantResult(t, Definition{H2PING: l.Addr().String(), H2PingUseTLS: &no, Timeout: 50 * time.Millisecond}, Critical, "deadline exceeded")
+}
