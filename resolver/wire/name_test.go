@@ -81,7 +81,7 @@ func TestName_LabelsParentChild(t *testing.T) {
 		}
 		bad.Labels()
 		_ = bad.String()
-		bad.Parent()
+		_ = bad.Parent()
 		bad.HasSuffix(Root)
 	}
 }
