@@ -118,6 +118,9 @@ func (b *builder) addSOA(section wire.Section, owner wire.Name, d *domain) {
 // add adds a record and returns 1 + its place, for the additional records that
 // go with it.
 func (b *builder) add(rr wire.RR) int {
+	if limit := b.settings.maxStale; limit > 0 && rr.TTL > limit && !b.state.Fresh() {
+		rr.TTL = limit
+	}
 	b.size += len(rr.Owner) + recordHead + len(rr.Data)
 	b.reply.RRs = append(b.reply.RRs, rr)
 	return len(b.reply.RRs)

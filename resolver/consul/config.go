@@ -30,6 +30,10 @@ type Config struct {
 	// not matter. A service without a key has TTL 0.
 	ServiceTTL map[string]time.Duration
 
+	// MaxStale is the longest TTL shown while the state isn't fresh; 0 shows
+	// the configured ones.
+	MaxStale time.Duration
+
 	// OnlyPassing leaves out instances that warn, too.
 	OnlyPassing bool
 	// ARecordLimit is the most address records of an answer on any transport;
@@ -91,6 +95,7 @@ type settings struct {
 	dcLower string
 
 	nodeTTL     uint32
+	maxStale    uint32
 	serviceTTL  map[string]uint32
 	ttlPrefixes []ttlPrefix // the longest first
 
@@ -201,18 +206,19 @@ func (s *settings) setTTLs(c Config) error {
 			d = byDefault
 		}
 		if d < 0 || d > maxTTL {
-			errs = append(errs, fmt.Errorf("dns_config: %s is %v: a TTL is 0 to %v", key, d, maxTTL))
+			errs = append(errs, fmt.Errorf("%s is %v: a TTL is 0 to %v", key, d, maxTTL))
 			return 0
 		}
 		return uint32(d / time.Second)
 	}
-	s.nodeTTL = seconds("node_ttl", c.NodeTTL, 0)
-	s.refresh = seconds("soa.refresh", c.SOA.Refresh, time.Hour)
-	s.retry = seconds("soa.retry", c.SOA.Retry, 10*time.Minute)
-	s.expire = seconds("soa.expire", c.SOA.Expire, 24*time.Hour)
-	s.minTTL = seconds("soa.min_ttl", c.SOA.MinTTL, 0)
+	s.nodeTTL = seconds("dns_config.node_ttl", c.NodeTTL, 0)
+	s.maxStale = seconds("view.max_stale", c.MaxStale, 0)
+	s.refresh = seconds("dns_config.soa.refresh", c.SOA.Refresh, time.Hour)
+	s.retry = seconds("dns_config.soa.retry", c.SOA.Retry, 10*time.Minute)
+	s.expire = seconds("dns_config.soa.expire", c.SOA.Expire, 24*time.Hour)
+	s.minTTL = seconds("dns_config.soa.min_ttl", c.SOA.MinTTL, 0)
 	for key, d := range c.ServiceTTL {
-		ttl := seconds("service_ttl "+key, d, 0)
+		ttl := seconds("dns_config.service_ttl "+key, d, 0)
 		name := strings.ToLower(key)
 		if prefix, ok := strings.CutSuffix(name, "*"); ok {
 			s.ttlPrefixes = append(s.ttlPrefixes, ttlPrefix{prefix, ttl})

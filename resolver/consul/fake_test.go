@@ -25,6 +25,7 @@ type fake struct {
 
 	any, names, addresses, epoch atomic.Uint64
 
+	stale atomic.Bool // not fresh
 	dirty atomic.Bool // something was registered and is not in the state
 	state atomic.Pointer[fakeState]
 	// onCall runs at every call of a state or of State, when it is set.
@@ -237,4 +238,5 @@ func (s *fakeState) Names() *atomic.Uint64        { s.f.call(); return &s.f.name
 func (s *fakeState) Addresses() *atomic.Uint64    { s.f.call(); return &s.f.addresses }
 func (s *fakeState) Epoch() *atomic.Uint64        { s.f.call(); return &s.f.epoch }
 func (s *fakeState) HasBase() bool                { return !s.noBase }
+func (s *fakeState) Fresh() bool                  { return !s.f.stale.Load() }
 func (s *fakeState) Ready(string) <-chan struct{} { return s.ready }

@@ -56,6 +56,9 @@ type State interface {
 	// HasBase reports whether the set of names that exist has ever been
 	// learned. Until then nothing may be denied.
 	HasBase() bool
+	// Fresh reports whether a server that has a leader confirmed the state
+	// lately. Epoch is moved when that changes.
+	Fresh() bool
 	// Ready returns a channel that is closed when a name that was NotYet
 	// becomes known, or the state cannot become better by waiting. Asking for
 	// it is what makes the view subscribe to the name.
