@@ -55,7 +55,11 @@ func alone(dir string) (sm *list, r *Replica, done chan error, stop context.Canc
 	for {
 		l, changed := r.Leadership()
 		if l.Leading {
-			return sm, r, done, stop, r.Barrier(ctx)
+			if err = r.Barrier(ctx); err != nil { // it led for a moment only: Run says why
+				stop()
+				err = errors.Join(err, <-done)
+			}
+			return sm, r, done, stop, err
 		}
 		select {
 		case <-changed:
