@@ -30,13 +30,37 @@ func (r *Render) ttl(ttl uint32) uint32 {
 // start returns the record of n at which a rotation starts.
 func (r *Render) start(n int) int { return int(uint64(r.Pick) * uint64(n) >> 32) }
 
-// window returns the record of n at which what a client gets of a cut set starts. The hash is stirred, so that one which
-// differs in its low bits only serves as well.
-func (r *Render) window(n int) int {
-	h := r.Client * 0x9e3779b1
+// window returns the record of n at which what a client gets of a cut set starts.
+func (r *Render) window(n int) int { return int(uint64(stir(r.Client)) * uint64(n) >> 32) }
+
+// stride returns how far apart of n records those stand that follow one another in what a client gets: it has no common
+// divisor with n, so that n steps meet every record once.
+func (r *Render) stride(n int) int {
+	if n < 3 {
+		return 1
+	}
+	step := 1 + int(uint64(stir(^r.Client))*uint64(n-1)>>32)
+	for gcd(step, n) != 1 {
+		if step++; step == n {
+			step = 1
+		}
+	}
+	return step
+}
+
+// stir makes a hash that differs in its low bits only as good as any.
+func stir(h uint32) uint32 {
+	h *= 0x9e3779b1
 	h ^= h >> 15
 	h *= 0x85ebca77
-	return int(uint64(h^h>>13) * uint64(n) >> 32)
+	return h ^ h>>13
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // Append appends the answer as q's client gets it, and returns the extended buffer: with the client's ID, RD, CD and spelling of
@@ -46,7 +70,7 @@ func (r *Render) window(n int) int {
 //
 // When it must be cut, first go expendable records, then additional records that belong to no answer, then the authority
 // section of a positive answer; none of this sets TC. Then answers go, each with its glue, and TC says so. Of a set that may be
-// moved, the records that stay follow one another from a place that the client's hash chooses, so that over many clients every
+// moved, the records that stay begin at a place that the client's hash chooses, so that over many clients every
 // record is sent equally often.
 func (a *Answer) Append(dst []byte, q *Query, r Render) []byte {
 	if r.EDE == 0 {

@@ -7,10 +7,12 @@ type cut struct {
 	a *Answer
 	r *Render
 
-	// Of the answers, [0, whole) stay, and then of the set at whole, if there is one, n records from start on, around its end.
-	whole    int
-	set      *set
-	start, n int
+	// Of the answers, [0, whole) stay, and then of the set at whole, if there is one, n records from start on, each step
+	// records after the one before, around its end. Neighbours would do for records of equal size too, but then the same
+	// few would always be seen together, and those that die together are neighbours as often as not.
+	whole          int
+	set            *set
+	start, step, n int
 
 	noExpendable, noOthers, noAuthority bool
 	tc                                  bool
@@ -75,6 +77,9 @@ func (c *cut) limitAnswers(most int) {
 // keep keeps n records of a set, of those before it all, and nothing after it.
 func (c *cut) keep(s *set, n int) {
 	c.whole, c.set, c.start, c.n = s.first, s, c.r.window(s.n), n
+	if c.step = 1; s.unit > 0 {
+		c.step = c.r.stride(s.n) // windowFit has looked at windows only where sizes differ
+	}
 }
 
 // fit leaves out records, the least missed first, until the rest fits room bytes.
@@ -217,7 +222,7 @@ func (c *cut) bytesOfAll() int {
 
 // nth returns the i-th record that stays of the cut set, when the first of them is the one at turn.
 func (c *cut) nth(i, turn int) int {
-	return c.set.first + (c.start+(turn+i)%c.n)%c.set.n
+	return c.set.first + (c.start+(turn+i)%c.n*c.step)%c.set.n
 }
 
 func (c *cut) dropped(i int) bool { return c.noExpendable && c.a.recs[i].expendable }
