@@ -10,7 +10,7 @@ for package in $packages; do
   # -fuzz takes one target at a time.
   for target in $(grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | cut -d' ' -f2); do
     targets=$((targets + 1))
-    if out=$(go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package" 2>&1); then
+    if out=$(go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" 2>&1); then
       printf 'fuzz  %-28s %-36s %s\n' "$package" "$target" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -1)"
     else
       printf 'fuzz  %-28s %-36s FAILED\n%s\n' "$package" "$target" "$out"; failed=$((failed + 1))
