@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"text/tabwriter"
 
@@ -17,8 +16,8 @@ import (
 
 // asker is what the commands have in common that ask the daemon.
 type asker struct {
-	addr, token, tokenFile, datacenter string
-	json                               bool
+	addr, token, tokenFile string
+	json                   bool
 }
 
 func (a *asker) flags(cmd *cobra.Command) {
@@ -49,10 +48,9 @@ func (a *asker) dial() (*client.Client, error) {
 
 // explained adds what to do about a daemon that doesn't answer.
 func explained(c *client.Client, err error) error {
-	var dial *net.OpError
-	var call *url.Error
-	if errors.As(err, &call) && errors.As(err, &dial) && dial.Op == "dial" {
-		return fmt.Errorf("no daemon answers on %s: %w\nstart one with `meibo agent`, or name its address with -http-addr", c.Address(), dial.Err)
+	var call *net.OpError
+	if errors.As(err, &call) && call.Op == "dial" {
+		return fmt.Errorf("no daemon answers on %s: %w\nstart one with `meibo agent`, or name its address with -http-addr", c.Address(), call.Err)
 	}
 	return err
 }

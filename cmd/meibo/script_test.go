@@ -54,9 +54,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// waitReady waits until the daemon at $HTTP has a leader: `wait-ready`.
-func waitReady(ts *testscript.TestScript, _ bool, _ []string) {
-	url := "http://127.0.0.1:" + ts.Getenv("HTTP") + "/v1/catalog/nodes"
+// waitReady waits until the catalog of the daemon at $HTTP has a service: `wait-ready SERVICE`.
+func waitReady(ts *testscript.TestScript, _ bool, args []string) {
+	url := "http://127.0.0.1:" + ts.Getenv("HTTP") + "/v1/catalog/service/" + args[0]
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	waitUntil(ts, url, func() error {
 		resp, err := client.Get(url)

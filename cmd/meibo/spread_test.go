@@ -21,6 +21,14 @@ func TestLargeServiceWithoutEDNS_SpreadsEvenly(t *testing.T) {
 	s := newSite(t, services.String())
 	s.start(t)
 	s.up(t)
+	// While the catalog still takes the instances in, answers are made anew, and with them the subsets.
+	eventually(t, "the catalog has every instance", func() error {
+		_, body, err := s.call("GET", "/v1/catalog/service/big", "")
+		if n := strings.Count(body, "\"ServiceID\""); err == nil && n != instances {
+			err = fmt.Errorf("%d of them", n)
+		}
+		return err
+	})
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeSRV} {
 		t.Run(dns.TypeToString[qtype], func(t *testing.T) {
 			counts := map[string]int{}
