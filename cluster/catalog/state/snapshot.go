@@ -19,7 +19,8 @@ import (
 // that. A record is its kind, the length of its body (32 bits, big endian)
 // and the body; one of kind recordEnd, holding the number of those before it,
 // is the last. Tables follow one another in the order of their kinds, rows in
-// the order of their keys, so that equal states give equal octets.
+// the order of their keys, each key once, so that equal states give equal
+// octets; Restore takes nothing else.
 const (
 	snapshotMagic   = "meibo catalog\n"
 	snapshotVersion = 1
@@ -142,6 +143,8 @@ type loader struct {
 	mem   *memdb.MemDB
 	tx    *memdb.Txn
 	meta  metaRow
+	kind  byte   // of the last record
+	key   []byte // of the last row, nil at the start of a table
 	count uint64
 }
 
@@ -151,7 +154,6 @@ func (l *loader) load() error {
 	}
 	l.tx = l.mem.Txn(true)
 	defer l.tx.Abort()
-	last := byte(recordEnd)
 	for {
 		kind, body, err := l.next()
 		if err != nil {
@@ -160,10 +162,12 @@ func (l *loader) load() error {
 		if kind == recordEnd {
 			return l.finish(body)
 		}
-		if kind < last || (l.count == 0) != (kind == recordMeta) {
+		if kind < l.kind || (l.count == 0) != (kind == recordMeta) {
 			return fmt.Errorf("record %d: kind %d is out of order", l.count, kind)
 		}
-		last = kind
+		if kind != l.kind {
+			l.kind, l.key = kind, nil
+		}
 		if err := l.record(kind, body); err != nil {
 			return fmt.Errorf("record %d of kind %d: %w", l.count, kind, err)
 		}
@@ -214,7 +218,7 @@ func (l *loader) record(kind byte, body []byte) error {
 	case recordMeta:
 		return decodeInto(body, &l.meta)
 	case recordNode:
-		return loadRow(l, tableNodes, body, func(*catalog.Node) error { return nil })
+		return loadRow(l, tableNodes, body, l.wantOwnID)
 	case recordService:
 		return loadRow(l, tableServices, body, func(s *catalog.Service) error { return l.wantNode(s.Node) })
 	case recordCheck:
@@ -247,7 +251,24 @@ func loadRow[T any](l *loader, table string, body []byte, check func(*T) error) 
 	if err := check(row); err != nil {
 		return err
 	}
+	k := l.mem.DBSchema().Tables[table].Indexes[byID].Indexer.(keyIndexer)(row)
+	if bytes.Compare(k, l.key) <= 0 {
+		return fmt.Errorf("%s: key %q does not come after %q", table, k, l.key)
+	}
+	l.key = k
 	return l.tx.Insert(table, row)
+}
+
+// wantOwnID refuses a node ID that another node has: who looks up by ID finds
+// one node.
+func (l *loader) wantOwnID(n *catalog.Node) error {
+	if n.ID == "" {
+		return nil
+	}
+	if other := first(l.tx, tableNodes, byUUID, key(fold(n.ID))); other != nil {
+		return fmt.Errorf("nodes %q and %q both have the ID %s", other.(*catalog.Node).Node, n.Node, n.ID)
+	}
+	return nil
 }
 
 // wantNode refuses what is on no node: reads rely on it.
@@ -258,9 +279,19 @@ func (l *loader) wantNode(name string) error {
 	return nil
 }
 
+// wantChecked refuses a check of a service that isn't there, or is there under
+// another name.
 func (l *loader) wantChecked(c *catalog.Check) error {
-	if c.ServiceID != "" && first(l.tx, tableServices, byID, onNodeKey(c.Node, c.ServiceID)) == nil {
-		return fmt.Errorf("service %q of check %q is missing on node %q", c.ServiceID, c.CheckID, c.Node)
+	name := ""
+	if c.ServiceID != "" {
+		row := first(l.tx, tableServices, byID, onNodeKey(c.Node, c.ServiceID))
+		if row == nil {
+			return fmt.Errorf("service %q of check %q is missing on node %q", c.ServiceID, c.CheckID, c.Node)
+		}
+		name = row.(*catalog.Service).Service
+	}
+	if c.ServiceName != name {
+		return fmt.Errorf("check %q on node %q names service %q, want %q", c.CheckID, c.Node, c.ServiceName, name)
 	}
 	return l.wantNode(c.Node)
 }
