@@ -85,9 +85,8 @@ func (m *model) register(r *catalog.Register) bool {
 			n.ID, n.Node = old.ID, old.Node
 		}
 		if n.ID == old.ID {
-			n.Synced = old.Synced
+			n.Synced, n.Agentless = old.Synced, n.Agentless && old.Agentless
 		}
-		n.Agentless = n.Agentless && old.Agentless
 	}
 	if !skip {
 		m.nodes[k] = n

@@ -113,10 +113,9 @@ func (w *writer) putNode(r *catalog.Register, renamed *catalog.Node) {
 		if n.ID == "" {
 			n.ID, n.Node = old.ID, old.Node // a caller that doesn't know the ID takes neither away
 		}
-		if old.ID == n.ID {
-			n.Synced = old.Synced
+		if old.ID == n.ID { // else an agent of another node answered
+			n.Synced, n.Agentless = old.Synced, n.Agentless && old.Agentless
 		}
-		n.Agentless = n.Agentless && old.Agentless
 		w.updateNode(old, &n)
 		return
 	}

@@ -310,9 +310,11 @@ func TestMarkSynced_NotesTheHistory(t *testing.T) {
 	if err := l.apply(&catalog.MarkSynced{NodeID: idA, History: history2}); err == nil {
 		t.Error("another history: got no error")
 	}
-	l.must(registerNode("a", idB))
-	if n := get(); n.Synced != "" {
-		t.Errorf("taken over by another node: got %+v, want it not synced", n)
+	other := registerNode("a", idB)
+	other.Node.Agentless = true
+	l.must(other)
+	if n := get(); n.Synced != "" || !n.Agentless {
+		t.Errorf("taken over by another node, through the API: got %+v, want none of the former agent's marks", n)
 	}
 }
 
