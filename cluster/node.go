@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -54,7 +55,7 @@ type Config struct {
 	// Address is where others reach this host; empty: 127.0.0.1.
 	Address         string
 	TaggedAddresses map[string]string // nil: Address under Consul's names
-	Meta            map[string]string
+	Meta            map[string]string // the pairs that agents add are filled in here
 	// DataDir holds all that is kept; empty keeps everything in memory.
 	DataDir string
 
@@ -68,7 +69,8 @@ type Config struct {
 	Join            []string // whom to join: any of Consul's join keys
 	// ServerPort is where servers speak to each other; 0: DefaultServerPort.
 	ServerPort int
-	// Version is what servers say of themselves in the catalog.
+	// Version is what this host says of itself in the catalog: the level of the
+	// API, a version of Consul.
 	Version string
 
 	// Agent configures the agent; Node, DataDir, Catalog, OnChange and Logger
@@ -169,7 +171,15 @@ func (c *Config) setDefaults() error {
 	if c.TaggedAddresses == nil {
 		c.TaggedAddresses = taggedAddresses(c.Address)
 	}
+	c.setMeta()
 	return c.setNodeID()
+}
+
+// setMeta adds what clients of Consul look for in every node's metadata.
+func (c *Config) setMeta() {
+	meta := map[string]string{catalog.MetaSegment: "", catalog.MetaVersion: c.Version}
+	maps.Copy(meta, c.Meta)
+	c.Meta = meta
 }
 
 // setNodeID finds the ID: the one asked for, else the one kept, else a new one.

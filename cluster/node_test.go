@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -216,6 +217,13 @@ func TestNode_RegistersItself(t *testing.T) {
 	if node.ID != n.Record().ID || node.Address != "10.1.2.3" || node.Meta["rack"] != "7" || node.TaggedAddresses["lan_ipv4"] != "10.1.2.3" {
 		t.Errorf("node %+v", node)
 	}
+	if v, ok := node.Meta["consul-network-segment"]; !ok || v != "" || node.Meta["consul-version"] != "1.21.0" {
+		t.Errorf("metadata %q lacks what agents add", node.Meta)
+	}
+	want := map[string]string{"lan": "10.1.2.3", "lan_ipv4": "10.1.2.3", "wan": "10.1.2.3", "wan_ipv4": "10.1.2.3"}
+	if !maps.Equal(node.TaggedAddresses, want) {
+		t.Errorf("tagged addresses %q, want %q", node.TaggedAddresses, want)
+	}
 	_, instances := r.ServiceInstances(nil, "consul")
 	if len(instances) != 1 || instances[0].Service.Meta["version"] != "1.21.0" || len(instances[0].Checks) != 1 {
 		t.Fatalf("service consul: %+v", instances)
@@ -226,6 +234,21 @@ func TestNode_RegistersItself(t *testing.T) {
 	}
 	if l := n.Leader(); l != "10.1.2.3:8300" || fmt.Sprint(n.Peers()) != "[10.1.2.3:8300]" {
 		t.Errorf("leader %q, peers %v", l, n.Peers())
+	}
+}
+
+func TestNode_WithAsManyPairsAsAllowedIsRegistered(t *testing.T) {
+	meta := make(map[string]string)
+	for i := range catalog.MaxMetaPairs {
+		meta[fmt.Sprint("k", i)] = "v"
+	}
+	n := run(t, Config{NodeName: "one", Meta: meta})
+	n.untilView("itself, synced", func(s *view.State) bool {
+		node, _, _ := s.Node("one")
+		return node != nil && node.Synced != "" && len(node.Meta) == len(meta)+2
+	})
+	if _, node := n.read().Node(nil, "one"); len(node.Meta) != len(meta)+2 {
+		t.Errorf("catalog has %d pairs, want %d", len(node.Meta), len(meta)+2)
 	}
 }
 

@@ -40,6 +40,13 @@ const (
 	ServiceMaintPrefix = "_service_maintenance:"
 )
 
+// Pairs that each agent adds to the metadata of its node, as Consul's do. meibo
+// has no network segments: that value is empty.
+const (
+	MetaSegment = "consul-network-segment"
+	MetaVersion = "consul-version"
+)
+
 // ConsulService is the name and ID of the service that each server has.
 const ConsulService = "consul"
 

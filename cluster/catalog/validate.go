@@ -26,7 +26,9 @@ const (
 	MaxMetaKey    = 128
 	MaxMetaValue  = 512
 	MaxNameLength = 255
-	metaReserved  = "consul-"
+	// metaOfAgents is how many pairs an agent adds to those of its node.
+	metaOfAgents = 2
+	metaReserved = "consul-"
 )
 
 // Normalize fills in what Consul's endpoints fill in: a service ID from its
@@ -187,18 +189,25 @@ func isAny(address string) bool {
 }
 
 // ValidateNodeMeta reports what is wrong with a node's metadata, in Consul's
-// words. The prefix "consul-" is allowed here: servers write such keys.
-func ValidateNodeMeta(meta map[string]string) error { return validateMeta("Node", meta, true) }
+// words. The prefix "consul-" is allowed here: agents write such keys, beside as
+// many as a user may have.
+func ValidateNodeMeta(meta map[string]string) error {
+	return validateMeta("Node", meta, MaxMetaPairs+metaOfAgents, true)
+}
 
 // ValidateServiceMeta reports what is wrong with a service's metadata.
-func ValidateServiceMeta(meta map[string]string) error { return validateMeta("Service", meta, true) }
+func ValidateServiceMeta(meta map[string]string) error {
+	return validateMeta("Service", meta, MaxMetaPairs, true)
+}
 
 // ValidateUserMeta is [ValidateNodeMeta] for what people configure: keys that
 // begin with "consul-" are refused.
-func ValidateUserMeta(meta map[string]string) error { return validateMeta("Node", meta, false) }
+func ValidateUserMeta(meta map[string]string) error {
+	return validateMeta("Node", meta, MaxMetaPairs, false)
+}
 
-func validateMeta(what string, meta map[string]string, reserved bool) error {
-	if len(meta) > MaxMetaPairs {
+func validateMeta(what string, meta map[string]string, most int, reserved bool) error {
+	if len(meta) > most {
 		return fmt.Errorf("%s metadata cannot contain more than %d key/value pairs", what, MaxMetaPairs)
 	}
 	for _, k := range slices.Sorted(maps.Keys(meta)) {
