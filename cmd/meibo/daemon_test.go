@@ -69,6 +69,13 @@ func TestForwardConsul_TakesThePlaceOfTheOwnZone(t *testing.T) {
 	agent := newSite(t, "") // stands for the Consul agent that stays on the host
 	agent.start(t)
 	agent.up(t)
+	eventually(t, "the agent knows its catalog and denies a name", func() error {
+		reply, err := ask(agent.dns, "udp", "hidden.service.consul", dns.TypeA)
+		if err == nil && reply.Rcode != dns.RcodeNameError {
+			err = fmt.Errorf("got %s, want NXDOMAIN", dns.RcodeToString[reply.Rcode])
+		}
+		return err
+	})
 	cache := newSite(t, fmt.Sprintf("service { name = \"hidden\" address = \"192.0.2.77\" port = 1 }\nforward \"consul\" { servers = [%q] }", agent.dns))
 	cache.start(t)
 	eventually(t, "the agent's answer comes through", func() error {
