@@ -61,7 +61,7 @@ func ownKeys() []Key {
 var nodeKeys = []Key{
 	{Path: "node_name", Flag: "node", check: checkNodeName, Goes: "cluster/agent", Doc: "Name of this node, unique in the datacenter. Unset: the host name."},
 	{Path: "node_id", Flag: "node-id", check: checkNodeID, Goes: "cluster/agent", Doc: "UUID of this node. Unset: made at the first start and kept in data_dir."},
-	{Path: "node_meta", Type: StringMap, Flag: "node-meta", Reload: true, check: checkNodeMeta, Goes: "cluster/agent", Doc: "Pairs shown with the node, as TXT records too; at most 64, keys to 128 bytes, values to 512. The flag takes key:value."},
+	{Path: "node_meta", Type: StringMap, Flag: "node-meta", check: checkNodeMeta, Goes: "cluster/agent", Doc: "Pairs shown with the node, as TXT records too; at most 64, keys to 128 bytes, values to 512. The flag takes key:value."},
 	{Path: "datacenter", Default: "dc1", Flag: "datacenter", check: checkDatacenter, Goes: "cluster", Doc: "Name of the datacenter: letters, digits, - and _."},
 	{Path: "primary_datacenter", check: checkDatacenter, Status: Clustered, Goes: "cluster/acl", Doc: "Datacenter that holds tokens and policies. Unset: datacenter."},
 	{Path: "data_dir", Flag: "data-dir", Goes: "cluster", Doc: "Directory of the agent's state. Needed unless -dev."},
