@@ -134,7 +134,7 @@ func (b *builder) follow(ctx context.Context, host wire.Name, types ...wire.Type
 		answered++
 		all.rcode = rcode
 		all.ages = all.ages || result.Ages
-		all.shorten(lifeOf(result))
+		all.shorten(b.lifeOf(result))
 		all.collect(result.Answer, typ)
 	}
 	all.failed = answered == 0
@@ -146,8 +146,12 @@ func (b *builder) follow(ctx context.Context, host wire.Name, types ...wire.Type
 
 // lifeOf is how long a result that was followed is good by time, 0 means until
 // a counter moves; keep is false when it is good for this one answer only.
-func lifeOf(r resolver.Result) (life time.Duration, keep bool) {
-	if r.NoStore || r.Life > 0 || !r.Ages {
+func (b *builder) lifeOf(r resolver.Result) (life time.Duration, keep bool) {
+	// What lives until a counter moves moves with ours if it is of this view.
+	// The counters of others (hosts files) the answer has no room for: it then
+	// lives by TTL, as what comes from upstream does.
+	ours := r.Deps[1].Counter != nil && r.Deps[1].Counter == b.deps[1].Counter
+	if r.NoStore || r.Life > 0 || ours {
 		return r.Life, !r.NoStore
 	}
 	ttl, ok := r.Answer.NegativeTTL()

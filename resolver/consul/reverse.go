@@ -48,7 +48,9 @@ func (r reverse) look(addr netip.Addr) (s subject, owner Owner, found bool) {
 		s.deps = [2]cache.Dep{dependOn(s.state.Addresses()), dependOn(s.state.Epoch())}
 		steady := z.source.State() == s.state && z.settings.Load() == s.settings
 		if steady || i == maxRestarts {
-			s.passing = !steady
+			if s.passing = !steady; s.passing {
+				s.deps[0].Value-- // a value of the past: what is answered in our place isn't kept either
+			}
 			return s, owner, found
 		}
 	}

@@ -372,6 +372,33 @@ func TestRule6_WhatIsFollowedUpstreamBoundsTheLife(t *testing.T) {
 	}
 }
 
+// A name of a hosts file has a counter of its own that our entry has no room for.
+func TestRule6_WhatIsFollowedIntoAnotherZoneIsBoundByItsTTL(t *testing.T) {
+	w := newWorld(t, plain)
+	zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},
+		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) {
+			r, err := scripted{"nas.home. 10 IN A 192.0.2.1"}.Exchange(ctx, q)
+			r.Ages, r.Deps[0].Counter = false, new(atomic.Uint64)
+			return r, err
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Register(`{"Node":"n","Address":"nas.home","Service":{"Service":"web","Port":1}}`); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	for _, typ := range []wire.Type{wire.TypeA, wire.TypeSRV} {
+		r, err := zone.Resolve(context.Background(), question(t, "web.service.consul.", typ))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Life != 10*time.Second || r.NoStore {
+			t.Errorf("%s: life %v, no store %v: want 10 s", wire.TypeString(typ), r.Life, r.NoStore)
+		}
+	}
+}
+
 func TestRule7_ASetBeyond64KBIsDrawnAnew(t *testing.T) {
 	w := newWorld(t, plain)
 	const instances = 6000
