@@ -66,14 +66,12 @@ type HostsConfig struct {
 type Hosts struct {
 	changed func([]wire.Name)
 	logger  *slog.Logger
-	records map[string][]wire.RR // by lower-cased name in wire form
-	files   []string
-	ttl     uint32
 
 	set     atomic.Pointer[hostSet]
 	counter atomic.Uint64 // moves after set
 
 	mu     sync.Mutex        // guards following, and one reload at a time
+	source hostsSource       // swapped whole
 	stamps []stamp           // of the files as last read
 	faults map[string]string // complaint last logged of each file
 
@@ -81,9 +79,15 @@ type Hosts struct {
 	badLines atomic.Int64
 }
 
-// NewHosts checks the configuration and reads the files. A file that is not
-// there or cannot be read is logged and counts as empty.
-func NewHosts(c HostsConfig) (*Hosts, error) {
+// hostsSource is where a set comes from.
+type hostsSource struct {
+	files   []string
+	records map[string][]wire.RR // by lower-cased name in wire form
+	ttl     uint32
+}
+
+// source checks the configuration and fills in its defaults.
+func (c HostsConfig) source() (hostsSource, error) {
 	if c.Files == nil {
 		c.Files = []string{DefaultHostsFile}
 	}
@@ -91,22 +95,43 @@ func NewHosts(c HostsConfig) (*Hosts, error) {
 		c.TTL = DefaultHostsTTL
 	}
 	if c.TTL < 0 || c.TTL > maxTTL {
-		return nil, fmt.Errorf("hosts: ttl is %v: a TTL is 0 to %v", c.TTL, maxTTL)
+		return hostsSource{}, fmt.Errorf("hosts: ttl is %v: a TTL is 0 to %v", c.TTL, maxTTL)
 	}
-	h := &Hosts{
-		changed: c.Changed, logger: c.Logger, files: c.Files,
-		ttl: uint32(c.TTL / time.Second), faults: make(map[string]string),
-	}
+	s := hostsSource{files: c.Files, ttl: uint32(c.TTL / time.Second)}
+	var err error
+	s.records, err = parseRecords(c.Records, s.ttl)
+	return s, err
+}
+
+// NewHosts checks the configuration and reads the files. A file that is not
+// there or cannot be read is logged and counts as empty.
+func NewHosts(c HostsConfig) (*Hosts, error) {
+	h := &Hosts{changed: c.Changed, logger: c.Logger, faults: make(map[string]string)}
 	if h.logger == nil {
 		h.logger = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	if h.records, err = parseRecords(c.Records, h.ttl); err != nil {
+	h.set.Store(newHostSet(0))
+	if err := h.SetConfig(c); err != nil {
 		return nil, err
 	}
-	h.set.Store(newHostSet(0))
-	_ = h.Reload() // said in the log; what could be read counts
 	return h, nil
+}
+
+// SetConfig takes the files, records and TTL of c for all answers from now on,
+// cached ones included; Changed and Logger stay as they were. A file that is not
+// there or cannot be read is logged and counts as empty. A Run under way follows
+// the files it began with: start it anew. On an error nothing is changed.
+func (h *Hosts) SetConfig(c HostsConfig) error {
+	source, err := c.source()
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.source = source
+	texts, _ := h.readLocked() // said in the log; what could be read counts
+	h.takeLocked(texts)
+	return nil
 }
 
 // Reload reads all files anew and takes over what they say. A file that isn't
@@ -119,34 +144,44 @@ func (h *Hosts) Reload() error {
 }
 
 func (h *Hosts) reloadLocked() error {
-	stamps := stampAll(h.files)
-	texts := make([]string, len(h.files))
-	size := 0
+	texts, err := h.readLocked()
+	if err == nil {
+		h.takeLocked(texts)
+	}
+	return err
+}
+
+// readLocked reads the files. The text of one that cannot be read is empty; one
+// that isn't there is no error.
+func (h *Hosts) readLocked() (texts []string, err error) {
+	h.stamps = stampAll(h.source.files)
+	texts = make([]string, len(h.source.files))
 	var errs []error
-	for i, file := range h.files {
-		text, err := readHosts(file)
-		if err != nil {
+	for i, file := range h.source.files {
+		if texts[i], err = readHosts(file); err != nil {
 			h.complain(file, err.Error())
 			if !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, err)
 			}
 		}
-		texts[i] = text
+	}
+	return texts, errors.Join(errs...)
+}
+
+// takeLocked makes a set of the files' texts and the records, and publishes it.
+func (h *Hosts) takeLocked(texts []string) {
+	size := 0
+	for _, text := range texts {
 		size += len(text)
 	}
-	h.stamps = stamps
-	if err := errors.Join(errs...); err != nil && h.reloads.Load() > 0 {
-		return err
-	}
 	set := newHostSet(size)
-	set.records = h.records
+	set.records, set.ttl = h.source.records, h.source.ttl
 	bad := 0
 	for i, text := range texts {
-		bad += h.take(set, h.files[i], text)
+		bad += h.take(set, h.source.files[i], text)
 	}
 	h.badLines.Store(int64(bad))
 	h.publish(set)
-	return nil
 }
 
 // take adds a file's lines to the set and says once what is wrong with them.
@@ -211,10 +246,13 @@ func readHosts(file string) (string, error) {
 
 // Run reads the files anew whenever they change, until ctx ends.
 func (h *Hosts) Run(ctx context.Context) error {
-	return watch(ctx, h.files, h.logger, func() {
+	h.mu.Lock()
+	files := h.source.files
+	h.mu.Unlock()
+	return watch(ctx, files, h.logger, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if equalStamps(h.stamps, stampAll(h.files)) {
+		if equalStamps(h.stamps, stampAll(h.source.files)) {
 			return
 		}
 		if err := h.reloadLocked(); err != nil {
@@ -274,9 +312,9 @@ func (h *Hosts) reply(set *hostSet, q *wire.Query) (reply *wire.Reply, ok bool) 
 		return nil, false
 	}
 	if q.Type != wire.TypePTR && q.Type != wire.TypeANY {
-		return noData(name, h.ttl), true
+		return noData(name, set.ttl), true
 	}
-	return &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: h.ttl, Data: wire.NameData(target)}}}, true
+	return &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: set.ttl, Data: wire.NameData(target)}}}, true
 }
 
 // ofName answers for a name that has addresses in files (at is not 0), static
@@ -292,11 +330,11 @@ func (h *Hosts) ofName(set *hostSet, q *wire.Query, at uint32, rrs []wire.RR) *w
 	for addr := range set.addrs(at) {
 		typ := wire.AddrType(addr)
 		if q.Type == typ || q.Type == wire.TypeANY {
-			reply.RRs = append(reply.RRs, wire.RR{Owner: name, Type: typ, TTL: h.ttl, Data: wire.A(addr)})
+			reply.RRs = append(reply.RRs, wire.RR{Owner: name, Type: typ, TTL: set.ttl, Data: wire.A(addr)})
 		}
 	}
 	if len(reply.RRs) == 0 {
-		return noData(name, h.ttl)
+		return noData(name, set.ttl)
 	}
 	return reply
 }

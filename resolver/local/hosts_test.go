@@ -222,6 +222,47 @@ func TestHosts_AMissingFileIsEmptyAndAnUnreadableOneKeepsTheOld(t *testing.T) {
 	}
 }
 
+func TestHosts_SetConfigTellsWhichNamesChangedAndNoOthers(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "a"), "192.0.2.1 same\n192.0.2.2 goes\n")
+	writeFile(t, filepath.Join(dir, "b"), "192.0.2.1 same\n192.0.2.3 comes\n")
+	var told []string
+	h, err := local.NewHosts(local.HostsConfig{
+		Files:   []string{filepath.Join(dir, "a")},
+		Records: []string{"kept.home A 192.0.2.7", "moved.home A 192.0.2.7", "gone.home TXT x"},
+		Changed: func(names []wire.Name) {
+			told = nil
+			for _, n := range names {
+				told = append(told, n.String())
+			}
+			slices.Sort(told)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.SetConfig(local.HostsConfig{Files: []string{}, Records: []string{"no record"}}); err == nil {
+		t.Error("a record that is none was taken")
+	}
+	if got := ask(t, h, "goes.", "A"); got != "NOERROR; goes. 10 IN A 192.0.2.2" {
+		t.Errorf("a refused configuration changed the answer to %s", got)
+	}
+	err = h.SetConfig(local.HostsConfig{
+		Files:   []string{filepath.Join(dir, "b")},
+		Records: []string{"kept.home A 192.0.2.7", "moved.home A 192.0.2.8", "new.home TXT x"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"2.2.0.192.in-addr.arpa.", "3.2.0.192.in-addr.arpa.", "comes.", "goes.", "gone.home.", "moved.home.", "new.home."}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	if got := ask(t, h, "moved.home.", "A"); got != "NOERROR; moved.home. 10 IN A 192.0.2.8" {
+		t.Errorf("the new record is not answered: %s", got)
+	}
+}
+
 func TestHosts_RunSeesEachWayAFileChanges(t *testing.T) {
 	dir := t.TempDir()
 	real, link := filepath.Join(dir, "real", "hosts"), filepath.Join(dir, "hosts")

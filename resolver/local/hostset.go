@@ -1,9 +1,11 @@
 package local
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"meibo/resolver/wire"
@@ -18,8 +20,9 @@ type hostSet struct {
 	links []link
 	// ptrs has the first name of each address, in the file's letter case.
 	ptrs map[netip.Addr]wire.Name
-	// records are the static ones, the same in every set.
+	// records are the static ones.
 	records map[string][]wire.RR
+	ttl     uint32 // of what comes from files
 }
 
 // link is one address of a name; next is 1 + the place of the one before it, 0
@@ -226,6 +229,16 @@ func (s *hostSet) diff(t *hostSet) []wire.Name {
 			out = append(out, wire.Name(name))
 		}
 	}
+	for name, rrs := range s.records {
+		if !slices.EqualFunc(rrs, t.records[name], sameRecord) {
+			out = append(out, wire.Name(name))
+		}
+	}
+	for name := range t.records {
+		if _, ok := s.records[name]; !ok {
+			out = append(out, wire.Name(name))
+		}
+	}
 	for addr, name := range s.ptrs {
 		if t.ptrs[addr] != name {
 			out = append(out, wire.ReverseName(addr))
@@ -237,6 +250,10 @@ func (s *hostSet) diff(t *hostSet) []wire.Name {
 		}
 	}
 	return out
+}
+
+func sameRecord(a, b wire.RR) bool {
+	return a.Type == b.Type && a.TTL == b.TTL && bytes.Equal(a.Data, b.Data)
 }
 
 // sameLinks reports whether two names have the same addresses in one order.
