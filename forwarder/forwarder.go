@@ -117,23 +117,38 @@ func (f *Forwarder) SetSelf(self []netip.AddrPort) {
 	f.self = self
 }
 
+// Check says what Update would refuse.
+func (f *Forwarder) Check(routes []Route) error {
+	_, err := f.normalizeAll(routes)
+	return err
+}
+
+// normalizeAll checks the routes and returns them by suffix, in their final form.
+func (f *Forwarder) normalizeAll(routes []Route) (map[wire.Name]Route, error) {
+	f.mu.Lock()
+	self := f.self
+	f.mu.Unlock()
+	out := make(map[wire.Name]Route, len(routes))
+	for _, r := range routes {
+		r, err := f.normalize(r, self)
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := out[r.Suffix]; twice {
+			return nil, fmt.Errorf("forwarder: two routes for %s; put their servers into one", r.Suffix)
+		}
+		out[r.Suffix] = r
+	}
+	return out, nil
+}
+
 // Update replaces the routes. A route that stays as it was keeps its counter and
 // with it its cached answers; the counter of one that changed or went is bumped.
 // What is known of servers is kept. On an error nothing is changed.
 func (f *Forwarder) Update(routes []Route) error {
-	f.mu.Lock()
-	self := f.self
-	f.mu.Unlock()
-	next := make(map[wire.Name]Route, len(routes))
-	for _, r := range routes {
-		r, err := f.normalize(r, self)
-		if err != nil {
-			return err
-		}
-		if _, twice := next[r.Suffix]; twice {
-			return fmt.Errorf("forwarder: two routes for %s; put their servers into one", r.Suffix)
-		}
-		next[r.Suffix] = r
+	next, err := f.normalizeAll(routes)
+	if err != nil {
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
