@@ -206,6 +206,9 @@ func (d *daemon) Reload(_ context.Context) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.dns.check(cfg); err != nil {
+		return err
+	}
 	if err := d.node.Agent().Reload(cfg.Agent.Services, cfg.Agent.Checks); err != nil {
 		return err
 	}

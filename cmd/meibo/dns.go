@@ -35,26 +35,27 @@ type dnsService struct {
 	cache     *cache.Cache
 	forwarder *forwarder.Forwarder
 	zone      *consul.Zone
+	names     consul.Config // domains and datacenter, which wait for a restart
 	special   *local.Special
+	hosts     *local.Hosts
 	resolver  *resolver.Resolver
-	listener  *listen.Listener
-	upstreams *resolvconf.Watcher // nil while the configuration names the upstreams
+	listener  *listen.Listener // nil: switched off
+	listening []netip.AddrPort
+	restart   chan struct{} // holds one: the hosts or the upstreams are to be watched anew
 
 	mu        sync.Mutex // guards following: what a reload changes
 	cfg       *config.Config
-	hosts     *local.Hosts
-	restart   chan struct{} // holds one: the hosts or the upstreams are to be watched anew
-	listening []netip.AddrPort
+	upstreams *resolvconf.Watcher // nil while the configuration names the upstreams
 }
 
 // newDNS binds the listeners, so that a taken port ends the start, and answers nothing yet.
 func newDNS(cfg *config.Config, v *view.View, files []*os.File, log *slog.Logger) (*dnsService, error) {
-	d := &dnsService{log: log, cfg: cfg, restart: make(chan struct{}, 1), listening: cfg.Listen}
+	d := &dnsService{log: log, cfg: cfg, names: cfg.ZoneConfig(), special: local.NewSpecial(local.SpecialConfig{}), restart: make(chan struct{}, 1)}
 	var err error
 	if d.cache, err = cache.New(cfg.CacheConfig()); err != nil {
 		return nil, err
 	}
-	if d.forwarder, err = forwarder.New(forwarder.Config{Self: cfg.Listen, Logger: log}); err != nil {
+	if d.forwarder, err = forwarder.New(forwarder.Config{Logger: log}); err != nil {
 		return nil, err
 	}
 	d.zone, err = consul.New(consul.Options{
@@ -64,29 +65,36 @@ func newDNS(cfg *config.Config, v *view.View, files []*os.File, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	d.special = local.NewSpecial(local.SpecialConfig{})
-	if d.hosts, err = d.newHosts(cfg); err != nil {
-		return nil, err
-	}
-	d.findUpstreams(cfg)
-	if err := d.routeLocked(); err != nil {
+	hosts := cfg.HostsConfig()
+	hosts.Logger = log
+	hosts.Changed = func(names []wire.Name) { d.cache.Drop(names...) }
+	if d.hosts, err = local.NewHosts(hosts); err != nil {
 		return nil, err
 	}
 	rc := cfg.ResolverConfig()
-	rc.Cache, rc.Table, rc.Logger = d.cache, d.table(), log
+	rc.Cache, rc.Logger = d.cache, log
 	rc.Version, rc.ServerID = "meibo "+version, cfg.Node.Name
 	if d.resolver, err = resolver.New(rc); err != nil {
 		return nil, err
 	}
 	if len(cfg.Listen) == 0 && len(files) == 0 {
 		log.Warn("dns is switched off: no address to listen on (ports.dns)")
-		return d, nil
+	} else if d.listener, err = listen.New(listen.Config{Addrs: cfg.Listen, Files: files, Handler: d.resolver, Logger: log}); err != nil {
+		return nil, err
+	} else {
+		d.listening = d.listener.Addrs()
 	}
-	d.listener, err = listen.New(listen.Config{Addrs: cfg.Listen, Files: files, Handler: d.resolver, Logger: log})
-	if err != nil {
+	// Only now it is known which addresses are our own and must not be asked.
+	d.forwarder.SetSelf(d.listening)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.findUpstreamsLocked()
+	if err := d.applyLocked(); err != nil {
+		if d.listener != nil {
+			d.listener.Close()
+		}
 		return nil, err
 	}
-	d.listening = d.listener.Addrs()
 	return d, nil
 }
 
@@ -117,7 +125,7 @@ func (d *dnsService) watch(ctx context.Context) error {
 	for {
 		turn, stop := context.WithCancel(ctx)
 		d.mu.Lock()
-		hosts, upstreams := d.hosts, d.upstreams
+		upstreams := d.upstreams
 		d.mu.Unlock()
 		var parts sync.WaitGroup
 		follow := func(what string, run func(context.Context) error) {
@@ -127,7 +135,7 @@ func (d *dnsService) watch(ctx context.Context) error {
 				}
 			})
 		}
-		follow("hosts files", hosts.Run)
+		follow("hosts files", d.hosts.Run)
 		if upstreams != nil {
 			follow("resolv.conf", upstreams.Run)
 		}
@@ -143,46 +151,38 @@ func (d *dnsService) watch(ctx context.Context) error {
 	}
 }
 
-// reload takes what of a new configuration can be taken without a restart: all of it is checked before any is taken.
+// check says what reload would refuse.
+func (d *dnsService) check(cfg *config.Config) error { return d.forwarder.Check(d.routes(cfg, nil)) }
+
+// reload takes what of a new configuration can be taken without a restart. On an error everything stays as it was.
 func (d *dnsService) reload(cfg *config.Config) error {
-	hosts, err := d.newHosts(cfg)
-	if err != nil {
-		return err
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	old := d.cfg
+	oldConfig, oldUpstreams := d.cfg, d.upstreams
 	d.cfg = cfg
-	d.findUpstreams(cfg)
-	if err := d.routeLocked(); err != nil {
-		d.cfg = old
+	d.findUpstreamsLocked()
+	if err := d.applyLocked(); err != nil {
+		d.cfg, d.upstreams = oldConfig, oldUpstreams
 		return err
 	}
-	if err := d.zone.SetConfig(cfg.ZoneConfig()); err != nil {
+	if err := d.hosts.SetConfig(cfg.HostsConfig()); err != nil {
 		return err
-	}
-	if !slices.Equal(old.Hosts.Files, cfg.Hosts.Files) || !slices.Equal(old.Hosts.Records, cfg.Hosts.Records) {
-		d.hosts = hosts
-		d.cache.Flush() // which names the old ones had is no longer known
 	}
 	select {
 	case d.restart <- struct{}{}:
 	default:
 	}
-	return d.resolver.SetTable(d.table())
+	return nil
 }
 
-func (d *dnsService) newHosts(cfg *config.Config) (*local.Hosts, error) {
-	hosts := cfg.HostsConfig()
-	hosts.Logger = d.log
-	hosts.Changed = func(names []wire.Name) { d.cache.Drop(names...) }
-	return local.NewHosts(hosts)
-}
-
-// findUpstreams looks for the host's own upstreams when the configuration names none.
-func (d *dnsService) findUpstreams(cfg *config.Config) {
-	d.upstreams = nil
-	if len(cfg.Forward.Recursors) > 0 {
+// findUpstreamsLocked looks for the host's own upstreams when the configuration names none. A watcher there is stays: it
+// knows what resolv.conf named last, should it name nothing just now.
+func (d *dnsService) findUpstreamsLocked() {
+	if len(d.cfg.Forward.Recursors) > 0 {
+		d.upstreams = nil
+		return
+	}
+	if d.upstreams != nil {
 		return
 	}
 	var err error
@@ -198,25 +198,25 @@ func (d *dnsService) findUpstreams(cfg *config.Config) {
 func (d *dnsService) upstreamsChanged() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.routeLocked(); err != nil {
-		d.log.Warn("upstreams kept as they were", "err", err)
-		return
-	}
-	if err := d.resolver.SetTable(d.table()); err != nil {
+	if err := d.applyLocked(); err != nil {
 		d.log.Warn("upstreams kept as they were", "err", err)
 	}
 }
 
-// routeLocked gives the forwarder its routes, and tells the special names which of them a route has taken.
-func (d *dnsService) routeLocked() error {
+// applyLocked puts routes and zone in force. The table comes before the zone's epoch moves: an answer of the zone that
+// was followed over an old route is then one of before the move, which nobody is given.
+func (d *dnsService) applyLocked() error {
 	var found []netip.AddrPort
 	if d.upstreams != nil {
 		found = d.upstreams.Upstreams().Servers
 	}
-	routes := d.cfg.Routes(found)
+	routes := d.routes(d.cfg, found)
+	if err := d.forwarder.Update(routes); err != nil {
+		return err
+	}
 	special := local.SpecialConfig{}
-	for i, r := range routes {
-		if routes[i].Timeout = min(r.Timeout, maxExchange); r.Suffix != wire.Root {
+	for _, r := range routes {
+		if r.Suffix != wire.Root {
 			special.Routes = append(special.Routes, r.Suffix)
 			continue
 		}
@@ -224,11 +224,22 @@ func (d *dnsService) routeLocked() error {
 			special.Upstreams = append(special.Upstreams, server.Addr())
 		}
 	}
-	if err := d.forwarder.Update(routes); err != nil {
+	d.special.SetConfig(special)
+	if err := d.resolver.SetTable(d.table()); err != nil {
 		return err
 	}
-	d.special.SetConfig(special)
-	return nil
+	zone := d.cfg.ZoneConfig()
+	zone.Domain, zone.AltDomain, zone.Datacenter = d.names.Domain, d.names.AltDomain, d.names.Datacenter
+	return d.zone.SetConfig(zone)
+}
+
+// routes are those of cfg, where found are the servers of resolv.conf.
+func (d *dnsService) routes(cfg *config.Config, found []netip.AddrPort) []forwarder.Route {
+	routes := cfg.Routes(found)
+	for i := range routes {
+		routes[i].Timeout = min(routes[i].Timeout, maxExchange)
+	}
+	return routes
 }
 
 // table says who answers which names. Order decides nothing here: the longest suffix does, then rank.
