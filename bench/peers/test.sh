@@ -28,7 +28,10 @@ log=$(mktemp); trap 'rm -f "$log"' EXIT
 gotest() {
   go test -v -count=1 -timeout 30m "$@" >"$log" 2>&1; local code=$?
   grep -E '^(ok|FAIL|panic:)' "$log"
-  grep -hE '^ +[a-z_]+_test\.go:[0-9]+: .*([0-9](ms|s|MB)\b|p = |rows|lost)' "$log" | sed -E 's/^ +[a-z_]+_test\.go:[0-9]+: /  /'
+  # Figures, each behind the test that measured it.
+  awk '/^ *=== (RUN|NAME|CONT)/ { name = $3 }
+       /_test\.go:[0-9]+: === RUN/ { name = $4 }
+       /_test\.go:[0-9]+: .*([0-9](ms|µs|s|MB)( |,|$)|p = |rows|none lost)/ && !/rapid|=== RUN/ { sub(/^ *[a-z_]+_test\.go:[0-9]+: /, ""); print "  " name ": " $0 }' "$log"
   while read -r line; do missing+=("$line"); done < <(grep -hA3 -E '^ *--- SKIP' "$log" | tr -s '\n ' ' ' | sed 's/ --- SKIP/\n--- SKIP/g' | grep SKIP | sort -u)
   if [ $code != 0 ]; then
     echo "---- what failed:"; grep -vE '^ *(=== |--- PASS|--- SKIP)|^ok|^\?|^PASS' "$log" | tail -400

@@ -156,11 +156,15 @@ func TestAgent_ServiceLifeFromRegistrationToRemoval(t *testing.T) {
 	if entry.Service.ID != id || entry.Service.Address != "127.0.0.9" || entry.Service.TaggedAddresses["lan_ipv4"].Address != "127.0.0.9" {
 		t.Errorf("in the catalog: %+v", entry.Service)
 	}
-	for status, update := range map[string]func(string, string) error{
-		api.HealthCritical: c.Agent().FailTTL, api.HealthWarning: c.Agent().WarnTTL, api.HealthPassing: c.Agent().PassTTL,
+	// In an order in which each status is another than the one before: a change of the output alone may take minutes.
+	for _, step := range []struct {
+		status string
+		update func(id, note string) error
+	}{
+		{api.HealthCritical, c.Agent().FailTTL}, {api.HealthWarning, c.Agent().WarnTTL}, {api.HealthPassing, c.Agent().PassTTL},
 	} {
-		must(t, update("check:"+id, "now "+status))
-		eventually(t, status, func() error { return checkIs(c, "life", status, "now "+status) })
+		must(t, step.update("check:"+id, "now "+step.status))
+		eventually(t, step.status, func() error { return checkIs(c, "life", step.status, "now "+step.status) })
 	}
 	must(t, c.Agent().UpdateTTL("check:"+id, "by update", api.HealthWarning))
 	eventually(t, "update", func() error { return checkIs(c, "life", api.HealthWarning, "by update") })
