@@ -51,8 +51,26 @@ func TestFootprint(t *testing.T) {
 	}
 }
 
+// BenchmarkFootprint reports the same three figures, averaged over its rounds (-benchtime 5x: five of them).
+func BenchmarkFootprint(b *testing.B) {
+	bin := binary(b)
+	info, err := os.Stat(bin)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var start time.Duration
+	var resident int64
+	for b.Loop() {
+		took, rss := startOnce(b, bin)
+		start, resident = start+took, resident+rss
+	}
+	b.ReportMetric(float64(start.Microseconds())/1000/float64(b.N), "ms-to-first-answer")
+	b.ReportMetric(float64(resident)/(1<<20)/float64(b.N), "MB-resident")
+	b.ReportMetric(float64(info.Size())/(1<<20), "MB-binary")
+}
+
 // startOnce starts the daemon anew in an empty data_dir, waits for its first answer, lets it idle, and reads its memory.
-func startOnce(t *testing.T, bin string) (took time.Duration, resident int64) {
+func startOnce(t testing.TB, bin string) (took time.Duration, resident int64) {
 	t.Helper()
 	dir := t.TempDir()
 	dnsPort, httpPort := freePort(t), freePort(t)
@@ -94,7 +112,7 @@ func answered(port int) bool {
 	return reply.Rcode == dns.RcodeSuccess && len(reply.Answer) == 1
 }
 
-func residentBytes(t *testing.T, pid int) int64 {
+func residentBytes(t testing.TB, pid int) int64 {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -115,7 +133,7 @@ func residentBytes(t *testing.T, pid int) int64 {
 }
 
 // binary is the stripped one that `make build` makes.
-func binary(t *testing.T) string {
+func binary(t testing.TB) string {
 	t.Helper()
 	if bin := os.Getenv("MEIBO_BIN"); bin != "" {
 		return bin
@@ -129,7 +147,7 @@ func binary(t *testing.T) string {
 	return bin
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
