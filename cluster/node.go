@@ -171,15 +171,15 @@ func (c *Config) setDefaults() error {
 	if c.TaggedAddresses == nil {
 		c.TaggedAddresses = taggedAddresses(c.Address)
 	}
-	c.setMeta()
+	c.Meta = c.withAgentMeta(c.Meta)
 	return c.setNodeID()
 }
 
-// setMeta adds what clients of Consul look for in every node's metadata.
-func (c *Config) setMeta() {
+// withAgentMeta adds what clients of Consul look for in every node's metadata.
+func (c *Config) withAgentMeta(own map[string]string) map[string]string {
 	meta := map[string]string{catalog.MetaSegment: "", catalog.MetaVersion: c.Version}
-	maps.Copy(meta, c.Meta)
-	c.Meta = meta
+	maps.Copy(meta, own)
+	return meta
 }
 
 // setNodeID finds the ID: the one asked for, else the one kept, else a new one.
@@ -267,8 +267,11 @@ func (n *Node) raftAddr() string {
 	return net.JoinHostPort(n.cfg.Address, strconv.Itoa(n.cfg.ServerPort))
 }
 
-// record is this host's node record.
+// record is this host's node record: the agent's, once there is one.
 func (n *Node) record() catalog.Node {
+	if n.agent != nil {
+		return *n.agent.Own().Node
+	}
 	return catalog.Node{
 		ID: n.cfg.NodeID, Node: n.cfg.NodeName, Address: n.cfg.Address, Datacenter: n.cfg.Datacenter,
 		TaggedAddresses: n.cfg.TaggedAddresses, Meta: n.cfg.Meta,
@@ -295,6 +298,9 @@ func (n *Node) Agent() *agent.Agent { return n.agent }
 
 // Record is this host's node record, ID and defaults filled in. It is shared.
 func (n *Node) Record() catalog.Node { return n.record() }
+
+// SetMeta gives this host's node other metadata, as Config.Meta at the start.
+func (n *Node) SetMeta(meta map[string]string) { n.agent.SetNodeMeta(n.cfg.withAgentMeta(meta)) }
 
 // Ready returns a channel that is closed once the catalog is known; what this
 // host holds itself is before.

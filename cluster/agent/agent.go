@@ -112,6 +112,7 @@ type Agent struct {
 	changed chan struct{}   // closed at the next change
 	running context.Context // that of Run; nil when it isn't running
 	started sync.WaitGroup  // goroutines of the running Run
+	discard bool            // keep no output of checks
 }
 
 // service is one registered service.
@@ -130,7 +131,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, logger: cfg.Logger,
 		services: map[string]*service{}, checks: map[string]*checkState{},
 		aliases: map[string]chan struct{}{}, goneServices: map[string]bool{}, goneChecks: map[string]bool{},
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), discard: cfg.DiscardCheckOutput,
 	}
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)

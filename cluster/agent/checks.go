@@ -289,11 +289,11 @@ func (a *Agent) stopped(id string, r *check.Runner) {
 
 // report takes in a result. One of a runner that was replaced is dropped.
 func (a *Agent) report(id string, r *check.Runner, status, output string) {
-	if a.cfg.DiscardCheckOutput {
-		output = ""
-	}
 	var t touched
 	a.mu.Lock()
+	if a.discard {
+		output = ""
+	}
 	c := a.checks[id]
 	if c == nil || c.runner != r {
 		a.mu.Unlock()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"maps"
 	"reflect"
 )
 
@@ -20,6 +21,35 @@ func (a *Agent) Reload(services []ServiceDefinition, checks []CheckDefinition) e
 	a.define.Unlock()
 	a.tell(t)
 	return err
+}
+
+// CheckReload returns the errors of definitions that Reload would refuse, and
+// changes nothing.
+func (a *Agent) CheckReload(services []ServiceDefinition, checks []CheckDefinition) error {
+	_, _, err := a.checkFiles(services, checks)
+	return err
+}
+
+// SetNodeMeta gives this host's node other metadata. The catalog hears of it.
+func (a *Agent) SetNodeMeta(meta map[string]string) {
+	a.mu.Lock()
+	if maps.Equal(a.cfg.Node.Meta, meta) {
+		a.mu.Unlock()
+		return
+	}
+	a.cfg.Node.Meta = maps.Clone(meta)
+	node := a.cfg.Node
+	a.markLocked(&a.nodeDirty)
+	a.publishLocked(func(r *Record) { r.Node = &node })
+	a.mu.Unlock()
+	a.tell(touched{node: true})
+}
+
+// SetDiscardCheckOutput says whether later results of checks lose their output.
+func (a *Agent) SetDiscardCheckOutput(discard bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.discard = discard
 }
 
 // checkFiles looks at all definitions before any is used.

@@ -93,3 +93,31 @@ func TestReload_FileTakesOverAndTheAPIsOwnStay(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+func TestSetNodeMeta_ShowsAtOnceAndReachesTheCatalog(t *testing.T) {
+	var told []Change
+	a := mustNew(t, Config{OnChange: func(c Change) { told = append(told, c) }})
+	told = nil
+	a.SetNodeMeta(map[string]string{"rack": "r2"})
+	if got := a.Own().Node.Meta["rack"]; got != "r2" || len(told) != 1 || !told[0].Node {
+		t.Errorf("own node has rack %q, told %v", got, told)
+	}
+	if node, _, _ := a.steps(); len(node) != 1 {
+		t.Errorf("%d steps for the node, want 1", len(node))
+	}
+	a.SetNodeMeta(map[string]string{"rack": "r2"})
+	if len(told) != 1 {
+		t.Error("the same again was told")
+	}
+}
+
+func TestSetDiscardCheckOutput_LaterResultsHaveNone(t *testing.T) {
+	a := mustNew(t, Config{})
+	must(t, a.AddService(web(), SourceAPI, false))
+	must(t, a.UpdateTTL("service:web1", "passing", "kept"))
+	a.SetDiscardCheckOutput(true)
+	must(t, a.UpdateTTL("service:web1", "warning", "dropped"))
+	if got := a.Checks()["service:web1"].Output; got != "" {
+		t.Errorf("output %q", got)
+	}
+}

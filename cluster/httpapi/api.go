@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,7 +71,7 @@ type Config struct {
 type API struct {
 	cfg     Config
 	log     *slog.Logger
-	guard   *guard
+	access  atomic.Pointer[access]
 	agent   *agentSet
 	catalog *catalogSet
 	routes  *router
@@ -83,11 +84,10 @@ func New(cfg Config) (*API, error) {
 		return nil, errors.New("httpapi: Agent and Backend are required")
 	}
 	setDefaults(&cfg)
-	g, err := newGuard(&cfg)
-	if err != nil {
+	a := &API{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
+	if err := a.SetAccess(cfg); err != nil {
 		return nil, err
 	}
-	a := &API{cfg: cfg, log: cfg.Logger, guard: g, metrics: newMetrics()}
 	e := &endpoints{
 		log: cfg.Logger, acl: cfg.ACL, metrics: a.metrics, maxBody: cfg.MaxBody,
 		waits: newWaits(cfg.QueryTime, cfg.MaxQuery, cfg.MaxBlocking, a.metrics),
@@ -96,6 +96,37 @@ func New(cfg Config) (*API, error) {
 	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, datacenter: cfg.Datacenter}
 	a.routes = newRouter(a.agent.routes(), a.catalog.routes(), absentRoutes())
 	return a, nil
+}
+
+// access is what a reload may change: who may ask, and what every answer says.
+type access struct {
+	guard   *guard
+	headers map[string]string
+}
+
+func newAccess(cfg *Config) (*access, error) {
+	g, err := newGuard(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &access{guard: g, headers: cfg.ResponseHeaders}, nil
+}
+
+// CheckAccess returns the error of SetAccess, and changes nothing.
+func CheckAccess(cfg Config) error {
+	_, err := newAccess(&cfg)
+	return err
+}
+
+// SetAccess takes AllowedHosts, ResponseHeaders, BlockEndpoints and AllowWriteFrom of
+// cfg for all later requests; names and domains stay those that New was given.
+func (a *API) SetAccess(cfg Config) error {
+	cfg.Node, cfg.Names, cfg.Domain, cfg.AltDomain = a.cfg.Node, a.cfg.Names, a.cfg.Domain, a.cfg.AltDomain
+	next, err := newAccess(&cfg)
+	if err == nil {
+		a.access.Store(next)
+	}
+	return err
 }
 
 func setDefaults(cfg *Config) {
@@ -142,12 +173,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() { a.metrics.observe(route, rec.status, time.Since(started)) }()
 	defer a.recoverPanic(rec, r)
 
-	h := w.Header()
+	h, access := w.Header(), a.access.Load()
 	h.Set("X-Content-Type-Options", "nosniff")
-	for k, v := range a.cfg.ResponseHeaders {
+	for k, v := range access.headers {
 		h.Set(k, v)
 	}
-	if err := a.guard.check(r); err != nil {
+	if err := access.guard.check(r); err != nil {
 		a.metrics.refused.Inc()
 		a.log.Debug("http request refused", "addr", r.RemoteAddr, "host", r.Host, "err", err)
 		writeError(rec, err)

@@ -101,9 +101,7 @@ func (h hostAgent) NodeMaintenance(_ context.Context, enable bool, reason string
 func (h hostAgent) Reload(ctx context.Context) error { return h.d.Reload(ctx) }
 
 func (h hostAgent) Self() httpapi.Self {
-	h.d.mu.Lock()
-	cfg := h.d.cfg
-	h.d.mu.Unlock()
+	cfg := h.d.config()
 	record := h.d.node.Record()
 	debug := make(map[string]any)
 	for line := range strings.Lines(cfg.Redacted()) {
@@ -129,7 +127,7 @@ func (h hostAgent) member() httpapi.Member {
 		role = "consul"
 	}
 	return httpapi.Member{
-		Name: record.Node, Addr: record.Address, Port: uint16(h.d.cfg.Cluster.SerfLAN.Port()), Status: httpapi.MemberAlive,
+		Name: record.Node, Addr: record.Address, Port: uint16(h.d.config().Cluster.SerfLAN.Port()), Status: httpapi.MemberAlive,
 		Tags:        map[string]string{"role": role, "dc": record.Datacenter, "id": record.ID, "build": apiLevel, "vsn": "2"},
 		ProtocolMin: 1, ProtocolMax: 5, ProtocolCur: 2, DelegateMin: 2, DelegateMax: 5, DelegateCur: 4,
 	}
@@ -173,9 +171,7 @@ func (d *daemon) instances(name string) []control.Instance {
 		return nil
 	}
 	found, _, _ := d.node.View().Load().Service(service)
-	d.mu.Lock()
-	onlyPassing := d.cfg.Zone.OnlyPassing
-	d.mu.Unlock()
+	onlyPassing := d.config().Zone.OnlyPassing
 	out := make([]control.Instance, 0, len(found))
 	for _, in := range found {
 		one := control.Instance{

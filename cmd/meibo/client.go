@@ -46,11 +46,15 @@ func (a *asker) dial() (*client.Client, error) {
 	return client.New(cfg)
 }
 
-// explained adds what to do about a daemon that doesn't answer.
+// explained says what a person can do with: of a refusal what the daemon says, of a daemon that doesn't answer what to do.
 func explained(c *client.Client, err error) error {
 	var call *net.OpError
 	if errors.As(err, &call) && call.Op == "dial" {
 		return fmt.Errorf("no daemon answers on %s: %w\nstart one with `meibo agent`, or name its address with -http-addr", c.Address(), call.Err)
+	}
+	var refusal *client.Error
+	if errors.As(err, &refusal) && refusal.Text != "" {
+		return errors.New(refusal.Text)
 	}
 	return err
 }

@@ -195,6 +195,13 @@ func heldBy(err error, endpoints []config.Endpoint) error {
 	return err
 }
 
+// config is the configuration in force.
+func (d *daemon) config() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cfg
+}
+
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
 func (d *daemon) Reload(_ context.Context) error {
 	if d.load == nil {
@@ -206,13 +213,7 @@ func (d *daemon) Reload(_ context.Context) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.dns.check(cfg); err != nil {
-		return err
-	}
-	if err := d.node.Agent().Reload(cfg.Agent.Services, cfg.Agent.Checks); err != nil {
-		return err
-	}
-	if err := d.dns.reload(cfg); err != nil {
+	if err := d.take(cfg); err != nil {
 		return err
 	}
 	logWarnings(d.log, warnings)
@@ -227,6 +228,24 @@ func (d *daemon) Reload(_ context.Context) error {
 	d.cfg = cfg
 	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", len(cfg.Agent.Checks))
 	return nil
+}
+
+// take has every part check its share of a configuration before the first takes its own. What can fail after that is
+// the disk alone: the agent says so and is asked before DNS, so that nothing of it has changed then.
+func (d *daemon) take(cfg *config.Config) error {
+	a, api := d.node.Agent(), cfg.HTTPConfig()
+	if err := errors.Join(httpapi.CheckAccess(api), a.CheckReload(cfg.Agent.Services, cfg.Agent.Checks)); err != nil {
+		return err
+	}
+	if err := d.dns.check(cfg); err != nil {
+		return err
+	}
+	if err := a.Reload(cfg.Agent.Services, cfg.Agent.Checks); err != nil {
+		return err
+	}
+	d.node.SetMeta(cfg.Node.Meta)
+	a.SetDiscardCheckOutput(cfg.Agent.DiscardCheckOutput)
+	return errors.Join(d.api.SetAccess(api), d.dns.reload(cfg))
 }
 
 // banner says what runs where, and what to try.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -152,7 +153,10 @@ func (d *dnsService) watch(ctx context.Context) error {
 }
 
 // check says what reload would refuse.
-func (d *dnsService) check(cfg *config.Config) error { return d.forwarder.Check(d.routes(cfg, nil)) }
+func (d *dnsService) check(cfg *config.Config) error {
+	_, err := local.NewHosts(cfg.HostsConfig())
+	return errors.Join(err, cfg.ZoneConfig().Check(), d.forwarder.Check(d.routes(cfg, nil)))
+}
 
 // reload takes what of a new configuration can be taken without a restart. On an error everything stays as it was.
 func (d *dnsService) reload(cfg *config.Config) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -26,7 +25,7 @@ Exit code 1 when the answer is not NOERROR.`,
 		Example: "  meibo lookup web.service.consul\n  meibo lookup web.service.consul SRV\n  meibo lookup 192.0.2.7",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return errors.New("lookup takes NAME and, if you like, TYPE: meibo lookup web.service.consul SRV")
+				return exitError{2, "lookup takes NAME and, if you like, TYPE: meibo lookup web.service.consul SRV"}
 			}
 			return nil
 		},
@@ -93,6 +92,9 @@ func printLookup(w io.Writer, l control.Lookup) error {
 }
 
 func cached(l control.Lookup) string {
+	if l.Source == "" && !l.Cached {
+		return "no, there is no answer to keep"
+	}
 	var kept string
 	switch {
 	case l.LeftSeconds == nil:

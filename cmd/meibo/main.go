@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -43,6 +44,9 @@ func execute(ctx context.Context, args []string) int {
 			fmt.Fprintln(os.Stderr, "meibo:", exit.text)
 		}
 		return exit.code
+	case strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
+		fmt.Fprintln(os.Stderr, "meibo:", err, "(`meibo -h` lists the commands)")
+		return 2
 	default:
 		fmt.Fprintln(os.Stderr, "meibo:", err)
 		return 1
@@ -81,6 +85,9 @@ forwards and caches every other name. One daemon per host:
 		SilenceUsage:  true,
 		Version:       version,
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return exitError{2, fmt.Sprintf("%v; `%s -h` lists the flags", err, cmd.CommandPath())}
+	})
 	root.SetVersionTemplate(versionText())
 	root.AddGroup(
 		&cobra.Group{ID: "daemon", Title: "The daemon:"},

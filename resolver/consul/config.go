@@ -123,6 +123,12 @@ type domain struct {
 	mname, rname           wire.Name
 }
 
+// Check returns the error of a configuration that New and SetConfig would refuse.
+func (c Config) Check() error {
+	_, err := compile(c)
+	return err
+}
+
 func compile(c Config) (*settings, error) {
 	s := &settings{
 		dc:          c.Datacenter,

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"meibo/cluster/httpapi"
 	"meibo/resolver/local"
 	"meibo/resolver/wire"
 )
@@ -168,6 +169,13 @@ func checkCIDRs(v any) string {
 		return ""
 	}
 	return "a network such as 10.0.0.0/8"
+}
+
+func checkAllowedHost(v any) string {
+	if httpapi.CheckAccess(httpapi.Config{AllowedHosts: []string{v.(string)}}) != nil {
+		return "a host name without scheme and port, or *.name"
+	}
+	return ""
 }
 
 // parsePrefix reads a CIDR; bits beyond the mask are cut off, as Consul does.

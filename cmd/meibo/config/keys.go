@@ -33,10 +33,10 @@ func ownKeys() []Key {
 	keys = append(keys, under("cache",
 		Key{Path: "max_bytes", Type: Size, Default: "16MiB", Range: "64KiB..", Goes: "cache", Doc: "Memory of the cache of answers."},
 		Key{Path: "max_entries", Type: Int, Default: "0", Range: "0..", Goes: "cache", Doc: "Most answers in the cache; 0 leaves the built-in bound."},
-		Key{Path: "min_ttl", Type: Duration, Default: "0s", Range: "0s..1h", Reload: true, Goes: "resolver", Doc: "Forwarded answers with a shorter TTL are kept this long. TTL 0 is never kept."},
-		Key{Path: "max_ttl", Type: Duration, Default: "24h", Range: "1s..168h", Reload: true, Goes: "resolver", Doc: "Forwarded answers are kept at most this long."},
-		Key{Path: "negative_max_ttl", Type: Duration, Default: "300s", Range: "1s..3h", Reload: true, Goes: "resolver", Doc: "Forwarded answers that a name or type does not exist are kept at most this long (RFC 2308)."},
-		Key{Path: "stale", Type: Duration, Default: "24h", Range: "0s..168h", Reload: true, Goes: "resolver", Doc: "While upstreams fail, an answer stands in for so long past its end (RFC 8767); 0s never."},
+		Key{Path: "min_ttl", Type: Duration, Default: "0s", Range: "0s..1h", Goes: "resolver", Doc: "Forwarded answers with a shorter TTL are kept this long. TTL 0 is never kept."},
+		Key{Path: "max_ttl", Type: Duration, Default: "24h", Range: "1s..168h", Goes: "resolver", Doc: "Forwarded answers are kept at most this long."},
+		Key{Path: "negative_max_ttl", Type: Duration, Default: "300s", Range: "1s..3h", Goes: "resolver", Doc: "Forwarded answers that a name or type does not exist are kept at most this long (RFC 2308)."},
+		Key{Path: "stale", Type: Duration, Default: "24h", Range: "0s..168h", Goes: "resolver", Doc: "While upstreams fail, an answer stands in for so long past its end (RFC 8767); 0s never."},
 		Key{Path: "persist", Type: Bool, Default: "true", Goes: "cache", Doc: "Keep forwarded answers over a restart, in cache_dir."},
 	)...)
 	keys = append(keys, under("hosts",
@@ -49,7 +49,7 @@ func ownKeys() []Key {
 		Key{Path: "max_stale", Type: Duration, Default: "0s", Range: "0s..", Reload: true, Goes: "resolver/consul", Doc: "Longest TTL shown while the view is not confirmed by a server; 0s shows the configured one."},
 	)...)
 	keys = append(keys, under("http_config",
-		Key{Path: "allowed_hosts", Type: Strings, Reload: true, Goes: "cluster/httpapi",
+		Key{Path: "allowed_hosts", Type: Strings, Reload: true, check: checkAllowedHost, Goes: "cluster/httpapi",
 			Doc: "Further names that a request's Host or Origin may have; addresses, localhost, this host's names and names below the domain always may."},
 	)...)
 	for i := range keys {
@@ -61,7 +61,7 @@ func ownKeys() []Key {
 var nodeKeys = []Key{
 	{Path: "node_name", Flag: "node", check: checkNodeName, Goes: "cluster/agent", Doc: "Name of this node, unique in the datacenter. Unset: the host name."},
 	{Path: "node_id", Flag: "node-id", check: checkNodeID, Goes: "cluster/agent", Doc: "UUID of this node. Unset: made at the first start and kept in data_dir."},
-	{Path: "node_meta", Type: StringMap, Flag: "node-meta", check: checkNodeMeta, Goes: "cluster/agent", Doc: "Pairs shown with the node, as TXT records too; at most 64, keys to 128 bytes, values to 512. The flag takes key:value."},
+	{Path: "node_meta", Type: StringMap, Flag: "node-meta", Reload: true, check: checkNodeMeta, Goes: "cluster/agent", Doc: "Pairs shown with the node, as TXT records too; at most 64, keys to 128 bytes, values to 512. The flag takes key:value."},
 	{Path: "datacenter", Default: "dc1", Flag: "datacenter", check: checkDatacenter, Goes: "cluster", Doc: "Name of the datacenter: letters, digits, - and _."},
 	{Path: "primary_datacenter", check: checkDatacenter, Status: Clustered, Goes: "cluster/acl", Doc: "Datacenter that holds tokens and policies. Unset: datacenter."},
 	{Path: "data_dir", Flag: "data-dir", Goes: "cluster", Doc: "Directory of the agent's state. Needed unless -dev."},
@@ -162,7 +162,7 @@ func httpKeys() []Key {
 	return append(keys,
 		Key{Path: "default_query_time", Type: Duration, Default: "300s", Range: "1ms..", Flag: "default-query-time", Goes: "cluster/httpapi", Doc: "How long a blocking query waits that says no time."},
 		Key{Path: "max_query_time", Type: Duration, Default: "600s", Range: "1ms..", Flag: "max-query-time", Goes: "cluster/httpapi", Doc: "How long a blocking query waits at most."},
-		Key{Path: "discovery_max_stale", Type: Duration, Default: "0s", Reload: true, Goes: "cluster/httpapi", Doc: "Answer catalog and health reads from a view this old at most, without asking a server; 0s asks."},
+		Key{Path: "discovery_max_stale", Type: Duration, Default: "0s", Goes: "cluster/httpapi", Doc: "Answer catalog and health reads from a view this old at most, without asking a server; 0s asks."},
 		Key{Path: "disable_http_unprintable_char_filter", Type: Bool, Default: "false", Goes: "cluster/httpapi", Status: Planned, Note: "unprintable characters in paths are always refused", Doc: "Accept unprintable characters in paths."},
 	)
 }

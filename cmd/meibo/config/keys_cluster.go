@@ -66,7 +66,7 @@ func tuningKeys() []Key {
 
 func limitKeys() []Key {
 	return under("limits",
-		Key{Path: "http_max_conns_per_client", Type: Int, Default: "200", Range: "0..", Reload: true, Goes: "cluster/httpapi", Doc: "Most HTTP connections of one address; 0 sets no limit."},
+		Key{Path: "http_max_conns_per_client", Type: Int, Default: "200", Range: "0..", Goes: "cluster/httpapi", Doc: "Most HTTP connections of one address; 0 sets no limit."},
 		Key{Path: "https_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Goes: "cluster/httpapi", Doc: "Time for a TLS handshake."},
 		Key{Path: "kv_max_value_size", Type: Int, Default: "524288", Range: "0..", Goes: "cluster/httpapi", Doc: "Most bytes of a value in the KV store."},
 		Key{Path: "txn_max_req_len", Type: Int, Default: "524288", Range: "0..", Goes: "cluster/httpapi", Doc: "Most bytes of a transaction."},

@@ -2,7 +2,7 @@ package config
 
 var logKeys = []Key{
 	{Path: "log_level", Default: "INFO", Flag: "log-level", Choices: []string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR"}, Reload: true, Goes: "cmd/meibo", Doc: "Least level that is logged."},
-	{Path: "log_sublevels", Type: StringMap, Reload: true, Goes: "cmd/meibo", Doc: "Levels by part."},
+	{Path: "log_sublevels", Type: StringMap, Goes: "cmd/meibo", Doc: "Levels by part."},
 	{Path: "log_json", Type: Bool, Default: "false", Flag: "log-json", Goes: "cmd/meibo", Doc: "Log lines as JSON."},
 	{Path: "log_file", Flag: "log-file", Goes: "cmd/meibo", Doc: "Log to this file too."},
 	{Path: "log_rotate_bytes", Type: Int, Default: "0", Flag: "log-rotate-bytes", Goes: "cmd/meibo", Doc: "Begin a new file after so many bytes."},
