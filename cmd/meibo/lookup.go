@@ -2,9 +2,11 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,7 @@ Exit code 1 when the answer is not NOERROR.`,
 			}
 			return nil
 		},
+		ValidArgsFunction: a.completeName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dial()
 			if err != nil {
@@ -56,6 +59,32 @@ Exit code 1 when the answer is not NOERROR.`,
 	}
 	a.flags(cmd)
 	return cmd
+}
+
+// completeName offers the names of services under the default domain, as far as the daemon answers.
+func (a *asker) completeName(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return []string{"A", "AAAA", "SRV", "TXT", "PTR", "ANY"}, cobra.ShellCompDirectiveNoFileComp
+	}
+	c, err := a.dial()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
+	defer cancel()
+	services, _, err := c.Services(ctx, nil)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for name := range services {
+		if name += ".service.consul"; strings.HasPrefix(name, typed) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // printLookup shows an answer as dig would, then what dig can't know.
@@ -97,6 +126,8 @@ func cached(l control.Lookup) string {
 	}
 	var kept string
 	switch {
+	case l.LeftSeconds != nil && *l.LeftSeconds <= 0 && !l.Cached:
+		return "no, its TTL is 0"
 	case l.LeftSeconds == nil:
 		kept = "until something it rests on changes"
 	case l.Stale:

@@ -45,7 +45,7 @@ func execute(ctx context.Context, args []string) int {
 		}
 		return exit.code
 	case strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
-		fmt.Fprintln(os.Stderr, "meibo:", err, "(`meibo -h` lists the commands)")
+		fmt.Fprintf(os.Stderr, "meibo: %s\n`meibo -h` lists the commands\n", strings.TrimSpace(err.Error()))
 		return 2
 	default:
 		fmt.Fprintln(os.Stderr, "meibo:", err)

@@ -52,6 +52,7 @@ func TestLoad_NamesEachFault(t *testing.T) {
 		{"forward without servers", `forward "a" { }`, "a.hcl:1: key `forward \"a\"`: servers is not set: name at least one, as in servers = [\"192.0.2.53\"]"},
 		{"forward of no domain", `forward "a..b" { servers = ["10.0.0.1"] }`, "a.hcl:1: key `forward \"a..b\"`: expected a domain or a network such as 10.0.0.0/8 as the label"},
 		{"forward over TLS", `forward "a" { servers = ["10.0.0.1"] tls_name = "b" }`, "a.hcl:1: key `forward \"a\"`: tls_name asks for DNS over TLS, which is not there yet: leave it out to ask in the clear"},
+		{"short form of a list", `servce { name = "a" }`, `a.hcl:1: key "servce": unknown key; did you mean "service"?`},
 		{"allowed host", `http_config { allowed_hosts = ["https://ui.example"] }`, `a.hcl:1: key "http_config.allowed_hosts": expected a host name without scheme and port, or *.name, got the string "https://ui.example"`},
 		{"record", `hosts { records = ["nas A 300"] }`, `a.hcl:1: key "hosts.records": expected a record such as "nas.home A 192.0.2.7" (dns: bad A A: "300" at line: 1:9), got the string "nas A 300"`},
 		{"forward mode", `forward "a" { servers = ["10.0.0.1"] mode = "fast" }`, `a.hcl:1: key "forward.mode": expected one of fastest, strict, all, random, got the string "fast"`},

@@ -210,6 +210,11 @@ func (t *table) nearest(path string) string {
 		if rest, ok := strings.CutPrefix(k.Path, parent); ok && !strings.Contains(rest, ".") {
 			consider(rest, k.Path)
 		}
+		for _, alias := range k.Aliases {
+			if rest, ok := strings.CutPrefix(alias, parent); ok && !strings.Contains(rest, ".") {
+				consider(rest, alias)
+			}
+		}
 	}
 	for g := range t.groups {
 		if rest, ok := strings.CutPrefix(g, parent); ok && !strings.Contains(rest, ".") {
