@@ -391,7 +391,7 @@ func TestHTTPBodyWithUnknownField_NamesIt(t *testing.T) {
 	if err != nil || code != http.StatusBadRequest || !strings.Contains(body, "Prot") {
 		t.Errorf("got %d %q %v, want 400 that names Prot", code, body, err)
 	}
-	if code, body, _ = s.call("PUT", "/v1/agent/service/register", strings.Repeat(" ", 2<<20)+`{}`); code != http.StatusRequestEntityTooLarge {
-		t.Errorf("2 MiB of body: got %d %.80q, want 413", code, body)
+	if code, body, _ = s.call("PUT", "/v1/agent/service/register", strings.Repeat(" ", 512<<10)+"1"); code != http.StatusRequestEntityTooLarge {
+		t.Errorf("one byte beyond 512 KiB of body: got %d %.80q, want 413", code, body)
 	}
 }
