@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -240,17 +242,21 @@ func answers(m *dns.Msg) []string {
 	return got
 }
 
-// freePort is a port of 127.0.0.1 that nobody holds just now, UDP and TCP.
+// freePort is a port of 127.0.0.1 that nobody holds just now, UDP and TCP. It lies below the range that the kernel hands out
+// by itself, where another test's connection could take it before the daemon does.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		must(t, err)
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr("127.0.0.1").As4()})
-		sa, _ := unix.Getsockname(fd)
-		unix.Close(fd)
-		if in4, ok := sa.(*unix.SockaddrInet4); ok && err == nil {
-			return in4.Port
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(10000+rand.IntN(20000)))
+		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+		if err != nil {
+			continue
+		}
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+		must(t, tcp.Close())
+		if err == nil {
+			must(t, udp.Close())
+			return int(addr.Port())
 		}
 	}
 	t.Fatal("no free port on 127.0.0.1")
