@@ -74,12 +74,27 @@ type Config struct {
 	Addr string
 	// Dir holds log and snapshots; empty keeps both in memory.
 	Dir string
-	// Bootstrap makes a cluster of this server alone if Dir is empty.
+	// Bootstrap makes a cluster if Dir is empty: of Servers, or of this server
+	// alone. See [Replica.Bootstrap] for who may.
 	Bootstrap bool
-	OnDamage  OnDamage
+	Servers   []Server
+	// Recover, if not empty, replaces the cluster's configuration when the
+	// files are opened, as peers.json does: for servers whose majority is gone
+	// for good. All that recover must be given the same list, stopped before
+	// they begin, and begin a new history. See [Replica.Recovered].
+	Recover  []Server
+	OnDamage OnDamage
 	// Stream connects the servers; nil for a cluster of one, which listens
 	// nowhere.
 	Stream StreamLayer
+	// Address says where a server is now, if that is known better than by the
+	// cluster's configuration, which may name a former address. May be nil.
+	// It is called often and must not block.
+	Address func(id string) (addr string, ok bool)
+	// MinFree is how many bytes must be free in Dir for this server to lead
+	// and to take writes: what a commit needs must not be what is missing.
+	// Default: [DefaultMinFree]. Negative: it isn't looked at.
+	MinFree int64
 
 	// Heartbeat, Election and Lease are Raft's timeouts, defaults below.
 	Heartbeat, Election, Lease time.Duration
@@ -99,6 +114,7 @@ const (
 	DefaultLease         = 150 * time.Millisecond
 	DefaultSnapshotEvery = 16384
 	DefaultTrailingLogs  = 20480 // must outlast the transfer of a snapshot
+	DefaultMinFree       = 64 << 20
 	snapshotInterval     = 30 * time.Second
 	commitTimeout        = 20 * time.Millisecond
 	snapshotsKept        = 2
@@ -123,6 +139,9 @@ var (
 	ErrBusy = errors.New("too many writes are waiting to be committed")
 	// ErrTooLarge means that the command is larger than [MaxCommand].
 	ErrTooLarge = fmt.Errorf("command is larger than %d bytes", MaxCommand)
+	// ErrDiskFull means that less than Config.MinFree is free; the command did
+	// not happen.
+	ErrDiskFull = errors.New("too little disk space to take writes")
 	// ErrUnknownOutcome means that the command may have happened, or may yet.
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
 )
@@ -135,7 +154,17 @@ var (
 	ErrInUse = errors.New("in use by another process")
 	// ErrRemoved means that the other servers removed this one.
 	ErrRemoved = errors.New("this server was removed from the cluster")
+	// ErrIDSpent means that the vote of Config.ID went with its files: what
+	// this server acknowledged could be voted away if it came back as the same
+	// server. Make a Replica with a new ID, and add it as a non-voter.
+	ErrIDSpent = errors.New("this server ID lost its Raft files and must not be used again")
+	// ErrOtherID means that Dir belongs to a server of another ID.
+	ErrOtherID = errors.New("the Raft files belong to another server ID")
 )
+
+// ErrNotEmpty means that this server has state already, or belongs to a
+// cluster: see [Replica.Bootstrap].
+var ErrNotEmpty = errors.New("this server belongs to a cluster already")
 
 // Leadership is who leads, as far as this server knows.
 type Leadership struct {
@@ -143,12 +172,6 @@ type Leadership struct {
 	// LeaderID and LeaderAddr are empty while no leader is known.
 	LeaderID, LeaderAddr string
 	Term                 uint64
-}
-
-// Server is a member of the cluster's configuration.
-type Server struct {
-	ID, Addr string
-	Voter    bool
 }
 
 // Replica is this server's part in the consensus. Its methods may be called
@@ -165,10 +188,12 @@ type Replica struct {
 	applied  atomic.Uint64
 	inFlight admission
 
-	mu       sync.Mutex // guards following
-	lead     Leadership
-	changed  chan struct{}
-	setAside []string
+	mu        sync.Mutex // guards following
+	lead      Leadership
+	changed   chan struct{}
+	setAside  []string
+	recovered bool
+	clusterID string
 }
 
 // New checks the configuration. It touches no file and starts nothing.
@@ -197,6 +222,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Lease, min(DefaultLease, c.Heartbeat))
 	setDefault(&c.SnapshotEvery, DefaultSnapshotEvery)
 	setDefault(&c.TrailingLogs, DefaultTrailingLogs)
+	setDefault(&c.MinFree, DefaultMinFree)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -254,20 +280,6 @@ func (r *Replica) SetAside() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.setAside
-}
-
-// Servers returns the latest configuration of the cluster, which need not be
-// committed; nil while Run isn't running.
-func (r *Replica) Servers() []Server {
-	rf := r.raft.Load()
-	if rf == nil {
-		return nil
-	}
-	var servers []Server
-	for _, s := range rf.GetConfiguration().Configuration().Servers {
-		servers = append(servers, Server{ID: string(s.ID), Addr: string(s.Address), Voter: s.Suffrage == raft.Voter})
-	}
-	return servers
 }
 
 // Stats returns Raft's own figures under the names that Consul shows; nil
