@@ -1,0 +1,284 @@
+package view
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// DefaultKeep is for how long contents that nobody asks for stay on disk.
+	DefaultKeep = 30 * 24 * time.Hour
+	// writeEvery is the least time between two writes for changes that can wait.
+	writeEvery = 30 * time.Second
+	// writeSoon is how long a new name may take to be on disk; names that come
+	// together are written together.
+	writeSoon = 500 * time.Millisecond
+	// firstRetry and lastRetry bound the pauses between writes that fail.
+	firstRetry = time.Second
+	lastRetry  = 5 * time.Minute
+	// maxAside is how many files that were set aside are kept.
+	maxAside = 3
+)
+
+// FileConfig is what a File needs. Path and NodeID are required.
+type FileConfig struct {
+	// Path is the file; its folder is made, for this user alone, if it is
+	// missing.
+	Path string
+	// NodeID and Datacenter are this host's. A file of another host, or of
+	// another datacenter, is set aside.
+	NodeID, Datacenter string
+	// Keys returns the keys of gossip, the primary first, and a channel that is
+	// closed when they change; nil, or no keys: the file is only guarded
+	// against damage. A gossip.Keyring's Keys fits.
+	Keys func() ([][]byte, <-chan struct{})
+	// Keep is for how long contents stay without a question; 0: DefaultKeep.
+	Keep time.Duration
+	// Logger gets what an operator wants to know; nil: nobody.
+	Logger *slog.Logger
+}
+
+// Kept is what a File keeps: a View. Both are called from one goroutine and must
+// not take long.
+type Kept interface {
+	Image() *Image
+	Load() *State
+}
+
+// File is the last known good view on disk (VIEWS rules 23 to 25). Whatever
+// happens to the disk is said in the log and holds up nobody.
+type File struct {
+	cfg    FileConfig
+	logger *slog.Logger
+}
+
+// NewFile checks cfg. It touches nothing on disk.
+func NewFile(cfg FileConfig) (*File, error) {
+	if cfg.Path == "" || cfg.NodeID == "" {
+		return nil, errors.New("view file: it needs a path and this host's node ID: set Path and NodeID")
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = DefaultKeep
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &File{cfg: cfg, logger: cfg.Logger}, nil
+}
+
+// keys returns the keys to seal with and open by; never none.
+func (f *File) keys() (keys [][]byte, changed <-chan struct{}) {
+	if f.cfg.Keys != nil {
+		keys, changed = f.cfg.Keys()
+	}
+	if len(keys) == 0 {
+		keys = [][]byte{nil}
+	}
+	return keys, changed
+}
+
+// Load returns what the file holds; nil when there is none that counts. One that
+// is another's, or damaged, is set aside. Why is said in the log.
+func (f *File) Load() *Image {
+	b, err := readBounded(f.cfg.Path, maxSealed)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, ErrDamaged):
+		f.setAside(err)
+		return nil
+	case err != nil:
+		f.logger.Error("last known view cannot be read, this host begins without it", "path", f.cfg.Path, "err", err)
+		return nil
+	}
+	keys, _ := f.keys()
+	img, head, err := open(b, keys)
+	if err == nil {
+		err = f.isOurs(head)
+	}
+	if err != nil {
+		f.setAside(err)
+		return nil
+	}
+	f.logger.Info("last known view read from disk", "path", f.cfg.Path, "history", img.Current.History.ID,
+		"index", img.Current.Index, "services", len(img.Current.Names), "nodes", len(img.Current.Nodes), "written", head.Written)
+	return img
+}
+
+// isOurs refuses the file of another host or datacenter.
+func (f *File) isOurs(head sealHead) error {
+	if head.NodeID != f.cfg.NodeID || head.Datacenter != f.cfg.Datacenter {
+		return fmt.Errorf("it is of node %s in datacenter %s, this is node %s in %s: a copied disk?",
+			head.NodeID, head.Datacenter, f.cfg.NodeID, f.cfg.Datacenter)
+	}
+	return nil
+}
+
+// setAside renames the file, for people to look at, and keeps the newest few
+// such.
+func (f *File) setAside(why error) {
+	aside := f.cfg.Path + ".set-aside-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(f.cfg.Path, aside); err != nil {
+		f.logger.Error("last known view does not count and cannot be set aside; it will be written anew",
+			"path", f.cfg.Path, "reason", why, "err", err)
+		return
+	}
+	f.logger.Error("last known view does not count, set aside; it will be filled anew",
+		"path", f.cfg.Path, "reason", why, "aside", aside)
+	old, err := filepath.Glob(globQuote(f.cfg.Path) + ".set-aside-*") // in the order of time
+	for len(old) > maxAside && err == nil {
+		err = os.Remove(old[0])
+		old = old[1:]
+	}
+	if err != nil {
+		f.logger.Warn("older views that were set aside cannot be removed", "err", err)
+	}
+}
+
+// Run keeps v on disk until ctx ends (VIEWS rule 24): at most every 30 s when
+// something changed; at once for the first base set, on the loss of the servers,
+// when the primary key changes, and at the end; within a second for a new name.
+// It always returns nil.
+func (f *File) Run(ctx context.Context, v Kept) error {
+	w := &fileWriter{File: f, view: v, timer: time.NewTimer(time.Hour)}
+	defer w.timer.Stop()
+	w.timer.Stop()
+	w.saw = v.Load()
+	w.primary, _ = f.primary()
+	if w.saw.HasBase() && !f.exists() {
+		w.due(0)
+	}
+	for {
+		_, keysChanged := f.keys()
+		select {
+		case <-ctx.Done():
+			w.last()
+			return nil
+		case <-w.saw.Superseded():
+			w.look()
+		case <-keysChanged:
+			w.rekey()
+		case <-w.timer.C:
+			w.write()
+		}
+	}
+}
+
+func (f *File) primary() (key string, changed <-chan struct{}) {
+	keys, changed := f.keys()
+	return string(keys[0]), changed
+}
+
+func (f *File) exists() bool {
+	_, err := os.Stat(f.cfg.Path)
+	return err == nil
+}
+
+// fileWriter is one Run.
+type fileWriter struct {
+	*File
+	view    Kept
+	saw     *State // the newest state that was looked at
+	primary string
+
+	timer   *time.Timer
+	at      time.Time // when the timer goes off; zero: it doesn't
+	wrote   time.Time // the last time, for better or worse
+	changed bool      // something isn't on disk
+	failing bool
+	retry   time.Duration
+}
+
+// look judges how soon the newest state must be on disk.
+func (w *fileWriter) look() {
+	old := w.saw
+	w.saw = w.view.Load()
+	w.changed = true
+	switch {
+	case w.saw.HasBase() && !old.HasBase(), old.Fresh() && !w.saw.Fresh():
+		w.due(0)
+	case w.saw.contents() > old.contents():
+		w.due(writeSoon)
+	default:
+		w.due(max(writeEvery-time.Since(w.wrote), 0))
+	}
+}
+
+// rekey has the file sealed anew when the primary key is another one.
+func (w *fileWriter) rekey() {
+	was := w.primary
+	w.primary, _ = w.File.primary()
+	if w.primary != was && w.exists() {
+		w.changed = true
+		w.due(0)
+	}
+}
+
+// due sees to it that the file is written after d at the latest; while writing
+// fails, not before the pause is over.
+func (w *fileWriter) due(d time.Duration) {
+	at := time.Now().Add(d)
+	if pause := w.wrote.Add(w.retry); w.failing && at.Before(pause) {
+		at = pause
+	}
+	if w.at.IsZero() || at.Before(w.at) {
+		w.at = at
+		w.timer.Reset(time.Until(at))
+	}
+}
+
+// last writes what isn't on disk yet, at the end.
+func (w *fileWriter) last() {
+	if w.view.Load() != w.saw || w.changed {
+		w.write()
+	}
+}
+
+// write brings what is known to disk. A failure is said once, and tried again
+// at a growing pause.
+func (w *fileWriter) write() {
+	w.at = time.Time{}
+	w.saw = w.view.Load()
+	if !w.saw.HasBase() {
+		return // what a file says must be worth more than nothing
+	}
+	err := w.save(w.view.Image(), w.saw.Fresh())
+	w.wrote = time.Now()
+	if err == nil {
+		if w.failing {
+			w.logger.Info("last known view is on disk again", "path", w.cfg.Path)
+		}
+		w.failing, w.changed, w.retry = false, false, 0
+		return
+	}
+	w.retry = min(max(2*w.retry, firstRetry), lastRetry)
+	if !w.failing {
+		w.logger.Error("last known view cannot be written, answers go on from memory; tried again",
+			"path", w.cfg.Path, "err", err)
+	}
+	w.failing = true
+	w.due(w.retry)
+}
+
+// save writes an image in the file's place. Nothing is dropped by age unless it
+// is fresh: a clock that is wrong at boot must not empty the file.
+func (f *File) save(img *Image, fresh bool) error {
+	now := time.Now()
+	if fresh {
+		img.dropUnasked(now, f.cfg.Keep)
+	} else {
+		img.countFrom(now)
+	}
+	keys, _ := f.keys()
+	b, err := seal(img, sealHead{NodeID: f.cfg.NodeID, Datacenter: f.cfg.Datacenter, Written: now.UTC()}, keys[0])
+	if err != nil {
+		return err
+	}
+	return replaceFile(f.cfg.Path, b)
+}
