@@ -20,6 +20,10 @@ func (a *agentSet) routes() []route {
 		a.on("GET", "/v1/agent/self", a.self),
 		a.on("GET", "/v1/agent/version", a.version),
 		a.on("GET", "/v1/agent/members", a.members),
+		a.on("GET", "/v1/meibo/members", a.detailedMembers),
+		a.on("PUT", "/v1/agent/join/", a.join),
+		a.on("PUT", "/v1/agent/leave", a.leave),
+		a.on("PUT", "/v1/agent/force-leave/", a.forceLeave),
 		a.on("GET", "/v1/agent/services", a.services),
 		a.on("GET", "/v1/agent/checks", a.checks),
 		a.on("GET", "/v1/agent/metrics", a.metricsJSON),
@@ -113,28 +117,6 @@ type versionShape struct {
 
 func (a *agentSet) version(*request) (any, error) {
 	return versionShape{SHA: a.cfg.Revision, BuildDate: a.cfg.BuildDate, HumanVersion: a.cfg.fullVersion()}, nil
-}
-
-func (a *agentSet) members(r *request) (any, error) {
-	f, err := parseFilter(r)
-	if err != nil {
-		return nil, err
-	}
-	wan := r.query.Get("wan") != ""
-	list := make([]Member, 0)
-	for _, m := range a.cfg.Agent.Members() {
-		if wan {
-			// The WAN pool is the servers alone, each with its datacenter in its name.
-			if m.Tags["role"] != "consul" {
-				continue
-			}
-			m.Name += "." + m.Tags["dc"]
-		}
-		if r.may(acl.Node, m.Name) {
-			list = append(list, m)
-		}
-	}
-	return apply(f, list)
 }
 
 func (a *agentSet) services(r *request) (any, error) {

@@ -21,6 +21,7 @@ const (
 	DefaultQueryTime   = 300 * time.Second // Consul's default_query_time
 	DefaultMaxQuery    = 600 * time.Second // Consul's max_query_time
 	DefaultMaxBlocking = 2000              // some 8 KiB each
+	DefaultMaxCarried  = 20_000            // of other hosts: a share of what a fleet of 5,000 waits for
 	DefaultMaxBody     = 512 << 10         // Consul's bound for a KV value, the largest body there is
 )
 
@@ -34,6 +35,10 @@ type Config struct {
 	Agent   Agent        // required
 	Backend Backend      // required
 	ACL     acl.Resolver // nil: [acl.AllowAll]
+	// Forwarder carries requests about the catalog to a server that can answer them; nil:
+	// all are answered here.
+	Forwarder Forwarder
+	Operator  Operator // nil: the operator's endpoints are 501
 
 	Node       string // this host's node name
 	Datacenter string // this host's datacenter, lower case; empty: dc1
@@ -54,7 +59,8 @@ type Config struct {
 
 	QueryTime   time.Duration // how long a blocking query waits unless it says; 0: DefaultQueryTime
 	MaxQuery    time.Duration // the longest it may ask for; 0: DefaultMaxQuery
-	MaxBlocking int           // blocking queries at once; 0: DefaultMaxBlocking
+	MaxBlocking int           // blocking queries of this host's clients at once; 0: DefaultMaxBlocking
+	MaxCarried  int           // blocking queries carried here by other hosts; 0: DefaultMaxCarried
 	MaxBody     int64         // bytes of a request's body; 0: DefaultMaxBody
 
 	// Version is meibo's own, as in "0.1.0"; clients see it after Consul's API level.
@@ -69,13 +75,14 @@ type Config struct {
 // API is the HTTP API of one daemon: an http.Handler, and a Prometheus collector of its
 // own metrics. Safe for concurrent use. It starts nothing; [Server] serves it.
 type API struct {
-	cfg     Config
-	log     *slog.Logger
-	access  atomic.Pointer[access]
-	agent   *agentSet
-	catalog *catalogSet
-	routes  *router
-	metrics *metrics
+	cfg      Config
+	log      *slog.Logger
+	access   atomic.Pointer[access]
+	agent    *agentSet
+	catalog  *catalogSet
+	operator *operatorSet
+	routes   *router
+	metrics  *metrics
 }
 
 // New checks the configuration and builds the API.
@@ -88,14 +95,20 @@ func New(cfg Config) (*API, error) {
 	if err := a.SetAccess(cfg); err != nil {
 		return nil, err
 	}
-	e := &endpoints{
-		log: cfg.Logger, acl: cfg.ACL, metrics: a.metrics, maxBody: cfg.MaxBody,
-		waits: newWaits(cfg.QueryTime, cfg.MaxQuery, cfg.MaxBlocking, a.metrics),
-	}
+	e := a.endpoints(cfg.MaxBlocking)
 	a.agent = &agentSet{endpoints: e, cfg: &a.cfg}
-	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, datacenter: cfg.Datacenter}
-	a.routes = newRouter(a.agent.routes(), a.catalog.routes(), absentRoutes())
+	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter}
+	a.operator = &operatorSet{catalogSet: a.catalog, operator: cfg.Operator}
+	a.routes = newRouter(a.agent.routes(), a.catalog.routes(), a.operator.routes(), a.operator.keyringRoutes(), absentRoutes())
 	return a, nil
+}
+
+// endpoints makes what sets of handlers share, for so many blocking queries at once.
+func (a *API) endpoints(blocking int) *endpoints {
+	return &endpoints{
+		log: a.log, acl: a.cfg.ACL, metrics: a.metrics, maxBody: a.cfg.MaxBody,
+		waits: newWaits(a.cfg.QueryTime, a.cfg.MaxQuery, blocking, a.metrics),
+	}
 }
 
 // access is what a reload may change: who may ask, and what every answer says.
@@ -151,6 +164,9 @@ func setDefaults(cfg *Config) {
 	if cfg.MaxBlocking <= 0 {
 		cfg.MaxBlocking = DefaultMaxBlocking
 	}
+	if cfg.MaxCarried <= 0 {
+		cfg.MaxCarried = DefaultMaxCarried
+	}
 	if cfg.MaxBody <= 0 {
 		cfg.MaxBody = DefaultMaxBody
 	}
@@ -184,10 +200,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(rec, err)
 		return
 	}
-	if prefix, m := a.mount(r.URL.Path); m != nil {
-		route = prefix
-		m.ServeHTTP(rec, r)
-		return
+	if _, own := a.routes.find(r.URL.Path); !own {
+		if prefix, m := a.mount(r.URL.Path); m != nil {
+			route = prefix
+			m.ServeHTTP(rec, r)
+			return
+		}
 	}
 	route = a.routes.serve(rec, r.WithContext(WithScope(r.Context(), a.scopeOf(r))))
 }
@@ -202,17 +220,20 @@ func (a *API) mount(path string) (prefix string, h http.Handler) {
 	return prefix, h
 }
 
-// Catalog is the handlers of the catalog without this host's guard, for requests that
-// other hosts carried here: each must have a [Scope] in its context.
+// Catalog is the handlers of the catalog and of the servers without this host's guard, for
+// requests that other hosts carried here: each must have a [Scope] in its context. What
+// the request itself says of its datacenter and token counts more than that.
 func (a *API) Catalog() http.Handler {
-	routes := newRouter(a.catalog.routes(), absentRoutes())
+	set := *a.catalog
+	set.endpoints = a.endpoints(a.cfg.MaxCarried)
+	routes := newRouter(set.routes(), (&operatorSet{catalogSet: &set, operator: a.cfg.Operator}).routes(), absentRoutes())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}
 		started := time.Now()
 		route := "none"
 		defer func() { a.metrics.observe(route, rec.status, time.Since(started)) }()
 		defer a.recoverPanic(rec, r)
-		route = routes.serve(rec, r)
+		route = routes.serve(rec, carriedScope(r))
 	})
 }
 
@@ -242,7 +263,7 @@ func (a *API) Collect(ch chan<- prometheus.Metric) { a.metrics.collect(ch) }
 // Paths lists the paths that are served, sorted; those that end in "/" take an argument.
 func (a *API) Paths() []string {
 	var paths []string
-	for _, r := range slices.Concat(a.agent.routes(), a.catalog.routes()) {
+	for _, r := range slices.Concat(a.agent.routes(), a.catalog.routes(), a.operator.routes(), a.operator.keyringRoutes()) {
 		paths = append(paths, r.path)
 	}
 	slices.Sort(paths)

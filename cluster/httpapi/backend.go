@@ -98,7 +98,19 @@ type Agent interface {
 	NodeMaintenance(ctx context.Context, enable bool, reason string) error
 
 	Self() Self
+	// Members are all that gossip knows of, this host among them.
 	Members() []Member
+	// Standing says how this host stands in its cluster.
+	Standing() Standing
+	// Join meets a host of a cluster, "address" or "address:port", and returns once its
+	// members are known here.
+	Join(ctx context.Context, addr string) error
+	// Leave tells all others that this host goes, and ends the daemon. It returns when
+	// they have been told.
+	Leave(ctx context.Context) error
+	// ForceLeave declares a failed member, by its name, to have left; with prune it is
+	// dropped from the list of members too. [ErrUnknownMember] if there is none.
+	ForceLeave(ctx context.Context, node string, prune bool) error
 	// Reload reads the configuration again; the old one stays if that fails.
 	Reload(ctx context.Context) error
 }
@@ -164,30 +176,3 @@ type Self struct {
 	Stats             map[string]map[string]string // by subsystem, as `consul info` shows them
 	Debug             map[string]any               // the configuration in force, secrets left out
 }
-
-// Member is one member of the gossip pool, in the form of /v1/agent/members.
-type Member struct {
-	Name        string
-	Addr        string
-	Port        uint16
-	Tags        map[string]string
-	Status      MemberStatus
-	ProtocolMin uint8
-	ProtocolMax uint8
-	ProtocolCur uint8
-	DelegateMin uint8
-	DelegateMax uint8
-	DelegateCur uint8
-}
-
-// MemberStatus is a member's state, numbered as Serf does.
-type MemberStatus int
-
-// The states of a member.
-const (
-	MemberNone MemberStatus = iota
-	MemberAlive
-	MemberLeaving
-	MemberLeft
-	MemberFailed
-)

@@ -14,12 +14,13 @@ import (
 type catalogSet struct {
 	*endpoints
 	backend    Backend
+	forwarder  Forwarder // nil: everything is answered here
 	datacenter string
 }
 
 func (c *catalogSet) routes() []route {
 	return []route{
-		c.on("GET", "/v1/catalog/datacenters", c.datacenters),
+		c.endpoints.on("GET", "/v1/catalog/datacenters", c.datacenters),
 		c.on("GET", "/v1/catalog/nodes", c.nodes),
 		c.on("GET", "/v1/catalog/services", c.services),
 		c.on("GET", "/v1/catalog/service/", c.service),
@@ -31,6 +32,7 @@ func (c *catalogSet) routes() []route {
 		c.on("GET", "/v1/health/node/", c.healthNode),
 		c.on("GET", "/v1/health/checks/", c.healthChecks),
 		c.on("GET", "/v1/health/state/", c.healthState),
+		c.on("PUT", "/v1/meibo/forget/", c.forget),
 		c.on("GET", "/v1/status/leader", c.leader),
 		c.on("GET", "/v1/status/peers", c.peers),
 	}

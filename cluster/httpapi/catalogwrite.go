@@ -210,3 +210,25 @@ func (c *catalogSet) mayDeregister(r *request, cmd *catalog.Deregister) error {
 	}
 	return denied
 }
+
+// forget removes a node that no agent answers for any more, on every host, whether the
+// catalog knows it or not: what is left over of an earlier history goes no other way.
+func (c *catalogSet) forget(r *request) (any, error) {
+	if r.arg == "" {
+		return nil, badRequest("Missing node name")
+	}
+	if err := c.here(r, ""); err != nil {
+		return nil, err
+	}
+	if err := r.authorize(acl.Node, r.arg, acl.Write); err != nil {
+		return nil, err
+	}
+	cmd := &catalog.Forget{Node: r.arg}
+	if err := cmd.Validate(); err != nil {
+		return nil, badRequest("%v", err)
+	}
+	if err := c.backend.Apply(r.Context(), cmd); err != nil {
+		return nil, err
+	}
+	return true, nil
+}

@@ -21,6 +21,18 @@ type ignored struct{ Given bool }
 // further names in the tag "also". A name that no field has is an error that says the
 // nearest one: a misspelt "Intervall" must not become a check that never runs.
 func decodeBody(r *request, dst any) error {
+	data, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	if err := decodeJSON(data, dst); err != nil {
+		return badRequest("Request decode failed: %v", err)
+	}
+	return nil
+}
+
+// readBody reads all of a request's body.
+func readBody(r *request) ([]byte, error) {
 	// A body that trickles in must not hold a connection for ever. Writers without
 	// deadlines (those of tests) have none.
 	rc := http.NewResponseController(r.w)
@@ -30,14 +42,11 @@ func decodeBody(r *request, dst any) error {
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			return errorf(http.StatusRequestEntityTooLarge, "Request body too large, max size: %d bytes", tooLarge.Limit)
+			return nil, errorf(http.StatusRequestEntityTooLarge, "Request body too large, max size: %d bytes", tooLarge.Limit)
 		}
-		return badRequest("Request decode failed: %v", err)
+		return nil, badRequest("Request decode failed: %v", err)
 	}
-	if err := decodeJSON(data, dst); err != nil {
-		return badRequest("Request decode failed: %v", err)
-	}
-	return nil
+	return data, nil
 }
 
 func decodeJSON(data []byte, dst any) error {

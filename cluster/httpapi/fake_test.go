@@ -194,6 +194,16 @@ func (h *host) Members() []httpapi.Member {
 	}}
 }
 
+func (h *host) Standing() httpapi.Standing { return httpapi.Standing{} }
+
+func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
+
+func (h *host) Leave(context.Context) error { return h.did("leave") }
+
+func (h *host) ForceLeave(_ context.Context, node string, prune bool) error {
+	return h.did("force-leave %s prune=%v", node, prune)
+}
+
 func (h *host) Reload(context.Context) error { return h.did("reload") }
 
 // last is the last call that changed something.

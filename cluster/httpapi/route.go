@@ -122,7 +122,7 @@ type request struct {
 }
 
 func (e *endpoints) open(w http.ResponseWriter, r *http.Request, path string) (*request, error) {
-	scope, ok := scopeFrom(r.Context())
+	scope, ok := ScopeFrom(r.Context())
 	if !ok {
 		return nil, errorf(http.StatusInternalServerError, "the request has no scope: whoever carries requests must set one")
 	}

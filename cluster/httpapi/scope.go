@@ -21,7 +21,8 @@ func WithScope(ctx context.Context, s Scope) context.Context {
 	return context.WithValue(ctx, scopeKey{}, s)
 }
 
-func scopeFrom(ctx context.Context) (Scope, bool) {
+// ScopeFrom returns the scope of a request; false if nobody gave it one.
+func ScopeFrom(ctx context.Context) (Scope, bool) {
 	s, ok := ctx.Value(scopeKey{}).(Scope)
 	return s, ok
 }
@@ -33,14 +34,33 @@ func (a *API) scopeOf(r *http.Request) Scope {
 	if s.Token == "" && a.cfg.DefaultToken != nil {
 		s.Token = a.cfg.DefaultToken()
 	}
-	q := r.URL.Query()
-	for _, name := range []string{"dc", "datacenter"} {
-		if dc := q.Get(name); dc != "" {
-			s.Datacenter = dc
-			break
-		}
+	if dc := datacenterOf(r); dc != "" {
+		s.Datacenter = dc
 	}
 	return s
+}
+
+// carriedScope fills in the scope of a request from another host what it says itself.
+func carriedScope(r *http.Request) *http.Request {
+	s, ok := ScopeFrom(r.Context())
+	if !ok {
+		return r // refused by open
+	}
+	if t := tokenOf(r); t != "" {
+		s.Token = t
+	}
+	if dc := datacenterOf(r); dc != "" {
+		s.Datacenter = dc
+	}
+	return r.WithContext(WithScope(r.Context(), s))
+}
+
+func datacenterOf(r *http.Request) string {
+	q := r.URL.Query()
+	if dc := q.Get("dc"); dc != "" {
+		return dc
+	}
+	return q.Get("datacenter")
 }
 
 // tokenOf finds the token in the order that Consul looks for it.

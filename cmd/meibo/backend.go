@@ -133,6 +133,37 @@ func (h hostAgent) member() httpapi.Member {
 	}
 }
 
+// errAlone answers what a single host has no use for.
+var errAlone = errors.New("not there yet: this daemon is not wired to a cluster")
+
+func (h hostAgent) Standing() httpapi.Standing                     { return httpapi.Standing{} }
+func (h hostAgent) Join(context.Context, string) error             { return errAlone }
+func (h hostAgent) Leave(context.Context) error                    { return errAlone }
+func (h hostAgent) ForceLeave(context.Context, string, bool) error { return errAlone }
+
+// clusterOperator is the cluster as its operator's endpoints ask for it.
+type clusterOperator struct{ d *daemon }
+
+var _ httpapi.Operator = clusterOperator{}
+
+func (o clusterOperator) Keyring(context.Context, httpapi.KeyringOp, string, httpapi.KeyringOptions) ([]httpapi.KeyringResponse, error) {
+	return nil, errAlone
+}
+
+func (o clusterOperator) RaftConfiguration(context.Context) (httpapi.RaftConfiguration, error) {
+	return httpapi.RaftConfiguration{}, errAlone
+}
+
+func (o clusterOperator) RemovePeer(context.Context, string, string) error { return errAlone }
+func (o clusterOperator) TransferLeader(context.Context, string) error     { return errAlone }
+func (o clusterOperator) AutopilotConfig() httpapi.AutopilotConfig {
+	return httpapi.AutopilotConfig(o.d.config().Cluster.Autopilot)
+}
+
+func (o clusterOperator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {
+	return httpapi.AutopilotHealth{}, errAlone
+}
+
 func serviceDefinition(def httpapi.ServiceDefinition) agent.ServiceDefinition {
 	s := def.Service
 	out := agent.ServiceDefinition{

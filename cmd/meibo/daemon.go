@@ -98,7 +98,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	}
 	api := cfg.HTTPConfig()
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
-	api.Agent, api.Backend = hostAgent{d}, catalogBackend{d.node}
+	api.Agent, api.Backend, api.Operator = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}
 	api.Version = strings.TrimPrefix(version, "v")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {

@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// Forwarder carries requests about the catalog to where they can be answered. Safe for
+// concurrent use.
+type Forwarder interface {
+	// Forward answers the request by having another host do so, and reports whether it
+	// has; false: it is to be answered here, and nothing of it has been read or written.
+	// The request carries the token to use in the header X-Consul-Token and its [Scope]
+	// in its context; a write's body can be read again (GetBody). A blocking query may
+	// take as long as it asks for.
+	Forward(w http.ResponseWriter, r *http.Request, c Consistency, write bool) (done bool)
+}
+
+// on makes a route that another host may answer: the forwarder is asked once the request
+// is known to be sound.
+func (c *catalogSet) on(methods, path string, h handler) route {
+	return c.endpoints.on(methods, path, func(r *request) (any, error) {
+		if c.forwarder == nil {
+			return h(r)
+		}
+		switch done, err := c.forward(r); {
+		case err != nil:
+			return nil, err
+		case done:
+			return written, nil
+		}
+		return h(r)
+	})
+}
+
+// forward asks the forwarder for one request.
+func (c *catalogSet) forward(r *request) (done bool, err error) {
+	if r.scope.Token != "" { // this host's own, where the client brought none
+		r.Header.Set("X-Consul-Token", r.scope.Token)
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if err := keepBody(r); err != nil {
+			return false, err
+		}
+		return c.forwarder.Forward(r.w, r.Request, Default, true), nil
+	}
+	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
+		return false, errNoPath
+	}
+	ro, err := parseRead(r)
+	if err != nil {
+		return false, err
+	}
+	bo, err := parseBlock(r)
+	if err != nil {
+		return false, err
+	}
+	if bo.index > 0 {
+		done, err := c.waits.begin()
+		if err != nil {
+			return false, err
+		}
+		defer done()
+	}
+	return c.forwarder.Forward(r.w, r.Request, c.needed(r, ro), false), nil
+}
+
+// needed is what a read asks of the servers, ?max_stale taken into account: what is at
+// hand may be too old.
+func (c *catalogSet) needed(r *request, o readOptions) Consistency {
+	if o.consistency != Stale || o.maxStale == 0 {
+		return o.consistency
+	}
+	if _, info, err := c.backend.Read(r.Context(), Stale); err != nil || info.LastContact > o.maxStale {
+		return Default
+	}
+	return Stale
+}
+
+// keepBody reads a request's body, so that it can be sent more than once: it is bounded
+// and small.
+func keepBody(r *request) error {
+	data, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	r.Body, _ = r.GetBody()
+	r.ContentLength = int64(len(data))
+	return nil
+}

@@ -1,0 +1,281 @@
+package httpapi
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"meibo/cluster/acl"
+)
+
+// operatorSet are the endpoints under /v1/operator/ that speak for the servers. They are
+// carried to the leader as those of the catalog are.
+type operatorSet struct {
+	*catalogSet
+	operator Operator // nil: there are no servers to speak for
+}
+
+func (o *operatorSet) routes() []route {
+	return []route{
+		o.on("GET", "/v1/operator/raft/configuration", o.needs(acl.Read, o.raftConfiguration)),
+		o.on("DELETE", "/v1/operator/raft/peer", o.needs(acl.Write, o.removePeer)),
+		o.on("POST,PUT", "/v1/operator/raft/transfer-leader", o.needs(acl.Write, o.transferLeader)),
+		o.on("GET,PUT", "/v1/operator/autopilot/configuration", o.needs(acl.Read, o.autopilotConfig)),
+		o.on("GET", "/v1/operator/autopilot/health", o.needs(acl.Read, o.autopilotHealth)),
+		o.on("GET", "/v1/operator/autopilot/state", o.needs(acl.Read, o.autopilotState)),
+	}
+}
+
+// needs holds what all of them ask for first.
+func (o *operatorSet) needs(access acl.Access, h handler) handler {
+	return func(r *request) (any, error) {
+		if o.operator == nil {
+			return nil, errorf(http.StatusNotImplemented, "this host has no part in a cluster")
+		}
+		if !strings.EqualFold(r.scope.Datacenter, o.datacenter) {
+			return nil, errNoPath
+		}
+		if err := r.authorize(acl.Operator, "", access); err != nil {
+			return nil, err
+		}
+		return h(r)
+	}
+}
+
+func (o *operatorSet) raftConfiguration(r *request) (any, error) {
+	c, err := o.operator.RaftConfiguration(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	if c.Servers == nil {
+		c.Servers = []RaftServer{}
+	}
+	return c, nil
+}
+
+func (o *operatorSet) removePeer(r *request) (any, error) {
+	id, address := r.query.Get("id"), r.query.Get("address")
+	switch {
+	case id == "" && address == "":
+		return nil, badRequest("Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
+	case id != "" && address != "":
+		return nil, badRequest("Must specify only one of ?id or ?address")
+	}
+	return nil, o.operator.RemovePeer(r.Context(), id, address)
+}
+
+func (o *operatorSet) transferLeader(r *request) (any, error) {
+	if err := o.operator.TransferLeader(r.Context(), r.query.Get("id")); err != nil {
+		return nil, err
+	}
+	return struct{ Success bool }{true}, nil
+}
+
+// errAutopilotFiles: what the leader does must not hang on a command that somebody once
+// gave; the files say it.
+var errAutopilotFiles = &Error{
+	Status: http.StatusNotImplemented,
+	Text:   "autopilot is not configured through the API here: set it in the servers' files (autopilot { ... }) and reload them",
+}
+
+type autopilotConfigShape struct {
+	CleanupDeadServers      bool
+	LastContactThreshold    string
+	MaxTrailingLogs         int
+	MinQuorum               int
+	ServerStabilizationTime string
+	RedundancyZoneTag       string
+	DisableUpgradeMigration bool
+	UpgradeVersionTag       string
+	CreateIndex             uint64
+	ModifyIndex             uint64
+}
+
+func (o *operatorSet) autopilotConfig(r *request) (any, error) {
+	if r.Method == http.MethodPut {
+		return nil, errAutopilotFiles
+	}
+	c := o.operator.AutopilotConfig()
+	return autopilotConfigShape{
+		CleanupDeadServers: c.CleanupDeadServers, LastContactThreshold: c.LastContactThreshold.String(), MaxTrailingLogs: c.MaxTrailingLogs,
+		MinQuorum: c.MinQuorum, ServerStabilizationTime: c.ServerStabilizationTime.String(),
+	}, nil
+}
+
+type serverHealthShape struct {
+	ID          string
+	Name        string
+	Address     string
+	SerfStatus  string
+	Version     string
+	Leader      bool
+	LastContact string
+	LastTerm    uint64
+	LastIndex   uint64
+	Healthy     bool
+	Voter       bool
+	StableSince time.Time
+}
+
+// autopilotHealth is 429 while something is wrong, so that a probe need not read it.
+func (o *operatorSet) autopilotHealth(r *request) (any, error) {
+	h, err := o.operator.AutopilotHealth(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := struct {
+		Healthy          bool
+		FailureTolerance int
+		Servers          []serverHealthShape
+	}{h.Healthy, h.FailureTolerance, make([]serverHealthShape, 0, len(h.Servers))}
+	for _, s := range h.Servers {
+		out.Servers = append(out.Servers, serverHealthShape{
+			ID: s.ID, Name: s.Name, Address: s.Address, SerfStatus: s.SerfStatus, Version: s.Version, Leader: s.Leader,
+			LastContact: contact(s.LastContact), LastTerm: s.LastTerm, LastIndex: s.LastIndex, Healthy: s.Healthy, Voter: s.Voter, StableSince: s.StableSince,
+		})
+	}
+	if h.Healthy {
+		return out, nil
+	}
+	data, err := encode(r, out)
+	return &body{status: http.StatusTooManyRequests, contentType: "application/json", data: data}, err
+}
+
+// contact is a time since the last word, as Consul has it: "never" where there was none.
+func contact(d time.Duration) string {
+	if d < 0 {
+		return "never"
+	}
+	return d.String()
+}
+
+type serverStateShape struct {
+	ID          string
+	Name        string
+	Address     string
+	NodeStatus  string
+	Version     string
+	LastContact string
+	LastTerm    uint64
+	LastIndex   uint64
+	Healthy     bool
+	StableSince time.Time
+	ReadReplica bool
+	Status      string
+	Meta        map[string]string
+	NodeType    string
+}
+
+func (o *operatorSet) autopilotState(r *request) (any, error) {
+	h, err := o.operator.AutopilotHealth(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := struct {
+		Healthy                    bool
+		FailureTolerance           int
+		OptimisticFailureTolerance int
+		Servers                    map[string]serverStateShape
+		Leader                     string
+		Voters                     []string
+	}{h.Healthy, h.FailureTolerance, h.FailureTolerance, make(map[string]serverStateShape, len(h.Servers)), "", []string{}}
+	for _, s := range h.Servers {
+		kind, status := "voter", "voter"
+		if !s.Voter {
+			kind, status = "non-voter", "non-voter"
+		} else {
+			out.Voters = append(out.Voters, s.ID)
+		}
+		if s.Leader {
+			out.Leader, status = s.ID, "leader"
+		}
+		out.Servers[s.ID] = serverStateShape{
+			ID: s.ID, Name: s.Name, Address: s.Address, NodeStatus: s.SerfStatus, Version: s.Version, LastContact: contact(s.LastContact),
+			LastTerm: s.LastTerm, LastIndex: s.LastIndex, Healthy: s.Healthy, StableSince: s.StableSince, Status: status, Meta: s.Meta, NodeType: kind,
+		}
+	}
+	slices.Sort(out.Voters)
+	return out, nil
+}
+
+// keyringRoutes are those of gossip's keys: each host asks all others itself, servers or not.
+func (o *operatorSet) keyringRoutes() []route {
+	return []route{o.endpoints.on("GET,POST,PUT,DELETE", "/v1/operator/keyring", o.keyring)}
+}
+
+var keyringOps = map[string]KeyringOp{
+	http.MethodGet: KeyringList, http.MethodHead: KeyringList, http.MethodPost: KeyringInstall, http.MethodPut: KeyringUse, http.MethodDelete: KeyringRemove,
+}
+
+type keyringBody struct{ Key string }
+
+func (o *operatorSet) keyring(r *request) (any, error) {
+	if o.operator == nil {
+		return nil, errorf(http.StatusNotImplemented, "this host has no part in a cluster")
+	}
+	op, access, b := keyringOps[r.Method], acl.Write, keyringBody{}
+	if op == KeyringList {
+		access = acl.Read
+	} else if err := decodeBody(r, &b); err != nil {
+		return nil, err
+	} else if b.Key == "" {
+		return nil, badRequest("Missing Key: the gossip key in base64")
+	}
+	if err := r.authorize(acl.Keyring, "", access); err != nil {
+		return nil, err
+	}
+	options := KeyringOptions{LocalOnly: r.has("local-only") && r.query.Get("local-only") != "false"}
+	if options.LocalOnly && op != KeyringList {
+		return nil, badRequest("argument error: cannot use local-only for anything other than list operations")
+	}
+	list, err := o.operator.Keyring(r.Context(), op, b.Key, options)
+	if err != nil {
+		return nil, err
+	}
+	// Consul's list is an error once a single host doesn't answer; here it is one if nobody has.
+	listed := op == KeyringList && slices.ContainsFunc(list, func(p KeyringResponse) bool { return len(p.Keys) > 0 })
+	if err := keyringErrors(list); err != nil && !listed {
+		return nil, err
+	}
+	for i := range list {
+		p := &list[i]
+		p.Messages, p.Keys, p.PrimaryKeys = notNilMap(p.Messages), notNilMap(p.Keys), notNilMap(p.PrimaryKeys)
+	}
+	return append([]KeyringResponse{}, list...), nil
+}
+
+func notNilMap[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return m
+}
+
+// keyringErrors joins what hosts refused, in Consul's form, each host by name.
+func keyringErrors(list []KeyringResponse) error {
+	var lines []string
+	for _, p := range list {
+		if p.Error == "" {
+			continue
+		}
+		pool := p.Datacenter + " (LAN)"
+		if p.WAN {
+			pool = "WAN"
+		}
+		lines = append(lines, pool+" error: "+p.Error)
+		for _, node := range slices.Sorted(maps.Keys(p.Messages)) {
+			lines = append(lines, node+": "+p.Messages[node])
+		}
+	}
+	if lines == nil {
+		return nil
+	}
+	noun := "errors"
+	if len(lines) == 1 {
+		noun = "error"
+	}
+	return errorf(http.StatusInternalServerError, "%s", fmt.Sprintf("%d %s occurred:\n\t* %s\n\n", len(lines), noun, strings.Join(lines, "\n\t* ")))
+}
