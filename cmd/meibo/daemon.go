@@ -62,9 +62,6 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	for _, need := range c.Config.NeedsCluster() {
-		d.log.Warn("asks for further hosts, which is not there yet", "setting", need)
-	}
 	var err error
 	if d.node, err = cluster.New(nodeConfig(c.Config, d.log)); err != nil {
 		return nil, err

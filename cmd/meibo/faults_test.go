@@ -36,9 +36,9 @@ func newSite(t *testing.T, more string) *site {
 		node_name = "h1"
 		bind_addr = "127.0.0.1"
 		recursors = ["127.0.0.1:9"]
-		ports { dns = %d  http = %d }
+		ports { dns = %d  http = %d  server = %d  serf_lan = %d }
 		service { name = "web" address = "192.0.2.10" port = 80 }
-		%s`, s.dnsPort, s.httpPort, more))
+		%s`, s.dnsPort, s.httpPort, freePort(t), freePort(t), more))
 	return s
 }
 

@@ -43,6 +43,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DNS", strconv.Itoa(freePort(t)))
 			env.Setenv("HTTP", strconv.Itoa(freePort(t)))
+			env.Setenv("SERVER", strconv.Itoa(freePort(t)))
+			env.Setenv("SERF", strconv.Itoa(freePort(t)))
 			env.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:"+env.Getenv("HTTP"))
 			env.Setenv("GOCOVERDIR", filepath.Join(env.WorkDir))
 			return nil

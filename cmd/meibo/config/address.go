@@ -33,6 +33,11 @@ func (b *builder) joins(path string) []string {
 			all = append(all, b.evaluate(path, e.text, e.at)...)
 			continue
 		}
+		if strings.Contains(e.text, "provider=") { // may hold a cloud's secret: not shown
+			b.fault(&Fault{File: e.at.file, Line: e.at.line, Key: path,
+				Text: "clouds are not asked for hosts here: name servers by address, or by a DNS name that has the addresses of all, in place of " + joinable([]string{e.text})[0]})
+			continue
+		}
 		all = append(all, e.text)
 	}
 	return all
@@ -137,6 +142,9 @@ func (b *builder) node() Node {
 	}
 	if n.PrimaryDatacenter == "" {
 		n.PrimaryDatacenter = n.Datacenter
+	}
+	if n.PrimaryDatacenter != n.Datacenter {
+		b.caution("primary_datacenter", "no effect yet: "+noWAN)
 	}
 	if n.Name == "" {
 		name, err := b.src.Host.name()

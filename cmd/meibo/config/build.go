@@ -115,6 +115,7 @@ func (b *builder) build() *Config {
 	c.Hosts = b.hosts()
 	c.View = View{WholeBelow: b.size("view.whole_below"), Keep: b.duration("view.keep"), MaxStale: b.duration("view.max_stale")}
 	c.Cluster = b.cluster(c.Node)
+	b.encryption(c)
 	c.Raft = Raft{
 		Multiplier: b.int("performance.raft_multiplier"), SnapshotThreshold: b.int("raft_snapshot_threshold"),
 		SnapshotInterval: b.duration("raft_snapshot_interval"), TrailingLogs: b.int("raft_trailing_logs"),
@@ -174,58 +175,6 @@ func (b *builder) hosts() Hosts {
 		h.Files = []string{"/etc/hosts"}
 	}
 	return h
-}
-
-func (b *builder) cluster(n Node) Cluster {
-	c := Cluster{
-		Server: b.is("server"), Bootstrap: b.is("bootstrap"), BootstrapExpect: b.int("bootstrap_expect"),
-		Encrypt: b.secret("encrypt"), KeyringFile: !b.is("disable_keyring_file"),
-		RetryJoin: b.joins("retry_join"), RetryInterval: b.duration("retry_interval"), RetryMax: b.int("retry_max"),
-		RetryJoinWAN: b.joins("retry_join_wan"), RetryIntervalWAN: b.duration("retry_interval_wan"), RetryMaxWAN: b.int("retry_max_wan"),
-		RejoinAfterLeave: b.is("rejoin_after_leave"), LeaveOnTerminate: b.is("leave_on_terminate"),
-		SkipLeaveOnInterrupt: b.is("skip_leave_on_interrupt"), ServerPort: b.int("ports.server"),
-		SerfLAN: b.serf("serf_lan", "ports.serf_lan", n.Bind), SerfWAN: b.serf("serf_wan", "ports.serf_wan", n.Bind),
-		AllowedLAN: b.prefixes("serf_lan_allowed_cidrs"), AllowedWAN: b.prefixes("serf_wan_allowed_cidrs"),
-		ReconnectTimeout: b.duration("reconnect_timeout"), SessionTTLMin: b.duration("session_ttl_min"),
-		ServerRejoinAgeMax: b.duration("server_rejoin_age_max"), RPCHoldTimeout: b.duration("performance.rpc_hold_timeout"),
-		LeaveDrainTime: b.duration("performance.leave_drain_time"),
-		Autopilot: Autopilot{
-			CleanupDeadServers: b.is("autopilot.cleanup_dead_servers"), LastContactThreshold: b.duration("autopilot.last_contact_threshold"),
-			MaxTrailingLogs: b.int("autopilot.max_trailing_logs"), MinQuorum: b.int("autopilot.min_quorum"),
-			ServerStabilizationTime: b.duration("autopilot.server_stabilization_time"),
-		},
-	}
-	if s := b.set["skip_leave_on_interrupt"]; s == nil {
-		c.SkipLeaveOnInterrupt = true
-	}
-	b.bootstrap(&c)
-	return c
-}
-
-// bootstrap checks how a cluster begins.
-func (b *builder) bootstrap(c *Cluster) {
-	switch {
-	case c.Bootstrap && !c.Server:
-		b.wrong("bootstrap", "needs server = true")
-	case c.BootstrapExpect > 0 && !c.Server:
-		b.wrong("bootstrap_expect", "needs server = true")
-	case c.Bootstrap && c.BootstrapExpect > 0:
-		b.wrong("bootstrap_expect", "cannot be set together with bootstrap")
-	case b.src.Dev && c.BootstrapExpect > 0:
-		b.wrong("bootstrap_expect", "cannot be set together with -dev")
-	case c.BootstrapExpect == 2:
-		b.caution("bootstrap_expect", "two servers: the loss of either stops writes; use 3 or 5")
-	case c.BootstrapExpect > 2 && c.BootstrapExpect%2 == 0:
-		b.caution("bootstrap_expect", fmt.Sprintf("an even number of servers bears no more losses than %d", c.BootstrapExpect-1))
-	}
-}
-
-func (b *builder) gossip() Gossip {
-	return Gossip{
-		Nodes: b.int("gossip_lan.gossip_nodes"), Interval: b.duration("gossip_lan.gossip_interval"),
-		ProbeInterval: b.duration("gossip_lan.probe_interval"), ProbeTimeout: b.duration("gossip_lan.probe_timeout"),
-		SuspicionMult: b.int("gossip_lan.suspicion_mult"), RetransmitMult: b.int("gossip_lan.retransmit_mult"),
-	}
 }
 
 func (b *builder) acl() ACL {

@@ -206,14 +206,14 @@ func checkMode(v any) string {
 // checkEncrypt wants an AES key; memberlist takes these three lengths.
 func checkEncrypt(v any) string {
 	s := v.(string)
-	if s == "" {
+	if s == "" || s == noKey {
 		return ""
 	}
 	key, err := base64.StdEncoding.DecodeString(s)
 	if n := len(key); err == nil && (n == 16 || n == 24 || n == 32) {
 		return ""
 	}
-	return "base64 of 16, 24 or 32 bytes (meibo keygen makes one)"
+	return "base64 of 16, 24 or 32 bytes (meibo keygen makes one), or \"none\""
 }
 
 func checkTLSVersion(v any) string {

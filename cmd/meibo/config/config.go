@@ -194,6 +194,7 @@ type Cluster struct {
 	Bootstrap            bool
 	BootstrapExpect      int
 	Encrypt              Secret // base64 of 16, 24 or 32 bytes; "" for none
+	InTheClear           bool   // encrypt = "none": no key, and that is meant
 	KeyringFile          bool   // keep the keyring in DataDir
 	RetryJoin            []string
 	RetryInterval        time.Duration

@@ -45,7 +45,7 @@ func TestLoad_NamesEachFault(t *testing.T) {
 		{"CIDR", `serf_lan_allowed_cidrs = ["10.0.0.0"]`, `a.hcl:1: key "serf_lan_allowed_cidrs": expected a network such as 10.0.0.0/8, got the string "10.0.0.0"`},
 		{"domain", `domain = "a..b"`, `a.hcl:1: key "domain": expected a domain of at most 253 characters, in labels of 1 to 63, got the string "a..b"`},
 		{"alt_domain", `alt_domain = "Service.corp"`, `a.hcl:1: key "alt_domain": cannot begin with "service", which names are made of`},
-		{"encrypt", `encrypt = "c2VjcmV0"`, `a.hcl:1: key "encrypt": expected base64 of 16, 24 or 32 bytes (meibo keygen makes one), got another string`},
+		{"encrypt", `encrypt = "c2VjcmV0"`, `a.hcl:1: key "encrypt": expected base64 of 16, 24 or 32 bytes (meibo keygen makes one), or "none", got another string`},
 		{"size", `cache { max_bytes = "lots" }`, `a.hcl:1: key "cache.max_bytes": expected a number of bytes or a size such as "16MiB" of at least 64KiB, got the string "lots"`},
 		{"TTLs crossed", `cache { min_ttl = "1h" max_ttl = "1m" }`, `a.hcl:1: key "cache.min_ttl": 1h0m0s is above cache.max_ttl, 1m0s`},
 		{"forward without label", `forward { servers = ["10.0.0.1"] }`, `a.hcl:1: key "forward": expected a block with a label, forward "…" { … }, got "servers" without one`},

@@ -37,7 +37,7 @@ func loadBytes(t *testing.T, format string, data []byte) {
 		b := &builder{loader: l, set: decoder{l.report}.source(tree)}
 		b.notice()
 		c := b.build()
-		c.NeedsCluster()
+		c.MeetsOthers()
 		c.Redacted()
 		Diff(c, c)
 	}

@@ -4,21 +4,21 @@ const noACL = "tokens and policies are not enforced yet: every request is allowe
 
 func aclKeys() []Key {
 	token := func(name, doc string) Key {
-		return Key{Path: "tokens." + name, Secret: true, Reload: true, Goes: "cluster/acl", Status: Clustered, Doc: doc}
+		return Key{Path: "tokens." + name, Secret: true, Reload: true, Goes: "cluster/acl", Status: Waiting, Doc: doc}
 	}
 	old := func(name, now string) Key {
 		return Key{Path: "tokens." + name, Secret: true, Status: Legacy, Goes: "acl.tokens." + now, Doc: "Old name."}
 	}
 	keys := under("acl",
 		Key{Path: "enabled", Type: Bool, Default: "false", Status: Guard, Note: noACL, Goes: "cluster/acl", Doc: "Ask for tokens. Not enforced yet; said at every start."},
-		Key{Path: "default_policy", Default: "allow", Choices: []string{"allow", "deny"}, Goes: "cluster/acl", Status: Clustered, Doc: "What is allowed without a rule."},
-		Key{Path: "down_policy", Default: "extend-cache", Choices: []string{"allow", "deny", "extend-cache", "async-cache"}, Goes: "cluster/acl", Status: Clustered, Doc: "What is allowed while the servers are away."},
-		Key{Path: "token_ttl", Type: Duration, Default: "30s", Range: "0s..", Goes: "cluster/acl", Status: Clustered, Doc: "How long a token is remembered."},
-		Key{Path: "policy_ttl", Type: Duration, Default: "30s", Range: "0s..", Goes: "cluster/acl", Status: Clustered, Doc: "How long a policy is remembered."},
-		Key{Path: "role_ttl", Type: Duration, Default: "0s", Range: "0s..", Goes: "cluster/acl", Status: Clustered, Doc: "How long a role is remembered; 0s as policies."},
-		Key{Path: "enable_token_replication", Type: Bool, Goes: "cluster/acl", Status: Clustered, Doc: "Copy tokens from the primary datacenter."},
-		Key{Path: "enable_token_persistence", Type: Bool, Default: "false", Goes: "cluster/acl", Status: Clustered, Doc: "Keep tokens set through the API."},
-		Key{Path: "enable_key_list_policy", Type: Bool, Goes: "cluster/acl", Status: Clustered, Doc: "Listing keys needs the list permission."},
+		Key{Path: "default_policy", Default: "allow", Choices: []string{"allow", "deny"}, Goes: "cluster/acl", Status: Waiting, Doc: "What is allowed without a rule."},
+		Key{Path: "down_policy", Default: "extend-cache", Choices: []string{"allow", "deny", "extend-cache", "async-cache"}, Goes: "cluster/acl", Status: Waiting, Doc: "What is allowed while the servers are away."},
+		Key{Path: "token_ttl", Type: Duration, Default: "30s", Range: "0s..", Goes: "cluster/acl", Status: Waiting, Doc: "How long a token is remembered."},
+		Key{Path: "policy_ttl", Type: Duration, Default: "30s", Range: "0s..", Goes: "cluster/acl", Status: Waiting, Doc: "How long a policy is remembered."},
+		Key{Path: "role_ttl", Type: Duration, Default: "0s", Range: "0s..", Goes: "cluster/acl", Status: Waiting, Doc: "How long a role is remembered; 0s as policies."},
+		Key{Path: "enable_token_replication", Type: Bool, Goes: "cluster/acl", Status: Waiting, Doc: "Copy tokens from the primary datacenter."},
+		Key{Path: "enable_token_persistence", Type: Bool, Default: "false", Goes: "cluster/acl", Status: Waiting, Doc: "Keep tokens set through the API."},
+		Key{Path: "enable_key_list_policy", Type: Bool, Goes: "cluster/acl", Status: Waiting, Doc: "Listing keys needs the list permission."},
 		Key{Path: "disabled_ttl", Type: Duration, Status: Moot, Doc: "Of old versions."},
 		Key{Path: "msp_disable_bootstrap", Type: Bool, Status: Ignored, Note: enterprise, Doc: "Service providers."},
 		token("initial_management", "Token of the first management policy."),

@@ -150,7 +150,7 @@ func TestLoad_FaultsOfFlags(t *testing.T) {
 	_, err := loadFlags(t, "-dns-port", "x", "-bind=eth0", "-encrypt=s3cr3t", "-retry-interval", "10")
 	want := `flag -bind: key "bind_addr": expected an IP address or a template, got "eth0"
 flag -dns-port: key "ports.dns": expected an integer from -1 to 65535, got "x"
-flag -encrypt: key "encrypt": expected base64 of 16, 24 or 32 bytes (meibo keygen makes one), got another string
+flag -encrypt: key "encrypt": expected base64 of 16, 24 or 32 bytes (meibo keygen makes one), or "none", got another string
 flag -retry-interval: key "retry_interval": expected a duration such as "10s", got "10"`
 	if err == nil {
 		t.Fatal("loads")

@@ -129,35 +129,6 @@ func (k *Key) verdict() string {
 	return "no effect: " + k.Note
 }
 
-// NeedsCluster says which settings ask for further hosts, each as
-// `FILE:LINE: key "x": what for`. A single host can't meet them.
-func (c *Config) NeedsCluster() []string {
-	var needs []string
-	need := func(path, what string) {
-		at := position{}
-		if s := c.settings[path]; s != nil {
-			at = s.at
-		}
-		needs = append(needs, place(at.file, at.line)+keyed(path)+what)
-	}
-	if n := c.Cluster.BootstrapExpect; n > 1 {
-		need("bootstrap_expect", fmt.Sprintf("waits for %d servers", n))
-	}
-	if len(c.Cluster.RetryJoin) > 0 {
-		need("retry_join", "joins other hosts: "+strings.Join(joinable(c.Cluster.RetryJoin), ", "))
-	}
-	if len(c.Cluster.RetryJoinWAN) > 0 {
-		need("retry_join_wan", "joins other datacenters: "+strings.Join(joinable(c.Cluster.RetryJoinWAN), ", "))
-	}
-	if c.Cluster.Server && !c.Dev && !c.Cluster.Bootstrap && c.Cluster.BootstrapExpect == 0 {
-		need("server", "joins other servers, for neither bootstrap nor bootstrap_expect is set")
-	}
-	if c.Node.PrimaryDatacenter != c.Node.Datacenter {
-		need("primary_datacenter", "another datacenter")
-	}
-	return needs
-}
-
 // joinable returns addresses to join without what a cloud's entry holds besides
 // the name of its provider: it may hold a key.
 func joinable(list []string) []string {

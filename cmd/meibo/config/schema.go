@@ -63,8 +63,9 @@ const (
 	// Moot keys are accepted silently: what they choose is so anyway, or makes
 	// no difference here.
 	Moot
-	// Clustered keys are parsed and checked; they take effect with several hosts.
-	Clustered
+	// Waiting keys are parsed and checked, and wait for a part (tokens, sessions,
+	// other datacenters) that another key of it says is not there yet.
+	Waiting
 	// Planned keys belong to a part that is not there yet; named in a warning.
 	Planned
 	// Ignored keys belong to parts of Consul that meibo does not have; named in
@@ -79,7 +80,7 @@ const (
 
 // String returns the status' name.
 func (s Status) String() string {
-	return [...]string{"used", "moot", "cluster", "planned", "ignored", "guard", "legacy"}[s]
+	return [...]string{"used", "moot", "waiting", "planned", "ignored", "guard", "legacy"}[s]
 }
 
 // Key is one key of the configuration.

@@ -24,7 +24,7 @@ func TestKeys_HoldTogether(t *testing.T) {
 			if k.Status == Legacy && tab.byPath[k.Goes] == nil {
 				t.Errorf("%s: stands for %q, which is no key", path, k.Goes)
 			}
-			if (k.Status == Used || k.Status == Clustered) && k.Goes == "" {
+			if (k.Status == Used || k.Status == Waiting) && k.Goes == "" {
 				t.Errorf("%s: nobody uses it", path)
 			}
 			if (k.Status == Planned || k.Status == Ignored || k.Status == Guard) && k.Note == "" {

@@ -39,7 +39,6 @@ func TestLoad_ATreeAsFoundOnHosts(t *testing.T) {
 	}
 	golden(t, "consul.d.warnings.txt", said(warnings))
 	golden(t, "consul.d.definitions.txt", describe(c.Agent))
-	golden(t, "consul.d.needs.txt", strings.Join(c.NeedsCluster(), "\n")+"\n")
 	if got, want := c.Node.Bind.String(), "127.0.0.1"; got != want {
 		t.Errorf("bind_addr %s, want %s", got, want)
 	}
@@ -112,29 +111,6 @@ check { name = "a" script = "exit 0" interval = "10s" }`)
 	want := "dc0 true deny allow 10s a b c d e [10.0.0.2 10.0.0.1] 10.0.0.54:53 10.0.0.53:53 [/bin/sh -c exit 0] new\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
-	}
-}
-
-func TestNeedsCluster(t *testing.T) {
-	tests := []struct{ hcl, want string }{
-		{``, ``},
-		{`server = true bootstrap = true`, ``},
-		{`server = true bootstrap_expect = 1`, ``},
-		{"server = true\nbootstrap_expect = 3", `a.hcl:2: key "bootstrap_expect": waits for 3 servers`},
-		{"\nserver = true", `a.hcl:2: key "server": joins other servers, for neither bootstrap nor bootstrap_expect is set`},
-		{`retry_join = ["10.0.0.1"]`, `a.hcl:1: key "retry_join": joins other hosts: 10.0.0.1`},
-		{`start_join = ["10.0.0.1"]`, `a.hcl:1: key "retry_join": joins other hosts: 10.0.0.1`},
-		{`primary_datacenter = "other"`, `a.hcl:1: key "primary_datacenter": another datacenter`},
-	}
-	for _, tt := range tests {
-		needs := mustLoad(t, tt.hcl).NeedsCluster()
-		got := strings.Join(needs, "\n")
-		if i := strings.Index(got, "a.hcl"); i > 0 {
-			got = got[i:]
-		}
-		if got != tt.want {
-			t.Errorf("%s:\ngot  %s\nwant %s", tt.hcl, got, tt.want)
-		}
 	}
 }
 

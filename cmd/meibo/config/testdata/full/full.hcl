@@ -166,7 +166,7 @@ encrypt                     = "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s="
 encrypt_verify_incoming     = true
 encrypt_verify_outgoing     = true
 disable_keyring_file        = false
-retry_join                  = ["10.0.0.18", "provider=aws tag_key=consul tag_value=server secret_access_key=Zm9vYmFy"]
+retry_join                  = ["10.0.0.18", "servers.example:8301"]
 retry_interval              = "10s"
 retry_max                   = 0
 retry_join_wan              = ["192.0.2.99"]
