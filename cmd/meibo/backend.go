@@ -203,6 +203,7 @@ func (d *daemon) instances(name string) []control.Instance {
 	}
 	found, _, _ := d.node.View().Load().Service(service)
 	onlyPassing := d.config().Zone.OnlyPassing
+	lastResort := consul.LastResort(found, onlyPassing)
 	out := make([]control.Instance, 0, len(found))
 	for _, in := range found {
 		one := control.Instance{
@@ -215,7 +216,7 @@ func (d *daemon) instances(name string) []control.Instance {
 		if tag != "" && !in.Service.HasTag(tag) {
 			one.Answered, one.Reason = false, "does not have the tag "+tag
 		}
-		if c := consul.Excluded(in, onlyPassing); c != nil {
+		if c := consul.Excluded(in, onlyPassing, lastResort); c != nil {
 			one.Answered, one.Reason = false, "check "+c.Name+" is "+c.Status
 			one.CheckID, one.Output = c.CheckID, c.Output
 			if one.Output == "" {

@@ -255,7 +255,7 @@ func (d *dnsService) table() resolver.Table {
 }
 
 func (d *dnsService) collectors() []prometheus.Collector {
-	all := []prometheus.Collector{d.cache.Collector(), d.resolver.Collector(), d.forwarder.Collector()}
+	all := []prometheus.Collector{d.cache.Collector(), d.resolver.Collector(), d.forwarder.Collector(), d.zone.Collector()}
 	if d.listener != nil {
 		all = append(all, d.listener.Collector())
 	}
@@ -265,9 +265,18 @@ func (d *dnsService) collectors() []prometheus.Collector {
 // viewSource lets the zone ask the view: two rooms that don't know each other, joined here.
 type viewSource struct{ view *view.View }
 
-func (s viewSource) State() consul.State { return viewState{s.view.Load()} }
+func (s viewSource) State() consul.State { return viewState{s.view.Load(), s.view} }
 
-type viewState struct{ *view.State }
+func (s viewSource) Want(name string) <-chan struct{} { return s.view.Load().Ready(name) }
+
+type viewState struct {
+	*view.State
+	view *view.View
+}
+
+func (s viewState) Confirmed() time.Time { return s.view.Confirmed() }
+
+func (s viewState) Older(string) ([]catalog.Instance, bool) { return nil, false }
 
 func (s viewState) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
 	instances, c, known := s.State.Service(name)

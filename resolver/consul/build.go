@@ -38,6 +38,10 @@ type builder struct {
 	ede     uint16
 	edeText string
 
+	// unsure says that what is said of the catalog is not confirmed; tooStale,
+	// that it hasn't been for longer than the configuration allows.
+	unsure, tooStale bool
+
 	// ctx and chase are set in a flight. Without them a name to be followed
 	// sets needsChase.
 	ctx        context.Context
@@ -46,18 +50,24 @@ type builder struct {
 }
 
 func (z *Zone) newBuilder(q *wire.Query, s subject) *builder {
-	return &builder{
+	b := &builder{
 		subject: s, zone: z, q: q, owner: wire.Name(q.Name()),
 		reply:   wire.Reply{AA: true, NoTC: !s.settings.truncate},
 		noStore: s.passing,
 	}
+	if b.kind.isCatalog() {
+		b.judgeAge()
+	}
+	return b
 }
 
 // build answers the question.
 func (b *builder) build() {
 	switch {
-	case b.known == NotYet:
+	case b.known == NotYet && !b.older:
 		b.fail(wire.EDENotReady, "this host has not learned yet which names exist")
+	case b.tooStale && b.settings.staleAnswer == ServFail:
+		b.failStale()
 	case b.known == No:
 		b.denyUnknown()
 	default:
@@ -118,8 +128,8 @@ func (b *builder) addSOA(section wire.Section, owner wire.Name, d *domain) {
 // add adds a record and returns 1 + its place, for the additional records that
 // go with it.
 func (b *builder) add(rr wire.RR) int {
-	if limit := b.settings.maxStale; limit > 0 && rr.TTL > limit && !b.state.Fresh() {
-		rr.TTL = limit
+	if b.tooStale && rr.TTL > shortTTL {
+		rr.TTL = shortTTL
 	}
 	b.size += len(rr.Owner) + recordHead + len(rr.Data)
 	b.reply.RRs = append(b.reply.RRs, rr)
@@ -151,6 +161,7 @@ func (b *builder) bound(d time.Duration) {
 
 // result packs what was built.
 func (b *builder) result() resolver.Result {
+	b.markStale()
 	answer, err := wire.Pack(b.q, &b.reply)
 	if err != nil {
 		b.zone.logger.Error("answer cannot be packed", "qname", b.owner.String(), "err", err)
@@ -170,29 +181,21 @@ func (b *builder) isWanted(typ wire.Type) bool {
 
 // visible returns the instances that the question is about, in random order.
 func (b *builder) visible() []catalog.Instance {
+	lastResort := LastResort(b.instances, b.settings.onlyPassing)
 	var out []catalog.Instance
 	for _, in := range b.instances {
 		if b.tag != "" && !in.Service.HasTag(b.tag) {
 			continue
 		}
-		if Excluded(in, b.settings.onlyPassing) == nil {
+		if Excluded(in, b.settings.onlyPassing, lastResort) == nil {
 			out = append(out, in)
 		}
 	}
+	if lastResort && len(out) > 0 {
+		b.zone.stats.lastResort.Add(1)
+	}
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
-}
-
-// Excluded returns the check that keeps an instance out of answers: the first
-// critical one or, with onlyPassing, the first that isn't passing. It returns
-// nil for an instance that is answered.
-func Excluded(in catalog.Instance, onlyPassing bool) *catalog.Check {
-	for _, c := range in.Checks {
-		if c.Status == catalog.Critical || (onlyPassing && c.Status != catalog.Passing) {
-			return c
-		}
-	}
-	return nil
 }
 
 // leadsToTag reports whether the question's tag is the right end of a longer

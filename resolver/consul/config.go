@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,9 +31,13 @@ type Config struct {
 	// not matter. A service without a key has TTL 0.
 	ServiceTTL map[string]time.Duration
 
-	// MaxStale is the longest TTL shown while the state isn't fresh; 0 shows
-	// the configured ones.
+	// MaxStale is how long after the last confirmation by a server answers are
+	// what StaleAnswer says; 0: never. It counts only while the state isn't
+	// fresh, and not before a server has ever confirmed one: then there is
+	// nothing but this host's own word.
 	MaxStale time.Duration
+	// StaleAnswer is what becomes of answers staler than MaxStale.
+	StaleAnswer StaleAnswer
 
 	// OnlyPassing leaves out instances that warn, too.
 	OnlyPassing bool
@@ -52,6 +57,16 @@ type Config struct {
 	SOA SOA
 }
 
+// StaleAnswer is what becomes of an answer that is staler than it may be.
+type StaleAnswer uint8
+
+const (
+	// ShortTTL: it is given with a TTL of at most 5 s.
+	ShortTTL StaleAnswer = iota
+	// ServFail: the answer is SERVFAIL.
+	ServFail
+)
+
 // SOA holds what can be chosen of the SOA record. Zero fields but MinTTL mean
 // the defaults: 3600, 600 and 86400 seconds.
 type SOA struct {
@@ -69,6 +84,11 @@ type Options struct {
 	// Chase follows names that services and nodes have for addresses; nil
 	// leaves them unfollowed.
 	Chase Chaser
+	// Neighbour asks other hosts for a service whose contents the servers don't
+	// tell and this host never knew, and reports whether its Source knows more
+	// now (VIEWS rule 11). It is called in flights, with a ctx that ends within
+	// a second. Nil: nobody is asked.
+	Neighbour func(ctx context.Context, service string) bool
 	// Moved is called after each SetConfig; it must move the counter that
 	// State.Epoch returns. Required.
 	Moved func()
@@ -95,7 +115,8 @@ type settings struct {
 	dcLower string
 
 	nodeTTL     uint32
-	maxStale    uint32
+	maxStale    time.Duration
+	staleAnswer StaleAnswer
 	serviceTTL  map[string]uint32
 	ttlPrefixes []ttlPrefix // the longest first
 
@@ -137,6 +158,8 @@ func compile(c Config) (*settings, error) {
 		udpLimit:    min(c.UDPAnswerLimit, maxUDPAnswerLimit),
 		truncate:    c.EnableTruncate,
 		metaTXT:     !c.NoNodeMetaTXT,
+		maxStale:    c.MaxStale,
+		staleAnswer: c.StaleAnswer,
 		serviceTTL:  make(map[string]uint32),
 	}
 	if s.dc == "" {
@@ -148,6 +171,9 @@ func compile(c Config) (*settings, error) {
 	}
 	if c.ARecordLimit < 0 || c.UDPAnswerLimit < 0 {
 		return nil, errors.New("dns_config: a_record_limit and udp_answer_limit must not be negative")
+	}
+	if c.MaxStale < 0 || c.StaleAnswer > ServFail {
+		return nil, fmt.Errorf("view.max_stale is %v: it must not be negative", c.MaxStale)
 	}
 	if err := s.setDomains(c); err != nil {
 		return nil, err
@@ -218,7 +244,6 @@ func (s *settings) setTTLs(c Config) error {
 		return uint32(d / time.Second)
 	}
 	s.nodeTTL = seconds("dns_config.node_ttl", c.NodeTTL, 0)
-	s.maxStale = seconds("view.max_stale", c.MaxStale, 0)
 	s.refresh = seconds("dns_config.soa.refresh", c.SOA.Refresh, time.Hour)
 	s.retry = seconds("dns_config.soa.retry", c.SOA.Retry, 10*time.Minute)
 	s.expire = seconds("dns_config.soa.expire", c.SOA.Expire, 24*time.Hour)

@@ -8,6 +8,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"meibo/cluster/catalog"
 	"meibo/resolver/consul"
@@ -22,12 +26,15 @@ type fake struct {
 	checks   map[string][]*catalog.Check // by node
 	noBase   bool
 	notYet   map[string]bool
+	older    map[string][]catalog.Instance
+	wanted   map[string]int // how often Want was called
 
 	any, names, addresses, epoch atomic.Uint64
 
-	stale atomic.Bool // not fresh
-	dirty atomic.Bool // something was registered and is not in the state
-	state atomic.Pointer[fakeState]
+	stale     atomic.Bool // not fresh
+	confirmed time.Time
+	dirty     atomic.Bool // something was registered and is not in the state
+	state     atomic.Pointer[fakeState]
 	// onCall runs at every call of a state or of State, when it is set.
 	onCall func()
 }
@@ -44,6 +51,7 @@ type fakeState struct {
 	counters map[string]*atomic.Uint64 // of nodes
 	noBase   bool
 	notYet   map[string]bool
+	older    map[string][]catalog.Instance
 	ready    chan struct{}
 }
 
@@ -56,6 +64,7 @@ func newFake() *fake {
 	f := &fake{
 		services: make(map[string]*fakeService), nodes: make(map[string]*catalog.Node),
 		checks: make(map[string][]*catalog.Check), notYet: make(map[string]bool),
+		older: make(map[string][]catalog.Instance), wanted: make(map[string]int),
 	}
 	f.publish()
 	return f
@@ -73,11 +82,19 @@ func (f *fake) State() consul.State {
 	return f.state.Load()
 }
 
+// Want implements consul.Source.
+func (f *fake) Want(name string) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted[name]++
+	return f.state.Load().ready
+}
+
 // publish makes a state of what there is.
 func (f *fake) publish() {
 	s := &fakeState{
 		f: f, services: make(map[string]fakeEntry), nodes: maps.Clone(f.nodes), noBase: f.noBase,
-		notYet: maps.Clone(f.notYet), ready: make(chan struct{}), counters: make(map[string]*atomic.Uint64),
+		notYet: maps.Clone(f.notYet), older: maps.Clone(f.older), ready: make(chan struct{}), counters: make(map[string]*atomic.Uint64),
 	}
 	old := f.state.Load()
 	for key := range f.nodes {
@@ -233,10 +250,34 @@ func (s *fakeState) AddressOwner(addr netip.Addr) (consul.Owner, bool) {
 	return consul.Owner{}, false
 }
 
-func (s *fakeState) Any() *atomic.Uint64          { s.f.call(); return &s.f.any }
-func (s *fakeState) Names() *atomic.Uint64        { s.f.call(); return &s.f.names }
-func (s *fakeState) Addresses() *atomic.Uint64    { s.f.call(); return &s.f.addresses }
-func (s *fakeState) Epoch() *atomic.Uint64        { s.f.call(); return &s.f.epoch }
-func (s *fakeState) HasBase() bool                { return !s.noBase }
-func (s *fakeState) Fresh() bool                  { return !s.f.stale.Load() }
-func (s *fakeState) Ready(string) <-chan struct{} { return s.ready }
+func (s *fakeState) Confirmed() time.Time { return s.f.confirmed }
+
+func (s *fakeState) Older(name string) ([]catalog.Instance, bool) {
+	in, ok := s.older[strings.ToLower(name)]
+	return in, ok
+}
+
+func (s *fakeState) Any() *atomic.Uint64       { s.f.call(); return &s.f.any }
+func (s *fakeState) Names() *atomic.Uint64     { s.f.call(); return &s.f.names }
+func (s *fakeState) Addresses() *atomic.Uint64 { s.f.call(); return &s.f.addresses }
+func (s *fakeState) Epoch() *atomic.Uint64     { s.f.call(); return &s.f.epoch }
+func (s *fakeState) HasBase() bool             { return !s.noBase }
+func (s *fakeState) Fresh() bool               { return !s.f.stale.Load() }
+
+// metric reads one counter of a zone.
+func metric(t testing.TB, z *consul.Zone, name string) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(z.Collector())
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}

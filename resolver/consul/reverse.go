@@ -25,7 +25,12 @@ func (r reverse) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
 		return resolver.Result{Deps: [2]cache.Dep{s.deps[0]}}, resolver.NotMine
 	}
 	b := r.zone.newBuilder(q, s)
-	b.buildPTR(owner)
+	b.judgeAge()
+	if b.tooStale && b.settings.staleAnswer == ServFail {
+		b.failStale()
+	} else {
+		b.buildPTR(owner)
+	}
 	return b.result(), resolver.Answered
 }
 

@@ -320,27 +320,6 @@ func TestRule6_TTLAndLifeAreTwoThings(t *testing.T) {
 	}
 }
 
-func TestRule6_MaxStaleShortensTheTTLWhileStale(t *testing.T) {
-	w := newWorld(t, plain)
-	for _, step := range w.set("web", "192.0.2.1") {
-		step()
-	}
-	err := w.zone.SetConfig(consul.Config{ServiceTTL: map[string]time.Duration{"*": time.Minute}, MaxStale: 5 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := question(t, "web.service.consul.", wire.TypeA)
-	for _, tc := range []struct {
-		stale bool
-		want  uint32
-	}{{false, 60}, {true, 5}, {false, 60}} {
-		w.stale.Store(tc.stale)
-		if ttl, _ := w.lookup(t, q).Answer.MinTTL(); ttl != tc.want {
-			t.Errorf("stale %v: TTL %d, want %d", tc.stale, ttl, tc.want)
-		}
-	}
-}
-
 func TestRule6_WhatIsFollowedUpstreamBoundsTheLife(t *testing.T) {
 	w := newWorld(t, plain)
 	zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},

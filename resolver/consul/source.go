@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/resolver"
@@ -17,6 +18,11 @@ type Source interface {
 	// (==) values have seen the same state, so the dynamic type must be a
 	// pointer or a comparable struct around one.
 	State() State
+	// Want subscribes to the named service, whose contents are not here, and
+	// returns a channel that is closed once they are or the name is found not
+	// to exist. It is cheap, may be called again and again, and in a flight
+	// only.
+	Want(name string) <-chan struct{}
 }
 
 // State is one immutable state of the catalog as this host knows it. All its
@@ -59,10 +65,13 @@ type State interface {
 	// Fresh reports whether a server that has a leader confirmed the state
 	// lately. Epoch is moved when that changes.
 	Fresh() bool
-	// Ready returns a channel that is closed when a name that was NotYet
-	// becomes known, or the state cannot become better by waiting. Asking for
-	// it is what makes the view subscribe to the name.
-	Ready(name string) <-chan struct{}
+	// Confirmed returns when a server that has a leader last confirmed what the
+	// state says of other hosts; the zero time if none ever did. It is asked
+	// for while the state isn't fresh.
+	Confirmed() time.Time
+	// Older returns the instances that a service whose contents are NotYet had
+	// when they were last known (VIEWS rule 11); ok is false if they never were.
+	Older(name string) (instances []catalog.Instance, ok bool)
 }
 
 // Known says what is known of a name.

@@ -39,6 +39,9 @@ const (
 	// maxWait bounds how long a question waits for contents that are not here:
 	// a stub resolver's patience is seconds, and it asks again.
 	maxWait = 300 * time.Millisecond
+	// maxNeighbour bounds how long other hosts are asked: with maxWait it stays
+	// well below what a client waits before it asks again (glibc: 5 s).
+	maxNeighbour = time.Second
 	// maxRestarts bounds the looks at a state that is replaced meanwhile; the
 	// answer is then good now, and not kept.
 	maxRestarts = 16
@@ -54,6 +57,13 @@ type Zone struct {
 	moved  func()
 	now    func() time.Time
 	logger *slog.Logger
+	// neighbour asks other hosts; nil: nobody is asked.
+	neighbour func(ctx context.Context, service string) bool
+	stats     stats
+	// vain is the value of the epoch, plus 1, at which the servers were last
+	// waited for in vain while none confirmed the state. Until it moves others
+	// that have older contents don't wait.
+	vain atomic.Uint64
 
 	settings atomic.Pointer[settings]
 }
@@ -67,7 +77,7 @@ func New(o Options) (*Zone, error) {
 	if err != nil {
 		return nil, err
 	}
-	z := &Zone{source: o.Source, chase: o.Chase, moved: o.Moved, now: o.Now, logger: o.Logger}
+	z := &Zone{source: o.Source, chase: o.Chase, moved: o.Moved, now: o.Now, logger: o.Logger, neighbour: o.Neighbour}
 	if z.now == nil {
 		z.now = time.Now
 	}
@@ -132,14 +142,14 @@ func (z *Zone) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
 func (z *Zone) Resolve(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 	s := z.look(q)
 	if s.isWaiting() {
-		z.wait(ctx, s)
-		s = z.look(q)
+		s = z.wait(ctx, q, s)
 	}
 	if s.outside {
 		return resolver.Result{}, resolver.ErrNotMine
 	}
 	b := z.newBuilder(q, s)
-	if s.isWaiting() {
+	if s.isWaiting() && !s.older {
+		z.stats.unknown.Add(1)
 		b.fail(wire.EDENoReachable, "the servers have not told about "+s.name+" yet")
 		return b.result(), nil
 	}
@@ -150,15 +160,33 @@ func (z *Zone) Resolve(ctx context.Context, q *wire.Query) (resolver.Result, err
 	return b.result(), nil
 }
 
-// wait waits for the subject's contents, for a short while.
-func (z *Zone) wait(ctx context.Context, s subject) {
-	timer := time.NewTimer(maxWait)
+// wait has the servers asked for a service's contents, and waits for them for a
+// short while. If they don't come, and there are none of before, neighbours are
+// asked (VIEWS rule 11). It returns what is known then.
+func (z *Zone) wait(ctx context.Context, q *wire.Query, s subject) subject {
+	patience := maxWait
+	if s.older && z.vain.Load() == s.deps[1].Value+1 {
+		patience = 0
+	}
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case <-s.state.Ready(s.name):
-	case <-timer.C:
+	case <-z.source.Want(s.name):
 	case <-ctx.Done():
+	case <-timer.C:
+		if !s.state.Fresh() {
+			z.vain.Store(s.deps[1].Value + 1)
+		}
 	}
+	name := s.name
+	if s = z.look(q); !s.isWaiting() || s.older || z.neighbour == nil {
+		return s
+	}
+	z.stats.neighbour.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, maxNeighbour)
+	defer cancel()
+	z.neighbour(ctx, name)
+	return z.look(q)
 }
 
 // subject is what a question is about, as one state of the catalog has it.
@@ -172,6 +200,7 @@ type subject struct {
 	known     Known
 	instances []catalog.Instance
 	node      *catalog.Node
+	older     bool // the instances are those of before; known is NotYet
 
 	deps [2]cache.Dep
 	any  cache.Dep // in place of deps[0] when the answer takes in other names
@@ -181,9 +210,9 @@ type subject struct {
 }
 
 // isWaiting reports whether the contents of a name that exists, or may exist,
-// are not here yet, though the set of names is.
+// are not here yet, though the set of names is, or contents of before are.
 func (s *subject) isWaiting() bool {
-	return s.known == NotYet && s.state != nil && s.state.HasBase()
+	return s.known == NotYet && s.state != nil && (s.older || s.state.HasBase())
 }
 
 // look finds the subject of q with its counters, by VIEWS rule 2.
@@ -242,11 +271,17 @@ func (s *subject) find(qtype wire.Type) (counter *atomic.Uint64) {
 		// they aren't known the zone is answered without them.
 		s.instances, counter, s.known = s.state.Service(catalog.ConsulService)
 		if s.known != Yes {
+			s.instances, _ = s.state.Older(catalog.ConsulService)
 			s.known = Yes
 			return s.state.Any()
 		}
 	case services:
 		s.instances, counter, s.known = s.state.Service(s.name)
+		if s.known == NotYet {
+			if s.instances, s.older = s.state.Older(s.name); s.older {
+				return s.state.Any() // moved when the contents come
+			}
+		}
 	case nodes:
 		counter = s.findNode()
 	default:

@@ -109,7 +109,7 @@ func TestExcluded_TheFirstCheckThatKeepsAnInstanceOut(t *testing.T) {
 		{checks("passing"), true, ""},
 	} {
 		got := ""
-		if c := consul.Excluded(tc.in, tc.onlyPassing); c != nil {
+		if c := consul.Excluded(tc.in, tc.onlyPassing, false); c != nil {
 			got = c.CheckID
 		}
 		if got != tc.want {

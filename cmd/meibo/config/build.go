@@ -113,7 +113,7 @@ func (b *builder) build() *Config {
 	c.Forward = b.forward()
 	c.Cache = b.cache()
 	c.Hosts = b.hosts()
-	c.View = View{WholeBelow: b.size("view.whole_below"), Keep: b.duration("view.keep"), MaxStale: b.duration("view.max_stale")}
+	c.View = View{WholeBelow: b.size("view.whole_below"), Keep: b.duration("view.keep"), MaxStale: b.duration("view.max_stale"), StaleAnswer: b.text("view.stale_answer")}
 	c.Cluster = b.cluster(c.Node)
 	b.encryption(c)
 	c.Raft = Raft{

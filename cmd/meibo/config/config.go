@@ -170,7 +170,9 @@ type Hosts struct {
 type View struct {
 	WholeBelow int64         // subscribe to everything while the catalog is smaller
 	Keep       time.Duration // contents nobody asked for
-	MaxStale   time.Duration // longest TTL shown while stale; 0 shows the configured ones
+	MaxStale   time.Duration // answers last confirmed longer ago are what StaleAnswer says; 0: never
+	// StaleAnswer is "ttl" (a short one) or "servfail".
+	StaleAnswer string
 }
 
 // Agent is this host's part: its definitions and how its checks run.

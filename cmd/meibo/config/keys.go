@@ -46,7 +46,8 @@ func ownKeys() []Key {
 	keys = append(keys, under("view",
 		Key{Path: "whole_below", Type: Size, Default: "1MiB", Range: "0..", Goes: "cluster/view", Doc: "Hold the whole catalog while its encoding is smaller than this; 0 subscribes to single names only."},
 		Key{Path: "keep", Type: Duration, Default: "720h", Range: "1h..", Goes: "cluster/view", Doc: "Contents that nobody asked for are kept on disk this long."},
-		Key{Path: "max_stale", Type: Duration, Default: "0s", Range: "0s..", Reload: true, Goes: "resolver/consul", Doc: "Longest TTL shown while the view is not confirmed by a server; 0s shows the configured one."},
+		Key{Path: "max_stale", Type: Duration, Default: "0s", Range: "0s..", Reload: true, Goes: "resolver/consul", Doc: "Answers that no server has confirmed for longer than this are what stale_answer says; 0s: however old, they are answered as ever."},
+		Key{Path: "stale_answer", Type: String, Default: "ttl", Choices: []string{"ttl", "servfail"}, Reload: true, Goes: "resolver/consul", Doc: "What becomes of answers staler than max_stale: \"ttl\" gives them with a TTL of 5 s at most, \"servfail\" fails them."},
 	)...)
 	keys = append(keys, under("http_config",
 		Key{Path: "allowed_hosts", Type: Strings, Reload: true, check: checkAllowedHost, Goes: "cluster/httpapi",

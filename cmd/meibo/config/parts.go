@@ -26,7 +26,8 @@ func (c *Config) ZoneConfig() consul.Config {
 	seconds := func(n uint32) time.Duration { return time.Duration(n) * time.Second }
 	return consul.Config{
 		Domain: mustName(z.Domain), AltDomain: mustName(z.AltDomain), Datacenter: c.Node.Datacenter,
-		NodeTTL: z.NodeTTL, ServiceTTL: z.ServiceTTL, MaxStale: c.View.MaxStale.Truncate(time.Second), OnlyPassing: z.OnlyPassing, ARecordLimit: z.ARecordLimit,
+		NodeTTL: z.NodeTTL, ServiceTTL: z.ServiceTTL, MaxStale: c.View.MaxStale,
+		StaleAnswer: map[string]consul.StaleAnswer{"servfail": consul.ServFail}[c.View.StaleAnswer], OnlyPassing: z.OnlyPassing, ARecordLimit: z.ARecordLimit,
 		UDPAnswerLimit: z.UDPAnswerLimit, EnableTruncate: z.EnableTruncate, NoNodeMetaTXT: !z.NodeMetaTXT,
 		SOA: consul.SOA{Refresh: seconds(z.SOA.Refresh), Retry: seconds(z.SOA.Retry), Expire: seconds(z.SOA.Expire), MinTTL: seconds(z.SOA.MinTTL)},
 	}

@@ -8,6 +8,7 @@ import (
 	"meibo/cache"
 	"meibo/cluster/agent"
 	"meibo/forwarder"
+	"meibo/resolver/consul"
 	"meibo/resolver/local"
 	"meibo/resolver/wire"
 )
@@ -21,11 +22,11 @@ forward "corp.example" { servers = ["10.0.0.3"] }
 forward "pub.corp.example" { servers = ["#"] }
 hosts { files = [] records = ["nas.home A 192.0.2.7"] }
 cache { stale = "0s" max_bytes = "1MiB" }
-view { max_stale = "3s" }
+view { max_stale = "3s" stale_answer = "servfail" }
 acl { tokens { default = "t" } }
 performance { raft_multiplier = 2 }`)
 	zone := c.ZoneConfig()
-	if zone.Domain.String() != "Example.Corp." || zone.AltDomain != "" || zone.NodeTTL != 5*time.Second || zone.SOA.MinTTL != 7*time.Second || !zone.NoNodeMetaTXT || zone.UDPAnswerLimit != 3 || zone.MaxStale != 3*time.Second {
+	if zone.Domain.String() != "Example.Corp." || zone.AltDomain != "" || zone.NodeTTL != 5*time.Second || zone.SOA.MinTTL != 7*time.Second || !zone.NoNodeMetaTXT || zone.UDPAnswerLimit != 3 || zone.MaxStale != 3*time.Second || zone.StaleAnswer != consul.ServFail {
 		t.Errorf("zone %+v", zone)
 	}
 	routes := c.Routes(nil)

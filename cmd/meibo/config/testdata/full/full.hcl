@@ -434,5 +434,5 @@ hosts {
   files   = ["/etc/hosts", "/etc/hosts.d"]
   records = ["nas.home A 192.0.2.7", "nas.home 300 TXT \"attic\""]
 }
-view { whole_below = "2MiB" keep = "720h" max_stale = "10s" }
+view { whole_below = "2MiB" keep = "720h" max_stale = "10s" stale_answer = "servfail" }
 http_config { allowed_hosts = ["consul.corp.example"] }
