@@ -27,6 +27,7 @@ cluster/catalog/state    < cluster/catalog
 cluster/consensus        <
 cluster/gossip           <
 cluster/leader           < cluster/catalog
+cluster/link             <
 cluster/view             < cluster/catalog
 cluster/feed             < cluster/catalog cluster/catalog/state
 cluster/check            <
@@ -34,7 +35,7 @@ cluster/agent            < cluster/catalog cluster/check
 cluster/acl              < cluster/catalog
 cluster/httpapi          < cluster/catalog cluster/acl
 cluster/httpapi/client   < cluster/catalog
-cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/view cluster/feed cluster/agent cluster/check cluster/acl
+cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi
 cmd/meibo                < *
 `

@@ -1,0 +1,61 @@
+package link
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+)
+
+// conn is the transport below a TLS connection: it knows who is at the other end
+// once that is proven, and takes itself off the books when it is closed.
+type conn struct {
+	net.Conn
+	onClose func(*conn)
+	once    sync.Once
+	err     error
+
+	// Set once, after the handshake and before the connection is handed out.
+	peer        Peer
+	own, theirs keyID
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.err = c.Conn.Close()
+		if c.onClose != nil {
+			c.onClose(c)
+		}
+	})
+	return c.err
+}
+
+// abort closes the socket without a word and leaves the books alone: whoever
+// uses the connection gets an error and closes it.
+func (c *conn) abort() error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	return c.Conn.Close()
+}
+
+// identify notes who is at the other end of a finished handshake.
+func (c *conn) identify(st *state, cs tls.ConnectionState) error {
+	peer, theirs, err := st.ring.verify(cs.PeerCertificates)
+	c.peer, c.own, c.theirs = peer, st.ring.primary, theirs
+	return err
+}
+
+// PeerOf is who is at the other end of a connection that a Link accepted or
+// dialled; false for any other.
+func PeerOf(nc net.Conn) (Peer, bool) {
+	tc, ok := nc.(*tls.Conn)
+	if !ok {
+		return Peer{}, false
+	}
+	c, ok := tc.NetConn().(*conn)
+	if !ok || c.peer.ID == "" {
+		return Peer{}, false
+	}
+	return c.peer, true
+}
