@@ -21,6 +21,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,9 +53,10 @@ type StreamLayer interface {
 type OnDamage uint8
 
 const (
-	// Refuse makes Run return [ErrDamaged]. Right for one server of several:
-	// it must come back under another ID, or entries that were acknowledged
-	// could be voted away.
+	// Refuse makes Run set log and snapshots aside (FILE.bad-TIME), damaged or
+	// not, and return [ErrDamaged] and [ErrIDSpent]. Right for one server of
+	// several: it must come back under another ID, or entries that were
+	// acknowledged could be voted away.
 	Refuse OnDamage = iota
 	// BeginAnew sets the damaged files aside (FILE.bad-TIME), says so, and
 	// goes on from the newest good snapshot, or with nothing. Right for a
@@ -162,6 +164,9 @@ var (
 	ErrOtherID = errors.New("the Raft files belong to another server ID")
 )
 
+// errNotRunning means that Run isn't running.
+var errNotRunning = errors.New("consensus is not running")
+
 // ErrNotEmpty means that this server has state already, or belongs to a
 // cluster: see [Replica.Bootstrap].
 var ErrNotEmpty = errors.New("this server belongs to a cluster already")
@@ -183,17 +188,26 @@ type Replica struct {
 	guard  *guard
 	ran    atomic.Bool
 	raft   atomic.Pointer[raft.Raft] // nil before Run has opened, and after
-	open   func() (*stores, error)   // replaced in tests
+	opened chan struct{}             // closed when raft is set
+	stream *stream                   // nil without Config.Stream; set by Run before Raft starts
+	// Replaced in tests.
+	open  func() (*stores, error)
+	space func(dir string) (free, total uint64, err error)
 
 	applied  atomic.Uint64
+	settled  atomic.Uint64         // the last term in which this server led and had caught up
+	full     atomic.Pointer[error] // why there is too little space; nil, or points at nil, if there isn't
 	inFlight admission
+	identity identity
+	roll     roll
+	reach    reach
 
 	mu        sync.Mutex // guards following
 	lead      Leadership
 	changed   chan struct{}
 	setAside  []string
 	recovered bool
-	clusterID string
+	expected  []Server // see welcome
 }
 
 // New checks the configuration. It touches no file and starts nothing.
@@ -205,9 +219,10 @@ func New(cfg Config) (*Replica, error) {
 		return nil, errors.New("consensus: no server ID")
 	}
 	cfg.setDefaults()
-	r := &Replica{cfg: cfg, logger: cfg.Logger, guard: newGuard(), changed: make(chan struct{})}
-	r.fsm = &machine{sm: cfg.StateMachine, guard: r.guard, applied: &r.applied}
+	r := &Replica{cfg: cfg, logger: cfg.Logger, guard: newGuard(), opened: make(chan struct{}), changed: make(chan struct{}), space: diskSpace}
+	r.fsm = &machine{sm: cfg.StateMachine, guard: r.guard, applied: &r.applied, roll: &r.roll}
 	r.open = r.openStores
+	r.reach.logger = r.logger
 	conf := r.raftConfig()
 	if err := raft.ValidateConfig(conf); err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
@@ -249,7 +264,9 @@ func (r *Replica) raftConfig() *raft.Config {
 	c.SnapshotInterval = snapshotInterval
 	c.SnapshotThreshold = r.cfg.SnapshotEvery
 	c.TrailingLogs = r.cfg.TrailingLogs
-	c.Logger = newLogger(r.logger)
+	c.Logger = newLogger(r.logger, r.isAlone)
+	// A server that is removed and shuts itself down would not be waited for.
+	c.ShutdownOnRemove = false
 	// BatchApplyCh stays off: commands left in that buffer at a shutdown are
 	// never answered. Raft batches those that wait to be taken all the same.
 	return c
@@ -279,7 +296,7 @@ func (r *Replica) Applied() uint64 { return r.applied.Load() }
 func (r *Replica) SetAside() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.setAside
+	return slices.Clone(r.setAside)
 }
 
 // Stats returns Raft's own figures under the names that Consul shows; nil
@@ -299,6 +316,9 @@ func (r *Replica) Stats() map[string]string {
 func (r *Replica) Apply(ctx context.Context, cmd []byte) (any, uint64, error) {
 	if len(cmd) > MaxCommand {
 		return nil, 0, ErrTooLarge
+	}
+	if err := r.lacksSpace(); err != nil && r.IsLeader() {
+		return nil, 0, err
 	}
 	var reply any
 	var index uint64
@@ -325,9 +345,52 @@ func (r *Replica) Barrier(ctx context.Context) error {
 	return r.propose(ctx, 0, func(rf *raft.Raft) error { return outcome(rf.Barrier(enqueueTimeout).Error()) })
 }
 
-// Verify asks a majority whether this server still leads.
+// Verify asks a majority whether this server still leads. What the state
+// machine says after it returned nil holds all that was acknowledged, by any
+// server, before it was called. [ErrNoLeader] if it doesn't lead.
 func (r *Replica) Verify(ctx context.Context) error {
-	return r.propose(ctx, 0, func(rf *raft.Raft) error { return outcome(rf.VerifyLeader().Error()) })
+	since := time.Now()
+	for {
+		rf := r.raft.Load()
+		if rf == nil {
+			return ErrNoLeader
+		}
+		term := rf.CurrentTerm()
+		if err := r.settle(ctx, term); err != nil {
+			return err
+		}
+		err := r.propose(ctx, 0, func(rf *raft.Raft) error { return rf.VerifyLeader().Error() })
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("verify leadership: %w", context.Cause(ctx))
+		case errors.Is(err, ErrBusy):
+			return err
+		case err != nil:
+			return ErrNoLeader
+		}
+		// Raft counts answers that were on their way already, even those to
+		// what was asked before this process was stopped for a while.
+		if rf.CurrentTerm() == term && r.reach.ledSince(r.Servers(), r.cfg.ID, term, since) {
+			return nil
+		}
+	}
+}
+
+// settle has a new leader catch up with what its predecessors committed.
+func (r *Replica) settle(ctx context.Context, term uint64) error {
+	if r.settled.Load() == term {
+		return nil
+	}
+	if err := r.Barrier(ctx); err != nil {
+		if errors.Is(err, ErrUnknownOutcome) && ctx.Err() == nil {
+			return ErrNoLeader // nothing was asked for that could have an outcome
+		}
+		return err
+	}
+	if rf := r.raft.Load(); rf != nil && rf.CurrentTerm() == term && rf.State() == raft.Leader {
+		r.settled.Store(term)
+	}
+	return nil
 }
 
 // propose runs f, which waits for Raft, beside the caller, whose ctx may end

@@ -88,11 +88,15 @@ func TestCutLog_IsSaidAndSetAsideOnlyIfAllowed(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := copyDir(t, whole)
 			mustChange(t, filepath.Join(dir, fileLog), tt.change)
-			err := run(t, dir, nil).ended()
-			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), tt.say) || !strings.Contains(err.Error(), fileLog) {
+			p := run(t, copyDir(t, dir), nil)
+			err := p.ended()
+			if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrIDSpent) || !strings.Contains(err.Error(), tt.say) || !strings.Contains(err.Error(), fileLog) {
 				t.Errorf("refusing: got %v, want it to name %s and say %q", err, fileLog, tt.say)
 			}
-			p := run(t, dir, beginAnew)
+			if len(p.SetAside()) != 2 {
+				t.Errorf("refusing: set aside %v, want log and snapshots", p.SetAside())
+			}
+			p = run(t, dir, beginAnew)
 			p.awaitLeader()
 			p.mustApply("new")
 			aside := p.SetAside()
@@ -185,7 +189,7 @@ func TestDamagedLog_GoesOnFromTheSnapshot(t *testing.T) {
 func TestDamagedSnapshot_GoesOnFromTheLogWhereItIsWhole(t *testing.T) {
 	dir := filled(t, 30, 20)
 	damageSnapshots(t, dir)
-	if err := run(t, dir, nil).ended(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), dirSnapshots) {
+	if err := run(t, copyDir(t, dir), nil).ended(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), dirSnapshots) {
 		t.Errorf("refusing: got %v, want it to name the snapshots", err)
 	}
 	p := run(t, dir, beginAnew)

@@ -13,13 +13,21 @@ import (
 // logger gives Raft's log lines to slog. Raft speaks of each step of an
 // election at Info; only what it warns of is worth an operator's attention,
 // so all below goes to Debug.
+//
+// Of a cluster of one not even that: there is nobody it could lose. Of
+// several, what Raft says of each try is said once by [reach] instead, and of
+// the rest each line once a minute.
 type logger struct {
-	to   *slog.Logger
-	name string
-	args []any
+	to    *slog.Logger
+	alone func() bool
+	said  *seldom
+	name  string
+	args  []any
 }
 
-func newLogger(to *slog.Logger) hclog.Logger { return &logger{to: to} }
+func newLogger(to *slog.Logger, alone func() bool) hclog.Logger {
+	return &logger{to: to, alone: alone, said: new(seldom)}
+}
 
 var levels = map[hclog.Level]slog.Level{
 	hclog.NoLevel: slog.LevelDebug, hclog.Trace: slog.LevelDebug - 4, hclog.Debug: slog.LevelDebug,
@@ -29,10 +37,29 @@ var levels = map[hclog.Level]slog.Level{
 // ordinary is what Raft warns of at every start of a cluster of one.
 const ordinary = "heartbeat timeout reached, starting election"
 
+// everyTry is what Raft says of each try to reach a server.
+var everyTry = map[string]bool{
+	"failed to heartbeat to":                                   true,
+	"failed to appendEntries to":                               true,
+	"failed to contact":                                        true,
+	"failed to make requestVote RPC":                           true,
+	"failed to start pipeline replication to":                  true,
+	"failed to pipeline appendEntries":                         true,
+	"failed to send snapshot to":                               true,
+	"failed to decode incoming command":                        true,
+	"failed to flush response":                                 true,
+	"failed to accept connection":                              true,
+	"unable to get address for server, using fallback address": true,
+	"no known peers, aborting election":                        true,
+	"appendEntries rejected, sending older logs":               true,
+	"failed to get previous log":                               true,
+	"previous log term mis-match":                              true,
+}
+
 // Log implements hclog.Logger.
 func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 	to := levels[level]
-	if msg == ordinary {
+	if to >= slog.LevelWarn && (everyTry[msg] || msg == ordinary && l.alone() || !l.said.now(msg)) {
 		to = slog.LevelDebug
 	}
 	if level == hclog.Off || !l.to.Enabled(context.Background(), to) {
@@ -82,11 +109,11 @@ func (l *logger) Name() string       { return l.name }
 
 func (l *logger) With(args ...any) hclog.Logger {
 	all := append(append([]any(nil), l.args...), args...)
-	return &logger{to: l.to.With(renameArgs(args)...), name: l.name, args: all}
+	return &logger{to: l.to.With(renameArgs(args)...), alone: l.alone, said: l.said, name: l.name, args: all}
 }
 
 func (l *logger) Named(name string) hclog.Logger {
-	return &logger{to: l.to, name: name, args: l.args}
+	return &logger{to: l.to, alone: l.alone, said: l.said, name: name, args: l.args}
 }
 func (l *logger) ResetNamed(name string) hclog.Logger { return l.Named(name) }
 

@@ -18,6 +18,7 @@ type machine struct {
 	sm      StateMachine
 	guard   *guard
 	applied *atomic.Uint64
+	roll    *roll
 	stopped bool // owned by Raft's FSM goroutine
 }
 
@@ -37,7 +38,10 @@ func (m *machine) applyOne(l *raft.Log) (reply any) {
 	if m.stopped {
 		return unapplied{}
 	}
-	if l.Type == raft.LogCommand {
+	switch l.Type {
+	case raft.LogConfiguration:
+		m.roll.note(l.Index, raft.DecodeConfiguration(l.Data))
+	case raft.LogCommand:
 		var err error
 		if reply, err = m.try(l); err != nil {
 			m.stopped = true
@@ -104,3 +108,26 @@ func (s snapshot) write(sink raft.SnapshotSink) (err error) {
 
 // Release implements raft.FSMSnapshot.
 func (snapshot) Release() {}
+
+// notedSnapshots takes down the configurations that come with snapshots: they
+// are committed.
+type notedSnapshots struct {
+	raft.SnapshotStore
+	roll *roll
+}
+
+// Create implements raft.SnapshotStore.
+func (s notedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	s.roll.note(confIndex, conf)
+	return s.SnapshotStore.Create(version, index, term, conf, confIndex, t)
+}
+
+// noteNewest takes down that of the newest snapshot.
+func (s notedSnapshots) noteNewest() error {
+	list, err := s.List()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	s.roll.note(list[0].ConfigurationIndex, list[0].Configuration)
+	return nil
+}

@@ -38,7 +38,6 @@ type stores struct {
 	log       raft.LogStore
 	stable    raft.StableStore
 	snapshots raft.SnapshotStore
-	setAside  []string
 	close     func() error
 }
 
@@ -65,49 +64,63 @@ func (r *Replica) openStores() (*stores, error) {
 	return s, nil
 }
 
-// openLocked opens log and snapshots, and where that is allowed sets aside
-// what is damaged: one of the two, or both.
+// openLocked opens log and snapshots. Where that is allowed it sets aside
+// what is damaged, one of the two or both, and goes on; else both go aside, and
+// the server's ID with them.
 func (r *Replica) openLocked(l *lock) (*stores, error) {
-	var aside []string
-	for {
+	if r.cfg.OnDamage == Refuse {
+		if err := r.checkSpent(); err != nil {
+			return nil, errors.Join(err, r.setAllAside())
+		}
+	}
+	for range 3 {
 		s, err := r.openFiles(l)
-		if err == nil {
-			s.setAside = aside
-			return s, nil
+		if err == nil || !errors.Is(err, ErrDamaged) {
+			return s, err
 		}
-		if !errors.Is(err, ErrDamaged) || len(aside) == 2 {
-			return nil, err
+		if r.cfg.OnDamage == Refuse {
+			err = r.spend(err) // first: the files may be gone, and the ID unspent, never
+			return nil, errors.Join(err, r.setAllAside())
 		}
-		if r.cfg.OnDamage != BeginAnew {
-			return nil, fmt.Errorf("%w; this server can't go on with these files: move %s away, and let it join under a new ID", err, r.cfg.Dir)
+		from := fileLog
+		if errors.Is(err, errSnapshots) {
+			from = dirSnapshots
 		}
-		to, renameErr := setAside(r.cfg.Dir, err)
-		if renameErr != nil {
+		if renameErr := r.setFileAside(from); renameErr != nil {
 			return nil, errors.Join(err, renameErr)
 		}
-		aside = append(aside, to)
-		r.logger.Error("raft files are damaged, go on without them: entries may be lost", "err", err, "file", to)
+		r.logger.Error("raft files are damaged, go on without them: entries may be lost", "err", err, "file", from)
 	}
+	return nil, fmt.Errorf("open raft files in %s: %w, and so are those made in their place", r.cfg.Dir, ErrDamaged)
 }
 
 // errSnapshots says that there are snapshots, and none can be read.
 var errSnapshots = fmt.Errorf("snapshots are %w", ErrDamaged)
 
-// setAside renames what is damaged: the log, or the snapshots.
-func setAside(dir string, why error) (to string, err error) {
-	from := filepath.Join(dir, fileLog)
-	if errors.Is(why, errSnapshots) {
-		from = filepath.Join(dir, dirSnapshots)
+// setAllAside renames log and snapshots, whichever there are.
+func (r *Replica) setAllAside() error {
+	return errors.Join(r.setFileAside(fileLog), r.setFileAside(dirSnapshots), syncDir(r.cfg.Dir))
+}
+
+// setFileAside renames a file to FILE.bad-TIME and takes that down.
+func (r *Replica) setFileAside(name string) error {
+	from := filepath.Join(r.cfg.Dir, name)
+	to := from + ".bad-" + time.Now().UTC().Format("20060102T150405.000")
+	err := os.Rename(from, to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	to = from + ".bad-" + time.Now().UTC().Format("20060102T150405.000")
-	if err := os.Rename(from, to); err != nil {
-		return "", fmt.Errorf("set damaged file aside: %w", err)
+	if err != nil {
+		return fmt.Errorf("set damaged file aside: %w", err)
 	}
-	return to, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setAside = append(r.setAside, to)
+	return nil
 }
 
 func (r *Replica) openFiles(l *lock) (*stores, error) {
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(r.cfg.Dir, snapshotsKept, newLogger(r.logger))
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(r.cfg.Dir, snapshotsKept, newLogger(r.logger, r.isAlone))
 	if err != nil {
 		return nil, fmt.Errorf("open raft snapshots in %s: %w", r.cfg.Dir, err)
 	}
@@ -117,7 +130,12 @@ func (r *Replica) openFiles(l *lock) (*stores, error) {
 	}
 	path := filepath.Join(r.cfg.Dir, fileLog)
 	var db *boltStore
-	err = l.attempt(func() error { db, err = openLog(path); return err })
+	err = l.attempt(func() error {
+		if db, err = openLog(path); err == nil && db.isWasteful(compactAbove) {
+			db, err = r.compact(path, db)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
@@ -125,7 +143,7 @@ func (r *Replica) openFiles(l *lock) (*stores, error) {
 		return nil, errors.Join(err, db.close())
 	}
 	closeAll := func() error { return errors.Join(db.close(), l.close()) }
-	if err := protect(func() error { return db.follow(newest) }); err != nil {
+	if err := protect(func() error { return db.follow(newest, r.cfg.OnDamage) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), db.close())
 	}
 	return &stores{log: db, stable: db, snapshots: snapshots, close: closeAll}, nil
@@ -163,9 +181,9 @@ func newestReadable(s raft.SnapshotStore) (*raft.SnapshotMeta, error) {
 }
 
 // follow checks that the log joins the snapshot, which may be nil. A log that
-// was set aside took the term with it: the snapshot's is put in its place, so
-// that terms don't go back.
-func (s *boltStore) follow(newest *raft.SnapshotMeta) error {
+// was set aside took term and vote with it. Where that is allowed the
+// snapshot's term is put in its place, so that terms don't go back.
+func (s *boltStore) follow(newest *raft.SnapshotMeta, onDamage OnDamage) error {
 	first, err := s.FirstIndex()
 	if err != nil {
 		return err
@@ -177,15 +195,44 @@ func (s *boltStore) follow(newest *raft.SnapshotMeta) error {
 	if first > index+1 {
 		return fmt.Errorf("%w: it begins at entry %d, the newest snapshot that can be read ends at %d", ErrDamaged, first, index)
 	}
+	if newest != nil {
+		if err := s.dropSuperseded(index, term); err != nil {
+			return err
+		}
+	}
 	key := []byte("CurrentTerm") // as Raft names it
 	have, err := s.GetUint64(key)
 	if err != nil && !errors.Is(err, errNotFound) {
 		return err
 	}
+	if err != nil && newest != nil && onDamage == Refuse {
+		return fmt.Errorf("%w: there are snapshots, and the log with this server's vote is gone", ErrDamaged)
+	}
 	if have < term {
 		return s.SetUint64(key, term)
 	}
 	return nil
+}
+
+// dropSuperseded empties a log that a leader's snapshot took the place of: it
+// ends before the snapshot, or says otherwise. Raft does so when it installs
+// one, unless the process is killed before it gets there.
+func (s *boltStore) dropSuperseded(index, term uint64) error {
+	first, err := s.FirstIndex()
+	if err != nil || first == 0 || first > index {
+		return err
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last >= index {
+		var l raft.Log
+		if err := s.GetLog(index, &l); err != nil || l.Term == term {
+			return err
+		}
+	}
+	return s.DeleteRange(first, last)
 }
 
 // openLog opens, or makes, the log and reads all of it once.

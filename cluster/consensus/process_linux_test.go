@@ -46,7 +46,7 @@ func help(mode, dir string) int {
 // alone is a replica outside of a test.
 func alone(dir string) (sm *list, r *Replica, done chan error, stop context.CancelFunc, err error) {
 	sm = new(list)
-	if r, err = New(Config{StateMachine: sm, ID: "one", Dir: dir, Bootstrap: true}); err != nil {
+	if r, err = New(Config{StateMachine: sm, ID: "one", Dir: dir, Bootstrap: true, MinFree: -1}); err != nil {
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -20,25 +19,29 @@ const (
 	// written ends first.
 	stopTime = 20 * time.Second
 	// transportTimeout bounds one exchange between servers.
-	transportTimeout = 2 * time.Second
-	transportPool    = 3
+	transportTimeout  = 2 * time.Second
+	transportPool     = 3
+	transportInFlight = 2 // more lengthens the wait for a commit
+	// handOverTime bounds handing leadership over: a voter that has the log
+	// and answers leads within an election's time.
+	handOverTime = time.Second
 )
 
 // Run opens the files, takes part in the consensus, and returns when all it
 // started has ended: nil after ctx ended, else an error that says what went
-// wrong and where. It can be called once; to go on, make a new Replica with a
-// new state machine.
+// wrong and where. A leader hands leadership over before it ends. It can be
+// called once; to go on, make a new Replica with a new state machine.
 func (r *Replica) Run(ctx context.Context) error {
 	if !r.ran.CompareAndSwap(false, true) {
 		return errors.New("consensus: Run was called before; make a new Replica")
 	}
 	s, err := r.open()
 	if err != nil {
+		if r.cfg.Stream != nil {
+			err = errors.Join(err, r.cfg.Stream.Close())
+		}
 		return err
 	}
-	r.mu.Lock()
-	r.setAside = s.setAside
-	r.mu.Unlock()
 	transport, err := r.transport()
 	if err != nil {
 		return errors.Join(err, s.close())
@@ -57,25 +60,6 @@ func closeTransport(t raft.Transport) error {
 		return c.Close()
 	}
 	return nil
-}
-
-func (r *Replica) transport() (raft.Transport, error) {
-	if r.cfg.Stream == nil {
-		_, t := raft.NewInmemTransport(raft.ServerAddress(r.cfg.Addr))
-		return t, nil
-	}
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: streamLayer{r.cfg.Stream}, MaxPool: transportPool, Timeout: transportTimeout,
-		Logger: newLogger(r.logger), MsgpackUseNewTimeFormat: true,
-	}), nil
-}
-
-// streamLayer gives ours Raft's types.
-type streamLayer struct{ StreamLayer }
-
-// Dial implements raft.StreamLayer.
-func (s streamLayer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.StreamLayer.Dial(string(addr), timeout)
 }
 
 // start makes Raft, in a goroutine of its own, since one that meets a fault
@@ -103,13 +87,11 @@ func (r *Replica) newRaft(s *stores, t raft.Transport, leads chan<- bool) (*raft
 	conf := r.raftConfig()
 	conf.NotifyCh = leads
 	g := &guarded{g: r.guard, log: s.log, stable: s.stable}
-	if r.cfg.Bootstrap {
-		alone := raft.Configuration{Servers: []raft.Server{{ID: conf.LocalID, Address: t.LocalAddr()}}}
-		if err := raft.BootstrapCluster(conf, g, g, s.snapshots, t, alone); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
-			return nil, fmt.Errorf("bootstrap raft: %w", err)
-		}
+	snapshots := notedSnapshots{s.snapshots, &r.roll}
+	if err := r.prepare(conf, g, snapshots, t); err != nil {
+		return nil, err
 	}
-	rf, err := raft.NewRaft(conf, r.fsm, g, g, s.snapshots, t)
+	rf, err := raft.NewRaft(conf, r.fsm, g, g, snapshots, t)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
@@ -117,45 +99,101 @@ func (r *Replica) newRaft(s *stores, t raft.Transport, leads chan<- bool) (*raft
 	return rf, nil
 }
 
+// prepare makes the files those of a server of a cluster, or of one that
+// waits for a cluster.
+func (r *Replica) prepare(conf *raft.Config, g *guarded, snapshots notedSnapshots, t raft.Transport) error {
+	if err := r.identity.load(g, r.cfg.ID, r.cfg.Dir); err != nil {
+		return err
+	}
+	if len(r.cfg.Recover) > 0 {
+		if err := r.recover(conf, g, snapshots, t); err != nil {
+			return err
+		}
+	}
+	state, err := raft.HasExistingState(g, g, snapshots)
+	if err != nil {
+		return err
+	}
+	if !state && r.cfg.Bootstrap && r.identity.cluster() == "" {
+		if err := raft.BootstrapCluster(conf, g, g, snapshots, t, r.firstConfiguration(r.cfg.Servers)); err != nil {
+			return fmt.Errorf("bootstrap raft: %w", err)
+		}
+		r.expect(r.cfg.Servers)
+		state = true
+	}
+	if state && r.identity.cluster() == "" {
+		// Begun just now, or interrupted then, or by a version that had no
+		// names for clusters, which were of one server each.
+		if err := r.identity.begin(func() error { return nil }); err != nil {
+			return err
+		}
+	}
+	return snapshots.noteNewest()
+}
+
 // serve waits until ctx ends or something fails, and shuts Raft down.
 func (r *Replica) serve(ctx context.Context, rf *raft.Raft, leads <-chan bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
-	seen := make(chan raft.Observation, 64)
-	observer := raft.NewObserver(seen, false, isOfInterest)
+	defer wg.Wait()
+	defer cancel()
+	wake := make(chan struct{}, 1)
+	// The filter is called for each observation, and none can get lost.
+	observer := raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			poke(wake)
+		}
+		return false
+	})
 	rf.RegisterObserver(observer)
 	ended := make(chan struct{})
-	removed := make(chan struct{})
-	wg.Go(func() { r.watch(rf, leads, seen, removed, ended) })
 	r.raft.Store(rf)
+	close(r.opened)
+	wg.Go(func() { r.watch(ctx, rf, leads, wake, ended) })
+	wg.Go(func() { r.keepSpace(ctx, rf) })
+	wg.Go(func() { r.askWhenLonely(ctx, rf) })
 	r.electAlone(rf)
 
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-r.guard.fault:
-	case <-removed:
-		err = ErrRemoved
 	}
-	r.raft.Store(nil)
-	drain := drainTime
-	if err != nil {
-		drain = faultTime
-	}
-	err = errors.Join(err, r.shutDown(rf, drain))
+	err = errors.Join(err, r.shutDown(rf, err == nil))
 	rf.DeregisterObserver(observer)
+	cancel()
 	close(ended)
 	wg.Wait()
+	r.raft.Store(nil)
 	r.publish(Leadership{})
 	return err
 }
 
+// poke fills a channel of one.
+func poke(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
 // shutDown ends Raft. What is being committed has a moment to end: Raft
-// leaves some of it unanswered otherwise.
-func (r *Replica) shutDown(rf *raft.Raft, drain time.Duration) error {
+// leaves some of it unanswered otherwise. Where nothing is at fault,
+// leadership is handed over: the others need not notice first.
+func (r *Replica) shutDown(rf *raft.Raft, healthy bool) error {
+	drain := faultTime
+	if healthy {
+		drain = drainTime
+	}
 	r.inFlight.close()
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	r.inFlight.wait(ctx)
+	if healthy {
+		r.handOver(rf)
+	}
 	future := rf.Shutdown()
 	close(r.guard.released)
 	err := r.awaitEnd(future)
@@ -165,6 +203,27 @@ func (r *Replica) shutDown(rf *raft.Raft, drain time.Duration) error {
 		r.logger.Warn("raft left writes unanswered at its end")
 	}
 	return err
+}
+
+// handOver makes another voter lead, if there is one and it can be done soon.
+func (r *Replica) handOver(rf *raft.Raft) {
+	others := false
+	for _, s := range r.Servers() {
+		others = others || s.Voter && s.ID != r.cfg.ID
+	}
+	if !others || rf.State() != raft.Leader {
+		return
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.transfer(rf, "") }()
+	select {
+	case err := <-done:
+		if err != nil {
+			r.logger.Warn("raft leadership could not be handed over", "err", err)
+		}
+	case <-time.After(handOverTime):
+		r.logger.Warn("raft leadership could not be handed over in time", "dur", handOverTime)
+	}
 }
 
 // awaitEnd waits until Raft has ended. A fault can leave bbolt's own locks
@@ -180,16 +239,9 @@ func (r *Replica) awaitEnd(future raft.Future) error {
 	}
 }
 
-func isOfInterest(o *raft.Observation) bool {
-	switch o.Data.(type) {
-	case raft.LeaderObservation, raft.RaftState:
-		return true
-	}
-	return false
-}
-
-// watch publishes who leads, and drains what Raft must not wait for.
-func (r *Replica) watch(rf *raft.Raft, leads <-chan bool, seen <-chan raft.Observation, removed, ended chan struct{}) {
+// watch publishes who leads until ended is closed, which is after Raft has:
+// Raft waits for who reads leads.
+func (r *Replica) watch(ctx context.Context, rf *raft.Raft, leads <-chan bool, wake <-chan struct{}, ended <-chan struct{}) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -199,17 +251,14 @@ func (r *Replica) watch(rf *raft.Raft, leads <-chan bool, seen <-chan raft.Obser
 		case lead := <-leads:
 			if lead {
 				wg.Go(func() { r.correctAddress(rf) })
+				wg.Go(func() { r.welcome(ctx) })
 			}
-		case o := <-seen:
-			if o.Data == raft.Shutdown {
-				close(removed)
-				seen = nil // it is said once
-				continue
-			}
+		case <-wake:
 		}
+		term := rf.CurrentTerm()
 		addr, id := rf.LeaderWithID()
 		r.publish(Leadership{
-			Leading: rf.State() == raft.Leader && string(id) == r.cfg.ID, LeaderID: string(id), LeaderAddr: string(addr), Term: rf.CurrentTerm(),
+			Leading: rf.State() == raft.Leader && string(id) == r.cfg.ID, LeaderID: string(id), LeaderAddr: string(addr), Term: term,
 		})
 	}
 }
@@ -232,14 +281,7 @@ func (r *Replica) publish(l Leadership) {
 // instead of waiting for a leader who can't be: lowering the timeouts makes
 // Raft look at its timer.
 func (r *Replica) electAlone(rf *raft.Raft) {
-	voters, self := 0, false
-	for _, s := range r.Servers() {
-		if s.Voter {
-			voters++
-			self = self || s.ID == r.cfg.ID
-		}
-	}
-	if voters != 1 || !self {
+	if !r.isAlone() {
 		return
 	}
 	c := rf.ReloadableConfig()
@@ -247,6 +289,18 @@ func (r *Replica) electAlone(rf *raft.Raft) {
 	if err := rf.ReloadConfig(c); err != nil {
 		r.logger.Warn("raft keeps its first timeouts", "err", err)
 	}
+}
+
+// isAlone reports whether this server is the cluster's only voter.
+func (r *Replica) isAlone() bool {
+	voters, self := 0, false
+	for _, s := range r.Servers() {
+		if s.Voter {
+			voters++
+			self = self || s.ID == r.cfg.ID
+		}
+	}
+	return voters == 1 && self
 }
 
 // correctAddress writes this server's address into the configuration when it

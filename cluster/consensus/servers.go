@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -49,36 +50,84 @@ func find(servers []Server, id string) (Server, bool) {
 // to be told to begin.
 func (r *Replica) Empty() bool {
 	rf := r.raft.Load()
-	return rf != nil && rf.LastIndex() == 0 && len(r.Servers()) == 0
+	return rf != nil && r.identity.cluster() == "" && rf.LastIndex() == 0
 }
 
-// Bootstrap begins a cluster of these servers, this one among them or not.
-// Exactly one server may do it, and the others must be empty: each call makes
-// another cluster, and servers of different ones refuse each other. This
-// server leads at once, and gives the others their votes when they are there
-// and have caught up. [ErrNotEmpty] if it belongs to a cluster already.
+// Bootstrap begins a cluster of these servers and this one. Exactly one
+// server may do it, and the others must be empty: each call makes another
+// cluster, and servers of different ones refuse each other. This server leads
+// at once, alone, and gives the others their votes when it has reached them
+// and they have caught up, as far as their entries ask for one.
+// [ErrNotEmpty] if it belongs to a cluster already.
 func (r *Replica) Bootstrap(servers []Server) error {
 	rf := r.raft.Load()
 	if rf == nil {
-		return ErrNoLeader
+		return errNotRunning
 	}
-	return r.bootstrap(rf, servers)
-}
-
-func (r *Replica) bootstrap(rf *raft.Raft, servers []Server) error {
-	err := rf.BootstrapCluster(r.firstConfiguration(servers)).Error()
+	r.expect(servers)
+	err := r.identity.begin(func() error {
+		return r.await(rf.BootstrapCluster(r.firstConfiguration(servers)))
+	})
 	if errors.Is(err, raft.ErrCantBootstrap) {
-		return ErrNotEmpty
+		err = ErrNotEmpty
 	}
-	return err
+	if err != nil {
+		r.expect(nil)
+		return fmt.Errorf("bootstrap raft: %w", err)
+	}
+	r.electAlone(rf)
+	return nil
 }
 
-// firstConfiguration is that of this server as the only voter.
+// await waits for a future that a fault may leave unanswered for ever.
+func (r *Replica) await(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-r.guard.released:
+		return errNotRunning
+	}
+}
+
+// expect takes down who shall be given a vote once this server leads.
+func (r *Replica) expect(servers []Server) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expected = nil
+	for _, s := range servers {
+		if s.Voter && s.ID != r.cfg.ID {
+			r.expected = append(r.expected, s)
+		}
+	}
+}
+
+// welcome gives those their votes who were there at the beginning. Should
+// this server end before, it is the caller's to add them.
+func (r *Replica) welcome(ctx context.Context) {
+	r.mu.Lock()
+	expected := r.expected
+	r.expected = nil
+	r.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, s := range expected {
+		wg.Go(func() {
+			if err := r.AddServer(ctx, s); err != nil && ctx.Err() == nil {
+				r.logger.Warn("raft server of the first hour has no vote yet", "peer", s.ID, "addr", s.Addr, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// firstConfiguration has this server as the only voter.
 func (r *Replica) firstConfiguration(servers []Server) raft.Configuration {
-	c := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(r.cfg.ID), Address: raft.ServerAddress(r.cfg.Addr)}}}
+	c := configurationOf([]Server{{ID: r.cfg.ID, Addr: r.cfg.Addr, Voter: true}})
 	for _, s := range servers {
 		if s.ID != r.cfg.ID {
-			c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Nonvoter, ID: raft.ServerID(s.ID), Address: raft.ServerAddress(s.Addr)})
+			s.Voter = false
+			c.Servers = append(c.Servers, configurationOf([]Server{s}).Servers...)
 		}
 	}
 	return c
@@ -86,23 +135,107 @@ func (r *Replica) firstConfiguration(servers []Server) raft.Configuration {
 
 // AddServer makes s a member of the cluster as it is described: it adds it,
 // changes its address, gives it a vote or takes that away. Only the leader
-// can.
+// can. A new voter is a non-voter until it has the log, for two reasons: a
+// majority must not hang on a server that lags, and one that has a vote and
+// nothing else has lost its files. AddServer waits for that; when ctx ends
+// first the server stays a non-voter.
 func (r *Replica) AddServer(ctx context.Context, s Server) error {
+	if s.ID == "" || s.Addr == "" {
+		return fmt.Errorf("add raft server: ID %q, address %q: both are needed", s.ID, s.Addr)
+	}
+	now, member := find(r.Servers(), s.ID)
+	if member && now == s {
+		return nil
+	}
+	if s.Voter && !now.Voter && s.ID != r.cfg.ID {
+		if !member || now.Addr != s.Addr {
+			if err := r.change(ctx, raft.AddNonvoter, s); err != nil {
+				return err
+			}
+		}
+		if err := r.awaitCaughtUp(ctx, s); err != nil {
+			return err
+		}
+	}
+	if !s.Voter && now.Voter {
+		if err := r.change(ctx, raft.DemoteVoter, s); err != nil || now.Addr == s.Addr {
+			return err
+		}
+	}
+	if s.Voter {
+		return r.change(ctx, raft.AddVoter, s)
+	}
+	return r.change(ctx, raft.AddNonvoter, s)
+}
+
+// change makes one change of the configuration.
+func (r *Replica) change(ctx context.Context, what raft.ConfigurationChangeCommand, s Server) error {
 	return r.propose(ctx, 0, func(rf *raft.Raft) error {
 		id, addr := raft.ServerID(s.ID), raft.ServerAddress(s.Addr)
-		if s.Voter {
-			return outcome(rf.AddVoter(id, addr, 0, enqueueTimeout).Error())
+		var f raft.IndexFuture
+		switch what {
+		case raft.AddVoter:
+			f = rf.AddVoter(id, addr, 0, enqueueTimeout)
+		case raft.AddNonvoter:
+			f = rf.AddNonvoter(id, addr, 0, enqueueTimeout)
+		case raft.DemoteVoter:
+			f = rf.DemoteVoter(id, 0, enqueueTimeout)
+		default:
+			f = rf.RemoveServer(id, 0, enqueueTimeout)
 		}
-		return outcome(rf.AddNonvoter(id, addr, 0, enqueueTimeout).Error())
+		return outcome(f.Error())
 	})
 }
 
+const (
+	// caughtUp is how many entries a new voter may be behind: it gets so many
+	// in one message.
+	caughtUp = 64
+	// caughtUpInterval is how often a new server is asked how far it is.
+	caughtUpInterval = 20 * time.Millisecond
+)
+
+// awaitCaughtUp waits until s has this cluster's ID in its files, and nearly
+// all entries.
+func (r *Replica) awaitCaughtUp(ctx context.Context, s Server) error {
+	if r.stream == nil {
+		return fmt.Errorf("add raft server %s: this server has no network", s.ID)
+	}
+	var last error
+	for {
+		rf := r.raft.Load()
+		if rf == nil || rf.State() != raft.Leader {
+			return ErrNoLeader
+		}
+		a, err := r.ask(s)
+		if err == nil && a.Cluster == r.identity.cluster() && a.Last+caughtUp >= rf.LastIndex() {
+			return nil
+		}
+		if last = err; err == nil {
+			last = fmt.Errorf("it has %d of %d entries", a.Last, rf.LastIndex())
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("raft server %s has no vote yet: %w: %w", s.ID, context.Cause(ctx), last)
+		case <-time.After(caughtUpInterval):
+		}
+	}
+}
+
 // RemoveServer takes a server out of the cluster; one that isn't there is no
-// error. Only the leader can. The server's own Run returns [ErrRemoved].
+// error. Only the leader can. The server's own Run returns [ErrRemoved], at
+// once or when it has learnt of it. A leader that is to go should hand
+// leadership over first.
 func (r *Replica) RemoveServer(ctx context.Context, id string) error {
-	return r.propose(ctx, 0, func(rf *raft.Raft) error {
-		return outcome(rf.RemoveServer(raft.ServerID(id), 0, enqueueTimeout).Error())
-	})
+	s, member := find(r.Servers(), id)
+	if !member && r.IsLeader() {
+		return nil
+	}
+	err := r.change(ctx, raft.RemoveServer, s)
+	if err == nil && id == r.cfg.ID {
+		r.guard.report(ErrRemoved)
+	}
+	return err
 }
 
 // TransferLeadership makes another voter lead: the one of this ID, or, if id
@@ -139,7 +272,7 @@ func (r *Replica) transfer(rf *raft.Raft, id string) error {
 func (r *Replica) SetTimeouts(heartbeat, election time.Duration) error {
 	rf := r.raft.Load()
 	if rf == nil {
-		return ErrNoLeader
+		return errNotRunning
 	}
 	c := rf.ReloadableConfig()
 	c.HeartbeatTimeout, c.ElectionTimeout = heartbeat, election
@@ -200,8 +333,4 @@ func (r *Replica) Recovered() bool {
 // ClusterID names the bootstrap that this server's cluster comes from; empty
 // while it belongs to none, or Run has not begun. Servers of different ones
 // refuse each other.
-func (r *Replica) ClusterID() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.clusterID
-}
+func (r *Replica) ClusterID() string { return r.identity.cluster() }

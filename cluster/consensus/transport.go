@@ -1,0 +1,173 @@
+package consensus
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// transport is Raft's over the network, and notes which servers are in reach.
+// What it doesn't name goes to NetworkTransport: without its RequestPreVote a
+// server that comes back would depose a leader that everybody else hears.
+type transport struct {
+	*raft.NetworkTransport
+	stream *stream
+	reach  *reach
+}
+
+func (r *Replica) transport() (raft.Transport, error) {
+	if r.cfg.Stream == nil {
+		_, t := raft.NewInmemTransport(raft.ServerAddress(r.cfg.Addr))
+		return t, nil
+	}
+	s := newStream(r)
+	n := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: s, MaxPool: transportPool, MaxRPCsInFlight: transportInFlight, Timeout: transportTimeout,
+		ServerAddressProvider: &addresses{r: r, known: make(map[raft.ServerID]string)},
+		Logger:                newLogger(r.logger, r.isAlone), MsgpackUseNewTimeFormat: true,
+	})
+	r.stream = s
+	return &transport{NetworkTransport: n, stream: s, reach: &r.reach}, nil
+}
+
+// Close implements raft.WithClose; it returns when nobody uses a connection.
+func (t *transport) Close() error {
+	err := t.NetworkTransport.Close()
+	t.NetworkTransport.CloseStreams()
+	t.stream.wait()
+	return err
+}
+
+// AppendEntries implements raft.Transport.
+func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	start := time.Now()
+	err := t.NetworkTransport.AppendEntries(id, addr, args, resp)
+	if isHeartbeat(args) {
+		t.reach.note(string(id), err)
+		if err == nil && resp.Success {
+			t.reach.follows(string(id), args.Term, start)
+		}
+	}
+	return err
+}
+
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return a.PrevLogEntry == 0 && len(a.Entries) == 0 && a.LeaderCommitIndex == 0
+}
+
+// RequestVote implements raft.Transport.
+func (t *transport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	err := t.NetworkTransport.RequestVote(id, addr, args, resp)
+	t.reach.note(string(id), err)
+	return err
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	err := t.NetworkTransport.RequestPreVote(id, addr, args, resp)
+	t.reach.note(string(id), err)
+	return err
+}
+
+// addresses says where a server is. Raft asks by ID, and gets an address for
+// [stream.Dial]; its own goes as it is into the messages.
+type addresses struct {
+	r     *Replica
+	mu    sync.Mutex // guards known
+	known map[raft.ServerID]string
+}
+
+// ServerAddr implements raft.ServerAddressProvider. A server that was removed
+// is still told so.
+func (a *addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if string(id) == a.r.cfg.ID {
+		return raft.ServerAddress(a.r.cfg.Addr), nil
+	}
+	if !a.r.stream.awaitOpen() {
+		return "", errNotRunning
+	}
+	s, member := find(a.r.Servers(), string(id))
+	if a.r.cfg.Address != nil {
+		if addr, ok := a.r.cfg.Address(string(id)); ok {
+			s.Addr, member = addr, true
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if member {
+		a.known[id] = s.Addr
+	}
+	addr, ok := a.known[id]
+	if !ok {
+		return "", errors.New("no such server")
+	}
+	return raft.ServerAddress(target(addr, string(id))), nil
+}
+
+// reach is which servers answer, and who follows this one.
+type reach struct {
+	logger *slog.Logger
+
+	mu   sync.Mutex // guards following
+	lost map[string]bool
+	last map[string]followed
+}
+
+// followed says that a server, when it was asked at some time, followed this
+// one as the leader of a term.
+type followed struct {
+	term uint64
+	at   time.Time
+}
+
+// note takes down how an exchange with a server went, and says so when that
+// is another than before.
+func (r *reach) note(id string, err error) {
+	if errors.Is(err, errNotRunning) {
+		return
+	}
+	r.mu.Lock()
+	if r.lost == nil {
+		r.lost = make(map[string]bool)
+	}
+	changed := r.lost[id] != (err != nil)
+	r.lost[id] = err != nil
+	r.mu.Unlock()
+	switch {
+	case !changed:
+	case err != nil:
+		r.logger.Warn("raft server is out of reach", "peer", id, "err", err)
+	default:
+		r.logger.Info("raft server is in reach again", "peer", id)
+	}
+}
+
+func (r *reach) follows(id string, term uint64, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == nil {
+		r.last = make(map[string]followed)
+	}
+	r.last[id] = followed{term, at}
+}
+
+// ledSince reports whether a majority of the voters followed self in the term
+// when they were asked after since.
+func (r *reach) ledSince(voters []Server, self string, term uint64, since time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	count, yes := 0, 0
+	for _, s := range voters {
+		if !s.Voter {
+			continue
+		}
+		count++
+		if f := r.last[s.ID]; s.ID == self || f.term == term && !f.at.Before(since) {
+			yes++
+		}
+	}
+	return yes > count/2
+}
