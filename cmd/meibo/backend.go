@@ -12,8 +12,6 @@ import (
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
 	"meibo/cluster/httpapi"
-	"meibo/resolver/consul"
-	"meibo/resolver/control"
 )
 
 // The rooms on both sides of these adapters don't know each other. They say the same in their own words; nothing is
@@ -193,39 +191,6 @@ func checkDefinition(c httpapi.CheckDefinition) agent.CheckDefinition {
 			FailuresBeforeWarning: c.FailuresBeforeWarning, FailuresBeforeCritical: c.FailuresBeforeCritical, OutputMaxSize: c.OutputMaxSize,
 		},
 	}
-}
-
-// instances explains a name that belongs to a service: what the zone makes of each instance, and why.
-func (d *daemon) instances(name string) []control.Instance {
-	service, tag, ok := d.dns.zone.ServiceOf(name)
-	if !ok {
-		return nil
-	}
-	found, _, _ := d.node.View().Load().Service(service)
-	onlyPassing := d.config().Zone.OnlyPassing
-	lastResort := consul.LastResort(found, onlyPassing)
-	out := make([]control.Instance, 0, len(found))
-	for _, in := range found {
-		one := control.Instance{
-			Node: in.Node.Node, ServiceID: in.Service.ID, Address: in.Service.Address, Port: in.Service.Port,
-			Status: in.Status(), Answered: true,
-		}
-		if one.Address == "" {
-			one.Address = in.Node.Address
-		}
-		if tag != "" && !in.Service.HasTag(tag) {
-			one.Answered, one.Reason = false, "does not have the tag "+tag
-		}
-		if c := consul.Excluded(in, onlyPassing, lastResort); c != nil {
-			one.Answered, one.Reason = false, "check "+c.Name+" is "+c.Status
-			one.CheckID, one.Output = c.CheckID, c.Output
-			if one.Output == "" {
-				one.Output = c.Notes
-			}
-		}
-		out = append(out, one)
-	}
-	return out
 }
 
 // mountsOf are the handlers besides Consul's API.

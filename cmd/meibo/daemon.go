@@ -89,7 +89,10 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 }
 
 func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
-	explain, err := control.New(control.Config{Resolver: d.dns.resolver, Cache: d.dns.cache, Instances: d.instances, Logger: d.log})
+	facts := d.facts()
+	explain, err := control.New(control.Config{
+		Resolver: d.dns.resolver, Cache: d.dns.cache, Instances: facts.instances, Catalog: facts.catalog, Logger: d.log,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -108,6 +108,9 @@ func printLookup(w io.Writer, l control.Lookup) error {
 	}
 	rows = append(rows, []string{"cached", cached(l)})
 	rows = append(rows, []string{"took", short(l.TookSeconds)})
+	if l.Catalog != nil {
+		rows = append(rows, catalogRows(l.Catalog)...)
+	}
 	if l.EDE != nil {
 		rows = append(rows, []string{"extended error", strings.TrimSuffix(fmt.Sprintf("%d %s: %s", l.EDE.Code, l.EDE.Name, l.EDE.Text), ": ")})
 	}
@@ -118,6 +121,24 @@ func printLookup(w io.Writer, l control.Lookup) error {
 		return err
 	}
 	return printInstances(w, l.Instances)
+}
+
+// catalogRows say how well what the answer rests on is known.
+func catalogRows(c *control.Catalog) [][]string {
+	confirmed := "never by a server: this host's own word"
+	switch {
+	case c.Fresh:
+		confirmed = "now"
+	case c.Confirmed != nil:
+		confirmed = short(time.Since(*c.Confirmed).Seconds()) + " ago; no server with a leader confirms it now"
+	case c.Way != "agent":
+		confirmed = "not by a server that this host has heard"
+	}
+	return [][]string{
+		{"known by", c.Way},
+		{"history", fmt.Sprintf("%s, index %d", cmp.Or(c.History, "none yet"), c.Index)},
+		{"confirmed", confirmed},
+	}
 }
 
 func cached(l control.Lookup) string {
@@ -154,16 +175,28 @@ func short(seconds float64) string {
 
 func printInstances(w io.Writer, instances []control.Instance) error {
 	fmt.Fprintln(w)
-	rows := [][]string{{"Node", "Instance", "Address", "State", "In answers", "Why not"}}
+	rows := [][]string{{"Node", "Instance", "Address", "State", "In answers", "Why"}}
 	for _, i := range instances {
-		answered, why := "yes", ""
+		answered := "yes"
 		if !i.Answered {
-			answered, why = "left out", i.Reason
-			if output := strings.Join(strings.Fields(i.Output), " "); output != "" {
-				why += ": " + output
-			}
+			answered = "left out"
 		}
-		rows = append(rows, []string{i.Node, i.ServiceID, fmt.Sprintf("%s:%d", i.Address, i.Port), i.Status, answered, why})
+		rows = append(rows, []string{i.Node, i.ServiceID, fmt.Sprintf("%s:%d", i.Address, i.Port), i.Status, answered, why(i)})
 	}
 	return table(w, rows)
+}
+
+// why says why an instance is left out, or answered although it looks as if it should not be.
+func why(i control.Instance) string {
+	text := i.Reason
+	if i.HeldUntil != nil {
+		text += ", until " + i.HeldUntil.Local().Format(time.TimeOnly)
+	}
+	if output := strings.Join(strings.Fields(i.Output), " "); output != "" && text != "" {
+		text += ": " + output
+		if i.OutputSeconds != nil && *i.OutputSeconds > 1 {
+			text += " (" + short(*i.OutputSeconds) + " old)"
+		}
+	}
+	return text
 }

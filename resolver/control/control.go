@@ -11,6 +11,7 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -54,6 +56,9 @@ type Lookup struct {
 	Error string `json:",omitempty"`
 	// TookSeconds is how long the answer took.
 	TookSeconds float64
+	// Catalog says how well the answer is founded; nil for names that are not
+	// the catalog's.
+	Catalog *Catalog `json:",omitempty"`
 	// Instances are those of the service that the name belongs to, left out ones
 	// included.
 	Instances []Instance `json:",omitempty"`
@@ -66,6 +71,22 @@ type EDE struct {
 	Text string
 }
 
+// Catalog is what this host knows of the catalog, and how well.
+type Catalog struct {
+	// History is the life of the catalog that it belongs to, Index how far it is
+	// known, as clients of the HTTP API see it; "" and 0 before a server has told
+	// anything.
+	History string
+	Index   uint64
+	// Fresh: a server that has a leader has confirmed it just now. Confirmed is
+	// when one last did; nil: never.
+	Fresh     bool
+	Confirmed *time.Time `json:",omitempty"`
+	// Way is by what way what the answer says came to be known: "catalog
+	// subscription", "disk", "neighbour", "agent" (this host's own word).
+	Way string
+}
+
 // Instance is one instance of a service, and whether answers contain it.
 type Instance struct {
 	Node      string
@@ -74,9 +95,13 @@ type Instance struct {
 	Port      int
 	Status    string // "passing", "warning", "critical", "maintenance"
 	Answered  bool
-	Reason    string `json:",omitempty"` // why it is left out
+	Reason    string `json:",omitempty"` // why it is left out, or answered all the same
 	CheckID   string `json:",omitempty"` // the check that says so
 	Output    string `json:",omitempty"` // of that check
+	// OutputSeconds is how old the output is; nil: unknown.
+	OutputSeconds *float64 `json:",omitempty"`
+	// HeldUntil is when a host that is back will be answered again, if it stays.
+	HeldUntil *time.Time `json:",omitempty"`
 }
 
 // Flushed is the reply of /v1/meibo/cache/flush.
@@ -90,8 +115,11 @@ type Config struct {
 	Cache    *cache.Cache
 	// Instances explains a name that belongs to a service; nil, or an empty
 	// result, for one that doesn't. Called concurrently.
-	Instances func(name string) []Instance
-	Logger    *slog.Logger // nil: discard
+	Instances func(ctx context.Context, name string) []Instance
+	// Catalog says how well an answer for a name of the catalog is founded; nil
+	// for others. Called concurrently.
+	Catalog func(name string) *Catalog
+	Logger  *slog.Logger // nil: discard
 }
 
 type control struct {
@@ -129,7 +157,10 @@ func (c *control) lookup(w http.ResponseWriter, req *http.Request) {
 	name := wire.Name(q.NameAsked()).String()
 	l := explain(name, wire.TypeString(q.Type), x)
 	if c.cfg.Instances != nil {
-		l.Instances = c.cfg.Instances(name)
+		l.Instances = c.cfg.Instances(req.Context(), name)
+	}
+	if c.cfg.Catalog != nil {
+		l.Catalog = c.cfg.Catalog(name)
 	}
 	c.reply(w, l)
 }

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -30,7 +31,7 @@ func newHandler(t *testing.T) (http.Handler, *resolvertest.Memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := control.New(control.Config{Resolver: r, Cache: c, Instances: func(name string) []control.Instance {
+	h, err := control.New(control.Config{Resolver: r, Cache: c, Instances: func(_ context.Context, name string) []control.Instance {
 		if name != "www.example." {
 			return nil
 		}
