@@ -72,6 +72,9 @@ type Deregister struct {
 	Node      string `codec:"Node"`
 	ServiceID string `codec:"ServiceID,omitempty"`
 	CheckID   string `codec:"CheckID,omitempty"`
+	// NodeID, if not empty, is the ID that the node must have: nothing happens
+	// if the name is another's, or nobody's.
+	NodeID string `codec:"NodeID,omitempty"`
 }
 
 // BeginHistory begins a new history. It is refused when Base would let the

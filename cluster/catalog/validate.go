@@ -263,6 +263,9 @@ func (d *Deregister) Validate() error {
 	if d.Node == "" {
 		return ErrMissingNode
 	}
+	if d.NodeID != "" && !IsUUID(d.NodeID) {
+		return fmt.Errorf("Bad node ID: %q is not a UUID", d.NodeID)
+	}
 	return errors.Join(validateName("node name", d.Node), validateName("service ID", d.ServiceID), validateName("check ID", d.CheckID))
 }
 

@@ -1,18 +1,27 @@
 // Package leader does what falls to the server that leads: it begins the
-// catalog's history where there is none, and makes the catalog say of the
-// members of the cluster what is known of them.
+// catalog's history where there is none, makes the catalog say of the members
+// of the cluster what is known of them, and tends the servers.
 //
 // A member that is alive has a node with serfHealth passing, one that failed
 // has it critical, one that left is deregistered with all that is on it; a
 // server has the service "consul" besides. The rest of a node's record belongs
-// to its agent: a node that exists keeps it.
+// to its agent: a node that exists keeps it. Members about which gossip is in
+// conflict are left alone.
 //
-// What is not among the members stays as it is. A member list can be young, or
-// half of what it will be, so absence says nothing: whoever reaps a member says
-// that it left.
+// Absence says little: a member list can be young, or half of what it will be.
+// A node that was a member once and has been none for ten minutes of one
+// leader's term counts as failed, and its check says since when; after
+// ReconnectTimeout it is deregistered. Nothing of that happens while gossip
+// brakes, because this host may be the one that is cut off, or while most
+// nodes are absent. Nodes that never were members, external ones among them,
+// are nobody's to judge.
 //
-// The package is given the catalog and the members; it knows nothing of Raft,
-// gossip, HTTP or DNS.
+// The servers' configuration is changed by one step at a time, none while
+// gossip brakes or the step before isn't committed: see [Leader.Health] and
+// decide.
+//
+// The package is given the catalog, the members and the servers; it knows
+// nothing of Raft, gossip, HTTP or DNS.
 package leader
 
 import (
@@ -21,6 +30,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -30,8 +41,13 @@ const (
 	// DefaultEvery is how often all members are gone through, besides at every
 	// change. It is Consul's.
 	DefaultEvery = time.Minute
+	// DefaultReconnectTimeout is how long a node may be absent. It is Consul's.
+	DefaultReconnectTimeout = 72 * time.Hour
 	// retryAfter is how soon a round that failed in part is made again.
 	retryAfter = time.Second
+	// burst is the least time between two rounds: what changes within it is
+	// one.
+	burst = 200 * time.Millisecond
 )
 
 // Status is what is known of a member.
@@ -46,39 +62,70 @@ const (
 	Left
 )
 
+// String is the status in Consul's words.
+func (s Status) String() string {
+	switch s {
+	case Alive:
+		return "alive"
+	case Failed:
+		return "failed"
+	case Left:
+		return "left"
+	}
+	return fmt.Sprintf("status %d", uint8(s))
+}
+
 // Member is a host of the cluster.
 type Member struct {
 	// Node is the record that the member's node begins with.
 	Node   catalog.Node
 	Status Status
+	// Since is when the status began; zero: unknown, long ago.
+	Since time.Time
 	// Server says what kind of server the member is; nil: none.
 	Server *Server
+	// Conflict says in words what makes the member doubtful, two hosts that
+	// claim its name or ID for example; empty: nothing.
+	Conflict string
 }
 
 // Server is what a member that is a server says of itself.
 type Server struct {
 	Port int               // of the service "consul"
 	Meta map[string]string // version and the like
+	// RaftID is its ID in the servers' configuration; empty: the node's ID. It
+	// is another one once the server has lost its Raft files.
+	RaftID string
+	// Addr is where the other servers reach it, "host:port".
+	Addr string
+	// Expect is with how many servers it was told that the cluster begins; 0:
+	// it wasn't.
+	Expect int
+	// NonVoter says that the server is never to vote.
+	NonVoter bool
 }
 
-// Members are the hosts of the cluster, as gossip knows them.
+// Members are the hosts of the cluster, as gossip knows them. Those of whom
+// nothing is known yet, and those under suspicion, aren't failed.
 type Members interface {
-	// Members returns all of them, and a channel that is closed when that has
-	// changed.
-	Members() ([]Member, <-chan struct{})
+	// Members returns all of them; whether gossip brakes: so many failed that
+	// this host suspects itself; and a channel that is closed when any of that
+	// has changed. The members are not modified.
+	Members() (members []Member, braking bool, changed <-chan struct{})
 }
 
 // Alone is a cluster of one host.
 type Alone Member
 
 // Members implements [Members].
-func (a Alone) Members() ([]Member, <-chan struct{}) { return []Member{Member(a)}, nil }
+func (a Alone) Members() ([]Member, bool, <-chan struct{}) { return []Member{Member(a)}, false, nil }
 
 // Reader is one unchanging state of the catalog. A nil watch is passed.
 type Reader interface {
 	History(ws catalog.Watch) (uint64, catalog.History)
 	// LastIndex is the largest index that a client may have been shown.
 	LastIndex() uint64
+	Nodes(ws catalog.Watch) (uint64, []*catalog.Node)
 	Node(ws catalog.Watch, name string) (uint64, *catalog.Node)
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
@@ -89,7 +136,7 @@ type Catalog interface {
 	Read() Reader
 	// Apply carries out a command and returns when Read shows it. A
 	// *[catalog.Error] is a refusal; any other error means that this server
-	// may not lead any more.
+	// may not lead any more. Several calls may be under way at once.
 	Apply(ctx context.Context, body catalog.Body) error
 }
 
@@ -98,7 +145,25 @@ type Config struct {
 	Catalog Catalog
 	Members Members
 	// Every is how often all members are gone through; 0: DefaultEvery.
-	Every  time.Duration
+	Every time.Duration
+	// ReconnectTimeout is for how long a node that was a member may be none
+	// before it is deregistered; 0: DefaultReconnectTimeout.
+	ReconnectTimeout time.Duration
+
+	// Servers is the configuration of the servers, to be tended; nil: it is
+	// left alone. The fields that follow are without meaning then.
+	Servers Servers
+	// RaftID is this server's own ID in it.
+	RaftID string
+	// ClusterID is what the servers of this cluster say in
+	// [ServerHealth.ClusterID]; empty: not compared.
+	ClusterID string
+	// Expect is how many voters the cluster is to have at least; 0: unknown.
+	// Until they are there a server votes as soon as it has caught up.
+	Expect int
+	// Autopilot is how the servers are tended.
+	Autopilot Autopilot
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -106,16 +171,24 @@ type Config struct {
 type Leader struct {
 	cfg    Config
 	logger *slog.Logger
+	health atomic.Pointer[AutopilotHealth]
 }
 
 // New checks the configuration and starts nothing.
 func New(cfg Config) (*Leader, error) {
-	if cfg.Catalog == nil || cfg.Members == nil {
+	switch {
+	case cfg.Catalog == nil || cfg.Members == nil:
 		return nil, errors.New("leader: needs a catalog and members")
+	case cfg.Servers != nil && cfg.RaftID == "":
+		return nil, errors.New("leader: needs its own server ID to tend the servers")
 	}
 	if cfg.Every <= 0 {
 		cfg.Every = DefaultEvery
 	}
+	if cfg.ReconnectTimeout <= 0 {
+		cfg.ReconnectTimeout = DefaultReconnectTimeout
+	}
+	cfg.Autopilot.setDefaults()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -158,24 +231,51 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// Run keeps the catalog and the members in agreement until ctx ends. It returns
-// nil then, and waits for nothing else.
+// Run keeps the catalog and the members in agreement, and tends the servers,
+// until ctx ends. It returns nil when all it started has ended.
 func (l *Leader) Run(ctx context.Context) error {
-	for {
-		members, changed := l.cfg.Members.Members()
-		wait := l.cfg.Every
-		if err := l.reconcile(ctx, members); err != nil && ctx.Err() == nil {
-			l.logger.Warn("catalog does not agree with the members yet", "err", err)
-			wait = retryAfter
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-changed:
-		case <-timer.C:
-		}
-		timer.Stop()
+	var wg sync.WaitGroup
+	wg.Go(func() { l.keepCatalog(ctx) })
+	if l.cfg.Servers != nil {
+		wg.Go(func() { l.tend(ctx) })
 	}
+	wg.Wait()
+	return nil
+}
+
+// keepCatalog goes through the members whenever they change, and through all of
+// them and of the catalog every so often.
+func (l *Leader) keepCatalog(ctx context.Context) {
+	r := newReconciler(l)
+	full := time.Now()
+	for ctx.Err() == nil {
+		now := time.Now()
+		members, braking, changed := l.cfg.Members.Members()
+		all := !now.Before(full)
+		err := r.round(ctx, members, braking, all)
+		if all {
+			full = now.Add(l.cfg.Every)
+		}
+		next := full
+		if err != nil && ctx.Err() == nil {
+			l.logger.Warn("catalog does not agree with the members yet", "err", err)
+			next = now.Add(retryAfter)
+		}
+		if sleep(ctx, burst, nil) {
+			sleep(ctx, time.Until(next), changed)
+		}
+	}
+}
+
+// sleep waits for d, or until wake is closed. It reports false if ctx ended.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-wake:
+	case <-timer.C:
+	}
+	return true
 }

@@ -90,20 +90,23 @@ func (l *led) show() []string {
 type roster struct {
 	mu      sync.Mutex // guards following
 	members []leader.Member
+	braking bool
 	changed chan struct{}
 }
 
-func (r *roster) Members() ([]leader.Member, <-chan struct{}) {
+func (r *roster) Members() ([]leader.Member, bool, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.members), r.changed
+	return slices.Clone(r.members), r.braking, r.changed
 }
 
-func (r *roster) set(members ...leader.Member) {
+func (r *roster) set(members ...leader.Member) { r.setBraking(false, members...) }
+
+func (r *roster) setBraking(braking bool, members ...leader.Member) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.changed
-	r.members, r.changed = members, make(chan struct{})
+	r.members, r.braking, r.changed = members, braking, make(chan struct{})
 	if old != nil {
 		close(old)
 	}
@@ -183,6 +186,7 @@ func TestReconcile_MakesTheCatalogSayWhatIsKnownOfMembers(t *testing.T) {
 		go func() { done <- mustNew(t, leader.Config{Catalog: c, Members: members}).Run(ctx) }()
 		for _, s := range steps {
 			members.set(s.members...)
+			time.Sleep(time.Second)
 			synctest.Wait()
 			if diff := cmp.Diff(s.want, c.show()); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", s.name, diff)

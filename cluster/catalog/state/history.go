@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"strings"
 
 	"meibo/cluster/catalog"
 )
@@ -11,6 +12,7 @@ import (
 func (w *writer) deregister(d *catalog.Deregister) {
 	n := w.node(d.Node)
 	switch {
+	case d.NodeID != "" && (n == nil || !strings.EqualFold(n.ID, d.NodeID)):
 	case d.ServiceID != "":
 		if s := w.service(d.Node, d.ServiceID); s != nil {
 			w.deleteService(s)
