@@ -191,10 +191,16 @@ func (h *host) Members() []httpapi.Member {
 	return []httpapi.Member{{
 		Name: "n1", Addr: "127.0.0.1", Port: 8301, Tags: map[string]string{"role": "consul", "dc": "dc1"},
 		Status: httpapi.MemberAlive, ProtocolMin: 1, ProtocolMax: 5, ProtocolCur: 2, DelegateMin: 2, DelegateMax: 5, DelegateCur: 4,
+		Detail: httpapi.MemberDetail{
+			ID: "aaaaaaaa-0000-0000-0000-000000000001", State: "alive", Since: noon, Told: "failed", ToldBy: "n2", ToldAt: noon.Add(time.Second),
+			HeldUntil: noon.Add(time.Minute), Flaps: 2, RTT: 1500 * time.Microsecond, Conflict: "n9 has the same ID", History: "1111111122223333",
+		},
 	}}
 }
 
-func (h *host) Standing() httpapi.Standing { return httpapi.Standing{} }
+func (h *host) Standing() httpapi.Standing {
+	return httpapi.Standing{History: historyID, Index: 1002, Confirmed: noon, Server: "10.0.0.2:8300", ServerSince: noon.Add(-time.Hour), Merging: true}
+}
 
 func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
 
@@ -205,6 +211,54 @@ func (h *host) ForceLeave(_ context.Context, node string, prune bool) error {
 }
 
 func (h *host) Reload(context.Context) error { return h.did("reload") }
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// operator is a cluster of three servers, of which the last is away.
+type operator struct{ *host }
+
+func (o operator) Keyring(_ context.Context, op httpapi.KeyringOp, key string, opt httpapi.KeyringOptions) ([]httpapi.KeyringResponse, error) {
+	if op != httpapi.KeyringList {
+		r := httpapi.KeyringResponse{Datacenter: "dc1", NumNodes: 3}
+		if key == "bad" {
+			r.Messages, r.Error = map[string]string{"n2": "the disk is full", "n3": "no answer"}, "2/3 nodes reported failure"
+		}
+		return []httpapi.KeyringResponse{r}, o.did("keyring %s %s", op, key)
+	}
+	return []httpapi.KeyringResponse{{
+		Datacenter: "dc1", NumNodes: 3, Keys: map[string]int{"b2xk": 3, "bmV3": 2}, PrimaryKeys: map[string]int{"b2xk": 3},
+		Messages: map[string]string{"n3": "no answer"}, Error: "1/3 nodes reported failure",
+	}}, o.did("keyring list local=%v", opt.LocalOnly)
+}
+
+func (o operator) RaftConfiguration(context.Context) (httpapi.RaftConfiguration, error) {
+	return httpapi.RaftConfiguration{Index: 7, Servers: []httpapi.RaftServer{
+		{ID: "a", Node: "n1", Address: "10.0.0.1:8300", Leader: true, Voter: true, ProtocolVersion: "3", LastIndex: 9},
+		{ID: "b", Node: "n2", Address: "10.0.0.2:8300", ProtocolVersion: "3"},
+	}}, o.did("configuration")
+}
+
+func (o operator) RemovePeer(_ context.Context, id, address string) error {
+	if id == "nope" {
+		return fmt.Errorf("id %q %w", id, httpapi.ErrUnknownServer)
+	}
+	return o.did("remove peer id=%q address=%q", id, address)
+}
+
+func (o operator) TransferLeader(_ context.Context, id string) error {
+	return o.did("transfer to %q", id)
+}
+
+func (o operator) AutopilotConfig() httpapi.AutopilotConfig {
+	return httpapi.AutopilotConfig{CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second}
+}
+
+func (o operator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {
+	return httpapi.AutopilotHealth{FailureTolerance: 0, Servers: []httpapi.AutopilotServer{
+		{ID: "a", Name: "n1", Address: "10.0.0.1:8300", SerfStatus: "alive", Version: "1.21.0", Leader: true, LastTerm: 2, LastIndex: 9, Healthy: true, Voter: true, StableSince: noon},
+		{ID: "b", Name: "n2", Address: "10.0.0.2:8300", SerfStatus: "failed", Version: "1.21.0", LastContact: -1, StableSince: noon},
+	}}, o.fail
+}
 
 // last is the last call that changed something.
 func (h *host) last() string {
@@ -228,7 +282,7 @@ func newFixture(t testing.TB, change ...func(*httpapi.Config)) *fixture {
 	f := &fixture{store: newStore(t), host: newHost()}
 	f.fill(t)
 	cfg := httpapi.Config{
-		Agent: f.host, Backend: f.store, Node: "n1", Datacenter: "dc1", Version: "0.1.0",
+		Agent: f.host, Backend: f.store, Operator: operator{f.host}, Node: "n1", Datacenter: "dc1", Version: "0.1.0",
 		Revision: "abc", BuildDate: "2026-01-02T03:04:05Z", Gatherer: prometheus.NewRegistry(),
 	}
 	for _, c := range change {

@@ -78,7 +78,7 @@ func (o *operatorSet) transferLeader(r *request) (any, error) {
 // gave; the files say it.
 var errAutopilotFiles = &Error{
 	Status: http.StatusNotImplemented,
-	Text:   "autopilot is not configured through the API here: set it in the servers' files (autopilot { ... }) and reload them",
+	Text:   "autopilot is not configured through the API here: set it in the servers' files (autopilot { ... }) on every server",
 }
 
 type autopilotConfigShape struct {
@@ -134,7 +134,7 @@ func (o *operatorSet) autopilotHealth(r *request) (any, error) {
 	for _, s := range h.Servers {
 		out.Servers = append(out.Servers, serverHealthShape{
 			ID: s.ID, Name: s.Name, Address: s.Address, SerfStatus: s.SerfStatus, Version: s.Version, Leader: s.Leader,
-			LastContact: contact(s.LastContact), LastTerm: s.LastTerm, LastIndex: s.LastIndex, Healthy: s.Healthy, Voter: s.Voter, StableSince: s.StableSince,
+			LastContact: s.LastContact.String(), LastTerm: s.LastTerm, LastIndex: s.LastIndex, Healthy: s.Healthy, Voter: s.Voter, StableSince: s.StableSince,
 		})
 	}
 	if h.Healthy {
@@ -142,14 +142,6 @@ func (o *operatorSet) autopilotHealth(r *request) (any, error) {
 	}
 	data, err := encode(r, out)
 	return &body{status: http.StatusTooManyRequests, contentType: "application/json", data: data}, err
-}
-
-// contact is a time since the last word, as Consul has it: "never" where there was none.
-func contact(d time.Duration) string {
-	if d < 0 {
-		return "never"
-	}
-	return d.String()
 }
 
 type serverStateShape struct {
@@ -193,7 +185,7 @@ func (o *operatorSet) autopilotState(r *request) (any, error) {
 			out.Leader, status = s.ID, "leader"
 		}
 		out.Servers[s.ID] = serverStateShape{
-			ID: s.ID, Name: s.Name, Address: s.Address, NodeStatus: s.SerfStatus, Version: s.Version, LastContact: contact(s.LastContact),
+			ID: s.ID, Name: s.Name, Address: s.Address, NodeStatus: s.SerfStatus, Version: s.Version, LastContact: s.LastContact.String(),
 			LastTerm: s.LastTerm, LastIndex: s.LastIndex, Healthy: s.Healthy, StableSince: s.StableSince, Status: status, Meta: s.Meta, NodeType: kind,
 		}
 	}

@@ -62,6 +62,7 @@ func newNodesCommand() *cobra.Command {
 		},
 	}
 	a.flags(cmd)
+	cmd.AddCommand(newForgetCommand())
 	return cmd
 }
 

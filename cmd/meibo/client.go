@@ -17,7 +17,8 @@ import (
 // asker is what the commands have in common that ask the daemon.
 type asker struct {
 	addr, token, tokenFile string
-	json                   bool
+	format                 string
+	json                   bool // as the flag -json or -format json says
 }
 
 func (a *asker) flags(cmd *cobra.Command) {
@@ -26,10 +27,18 @@ func (a *asker) flags(cmd *cobra.Command) {
 	f.StringVar(&a.token, "token", "", "ACL token (default $CONSUL_HTTP_TOKEN)")
 	f.StringVar(&a.tokenFile, "token-file", "", "`file` that holds the ACL token")
 	f.BoolVar(&a.json, "json", false, "print JSON")
+	f.StringVar(&a.format, "format", "pretty", "pretty, or json as -json does")
 }
 
 // dial makes a client of the daemon's API; flags win over the environment.
 func (a *asker) dial() (*client.Client, error) {
+	switch a.format {
+	case "json":
+		a.json = true
+	case "pretty", "":
+	default:
+		return nil, exitError{2, fmt.Sprintf("-format: %q is neither pretty nor json", a.format)}
+	}
 	cfg, err := client.FromEnv(os.Getenv)
 	if err != nil {
 		return nil, err
@@ -48,6 +57,9 @@ func (a *asker) dial() (*client.Client, error) {
 
 // explained says what a person can do with: of a refusal what the daemon says, of a daemon that doesn't answer what to do.
 func explained(c *client.Client, err error) error {
+	if err == nil {
+		return nil
+	}
 	var call *net.OpError
 	if errors.As(err, &call) && call.Op == "dial" {
 		return fmt.Errorf("no daemon answers on %s: %w\nstart one with `meibo agent`, or name its address with -http-addr", c.Address(), call.Err)

@@ -92,6 +92,7 @@ forwards and caches every other name. One daemon per host:
 	root.AddGroup(
 		&cobra.Group{ID: "daemon", Title: "The daemon:"},
 		&cobra.Group{ID: "ask", Title: "Ask it:"},
+		&cobra.Group{ID: "cluster", Title: "The cluster:"},
 		&cobra.Group{ID: "other", Title: "Besides:"},
 	)
 	root.SetHelpCommandGroupID("other")
@@ -99,6 +100,8 @@ forwards and caches every other name. One daemon per host:
 	root.AddCommand(
 		newAgentCommand(), newReloadCommand(), newValidateCommand(),
 		newLookupCommand(), newServicesCommand(), newNodesCommand(),
+		newMembersCommand(), newJoinCommand(), newLeaveCommand(), newForceLeaveCommand(),
+		newKeygenCommand(), newKeyringCommand(), newOperatorCommand(), newCatalogCommand(),
 		newVersionCommand(),
 	)
 	return root

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meibo/cluster/httpapi/client"
+)
+
+func newOperatorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "operator", Short: "See and change the servers: Raft and autopilot", GroupID: "cluster"}
+	raft := &cobra.Command{Use: "raft", Short: "Raft: who the servers are"}
+	raft.AddCommand(newListPeersCommand(), newRemovePeerCommand(), newTransferLeaderCommand())
+	autopilot := &cobra.Command{Use: "autopilot", Short: "Autopilot: how the servers are, and how they are tended"}
+	autopilot.AddCommand(newAutopilotConfigCommand(), newAutopilotSetCommand(), newAutopilotHealthCommand(), newAutopilotStateCommand())
+	cmd.AddCommand(raft, autopilot)
+	return cmd
+}
+
+// asking makes a command that asks the daemon and prints what it gets.
+func asking(cmd *cobra.Command, a *asker, ask func(*cobra.Command, *client.Client) error) *cobra.Command {
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return explained(c, ask(cmd, c))
+	}
+	a.flags(cmd)
+	return cmd
+}
+
+func newListPeersCommand() *cobra.Command {
+	a, stale := new(asker), false
+	cmd := asking(&cobra.Command{Use: "list-peers", Short: "List the servers in the Raft configuration"}, a, func(cmd *cobra.Command, c *client.Client) error {
+		conf, err := c.RaftConfiguration(cmd.Context(), stale)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return printJSON(cmd.OutOrStdout(), conf)
+		}
+		return table(cmd.OutOrStdout(), peerRows(conf))
+	})
+	cmd.Flags().BoolVar(&stale, "stale", false, "ask any server, for when there is no leader")
+	return cmd
+}
+
+func peerRows(conf *client.RaftConfiguration) [][]string {
+	leader := uint64(0)
+	for _, s := range conf.Servers {
+		if s.Leader {
+			leader = s.LastIndex
+		}
+	}
+	rows := [][]string{{"Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit Index", "Trails Leader By"}}
+	for _, s := range conf.Servers {
+		state, index, trails := "follower", "-", "-"
+		if s.LastIndex > 0 {
+			index = strconv.FormatUint(s.LastIndex, 10)
+		}
+		switch {
+		case s.Leader:
+			state = "leader"
+		case s.LastIndex > 0 && leader > 0:
+			behind := leader - min(leader, s.LastIndex)
+			if trails = fmt.Sprintf("%d commits", behind); behind == 1 {
+				trails = "1 commit"
+			}
+		}
+		rows = append(rows, []string{s.Node, s.ID, s.Address, state, strconv.FormatBool(s.Voter), orDash(s.ProtocolVersion), index, trails})
+	}
+	return rows
+}
+
+func newRemovePeerCommand() *cobra.Command {
+	var id, address string
+	cmd := asking(&cobra.Command{
+		Use: "remove-peer {-id ID | -address ADDRESS}", Short: "Take a server out of the Raft configuration",
+		Long: `Takes a server that will not come back out of the Raft configuration. Autopilot does
+so by itself once another has taken its place; a server that leaves does too.`,
+	}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+		if (id == "") == (address == "") {
+			return exitError{2, "one of -id and -address is wanted; `meibo operator raft list-peers` shows both"}
+		}
+		if err := c.RaftRemovePeer(cmd.Context(), id, address); err != nil {
+			return err
+		}
+		if id != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "Removed peer with id %q\n", id)
+			return nil
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "Removed peer with address %q\n", address)
+		return nil
+	})
+	cmd.Flags().StringVar(&id, "id", "", "its Raft `ID`")
+	cmd.Flags().StringVar(&address, "address", "", "its `address`, IP:port")
+	return cmd
+}
+
+func newTransferLeaderCommand() *cobra.Command {
+	var id string
+	cmd := asking(&cobra.Command{Use: "transfer-leader", Short: "Hand leadership to another server"}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+		if err := c.TransferLeader(cmd.Context(), id); err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), "Success")
+		return nil
+	})
+	cmd.Flags().StringVar(&id, "id", "", "the Raft `ID` of the server that is to lead; else any")
+	return cmd
+}
+
+func newAutopilotConfigCommand() *cobra.Command {
+	a := new(asker)
+	return asking(&cobra.Command{Use: "get-config", Short: "Show how the leader tends the servers"}, a, func(cmd *cobra.Command, c *client.Client) error {
+		conf, err := c.AutopilotConfiguration(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return printJSON(cmd.OutOrStdout(), conf)
+		}
+		w := cmd.OutOrStdout()
+		fmt.Fprintf(w, "CleanupDeadServers = %v\nLastContactThreshold = %v\nMaxTrailingLogs = %v\nMinQuorum = %v\nServerStabilizationTime = %v\n",
+			conf.CleanupDeadServers, conf.LastContactThreshold, conf.MaxTrailingLogs, conf.MinQuorum, conf.ServerStabilizationTime)
+		_, err = fmt.Fprintf(w, "RedundancyZoneTag = %q\nDisableUpgradeMigration = %v\nUpgradeVersionTag = %q\n",
+			conf.RedundancyZoneTag, conf.DisableUpgradeMigration, conf.UpgradeVersionTag)
+		return err
+	})
+}
+
+// newAutopilotSetCommand takes Consul's command and says where it is done here.
+func newAutopilotSetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "set-config", Short: "Refused: the servers' files say it", Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("autopilot is not configured by a command here: set it in the servers' files (autopilot { ... })")
+		},
+	}
+}
+
+func newAutopilotHealthCommand() *cobra.Command {
+	a := new(asker)
+	return asking(&cobra.Command{Use: "health", Short: "Show how the servers are; ends with 2 if one is not well"}, a, func(cmd *cobra.Command, c *client.Client) error {
+		h, err := c.AutopilotHealth(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.json {
+			err = printJSON(cmd.OutOrStdout(), h)
+		} else {
+			err = printHealth(cmd.OutOrStdout(), h)
+		}
+		if err == nil && !h.Healthy {
+			return exitError{code: 2}
+		}
+		return err
+	})
+}
+
+func printHealth(w io.Writer, h *client.AutopilotHealth) error {
+	fmt.Fprintf(w, "Healthy: %v\nFailure Tolerance: %d\n\n", h.Healthy, h.FailureTolerance)
+	rows := [][]string{{"Node", "ID", "Address", "Status", "Version", "Leader", "Voter", "Healthy", "Stable Since", "Last Contact", "Term", "Index"}}
+	for _, s := range h.Servers {
+		rows = append(rows, []string{
+			s.Name, s.ID, s.Address, s.SerfStatus, orDash(s.Version), strconv.FormatBool(s.Leader), strconv.FormatBool(s.Voter), strconv.FormatBool(s.Healthy),
+			s.StableSince.Format(time.RFC3339), contact(s.LastContact), strconv.FormatUint(s.LastTerm, 10), strconv.FormatUint(s.LastIndex, 10),
+		})
+	}
+	return table(w, rows)
+}
+
+// contact is a time since the last word; Consul's API says "-1ns" where there was none.
+func contact(s string) string {
+	if strings.HasPrefix(s, "-") {
+		return "never"
+	}
+	return s
+}
+
+func newAutopilotStateCommand() *cobra.Command {
+	a := new(asker)
+	return asking(&cobra.Command{Use: "state", Short: "Show what each server is and how it is, as Consul does"}, a, func(cmd *cobra.Command, c *client.Client) error {
+		s, err := c.AutopilotState(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return printJSON(cmd.OutOrStdout(), s)
+		}
+		printState(cmd.OutOrStdout(), s)
+		return nil
+	})
+}
+
+func printState(w io.Writer, s *client.AutopilotState) {
+	fmt.Fprintf(w, "Healthy:                      %v\nFailure Tolerance:            %d\nOptimistic Failure Tolerance: %d\nLeader:                       %s\nVoters:\n",
+		s.Healthy, s.FailureTolerance, s.OptimisticFailureTolerance, s.Leader)
+	for _, id := range s.Voters {
+		fmt.Fprintf(w, "   %s\n", id)
+	}
+	fmt.Fprintln(w, "Servers:")
+	for _, id := range slices.Sorted(maps.Keys(s.Servers)) {
+		x := s.Servers[id]
+		fmt.Fprintf(w, "   %s\n      Name:               %s\n      Address:            %s\n      Version:            %s\n      Status:             %s\n"+
+			"      Node Type:          %s\n      Node Status:        %s\n      Healthy:            %v\n      Last Contact:       %s\n"+
+			"      Last Term:          %d\n      Last Index:         %d\n",
+			x.ID, x.Name, x.Address, x.Version, x.Status, x.NodeType, x.NodeStatus, x.Healthy, contact(x.LastContact), x.LastTerm, x.LastIndex)
+		if len(x.Meta) > 0 {
+			fmt.Fprintln(w, "      Meta:")
+			for _, k := range slices.Sorted(maps.Keys(x.Meta)) {
+				text, _ := json.Marshal(x.Meta[k])
+				fmt.Fprintf(w, "         %q: %s\n", k, text)
+			}
+		}
+	}
+}
