@@ -192,11 +192,20 @@ func ago(t *time.Time, now time.Time) string {
 func rounded(d time.Duration) string {
 	for _, unit := range []time.Duration{time.Hour, time.Minute, time.Second, time.Millisecond, time.Microsecond} {
 		if d >= 10*unit {
-			return d.Round(unit).String()
+			d = d.Round(unit)
+			break
 		}
 		if d >= unit {
-			return d.Round(unit / 10).String()
+			d = d.Round(unit / 10)
+			break
 		}
 	}
-	return d.String()
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
