@@ -71,7 +71,7 @@ func (b *builder) gossip() Gossip {
 // KeyringPath is the file that keeps gossip's keys, "" for none: where Consul
 // has it.
 func (c *Config) KeyringPath() string {
-	if c.DataDir == "" || !c.Cluster.KeyringFile {
+	if c.DataDir == "" || !c.Cluster.KeyringFile || c.Cluster.InTheClear {
 		return ""
 	}
 	return filepath.Join(c.DataDir, "serf", "local.keyring")

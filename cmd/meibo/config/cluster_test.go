@@ -1,10 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const key = `encrypt = "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s="` + "\n"
@@ -88,5 +90,61 @@ func TestJoin_CloudsAreRefusedWithoutShowingTheirSecret(t *testing.T) {
 	}
 	if _, _, err := load(t, key+`retry_join = ["http://10.0.0.1/"]`); err == nil {
 		t.Error("a URL is taken for an address")
+	}
+}
+
+func TestClusterParts_AreTakenByTheirRooms(t *testing.T) {
+	dir := t.TempDir()
+	c := mustLoad(t, key+`
+data_dir = "`+dir+`"
+cache_dir = "/elsewhere"
+bind_addr = "127.0.0.3"
+node_id = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+retry_join = ["127.0.0.2"]
+start_join = ["127.0.0.4"]
+retry_interval = "7s" retry_max = 3 rejoin_after_leave = true reconnect_timeout = "9h"
+serf_lan_allowed_cidrs = ["127.0.0.0/8"]
+gossip_lan { gossip_nodes = 5 gossip_interval = "50ms" probe_interval = "600ms" probe_timeout = "70ms" suspicion_mult = 3 retransmit_mult = 2 }
+ports { server = 9300 serf_lan = 9301 }
+view { keep = "2h" }`)
+	g := c.GossipConfig()
+	got := fmt.Sprintln(g.Name, g.ID, g.Datacenter, g.Bind, g.Advertise, g.Dir == filepath.Join(dir, "serf"), g.RetryJoin, g.RetryInterval, g.RetryMax, g.RejoinAfterLeave, g.ReconnectTimeout, g.Allowed, g.Tuning)
+	if want := "host1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0 dc1 127.0.0.3:9301 127.0.0.3:9301 true [127.0.0.2 127.0.0.4] 7s 3 true 9h0m0s [127.0.0.0/8] {5 50ms 600ms 70ms 3 2}"; strings.TrimSpace(got) != want {
+		t.Errorf("gossip\ngot  %s\nwant %s", got, want)
+	}
+	if l := c.LinkConfig(); l.Listen.String() != "127.0.0.3:9300" || l.Self.Name != "host1" || l.Self.Datacenter != "dc1" {
+		t.Errorf("link %+v", l)
+	}
+	if f, ok := c.ViewFileConfig(); !ok || f.Path != "/elsewhere/catalog.view" || f.Keep != 2*time.Hour || f.Datacenter != "dc1" {
+		t.Errorf("view file %+v", f)
+	}
+	ring, err := c.Keyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, _ := ring.Keys(); len(keys) != 1 || len(keys[0]) != 32 {
+		t.Errorf("%d keys", len(keys))
+	}
+	if _, err := os.Stat(filepath.Join(dir, "serf", "local.keyring")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestClusterParts_WithoutAKeyStayOnLoopback(t *testing.T) {
+	for hcl, want := range map[string]string{
+		``:                        "127.0.0.1:8301 127.0.0.1:8301 127.0.0.1:8300",
+		`bind_addr = "10.0.0.7"`:  "127.0.0.1:8301 127.0.0.1:8301 127.0.0.1:8300",
+		`bind_addr = "fd00::7"`:   "[::1]:8301 [::1]:8301 [::1]:8300",
+		`bind_addr = "127.0.0.9"`: "127.0.0.9:8301 127.0.0.9:8301 127.0.0.9:8300",
+		`encrypt = "none"`:        "0.0.0.0:8301 10.0.0.7:8301 0.0.0.0:8300",
+		key:                       "0.0.0.0:8301 10.0.0.7:8301 0.0.0.0:8300",
+		key + `serf_lan = "10.0.0.8" ports { server = -1 }`: "10.0.0.8:8301 10.0.0.7:8301 invalid AddrPort",
+		`ports { serf_lan = -1 }`:                           "invalid AddrPort invalid AddrPort 127.0.0.1:8300",
+	} {
+		c := mustLoad(t, hcl)
+		g := c.GossipConfig()
+		if got := fmt.Sprintf("%v %v %v", g.Bind, g.Advertise, c.LinkConfig().Listen); got != want {
+			t.Errorf("%s:\ngot  %s\nwant %s", hcl, got, want)
+		}
 	}
 }

@@ -1,0 +1,75 @@
+package config
+
+import (
+	"encoding/base64"
+	"net/netip"
+	"path/filepath"
+
+	"meibo/cluster/gossip"
+	"meibo/cluster/link"
+	"meibo/cluster/view"
+)
+
+// GossipConfig returns what cluster/gossip takes; the ID is empty unless one is
+// configured. Bind is invalid where ports.serf_lan switches gossip off. A host
+// that must not be met by others listens on loopback, whatever bind_addr says.
+func (c *Config) GossipConfig() gossip.Config {
+	bind := c.reachable(c.Cluster.SerfLAN)
+	g := gossip.Config{
+		ID: c.Node.ID, Name: c.Node.Name, Datacenter: c.Node.Datacenter, Bind: bind,
+		RetryJoin: c.Cluster.RetryJoin, RetryInterval: c.Cluster.RetryInterval, RetryMax: c.Cluster.RetryMax,
+		RejoinAfterLeave: c.Cluster.RejoinAfterLeave, Allowed: c.Cluster.AllowedLAN, ReconnectTimeout: c.Cluster.ReconnectTimeout,
+		Tuning: gossip.Tuning(c.Gossip),
+	}
+	if bind.IsValid() {
+		g.Advertise = c.reachable(netip.AddrPortFrom(c.Node.Advertise, bind.Port()))
+	}
+	if c.DataDir != "" {
+		g.Dir = filepath.Join(c.DataDir, "serf")
+	}
+	return g
+}
+
+// LinkConfig returns what cluster/link takes, with Listen as GossipConfig has
+// Bind. The ID of Self is empty unless one is configured; the keys are those of
+// Keyring.
+func (c *Config) LinkConfig() link.Config {
+	l := link.Config{Self: link.Peer{ID: c.Node.ID, Name: c.Node.Name, Datacenter: c.Node.Datacenter}}
+	if port := c.Cluster.ServerPort; port > 0 {
+		l.Listen = c.reachable(netip.AddrPortFrom(c.Node.Bind, uint16(port)))
+	}
+	return l
+}
+
+// reachable moves an address that others could reach to loopback where they
+// must not.
+func (c *Config) reachable(a netip.AddrPort) netip.AddrPort {
+	switch {
+	case !a.IsValid(), a.Addr().IsLoopback(), c.MeetsOthers():
+		return a
+	case a.Addr().Is4():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
+}
+
+// Keyring opens the keys of gossip and link: the kept ones, and the configured
+// one. It is empty where there is none. The error names the file.
+func (c *Config) Keyring() (*gossip.Keyring, error) {
+	var initial []byte
+	if c.Cluster.Encrypt != "" {
+		initial, _ = base64.StdEncoding.DecodeString(c.Cluster.Encrypt.Reveal()) // checked by Load
+	}
+	return gossip.OpenKeyring(c.KeyringPath(), initial)
+}
+
+// ViewFileConfig returns what the file of cluster/view takes but for the node's
+// ID; false where nothing is kept.
+func (c *Config) ViewFileConfig() (view.FileConfig, bool) {
+	if c.CacheDir == "" {
+		return view.FileConfig{}, false
+	}
+	return view.FileConfig{
+		Path: filepath.Join(c.CacheDir, "catalog.view"), NodeID: c.Node.ID, Datacenter: c.Node.Datacenter, Keep: c.View.Keep,
+	}, true
+}
