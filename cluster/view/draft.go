@@ -15,69 +15,104 @@ import (
 // draft is the next state in the making, and the counters that must move once
 // it is published. It touches only what changes.
 type draft struct {
+	view *View
 	next *State
 
 	services, nodes, ids, addrs *iradix.Txn
+
+	// touchedNodes and touchedNames are keys of what may show differently; all
+	// stands for every one.
+	touchedNodes, touchedNames set
+	all                        bool
 
 	// edits are the instances that nodes will have, by service key and node
 	// key; no instances: none left. They are gathered first, so that a service
 	// is rebuilt once however many of its nodes change.
 	edits map[string]map[string][]catalog.Instance
 	// moved are the service keys whose counters must move.
-	moved map[string]bool
+	moved set
 
 	bumps           map[*atomic.Uint64]struct{}
 	names, addrsSet bool
 }
 
-func newDraft(s *State) *draft {
+// newDraft begins a draft on the newest state. It is called with v.mu held, as
+// are all its methods.
+func (v *View) newDraft() *draft {
+	s := v.state.Load()
 	next := *s
 	next.superseded = make(chan struct{})
 	return &draft{
-		next:     &next,
-		services: s.services.Txn(),
-		nodes:    s.nodes.Txn(),
-		ids:      s.ids.Txn(),
-		addrs:    s.addrs.Txn(),
-		edits:    make(map[string]map[string][]catalog.Instance),
-		moved:    make(map[string]bool),
-		bumps:    make(map[*atomic.Uint64]struct{}),
+		view:         v,
+		next:         &next,
+		services:     s.services.Txn(),
+		nodes:        s.nodes.Txn(),
+		ids:          s.ids.Txn(),
+		addrs:        s.addrs.Txn(),
+		touchedNodes: make(set),
+		touchedNames: make(set),
+		edits:        make(map[string]map[string][]catalog.Instance),
+		moved:        make(set),
+		bumps:        make(map[*atomic.Uint64]struct{}),
 	}
 }
 
-// set makes rec what shows of a node; nil takes the node out.
-func (d *draft) set(key string, rec *Record) {
+func (d *draft) touchNode(key string) { d.touchedNodes.add(key) }
+func (d *draft) touchName(key string) { d.touchedNames.add(key) }
+func (d *draft) touchAll()            { d.all = true }
+
+// touchShown marks all that the state shows.
+func (d *draft) touchShown() {
+	d.nodes.Root().Walk(func(key []byte, _ any) bool {
+		d.touchNode(string(key))
+		return false
+	})
+	d.services.Root().Walk(func(key []byte, _ any) bool {
+		d.touchName(string(key))
+		return false
+	})
+}
+
+// isSame reports whether the draft holds nothing new over the state it began
+// with.
+func (d *draft) isSame(before *State) bool {
+	return *d.next == *before && len(d.touchedNodes) == 0 && len(d.touchedNames) == 0 &&
+		len(d.bumps) == 0 && !d.names && !d.addrsSet
+}
+
+// set makes m what shows of a node; nil takes the node out.
+func (d *draft) set(key string, m *merged) {
 	var old *nodeEntry
 	if v, ok := d.nodes.Get([]byte(key)); ok {
 		old = v.(*nodeEntry)
 	}
 	switch {
-	case old == nil && rec == nil, old != nil && rec != nil && sameRecord(old.rec, rec):
+	case old == nil && m == nil, old != nil && m != nil && old.isSame(m):
 		return
 	case old == nil:
-		d.nodes.Insert([]byte(key), &nodeEntry{rec: rec, counter: new(atomic.Uint64)})
+		d.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: new(atomic.Uint64)})
 		d.names = true
-		d.edit(key, &Record{}, rec, true)
-	case rec == nil:
+		d.edit(key, &merged{}, m, true)
+	case m == nil:
 		d.nodes.Delete([]byte(key))
 		d.bump(old.counter)
 		d.names = true
-		d.edit(key, old.rec, &Record{}, true)
+		d.edit(key, old.merged, &merged{}, true)
 	default:
-		moved := !nodeShowsSame(old.rec, rec)
-		d.nodes.Insert([]byte(key), &nodeEntry{rec: rec, counter: old.counter})
+		moved := !nodeShowsSame(&old.Record, &m.Record)
+		d.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: old.counter})
 		if moved {
 			d.bump(old.counter)
 		}
-		d.edit(key, old.rec, rec, moved)
+		d.edit(key, old.merged, m, moved)
 	}
 }
 
-// edit notes what a node's change from old to rec does to the services on it
-// and to the indexes of IDs and addresses. nodeMoved says that the node itself
-// shows differently, and with it every service on it.
-func (d *draft) edit(key string, old, rec *Record, nodeMoved bool) {
-	was, is := instancesOf(old), instancesOf(rec)
+// edit notes what a node's change from old to m does to the services on it and
+// to the indexes of IDs and addresses. nodeMoved says that the node itself shows
+// differently, and with it every service on it.
+func (d *draft) edit(key string, old, m *merged, nodeMoved bool) {
+	was, is := instancesOf(&old.Record), instancesOf(&m.Record)
 	for name := range was {
 		if _, ok := is[name]; !ok {
 			is[name] = nil
@@ -92,11 +127,11 @@ func (d *draft) edit(key string, old, rec *Record, nodeMoved bool) {
 		}
 		d.edits[name][key] = instances
 		if nodeMoved || !instancesShowSame(was[name], instances) {
-			d.moved[name] = true
+			d.moved.add(name)
 		}
 	}
-	d.editID(key, old.Node, rec.Node)
-	d.editAddrs(addrsOf(key, old), addrsOf(key, rec))
+	d.editID(key, old.Node, m.Node)
+	d.editAddrs(addrsOf(key, old), addrsOf(key, m))
 }
 
 // editID keeps the index of node IDs.
@@ -153,8 +188,11 @@ func (d *draft) setBase() {
 // finish returns the next state and the counters to move after it has been
 // published, each once.
 func (d *draft) finish() (*State, []*atomic.Uint64) {
-	for name, nodes := range d.edits {
-		d.finishService(name, nodes)
+	for name := range d.edits {
+		d.touchName(name)
+	}
+	for name := range d.touchedNames {
+		d.finishService(name, d.edits[name])
 	}
 	c := d.next.counters
 	if d.names {
@@ -172,25 +210,48 @@ func (d *draft) finish() (*State, []*atomic.Uint64) {
 	return s, slices.Collect(maps.Keys(d.bumps))
 }
 
-// finishService makes a service's next entry.
+// finishService makes a service's next entry. nodes are the edits of its
+// instances.
 func (d *draft) finishService(name string, nodes map[string][]catalog.Instance) {
 	var old *serviceEntry
 	if v, ok := d.services.Get([]byte(name)); ok {
 		old = v.(*serviceEntry)
 	}
-	if old == nil {
-		old = &serviceEntry{counter: new(atomic.Uint64)}
-		d.names = true
-	} else if d.moved[name] {
-		d.bump(old.counter)
+	next := &serviceEntry{}
+	switch {
+	case old == nil:
+		next.mark = new(mark)
+	case len(nodes) == 0:
+		*next = *old
 	}
-	next := old.with(nodes)
-	if len(next.instances) == 0 {
+	if len(nodes) > 0 {
+		if old == nil {
+			next = next.with(nodes)
+		} else {
+			next = old.with(nodes)
+		}
+	}
+	if old != nil {
+		next.mark = old.mark
+	}
+	var exists bool
+	exists, next.known = d.view.standing(name, len(next.instances) > 0)
+	next.origin = d.view.originOf(name, next.known)
+	switch {
+	case !exists && old == nil:
+	case !exists:
 		d.services.Delete([]byte(name))
+		d.bump(&old.mark.counter)
 		d.names = true
-		return
+	case old == nil:
+		d.services.Insert([]byte(name), next)
+		d.names = true
+	case len(nodes) > 0 || next.known != old.known || next.origin != old.origin:
+		d.services.Insert([]byte(name), next)
+		if d.moved.has(name) || next.known != old.known {
+			d.bump(&old.mark.counter)
+		}
 	}
-	d.services.Insert([]byte(name), next)
 }
 
 // with returns the entry with the instances of the named nodes replaced.
@@ -202,7 +263,7 @@ func (e *serviceEntry) with(nodes map[string][]catalog.Instance) *serviceEntry {
 	next := &serviceEntry{
 		instances: make([]catalog.Instance, 0, n),
 		nodes:     make([]string, 0, n),
-		counter:   e.counter,
+		mark:      e.mark,
 	}
 	i := 0
 	keep := func(before string, all bool) {
@@ -255,22 +316,19 @@ func instancesOf(rec *Record) map[string][]catalog.Instance {
 }
 
 // addrsOf returns the addresses that a node and its services have.
-func addrsOf(key string, rec *Record) map[string]addrOwner {
+func addrsOf(key string, m *merged) map[string]addrOwner {
 	addrs := make(map[string]addrOwner)
-	if rec.Node == nil {
+	if m.Node == nil {
 		return addrs
 	}
-	if a, err := netip.ParseAddr(rec.Node.Address); err == nil {
+	if a, err := netip.ParseAddr(m.Node.Address); err == nil {
 		o := addrOwner{node: key}
-		addrs[addrKey(a, o, "")] = o
+		addrs[addrKey(a, o)] = o
 	}
-	for _, svc := range rec.Services {
-		if svc.Address == "" {
-			continue
-		}
-		if a, err := netip.ParseAddr(svc.Address); err == nil {
-			o := addrOwner{node: key, serviceID: svc.ID}
-			addrs[addrKey(a, o, nameKey(svc.Service))] = o
+	for _, of := range m.addresses {
+		if a, err := netip.ParseAddr(of.Address); err == nil {
+			o := addrOwner{node: key, serviceID: of.ServiceID, service: of.Service}
+			addrs[addrKey(a, o)] = o
 		}
 	}
 	return addrs

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"meibo/cluster/catalog"
 )
 
 // What follows runs a writer and a reader as step machines over every order in
@@ -157,7 +159,7 @@ func (r *reader) step() {
 
 // late runs every interleaving and returns how many there were, in how many the
 // entry counted at the end, and the first in which it was wrong.
-func late(start Batch, changes []change, f faults) (runs, counted int, wrong string) {
+func late(start catalog.Update, changes []change, f faults) (runs, counted int, wrong string) {
 	runs = explore(func(choose func(int) int) {
 		v, _ := New(Config{})
 		v.take(start)
@@ -192,11 +194,11 @@ func late(start Batch, changes []change, f faults) (runs, counted int, wrong str
 	return runs, counted, wrong
 }
 
-func batchChange(b Batch) change {
+func batchChange(u catalog.Update) change {
 	return change{draft: func(v *View) *draft {
-		d := newDraft(v.Load())
-		for _, key := range v.absorb(b) {
-			d.set(key, v.effective(key))
+		d, _, err := v.drawUp(&u)
+		if err != nil {
+			panic(err)
 		}
 		return d
 	}}
@@ -207,7 +209,7 @@ func configured(value int) change {
 	return change{
 		set: func(settings *int) { *settings = value },
 		draft: func(v *View) *draft {
-			d := newDraft(v.Load())
+			d := v.newDraft()
 			d.bumpEpoch()
 			return d
 		},
@@ -216,16 +218,16 @@ func configured(value int) change {
 
 // scenarios are pairs of changes of the service web, from each beginning.
 func scenarios() map[string]struct {
-	start   Batch
+	start   catalog.Update
 	changes []change
 } {
-	with := func(port int) Batch { return update(2, node("n1", "10.0.0.1", service("web", port))) }
+	with := func(port int) catalog.Update { return update(2, node("n1", "10.0.0.1", service("web", port))) }
 	none := update(2, node("n1", "10.0.0.1"))
-	there, absent := with(1), none
-	there.Whole, absent.Whole = true, true
-	pair := func(a, b Batch) []change { return []change{batchChange(a), batchChange(b)} }
+	there := whole(2, node("n1", "10.0.0.1", service("web", 1)))
+	absent := whole(2, node("n1", "10.0.0.1"))
+	pair := func(a, b catalog.Update) []change { return []change{batchChange(a), batchChange(b)} }
 	type scenario = struct {
-		start   Batch
+		start   catalog.Update
 		changes []change
 	}
 	return map[string]scenario{

@@ -39,19 +39,59 @@ type lives map[string]Life
 
 func (l lives) Life(id string) Life { return l[id] }
 
-// scripted is a source that tells what the test sends.
-type scripted chan Batch
+// scripted is a source that tells what the test sends, and notes what it is
+// asked.
+type scripted struct {
+	updates chan catalog.Update
+	mu      sync.Mutex
+	asked   []string // "+name" and "-name"
+}
 
-func (s scripted) Next(ctx context.Context) (Batch, error) {
+func newScripted(buffer int) *scripted {
+	return &scripted{updates: make(chan catalog.Update, buffer)}
+}
+
+func (s *scripted) Next(ctx context.Context) (catalog.Update, error) {
 	select {
-	case b, ok := <-s:
+	case u, ok := <-s.updates:
 		if !ok {
-			return Batch{}, fmt.Errorf("connection lost")
+			return catalog.Update{}, fmt.Errorf("connection lost")
 		}
-		return b, nil
+		return u, nil
 	case <-ctx.Done():
-		return Batch{}, ctx.Err()
+		return catalog.Update{}, ctx.Err()
 	}
+}
+
+func (s *scripted) Subscribe(names ...string)   { s.note("+", names) }
+func (s *scripted) Unsubscribe(names ...string) { s.note("-", names) }
+
+func (s *scripted) note(sign string, names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		s.asked = append(s.asked, sign+name)
+	}
+}
+
+// take returns what was asked since the last call.
+func (s *scripted) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := strings.Join(s.asked, " ")
+	s.asked = nil
+	return asked
+}
+
+// follow has v follow src until the test ends.
+func follow(t *testing.T, v *View, src *scripted) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- v.Follow(ctx, src) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
 }
 
 func mustNew(t testing.TB, cfg Config) *View {
@@ -85,16 +125,86 @@ func check(id, status, serviceID string) *catalog.Check {
 	return &catalog.Check{CheckID: id, Status: status, ServiceID: serviceID}
 }
 
-func whole(index uint64, nodes ...Record) Batch {
-	return Batch{History: catalog.History{ID: "h1"}, Index: index, Whole: true, Nodes: nodes}
+// vocabulary are the services that tests move about: an update that names a node
+// says of each whether the node has it.
+var vocabulary = []string{"web", "db", "mail", "consul", "old", "tagged", "vip1", "vip2", "aaa", "six", "named", "cache"}
+
+// tell puts nodes into an update, with all that is on them.
+func tell(u *catalog.Update, nodes []Record) {
+	u.History.ID = "h1"
+	for _, rec := range nodes {
+		ns := catalog.NodeState{Node: rec.Node}
+		parts := make(map[string]*catalog.Part)
+		of := make(map[string]string)
+		for _, s := range rec.Services {
+			key := strings.ToLower(s.Service)
+			if parts[key] == nil {
+				parts[key] = &catalog.Part{Node: rec.Node.Node, Service: key}
+				u.Names = append(u.Names, key)
+			}
+			of[s.ID] = key
+			parts[key].Services = append(parts[key].Services, s)
+			if s.Address != "" {
+				ns.Addresses = append(ns.Addresses, catalog.AddressOf{Address: s.Address, Service: s.Service, ServiceID: s.ID})
+			}
+		}
+		for _, c := range rec.Checks {
+			if p := parts[of[c.ServiceID]]; p != nil {
+				p.Checks = append(p.Checks, c)
+			} else if c.ServiceID == "" {
+				ns.Checks = append(ns.Checks, c)
+			}
+		}
+		for _, key := range vocabulary {
+			if parts[key] == nil && !u.Reset {
+				u.Parts = append(u.Parts, catalog.Part{Node: rec.Node.Node, Service: key})
+			}
+		}
+		for _, p := range parts {
+			u.Parts = append(u.Parts, *p)
+		}
+		u.Nodes = append(u.Nodes, ns)
+	}
 }
 
-func update(index uint64, nodes ...Record) Batch {
-	return Batch{History: catalog.History{ID: "h1"}, Index: index, Nodes: nodes}
+func whole(index uint64, nodes ...Record) catalog.Update {
+	u := catalog.Update{Index: index, Reset: true, Whole: true}
+	tell(&u, nodes)
+	return u
 }
 
-func gone(index uint64, names ...string) Batch {
-	return Batch{History: catalog.History{ID: "h1"}, Index: index, Gone: names}
+func update(index uint64, nodes ...Record) catalog.Update {
+	u := catalog.Update{Index: index, Whole: true}
+	tell(&u, nodes)
+	return u
+}
+
+func gone(index uint64, names ...string) catalog.Update {
+	return catalog.Update{History: catalog.History{ID: "h1"}, Index: index, GoneNodes: names}
+}
+
+// inHistory is the update as another history tells it.
+func inHistory(id string, u catalog.Update) catalog.Update {
+	u.History.ID = id
+	return u
+}
+
+func confirmed(u catalog.Update) catalog.Update {
+	u.Confirmed = true
+	return u
+}
+
+// mustTake has v take updates as from a source.
+func mustTake(t interface {
+	Helper()
+	Fatal(...any)
+}, v *View, updates ...catalog.Update) {
+	t.Helper()
+	for _, u := range updates {
+		if err := v.take(u); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // show renders what an answer about a service can show.
@@ -135,7 +245,7 @@ func showNode(s *State, name string) string {
 
 // counterOf is the counter that an answer about the service rests on.
 func counterOf(s *State, name string) *atomic.Uint64 {
-	if _, c, known := s.Service(name); known == Yes {
+	if _, c, _ := s.Service(name); c != nil {
 		return c
 	}
 	return s.Names()

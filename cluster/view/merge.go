@@ -7,58 +7,140 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// effective returns what shows of the node with the key: what the catalog says,
-// the agent's word for the own node, and death where it is known. nil: nothing.
-func (v *View) effective(key string) *Record {
-	rec := v.catalog[key]
+// merged is what shows of a node.
+type merged struct {
+	Record
+	// addresses are those of services that differ from the node's; also of
+	// services whose contents are not here.
+	addresses []catalog.AddressOf
+	// unconfirmed are IDs of services, in order, that only earlier histories
+	// know; "" stands for the node itself.
+	unconfirmed []string
+}
+
+// effective returns what shows of the node with the key: what the present
+// history says over what earlier ones said, the agent's word for the own node,
+// and death where it is known. nil: nothing.
+func (v *View) effective(key string) *merged {
+	m := v.union(key)
 	if key == v.ownKey {
-		rec = mergeOwn(rec, v.own)
-	} else if rec != nil && v.cfg.NodeID != "" && strings.EqualFold(rec.Node.ID, v.cfg.NodeID) {
+		m = v.mergeOwn(m)
+	} else if m != nil && v.cfg.NodeID != "" && strings.EqualFold(m.Node.ID, v.cfg.NodeID) {
 		// This host under the name it had before.
 		return nil
 	}
-	if rec == nil {
+	if m == nil {
 		return nil
 	}
-	return ordered(v.markLife(rec))
+	m.Record = *ordered(v.markLife(&m.Record))
+	return m
+}
+
+// union is what histories say of a node.
+func (v *View) union(key string) *merged {
+	var cur *held
+	if v.current != nil {
+		cur = v.current.nodes[key]
+	}
+	rem := v.remembered[key]
+	both := overlay(cur, rem)
+	if both == nil {
+		return nil
+	}
+	m := &merged{Record: Record{Node: both.node, Checks: slices.Clip(both.checks)}}
+	for _, p := range both.parts {
+		m.Services = append(m.Services, p.services...)
+		m.Checks = append(m.Checks, p.checks...)
+	}
+	m.addresses = v.addressesOf(cur, rem, both)
+	if rem != nil {
+		m.unconfirmed = unconfirmed(cur, m.Services)
+	}
+	return m
+}
+
+// addressesOf returns the addresses of a node's services. Older contents of the
+// present history don't count: the base set says how it is now.
+func (v *View) addressesOf(cur, rem, both *held) []catalog.AddressOf {
+	addresses := both.addresses
+	known := make(set, len(addresses))
+	for _, a := range addresses {
+		known.add(a.ServiceID)
+	}
+	for _, p := range both.parts {
+		if rem == nil && cur != nil && !v.current.isComplete(p.name) {
+			continue
+		}
+		for _, s := range p.services {
+			if s.Address != "" && !known.has(s.ID) {
+				addresses = append(slices.Clip(addresses), catalog.AddressOf{Address: s.Address, Service: s.Service, ServiceID: s.ID})
+			}
+		}
+	}
+	return addresses
+}
+
+// unconfirmed returns the IDs of services that the present history doesn't have.
+func unconfirmed(cur *held, services []*catalog.Service) []string {
+	var ids []string
+	known := make(set)
+	if cur != nil {
+		known = cur.serviceIDs()
+	} else {
+		ids = append(ids, "")
+	}
+	for _, s := range services {
+		if !known.has(s.ID) {
+			ids = append(ids, s.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // mergeOwn puts what the agent holds in the place of what the catalog says of
 // the own node. Kept of the catalog: its indexes and marks; serfHealth, which is
 // others' word; the service that makes a server known, which the leader writes;
 // the tags of services that allow the catalog to change them.
-func mergeOwn(rec, own *Record) *Record {
+func (v *View) mergeOwn(theirs *merged) *merged {
+	own := v.own
 	if own == nil || own.Node == nil {
-		return rec
+		return theirs
 	}
-	if rec == nil {
-		rec = new(Record)
+	rec := new(Record)
+	if theirs != nil {
+		rec = &theirs.Record
 	}
 	services, checks := byID(rec.Services, serviceID), byID(rec.Checks, checkID)
-	merged := &Record{
+	out := &merged{Record: Record{
 		Node:     mergeNode(rec.Node, own.Node),
 		Services: make([]*catalog.Service, 0, len(own.Services)+1),
 		Checks:   make([]*catalog.Check, 0, len(own.Checks)+1),
-	}
+	}}
 	server := services[catalog.ConsulService]
 	for _, svc := range own.Services {
 		if svc.ID == catalog.ConsulService {
 			server = nil
 		}
-		merged.Services = append(merged.Services, mergeService(services[svc.ID], svc))
+		out.Services = append(out.Services, mergeService(services[svc.ID], svc))
 	}
 	if server != nil {
-		merged.Services = append(merged.Services, server)
+		out.Services = append(out.Services, server)
 	}
 	for _, c := range own.Checks {
 		if c.CheckID != catalog.SerfHealth {
-			merged.Checks = append(merged.Checks, mergeCheck(checks[c.CheckID], c))
+			out.Checks = append(out.Checks, mergeCheck(checks[c.CheckID], c))
 		}
 	}
 	if c := checks[catalog.SerfHealth]; c != nil {
-		merged.Checks = append(merged.Checks, c)
+		out.Checks = append(out.Checks, c)
 	}
-	return merged
+	for _, svc := range out.Services {
+		if svc.Address != "" {
+			out.addresses = append(out.addresses, catalog.AddressOf{Address: svc.Address, Service: svc.Service, ServiceID: svc.ID})
+		}
+	}
+	return out
 }
 
 func serviceID(s *catalog.Service) string { return s.ID }
@@ -121,7 +203,7 @@ func checkWithID(checks []*catalog.Check, id string) *catalog.Check {
 // markLife returns the record with serfHealth critical if the node is known to
 // be dead, which servers may not have heard or written down yet.
 func (v *View) markLife(rec *Record) *Record {
-	if v.cfg.Liveness == nil || rec.Node.ID == "" || v.cfg.Liveness.Life(rec.Node.ID) != Failed {
+	if life := v.life(rec.Node); life != Failed && life != Left {
 		return rec
 	}
 	serf := checkWithID(rec.Checks, catalog.SerfHealth)

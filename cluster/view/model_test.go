@@ -55,7 +55,7 @@ func (m *model) nodes() map[string]Record {
 		shown["me"] = merged
 	}
 	for key, rec := range shown {
-		if m.life[rec.Node.ID] != Failed {
+		if l := m.life[rec.Node.ID]; l != Failed && l != Left {
 			continue
 		}
 		checks := []*catalog.Check{{CheckID: catalog.SerfHealth, Status: catalog.Critical}}
@@ -231,22 +231,26 @@ func TestModel_ViewIsWhatANaiveReadingGives(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"batch": func(t *rapid.T) {
 				index++
-				b := Batch{History: catalog.History{ID: "h1"}, Index: index, Whole: rapid.Bool().Draw(t, "whole")}
-				if b.Whole {
+				u := catalog.Update{Index: index, Reset: rapid.Bool().Draw(t, "reset"), Whole: true}
+				if u.Reset {
 					clear(m.catalog)
 				}
+				var nodes []Record
 				for _, name := range modelNodes {
 					switch rapid.IntRange(0, 3).Draw(t, name) {
 					case 0:
 						rec := drawRecord(t, name)
-						b.Nodes = append(b.Nodes, rec)
+						nodes = append(nodes, rec)
 						m.catalog[strings.ToLower(name)] = rec
 					case 1:
-						b.Gone = append(b.Gone, name)
+						if !u.Reset {
+							u.GoneNodes = append(u.GoneNodes, name)
+						}
 						delete(m.catalog, strings.ToLower(name))
 					}
 				}
-				v.take(b)
+				tell(&u, nodes)
+				mustTake(t, v, u)
 			},
 			"agent": func(t *rapid.T) {
 				m.own = drawRecord(t, "me")

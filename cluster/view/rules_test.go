@@ -30,7 +30,7 @@ func TestRule1_AChangeMovesTheCountersOfWhatItTouches(t *testing.T) {
 	start := whole(1, node("n1", "10.0.0.1", web, db, webUp, serf), node("n2", "10.0.0.2", web))
 	tests := []struct {
 		name   string
-		change Batch
+		change catalog.Update
 		want   []string
 	}{
 		{"a check of a service turns critical", update(2, node("n1", "10.0.0.1", web, db, webDown, serf)),
@@ -58,7 +58,7 @@ func TestRule1_AChangeMovesTheCountersOfWhatItTouches(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			v := mustNew(t, Config{})
-			v.take(start)
+			mustTake(t, v, start)
 			got := moved(v, func() { v.take(tt.change) }, []string{"web", "db"}, []string{"n1", "n2"})
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("counters moved (-want +got):\n%s", diff)
@@ -70,7 +70,7 @@ func TestRule1_AChangeMovesTheCountersOfWhatItTouches(t *testing.T) {
 func TestRule1_LivenessMovesTheServicesOfTheNode(t *testing.T) {
 	life := lives{}
 	v := mustNew(t, Config{Liveness: life})
-	v.take(whole(1, node("n1", "10.0.0.1", service("web", 80), check(catalog.SerfHealth, catalog.Passing, "")),
+	mustTake(t, v, whole(1, node("n1", "10.0.0.1", service("web", 80), check(catalog.SerfHealth, catalog.Passing, "")),
 		node("n2", "10.0.0.2", service("db", 80))))
 	got := moved(v, func() {
 		life["id-n1"] = Failed
@@ -92,10 +92,10 @@ func TestRule1_LivenessMovesTheServicesOfTheNode(t *testing.T) {
 func TestRule1_CheckOutputIsInTheState(t *testing.T) {
 	v := mustNew(t, Config{})
 	web := service("web", 80)
-	v.take(whole(1, node("n1", "10.0.0.1", web, check("c", catalog.Passing, "web"))))
+	mustTake(t, v, whole(1, node("n1", "10.0.0.1", web, check("c", catalog.Passing, "web"))))
 	noisy := check("c", catalog.Passing, "web")
 	noisy.Output = "pong"
-	v.take(update(2, node("n1", "10.0.0.1", web, noisy)))
+	mustTake(t, v, update(2, node("n1", "10.0.0.1", web, noisy)))
 	instances, _, _ := v.Load().Service("web")
 	if got := instances[0].Checks[0].Output; got != "pong" {
 		t.Errorf("output %q, want %q", got, "pong")
@@ -105,7 +105,7 @@ func TestRule1_CheckOutputIsInTheState(t *testing.T) {
 func TestRule1_StateIsPublishedBeforeWatchersWake(t *testing.T) {
 	v := mustNew(t, Config{})
 	old := v.Load()
-	v.take(whole(1, node("n1", "10.0.0.1", service("web", 80))))
+	mustTake(t, v, whole(1, node("n1", "10.0.0.1", service("web", 80))))
 	select {
 	case <-old.Superseded():
 	default:
@@ -139,14 +139,14 @@ func TestRule3_FreshTurnsStaleByTimerAloneAndMovesTheEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := mustNew(t, Config{})
 		ctx, cancel := context.WithCancel(t.Context())
-		src := make(scripted)
+		src := newScripted(0)
 		done := make(chan error, 2)
 		go func() { done <- v.Run(ctx) }()
 		go func() { done <- v.Follow(ctx, src) }()
-		beat := Batch{History: catalog.History{ID: "h1"}, Index: 1, Confirmed: true}
+		beat := catalog.Update{History: catalog.History{ID: "h1"}, Index: 1, Confirmed: true}
 		first := beat
-		first.Whole = true
-		src <- first
+		first.Reset, first.Whole = true, true
+		src.updates <- first
 		synctest.Wait()
 		s := v.Load()
 		if !s.Fresh() {
@@ -155,7 +155,7 @@ func TestRule3_FreshTurnsStaleByTimerAloneAndMovesTheEpoch(t *testing.T) {
 		epoch := s.Epoch().Load()
 		for range 10 {
 			time.Sleep(time.Second)
-			src <- beat
+			src.updates <- beat
 		}
 		synctest.Wait()
 		if v.Load() != s || s.Epoch().Load() != epoch {
@@ -170,7 +170,7 @@ func TestRule3_FreshTurnsStaleByTimerAloneAndMovesTheEpoch(t *testing.T) {
 		if v.Load().Fresh() || s.Epoch().Load() != epoch+1 {
 			t.Errorf("after %s: fresh %v, epoch moved by %d", StaleAfter, v.Load().Fresh(), s.Epoch().Load()-epoch)
 		}
-		src <- beat
+		src.updates <- beat
 		synctest.Wait()
 		if !v.Load().Fresh() || s.Epoch().Load() != epoch+2 {
 			t.Error("not fresh again, or the epoch did not move")
@@ -184,20 +184,20 @@ func TestRule3_FreshTurnsStaleByTimerAloneAndMovesTheEpoch(t *testing.T) {
 func TestRule4_ARetiredNamesCounterMovesOnceAndIsNotUsedAgain(t *testing.T) {
 	v := mustNew(t, Config{})
 	rec := node("n1", "10.0.0.1", service("web", 80), service("db", 1))
-	v.take(whole(1, rec))
+	mustTake(t, v, whole(1, rec))
 	_, web, _ := v.Load().Service("web")
 	_, n1, _ := v.Load().Node("n1")
-	v.take(gone(2, "n1"))
+	mustTake(t, v, gone(2, "n1"))
 	if web.Load() != 1 || n1.Load() != 1 {
 		t.Errorf("retired counters moved by %d and %d, want once each", web.Load(), n1.Load())
 	}
-	v.take(update(3, rec))
+	mustTake(t, v, update(3, rec))
 	_, again, _ := v.Load().Service("web")
 	_, n1Again, _ := v.Load().Node("n1")
 	if again == web || n1Again == n1 {
 		t.Error("a retired counter is used again")
 	}
-	v.take(update(4, node("n1", "10.0.0.2")))
+	mustTake(t, v, update(4, node("n1", "10.0.0.2")))
 	if again.Load() != 1 || n1Again.Load() != 1 {
 		t.Error("the new counters did not move")
 	}
@@ -217,7 +217,7 @@ func TestRule9_TheAgentsWordReplacesTheCatalogs(t *testing.T) {
 	agent.set(node("me", "10.0.0.5", service("web", 81), mine,
 		check("c", catalog.Passing, "web"), check("disk", catalog.Warning, "")))
 	v := mustNew(t, Config{NodeName: "Me", NodeID: "id-me", Local: agent})
-	v.take(whole(1, catalogs, node("other", "10.0.0.2", service("web", 82))))
+	mustTake(t, v, whole(1, catalogs, node("other", "10.0.0.2", service("web", 82))))
 
 	s := v.Load()
 	for name, want := range map[string]string{
@@ -237,7 +237,7 @@ func TestRule9_ALocalChangeShowsWhenOnLocalChangeReturns(t *testing.T) {
 	agent := &agentDouble{}
 	agent.set(node("me", "10.0.0.1"))
 	v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Local: agent})
-	v.take(whole(1))
+	mustTake(t, v, whole(1))
 	for port := 1; port <= 3; port++ {
 		agent.set(node("me", "10.0.0.1", service("web", port)))
 		v.OnLocalChange()
@@ -258,7 +258,7 @@ func TestRule9_ThisHostUnderItsOldNameDoesNotShow(t *testing.T) {
 	me.Node.ID = "id-old"
 	agent.set(me)
 	v := mustNew(t, Config{NodeName: "new", NodeID: "ID-OLD", Local: agent})
-	v.take(whole(1, node("old", "10.0.0.1", service("web", 79))))
+	mustTake(t, v, whole(1, node("old", "10.0.0.1", service("web", 79))))
 	if got, want := show(v.Load(), "web"), "new@10.0.0.1 web :80 [] "; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -273,9 +273,9 @@ func TestRule9_WaitReturnsWhenTheWriteShows(t *testing.T) {
 		start := time.Now()
 		done := make(chan error)
 		go func() { done <- v.Wait(t.Context(), 7) }()
-		v.take(whole(3))
+		mustTake(t, v, whole(3))
 		synctest.Wait()
-		v.take(update(8))
+		mustTake(t, v, update(8))
 		if err := <-done; err != nil || time.Since(start) != 0 {
 			t.Errorf("got %v after %s", err, time.Since(start))
 		}
@@ -311,7 +311,7 @@ func TestRule12_BeforeABaseSetNothingIsDeniedAndOwnServicesAnswer(t *testing.T) 
 	default:
 	}
 	names := s.Names().Load()
-	v.take(whole(1))
+	mustTake(t, v, whole(1))
 	<-ready
 	if s.Names().Load() == names {
 		t.Error("the base set came and what rests on the names was not dropped")
@@ -326,7 +326,7 @@ func TestRule29_AnEmptyHistoryIsABaseSet(t *testing.T) {
 	if v.Load().HasBase() || v.Load().History().ID != "" {
 		t.Fatal("a base set before any history")
 	}
-	v.take(whole(1))
+	mustTake(t, v, whole(1))
 	if s := v.Load(); !s.HasBase() || s.History().ID != "h1" || show(s, "web") != "no" {
 		t.Errorf("base %v, history %q, web %q", s.HasBase(), s.History().ID, show(s, "web"))
 	}
@@ -338,7 +338,7 @@ func TestState_LooksUpInAnyLetterCase(t *testing.T) {
 	n1.Node.ID = "4b1d3ff3-0000-4000-8000-000000000001"
 	n2 := node("n2", "10.0.0.2", service("wEB", 81))
 	n2.Node.ID = "4B1D3AAA-0000-4000-8000-000000000002"
-	v.take(whole(1, n1, n2))
+	mustTake(t, v, whole(1, n1, n2))
 	s := v.Load()
 	if got, want := show(s, "WEB"), "n2@10.0.0.2 wEB :81 [] \nNode-One@10.0.0.1 Web :80 [] "; got != want {
 		t.Errorf("service: got %q, want %q", got, want)
@@ -367,7 +367,7 @@ func TestState_AddressOwnerIsTheNodeFirst(t *testing.T) {
 	named := service("named", 1)
 	named.Address = "www.example.com"
 	v := mustNew(t, Config{})
-	v.take(whole(1, node("n2", "10.0.0.2", own, second, six, named), node("n1", "10.0.0.1", first),
+	mustTake(t, v, whole(1, node("n2", "10.0.0.2", own, second, six, named), node("n1", "10.0.0.1", first),
 		node("n0", "host.example.com")))
 	for addr, want := range map[string]string{
 		"10.0.0.1": "n1", "10.0.0.2": "n2", "192.0.2.1": "n1/vip1", "2001:db8::1": "n2/six",
@@ -395,13 +395,13 @@ func TestState_AddressOwnerIsTheNodeFirst(t *testing.T) {
 
 func TestFollow_SaysHowASourceEnded(t *testing.T) {
 	v := mustNew(t, Config{})
-	src := make(scripted, 2)
-	src <- update(1)
+	src := newScripted(2)
+	src.updates <- update(1)
 	if err := v.Follow(t.Context(), src); err == nil || v.Load().HasBase() {
 		t.Errorf("a source that begins with a part: got %v, base %v", err, v.Load().HasBase())
 	}
-	src <- whole(1, node("n1", "10.0.0.1", service("web", 80)))
-	close(src)
+	src.updates <- whole(1, node("n1", "10.0.0.1", service("web", 80)))
+	close(src.updates)
 	if err := v.Follow(t.Context(), src); err == nil || !strings.Contains(err.Error(), "connection lost") {
 		t.Errorf("a lost source: got %v", err)
 	}
@@ -410,7 +410,7 @@ func TestFollow_SaysHowASourceEnded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := v.Follow(ctx, make(scripted)); err != nil {
+	if err := v.Follow(ctx, newScripted(0)); err != nil {
 		t.Errorf("stopped: got %v", err)
 	}
 }

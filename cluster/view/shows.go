@@ -10,10 +10,11 @@ import (
 // What follows tells changes that can show in an answer from those that can't:
 // indexes, marks of synchronisation, and what checks print.
 
-// sameRecord reports whether nothing at all differs, by identity: what the
-// catalog did not change is the same value.
-func sameRecord(a, b *Record) bool {
-	return a.Node == b.Node && slices.Equal(a.Services, b.Services) && slices.Equal(a.Checks, b.Checks)
+// isSame reports whether nothing at all differs, by identity: what the catalog
+// did not change is the same value.
+func (m *merged) isSame(b *merged) bool {
+	return m.Node == b.Node && slices.Equal(m.Services, b.Services) && slices.Equal(m.Checks, b.Checks) &&
+		slices.Equal(m.addresses, b.addresses) && slices.Equal(m.unconfirmed, b.unconfirmed)
 }
 
 // sameInstances is sameRecord for instances.

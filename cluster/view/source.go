@@ -15,34 +15,20 @@ type Record struct {
 	Checks []*catalog.Check
 }
 
-// Batch is what a source has to tell since the last one.
-type Batch struct {
-	// History and Index say which state of the catalog the batch leads to.
-	// Index is as clients see it, the history's base added, so that it never
-	// goes back.
-	History catalog.History
-	Index   uint64
-	// Whole says that Nodes is everything there is, as after a start or a gap.
-	// Otherwise a node that isn't named is as it was.
-	Whole bool
-	// Nodes are the nodes that changed, each as it is now.
-	Nodes []Record
-	// Gone names the nodes that are no more.
-	Gone []string
-	// Confirmed says that a server that has a leader vouches for this batch:
-	// the view is fresh from now on. A batch that holds nothing else is a
-	// heartbeat.
-	Confirmed bool
-}
-
 // Source is where changes of the catalog come from: the state machine of this
 // process, or a stream from a server.
 type Source interface {
 	// Next blocks until there is something to tell, ctx ends, or the source is
-	// lost; then it says so by an error and is not asked again. The first batch
-	// of a source is Whole. Of several changes of one node only the newest need
-	// be told. It is called from one goroutine.
-	Next(ctx context.Context) (Batch, error)
+	// lost; then it says so by an error and is not asked again. The first
+	// update is a Reset, unless the source goes on where View.Resume said. It
+	// is called from one goroutine.
+	Next(ctx context.Context) (catalog.Update, error)
+	// Subscribe asks for the contents of services, by name in lower case;
+	// Unsubscribe ends that. A name that is subscribed to already costs
+	// nothing. Neither blocks nor calls the view; they are called one at a
+	// time, beside Next.
+	Subscribe(names ...string)
+	Unsubscribe(names ...string)
 }
 
 // Local is what this host's own agent holds. It takes the place of what the
@@ -67,7 +53,9 @@ const (
 	// Failed nodes are dead, confirmed: their serfHealth is critical here
 	// whatever the catalog says of it.
 	Failed
-	// Left nodes went of their own will or were reaped.
+	// Left nodes went of their own will or were reaped. What only earlier
+	// histories know of them is forgotten; what this one has until it hears of
+	// it shows as of a dead node.
 	Left
 )
 

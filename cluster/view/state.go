@@ -43,13 +43,17 @@ type State struct {
 
 	counters *counters
 
+	view *View
+
 	history catalog.History
 	index   uint64
 	base    bool
 	fresh   bool
+	// unsettled says that names may exist that nobody has told this history
+	// yet, and that no earlier view is there to know them by.
+	unsettled bool
 
-	baseArrived chan struct{} // closed when base becomes true; of the view
-	superseded  chan struct{} // closed when a newer state has been published
+	superseded chan struct{} // closed when a newer state has been published
 }
 
 // counters are the ones that belong to no single name. They live as long as the
@@ -58,17 +62,34 @@ type counters struct {
 	any, names, addresses, epoch atomic.Uint64
 }
 
-// serviceEntry is one service name's instances, in the order of node and
+// serviceEntry is one service name: its instances, in the order of node and
 // service ID.
 type serviceEntry struct {
 	instances []catalog.Instance
 	nodes     []string // the node key of each instance
-	counter   *atomic.Uint64
+	// known says that the instances are the contents; else the name exists and
+	// they are older ones, or none.
+	known  bool
+	origin *origin // of older ones; nil when known
+	mark   *mark
+}
+
+// mark is what an entry and its successors have in common.
+type mark struct {
+	counter atomic.Uint64
+	used    atomic.Bool // asked for since it was last cleared
+}
+
+// use notes that the name was asked for.
+func (m *mark) use() {
+	if !m.used.Load() {
+		m.used.Store(true)
+	}
 }
 
 // nodeEntry is one node as it shows: the own node merged, the dead one marked.
 type nodeEntry struct {
-	rec     *Record
+	*merged
 	counter *atomic.Uint64
 }
 
@@ -76,33 +97,51 @@ type nodeEntry struct {
 type addrOwner struct {
 	node      string // node key
 	serviceID string // "" for the node itself
+	service   string // the service's name
 }
 
 // nameKey is a name as the trees know it. DNS compares ASCII letters without
 // regard to case (RFC 4343).
 func nameKey(name string) string { return strings.ToLower(name) }
 
-func newState(base chan struct{}) *State {
+func newState(v *View) *State {
 	return &State{
-		services:    iradix.New(),
-		nodes:       iradix.New(),
-		ids:         iradix.New(),
-		addrs:       iradix.New(),
-		counters:    new(counters),
-		baseArrived: base,
-		superseded:  make(chan struct{}),
+		services:   iradix.New(),
+		nodes:      iradix.New(),
+		ids:        iradix.New(),
+		addrs:      iradix.New(),
+		counters:   new(counters),
+		view:       v,
+		superseded: make(chan struct{}),
 	}
 }
 
 // Service returns every instance of the named service, healthy or not, in the
 // order of node name and service ID. Letter case does not matter. The counter
-// is the name's own; it is nil unless known is Yes.
+// is the name's own; it is nil when no such name is in the base set: the answer
+// then rests on Names. Being asked for keeps a subscription alive.
 func (s *State) Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known Known) {
 	e := s.service(nameKey(name))
 	if e == nil {
 		return nil, nil, s.absent()
 	}
-	return e.instances, e.counter, Yes
+	e.mark.use()
+	if !e.known {
+		return nil, &e.mark.counter, NotYet
+	}
+	return e.instances, &e.mark.counter, Yes
+}
+
+// Older returns what is known of a service that is NotYet from before: from
+// disk, from a neighbour, or from a subscription that ended. No server confirms
+// it (VIEWS rule 11). An answer from it rests on the counter that Service
+// returns.
+func (s *State) Older(name string) (instances []catalog.Instance, ok bool) {
+	e := s.service(nameKey(name))
+	if e == nil || e.known || len(e.instances) == 0 {
+		return nil, false
+	}
+	return e.instances, true
 }
 
 // Node returns the named node. Letter case does not matter. The counter is as
@@ -112,7 +151,7 @@ func (s *State) Node(name string) (node *catalog.Node, counter *atomic.Uint64, k
 	if e == nil {
 		return nil, nil, s.absent()
 	}
-	return e.rec.Node, e.counter, Yes
+	return e.Node, e.counter, Yes
 }
 
 // NodeByIDPrefix returns the one node whose ID begins with prefix, in any
@@ -130,7 +169,7 @@ func (s *State) NodeByIDPrefix(prefix string) (node *catalog.Node, ok bool) {
 	if len(found) != 1 {
 		return nil, false
 	}
-	return s.node(found[0]).rec.Node, true
+	return s.node(found[0]).Node, true
 }
 
 // AddressOwner returns who has an address: the first node by name, else the
@@ -147,7 +186,7 @@ func (s *State) AddressOwner(addr netip.Addr) (owner Owner, ok bool) {
 	if first == nil {
 		return Owner{}, false
 	}
-	rec := s.node(first.node).rec
+	rec := s.node(first.node).merged
 	owner = Owner{Node: rec.Node}
 	if first.serviceID == "" {
 		return owner, true
@@ -155,9 +194,12 @@ func (s *State) AddressOwner(addr netip.Addr) (owner Owner, ok bool) {
 	for _, svc := range rec.Services {
 		if svc.ID == first.serviceID {
 			owner.Service = svc
+			return owner, true
 		}
 	}
-	return owner, owner.Service != nil
+	// Its contents aren't here: all that is known is its name.
+	owner.Service = &catalog.Service{Node: rec.Node.Node, ID: first.serviceID, Service: first.service, Address: addr.String()}
+	return owner, true
 }
 
 // Any is moved by every change of the catalog that can show in an answer.
@@ -199,9 +241,14 @@ func (s *State) Len() (services, instances, nodes int) {
 	return s.services.Len(), instances, s.nodes.Len()
 }
 
-// Ready returns a channel that is closed when the name, if it was NotYet, is
-// known.
-func (s *State) Ready(string) <-chan struct{} { return s.baseArrived }
+// Ready is View.Want; for no name, the channel is closed when the base set first
+// arrives.
+func (s *State) Ready(name string) <-chan struct{} {
+	if name == "" {
+		return s.view.base
+	}
+	return s.view.Want(name)
+}
 
 // Superseded returns a channel that is closed once a newer state has been
 // published and its counters moved.
@@ -209,7 +256,7 @@ func (s *State) Superseded() <-chan struct{} { return s.superseded }
 
 // absent is what is known of a name that is not in the trees.
 func (s *State) absent() Known {
-	if s.base {
+	if s.base && !s.unsettled {
 		return No
 	}
 	return NotYet
@@ -233,13 +280,13 @@ func (s *State) node(key string) *nodeEntry {
 
 // addrKey orders the owners of one address: nodes before services, then by
 // name, so that the first one is always the same.
-func addrKey(addr netip.Addr, o addrOwner, service string) string {
+func addrKey(addr netip.Addr, o addrOwner) string {
 	a := addr.As16()
 	key := string(a[:])
 	if o.serviceID == "" {
 		return key + "\x00" + o.node
 	}
-	key += "\x01" + service + "\x00"
+	key += "\x01" + nameKey(o.service) + "\x00"
 	key = string(binary.BigEndian.AppendUint16([]byte(key), uint16(len(o.node))))
 	return key + o.node + o.serviceID
 }

@@ -24,8 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +50,10 @@ type Config struct {
 	Local Local
 	// Liveness is who knows which nodes are alive; nil: nobody.
 	Liveness Liveness
+	// Living returns the IDs of the members that are alive, as gossip says. It
+	// is called with the view's lock held and must not block; nil: nobody
+	// knows, and histories are taken to be complete.
+	Living func() []string
 	// Logger gets what an operator wants to know; nil: nobody.
 	Logger *slog.Logger
 }
@@ -70,10 +72,30 @@ type View struct {
 	following atomic.Bool   // a Follow is running
 	published atomic.Uint64 // how many states have been
 
-	mu        sync.Mutex // guards following; held by whoever makes the next state
-	catalog   map[string]*Record
-	own       *Record
-	confirmed time.Time // when the last confirmation came
+	asking sync.Mutex // held while a source is asked; taken before mu
+
+	mu  sync.Mutex // guards following; held by whoever makes the next state
+	own *Record
+	// current is what the present history says; nil: no base set yet. pending
+	// is what the source tells while it doesn't count; nil: it does.
+	current, pending *holding
+	// remembered is what earlier histories said of nodes, missed are names from
+	// them whose contents were not here.
+	remembered       map[string]*held
+	rememberedOrigin *origin
+	missed           set
+	origins          map[string]*origin // of older contents, by service key
+	// earlier says that this host has known an earlier history, or a file's or
+	// a neighbour's word for it. settled says that all living members have told
+	// the present one all they have.
+	earlier, settled bool
+	refused          string    // the history that was last said to be refused
+	confirmed        time.Time // when the last confirmation came
+
+	src     Source // the one that is followed; nil: none
+	subs    map[string]*subscription
+	asks    []string // to be asked of src
+	waiting map[string]chan struct{}
 }
 
 // New returns a view that already shows what the agent holds.
@@ -85,14 +107,18 @@ func New(cfg Config) (*View, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	v := &View{
-		cfg:     cfg,
-		logger:  cfg.Logger,
-		ownKey:  nameKey(cfg.NodeName),
-		base:    make(chan struct{}),
-		heard:   make(chan struct{}, 1),
-		catalog: make(map[string]*Record),
+		cfg:        cfg,
+		logger:     cfg.Logger,
+		ownKey:     nameKey(cfg.NodeName),
+		base:       make(chan struct{}),
+		heard:      make(chan struct{}, 1),
+		remembered: make(map[string]*held),
+		missed:     make(set),
+		origins:    make(map[string]*origin),
+		subs:       make(map[string]*subscription),
+		waiting:    make(map[string]chan struct{}),
 	}
-	v.state.Store(newState(v.base))
+	v.state.Store(newState(v))
 	v.OnLocalChange()
 	return v, nil
 }
@@ -125,78 +151,6 @@ func (v *View) Run(ctx context.Context) error {
 	}
 }
 
-// Follow feeds the view from src until ctx ends or src is lost, and says which
-// by its error; nil for ctx. What the view knows stays. Only one Follow may run
-// at a time.
-func (v *View) Follow(ctx context.Context, src Source) error {
-	if !v.following.CompareAndSwap(false, true) {
-		return errors.New("view: follows a source already")
-	}
-	defer v.following.Store(false)
-	for first := true; ; first = false {
-		b, err := src.Next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("follow the catalog: %w", err)
-		case first && !b.Whole:
-			return errors.New("follow the catalog: the source began with less than the whole")
-		}
-		v.take(b)
-	}
-}
-
-// take makes a batch part of the view.
-func (v *View) take(b Batch) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	d := newDraft(v.state.Load())
-	keys := v.absorb(b)
-	for _, key := range keys {
-		d.set(key, v.effective(key))
-	}
-	if b.History.ID != d.next.history.ID && d.next.history.ID != "" {
-		v.logger.Info("catalog began a new history", "history", b.History.ID, "before", d.next.history.ID)
-	}
-	before := *d.next // trees aside, which only keys touch
-	d.next.history, d.next.index = b.History, max(b.Index, d.next.index)
-	d.setBase()
-	if b.Confirmed {
-		v.confirm(d)
-	}
-	if len(keys) == 0 && *d.next == before {
-		return // a heartbeat
-	}
-	v.publish(d)
-}
-
-// absorb notes what a batch says of the catalog and returns the keys of the
-// nodes it may change.
-func (v *View) absorb(b Batch) []string {
-	named := make(map[string]*Record, len(b.Nodes)+len(b.Gone))
-	for _, name := range b.Gone {
-		named[nameKey(name)] = nil
-	}
-	for i := range b.Nodes {
-		rec := b.Nodes[i] // a copy: the batch's array can go
-		named[nameKey(rec.Node.Node)] = &rec
-	}
-	keys := maps.Clone(named)
-	if b.Whole {
-		maps.Copy(keys, v.catalog)
-		v.catalog = make(map[string]*Record, len(named))
-	}
-	for key, rec := range named {
-		if rec == nil {
-			delete(v.catalog, key)
-			continue
-		}
-		v.catalog[key] = rec
-	}
-	return slices.Sorted(maps.Keys(keys))
-}
-
 // OnLocalChange takes over what the agent holds now. When it returns, lookups
 // on this host show it.
 func (v *View) OnLocalChange() {
@@ -207,8 +161,9 @@ func (v *View) OnLocalChange() {
 	defer v.mu.Unlock()
 	own := v.cfg.Local.Own()
 	v.own = &own
-	d := newDraft(v.state.Load())
-	d.set(v.ownKey, v.effective(v.ownKey))
+	d := v.newDraft()
+	d.touchNode(v.ownKey)
+	v.redraw(d)
 	v.publish(d)
 }
 
@@ -216,13 +171,15 @@ func (v *View) OnLocalChange() {
 func (v *View) OnLifeChange(nodeID string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d := newDraft(v.state.Load())
-	key, ok := d.next.ids.Get([]byte(strings.ToLower(nodeID)))
-	if !ok {
-		return
+	d := v.newDraft()
+	before := *d.next
+	if key, ok := d.ids.Get([]byte(strings.ToLower(nodeID))); ok {
+		d.touchNode(key.(string))
 	}
-	d.set(key.(string), v.effective(key.(string)))
-	v.publish(d)
+	v.redraw(d)
+	if !d.isSame(&before) {
+		v.publish(d)
+	}
 }
 
 // BumpEpoch drops every answer that was made from the view: for whoever has
@@ -233,29 +190,16 @@ func (v *View) BumpEpoch() {
 	defer v.mu.Unlock()
 	// A new state as well: a reader that read the old values must not take the
 	// new epoch for theirs.
-	d := newDraft(v.state.Load())
+	d := v.newDraft()
 	d.bumpEpoch()
 	v.publish(d)
-}
-
-// confirm makes the draft fresh and tells the timer.
-func (v *View) confirm(d *draft) {
-	v.confirmed = time.Now()
-	select {
-	case v.heard <- struct{}{}:
-	default:
-	}
-	if !d.next.fresh {
-		d.next.fresh = true
-		d.bumpEpoch()
-	}
 }
 
 // turnStale marks the view stale unless a confirmation came meanwhile.
 func (v *View) turnStale() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d := newDraft(v.state.Load())
+	d := v.newDraft()
 	if !d.next.fresh || time.Since(v.confirmed) < StaleAfter {
 		return
 	}
@@ -279,6 +223,7 @@ func (v *View) publish(d *draft) {
 		close(v.base)
 	}
 	close(old.superseded)
+	v.release(next)
 }
 
 // Wait blocks until changes up to index, base added, show in the view; at most
