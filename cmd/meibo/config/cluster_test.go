@@ -118,6 +118,12 @@ view { keep = "2h" }`)
 	if f, ok := c.ViewFileConfig(); !ok || f.Path != "/elsewhere/catalog.view" || f.Keep != 2*time.Hour || f.Datacenter != "dc1" {
 		t.Errorf("view file %+v", f)
 	}
+	if a := c.AutopilotConfig(); !a.CleanupDeadServers || a.LastContactThreshold != 200*time.Millisecond || a.MaxTrailingLogs != 250 || a.ServerStabilizationTime != 10*time.Second {
+		t.Errorf("autopilot %+v", a)
+	}
+	if a := mustLoad(t, `autopilot { server_stabilization_time = "0s" }`).AutopilotConfig(); a.ServerStabilizationTime >= 0 {
+		t.Errorf("no time is taken for the default: %v", a.ServerStabilizationTime)
+	}
 	ring, err := c.Keyring()
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"meibo/cluster/gossip"
+	"meibo/cluster/leader"
 	"meibo/cluster/link"
 	"meibo/cluster/view"
 )
@@ -72,4 +73,13 @@ func (c *Config) ViewFileConfig() (view.FileConfig, bool) {
 	return view.FileConfig{
 		Path: filepath.Join(c.CacheDir, "catalog.view"), NodeID: c.Node.ID, Datacenter: c.Node.Datacenter, Keep: c.View.Keep,
 	}, true
+}
+
+// AutopilotConfig returns what cluster/leader takes of autopilot.
+func (c *Config) AutopilotConfig() leader.Autopilot {
+	a := leader.Autopilot(c.Cluster.Autopilot)
+	if a.ServerStabilizationTime == 0 {
+		a.ServerStabilizationTime = -1 // at once, not the default
+	}
+	return a
 }
