@@ -115,8 +115,8 @@ view { keep = "2h" }`)
 	if l := c.LinkConfig(); l.Listen.String() != "127.0.0.3:9300" || l.Self.Name != "host1" || l.Self.Datacenter != "dc1" {
 		t.Errorf("link %+v", l)
 	}
-	if f, ok := c.ViewFileConfig(); !ok || f.Path != "/elsewhere/catalog.view" || f.Keep != 2*time.Hour || f.Datacenter != "dc1" {
-		t.Errorf("view file %+v", f)
+	if c.ViewPath() != "/elsewhere/catalog.view" || c.View.Keep != 2*time.Hour {
+		t.Errorf("view file %s, kept %v", c.ViewPath(), c.View.Keep)
 	}
 	if a := c.AutopilotConfig(); !a.CleanupDeadServers || a.LastContactThreshold != 200*time.Millisecond || a.MaxTrailingLogs != 250 || a.ServerStabilizationTime != 10*time.Second {
 		t.Errorf("autopilot %+v", a)
@@ -124,15 +124,8 @@ view { keep = "2h" }`)
 	if a := mustLoad(t, `autopilot { server_stabilization_time = "0s" }`).AutopilotConfig(); a.ServerStabilizationTime >= 0 {
 		t.Errorf("no time is taken for the default: %v", a.ServerStabilizationTime)
 	}
-	ring, err := c.Keyring()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if keys, _ := ring.Keys(); len(keys) != 1 || len(keys[0]) != 32 {
-		t.Errorf("%d keys", len(keys))
-	}
-	if _, err := os.Stat(filepath.Join(dir, "serf", "local.keyring")); err != nil {
-		t.Error(err)
+	if k := c.Key(); len(k) != 32 {
+		t.Errorf("a key of %d bytes", len(k))
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
 	"meibo/cluster/link"
-	"meibo/cluster/view"
 )
 
 // GossipConfig returns what cluster/gossip takes; the ID is empty unless one is
@@ -32,8 +31,8 @@ func (c *Config) GossipConfig() gossip.Config {
 }
 
 // LinkConfig returns what cluster/link takes, with Listen as GossipConfig has
-// Bind. The ID of Self is empty unless one is configured; the keys are those of
-// Keyring.
+// Bind. The ID of Self is empty unless one is configured; the keys are
+// Key and those kept in KeyringPath.
 func (c *Config) LinkConfig() link.Config {
 	l := link.Config{Self: link.Peer{ID: c.Node.ID, Name: c.Node.Name, Datacenter: c.Node.Datacenter}}
 	if port := c.Cluster.ServerPort; port > 0 {
@@ -54,25 +53,18 @@ func (c *Config) reachable(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
 }
 
-// Keyring opens the keys of gossip and link: the kept ones, and the configured
-// one. It is empty where there is none. The error names the file.
-func (c *Config) Keyring() (*gossip.Keyring, error) {
-	var initial []byte
-	if c.Cluster.Encrypt != "" {
-		initial, _ = base64.StdEncoding.DecodeString(c.Cluster.Encrypt.Reveal()) // checked by Load
-	}
-	return gossip.OpenKeyring(c.KeyringPath(), initial)
+// Key returns the configured secret's bytes, nil where there is none.
+func (c *Config) Key() []byte {
+	key, _ := base64.StdEncoding.DecodeString(c.Cluster.Encrypt.Reveal()) // checked by Load
+	return key
 }
 
-// ViewFileConfig returns what the file of cluster/view takes but for the node's
-// ID; false where nothing is kept.
-func (c *Config) ViewFileConfig() (view.FileConfig, bool) {
+// ViewPath is the file that the view is kept in, "" for none.
+func (c *Config) ViewPath() string {
 	if c.CacheDir == "" {
-		return view.FileConfig{}, false
+		return ""
 	}
-	return view.FileConfig{
-		Path: filepath.Join(c.CacheDir, "catalog.view"), NodeID: c.Node.ID, Datacenter: c.Node.Datacenter, Keep: c.View.Keep,
-	}, true
+	return filepath.Join(c.CacheDir, "catalog.view")
 }
 
 // AutopilotConfig returns what cluster/leader takes of autopilot.
