@@ -235,7 +235,7 @@ func (d *draft) finishService(name string, nodes map[string][]catalog.Instance) 
 		next.mark = old.mark
 	}
 	var exists bool
-	exists, next.known = d.view.standing(name, len(next.instances) > 0)
+	exists, next.known = d.view.standing(name, next)
 	next.origin = d.view.originOf(name, next.known)
 	switch {
 	case !exists && old == nil:

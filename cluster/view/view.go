@@ -134,11 +134,13 @@ func (v *View) Confirmed() time.Time {
 	return v.confirmed
 }
 
-// Run turns the view stale when confirmations stay out. It returns when ctx
-// ends.
+// Run turns the view stale when confirmations stay out, and ends subscriptions
+// that nobody needs. It returns when ctx ends.
 func (v *View) Run(ctx context.Context) error {
 	timer := time.NewTimer(StaleAfter)
 	defer timer.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -147,6 +149,8 @@ func (v *View) Run(ctx context.Context) error {
 			timer.Reset(StaleAfter)
 		case <-timer.C:
 			v.turnStale()
+		case now := <-sweep.C:
+			v.sweep(now)
 		}
 	}
 }

@@ -184,13 +184,14 @@ func (s *State) standing(key string) Known {
 	return NotYet
 }
 
-// standing decides whether a name exists, and whether what is here of it, if
-// anything, is its contents.
-func (v *View) standing(name string, any bool) (exists, known bool) {
-	c := v.current
+// standing decides whether a name exists, given the instances that show, and
+// whether those are its contents. Until a server tells a base set, that is so
+// only of what the agent alone holds.
+func (v *View) standing(name string, e *serviceEntry) (exists, known bool) {
+	c, any := v.current, len(e.instances) > 0
 	switch {
 	case c == nil:
-		return any, true // what the agent holds, or nothing
+		return any, v.isOwn(e)
 	case c.isHere(name):
 		if !any && v.missed.has(name) {
 			return true, false // who has it has not told this history yet
@@ -199,7 +200,12 @@ func (v *View) standing(name string, any bool) (exists, known bool) {
 	case c.names.has(name) || v.missed.has(name):
 		return true, false
 	}
-	return any, true
+	return any, c.vouched || v.isOwn(e)
+}
+
+// isOwn reports whether all instances are what this host's agent holds.
+func (v *View) isOwn(e *serviceEntry) bool {
+	return v.cfg.Local != nil && !slices.ContainsFunc(e.nodes, func(node string) bool { return node != v.ownKey })
 }
 
 // sweep ends subscriptions that nobody needs (VIEWS rule 10). Answers from the
@@ -277,16 +283,10 @@ func (s *State) Provenance(name string) (from string, confirmed time.Time) {
 		return "", time.Time{}
 	case !e.known && e.origin != nil:
 		return e.origin.from, e.origin.at
-	case s.isOwn(e):
+	case s.view.isOwn(e):
 		return fromAgent, time.Now()
 	}
 	return fromCatalog, s.view.Confirmed()
-}
-
-// isOwn reports whether all instances are what this host's agent holds.
-func (s *State) isOwn(e *serviceEntry) bool {
-	own := s.view.ownKey
-	return s.view.cfg.Local != nil && !slices.ContainsFunc(e.nodes, func(node string) bool { return node != own })
 }
 
 func sorted(keys set) []string { return slices.Sorted(maps.Keys(keys)) }

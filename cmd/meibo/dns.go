@@ -267,7 +267,7 @@ type viewSource struct{ view *view.View }
 
 func (s viewSource) State() consul.State { return viewState{s.view.Load(), s.view} }
 
-func (s viewSource) Want(name string) <-chan struct{} { return s.view.Load().Ready(name) }
+func (s viewSource) Want(name string) <-chan struct{} { return s.view.Want(name) }
 
 type viewState struct {
 	*view.State
@@ -275,8 +275,6 @@ type viewState struct {
 }
 
 func (s viewState) Confirmed() time.Time { return s.view.Confirmed() }
-
-func (s viewState) Older(string) ([]catalog.Instance, bool) { return nil, false }
 
 func (s viewState) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
 	instances, c, known := s.State.Service(name)
