@@ -18,7 +18,7 @@ const (
 	writeEvery = 30 * time.Second
 	// writeSoon is how long a new name may take to be on disk; names that come
 	// together are written together.
-	writeSoon = 500 * time.Millisecond
+	writeSoon = 800 * time.Millisecond
 	// firstRetry and lastRetry bound the pauses between writes that fail.
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Minute
@@ -203,7 +203,7 @@ func (w *fileWriter) look() {
 	switch {
 	case w.saw.HasBase() && !old.HasBase(), old.Fresh() && !w.saw.Fresh():
 		w.due(0)
-	case w.saw.contents() > old.contents():
+	case w.saw.filled > old.filled:
 		w.due(writeSoon)
 	default:
 		w.due(max(writeEvery-time.Since(w.wrote), 0))

@@ -1,7 +1,6 @@
 package view
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -31,7 +30,8 @@ type Told struct {
 	// Confirmed is when a server that has a leader last vouched for it; zero:
 	// never.
 	Confirmed time.Time
-	// Base says that Nodes and Names are all there were.
+	// Base says that Nodes and Names are all there were; of Remembered, that
+	// nothing is missing from it that living hosts have still to tell.
 	Base bool
 	// Whole says that the contents of every service are here.
 	Whole bool
@@ -42,6 +42,8 @@ type Told struct {
 	// whose instances are among them.
 	Parts    []catalog.Part
 	Complete []string
+	// Tombstones say what must not be remembered of earlier histories.
+	Tombstones []catalog.Tombstone
 }
 
 // LifeOf is what is known of one node being alive.
@@ -86,7 +88,7 @@ func (t *Told) only(key string) Told {
 	if slices.Contains(t.Names, key) {
 		only.Names = []string{key}
 	}
-	if slices.Contains(t.Complete, key) {
+	if slices.Contains(t.Complete, key) || t.Whole && only.Names != nil {
 		only.Complete = []string{key}
 	}
 	nodes := make(map[string]bool)
@@ -124,21 +126,26 @@ func (i *Image) dropUnasked(now time.Time, keep time.Duration) {
 		t.Parts = slices.DeleteFunc(t.Parts, func(p catalog.Part) bool { return old[p.Service] })
 	}
 	i.countFrom(now)
-	left := make(map[string]bool)
-	for _, name := range slices.Concat(i.Current.Complete, i.Remembered.Complete) {
-		left[name] = true
-	}
-	maps.DeleteFunc(i.Asked, func(name string, _ time.Time) bool { return !left[name] })
 }
 
-// countFrom notes contents that were never asked for as asked for now.
+// countFrom notes contents that were never asked for as asked for now, and
+// forgets when others were that aren't here.
 func (i *Image) countFrom(now time.Time) {
-	if i.Asked == nil {
-		i.Asked = make(map[string]time.Time)
+	asked := make(map[string]time.Time)
+	note := func(name string) {
+		at, ok := i.Asked[name]
+		if !ok {
+			at = now
+		}
+		asked[name] = at
 	}
-	for _, name := range slices.Concat(i.Current.Complete, i.Remembered.Complete) {
-		if _, ok := i.Asked[name]; !ok {
-			i.Asked[name] = now
+	for _, t := range []*Told{&i.Current, &i.Remembered} {
+		for _, name := range t.Complete {
+			note(name)
+		}
+		for _, p := range t.Parts {
+			note(p.Service)
 		}
 	}
+	i.Asked = asked
 }

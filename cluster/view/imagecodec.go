@@ -38,6 +38,7 @@ const (
 	recordPart  = 4
 	recordAsked = 5
 	recordLife  = 6
+	recordTomb  = 7
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -135,6 +136,9 @@ func (w *imageWriter) told(t *Told, remembered bool) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		row := names[name]
 		w.record(recordName, &row)
+	}
+	for i := range t.Tombstones {
+		w.record(recordTomb, &t.Tombstones[i])
 	}
 	for _, p := range t.Parts {
 		w.record(recordPart, &partRow{p.Node, p.Service, p.Services, p.Checks})
@@ -244,6 +248,11 @@ func (r *imageReader) record(kind byte, body []byte) error {
 		return readRow(body, r.addName)
 	case recordPart:
 		return readRow(body, r.addPart)
+	case recordTomb:
+		return readRow(body, func(row *catalog.Tombstone) error {
+			r.told.Tombstones = append(r.told.Tombstones, *row)
+			return nil
+		})
 	case recordAsked:
 		return readRow(body, func(row *askedRow) error { r.into.Asked[row.Name] = timeOf(row.At); return nil })
 	case recordLife:

@@ -94,6 +94,12 @@ func follow(t *testing.T, v *View, src *scripted) {
 	})
 }
 
+// contextOf is a context that the test cancels by hand, as in bubbles, which end
+// before their cleanup.
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	return context.WithCancel(context.WithoutCancel(t.Context()))
+}
+
 func mustNew(t testing.TB, cfg Config) *View {
 	t.Helper()
 	v, err := New(cfg)

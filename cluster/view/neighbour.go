@@ -136,8 +136,10 @@ func ServeNeighbours(ctx context.Context, l net.Listener, v Knower, logger *slog
 
 // writeFrame writes b after its length (32 bits, big endian).
 func writeFrame(w io.Writer, b []byte) error {
-	bufs := net.Buffers{binary.BigEndian.AppendUint32(nil, uint32(len(b))), b}
-	_, err := bufs.WriteTo(w)
+	if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b)))); err != nil || len(b) == 0 {
+		return err
+	}
+	_, err := w.Write(b)
 	return err
 }
 

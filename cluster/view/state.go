@@ -52,6 +52,8 @@ type State struct {
 	// unsettled says that names may exist that nobody has told this history
 	// yet, and that no earlier view is there to know them by.
 	unsettled bool
+	// filled grows whenever the contents of a service come to be known.
+	filled uint64
 
 	superseded chan struct{} // closed when a newer state has been published
 }

@@ -54,6 +54,9 @@ type Config struct {
 	// is called with the view's lock held and must not block; nil: nobody
 	// knows, and histories are taken to be complete.
 	Living func() []string
+	// Lives returns what gossip says of members, for the file and for
+	// neighbours (VIEWS rule 19); nil: what Liveness says.
+	Lives func() []LifeOf
 	// Logger gets what an operator wants to know; nil: nobody.
 	Logger *slog.Logger
 }
@@ -84,7 +87,8 @@ type View struct {
 	remembered       map[string]*held
 	rememberedOrigin *origin
 	missed           set
-	origins          map[string]*origin // of older contents, by service key
+	origins          map[string]*origin   // of older contents, by service key
+	asked            map[string]time.Time // when contents that nobody subscribes to were last asked for
 	// earlier says that this host has known an earlier history, or a file's or
 	// a neighbour's word for it. settled says that all living members have told
 	// the present one all they have.
@@ -115,6 +119,7 @@ func New(cfg Config) (*View, error) {
 		remembered: make(map[string]*held),
 		missed:     make(set),
 		origins:    make(map[string]*origin),
+		asked:      make(map[string]time.Time),
 		subs:       make(map[string]*subscription),
 		waiting:    make(map[string]chan struct{}),
 	}

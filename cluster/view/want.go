@@ -96,9 +96,17 @@ func (v *View) askAnew() {
 	now := time.Now()
 	for name := range v.current.complete {
 		if v.subs[name] == nil {
-			v.subs[name] = &subscription{used: now}
+			v.subs[name] = &subscription{used: v.lastAsked(name, now)}
 		}
 	}
+}
+
+// lastAsked returns when a service was last asked for; now if that is unknown.
+func (v *View) lastAsked(name string, now time.Time) time.Time {
+	if at, ok := v.asked[name]; ok {
+		return at
+	}
+	return now
 }
 
 // ask passes on to the source what is to be asked.
@@ -246,6 +254,7 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 			delete(v.subs, name)
 			delete(c.complete, name)
 			v.origins[name] = &origin{from: fromCatalog, at: v.confirmed}
+			v.asked[name] = sub.used
 			d.touchName(name)
 			ended = append(ended, name)
 		}

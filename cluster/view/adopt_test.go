@@ -1,0 +1,262 @@
+package view
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"meibo/cluster/catalog"
+)
+
+// older renders what is known of a service from before.
+func older(s *State, name string) string {
+	instances, ok := s.Older(name)
+	if !ok {
+		return "none"
+	}
+	return showInstances(instances)
+}
+
+// imageAfter is what a view knows after the updates, as it comes out of a file.
+func imageAfter(t *testing.T, cfg Config, updates ...catalog.Update) *Image {
+	t.Helper()
+	v := mustNew(t, cfg)
+	mustTake(t, v, updates...)
+	return throughBytes(t, v.Image())
+}
+
+func throughBytes(t *testing.T, img *Image) *Image {
+	t.Helper()
+	out := new(Image)
+	if err := out.UnmarshalBinary(mustMarshal(t, img)); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func subscribed(u catalog.Update, complete ...string) catalog.Update {
+	u.Whole, u.Complete = false, complete
+	u.Parts = slices.DeleteFunc(u.Parts, func(p catalog.Part) bool { return !slices.Contains(complete, p.Service) })
+	return u
+}
+
+func TestAdopt_AFileIsAnsweredFromUntilAServerSpeaks(t *testing.T) {
+	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
+	img := imageAfter(t, Config{}, confirmed(subscribed(whole(5, n1, n2), "web")))
+	v := mustNew(t, Config{})
+	epoch := v.Load().Epoch().Load()
+	if !v.Adopt(img, FromDisk) {
+		t.Fatal("nothing came of it")
+	}
+	s := v.Load()
+	if !s.HasBase() || s.Fresh() || s.Index() != 5 || s.History().ID != "h1" || v.Confirmed().IsZero() || s.Epoch().Load() != epoch {
+		t.Errorf("base %v, fresh %v, index %d, history %q, confirmed %v", s.HasBase(), s.Fresh(), s.Index(), s.History().ID, v.Confirmed())
+	}
+	if got := show(s, "web"); got != "not yet" {
+		t.Errorf("web is %q, want not yet: no server vouches for it", got)
+	}
+	if got := older(s, "web"); got != "n1@10.0.0.1 web :80 [] " {
+		t.Errorf("older web %q", got)
+	}
+	if from, at := s.Provenance("web"); from != FromDisk || at.IsZero() {
+		t.Errorf("web is from %q, confirmed %v", from, at)
+	}
+	if show(s, "db") != "not yet" || older(s, "db") != "none" || show(s, "nobody") != "no" || showNode(s, "n2") == "no" {
+		t.Error("the base set is not as it was")
+	}
+	if h, index, all, names := v.Resume(); h.ID != "h1" || index != 5 || all || !slices.Equal(names, []string{"web"}) {
+		t.Errorf("resumes at %v %d %v %v", h, index, all, names)
+	}
+	mustTake(t, v, confirmed(subscribed(whole(9, n2), "web")))
+	if got := show(v.Load(), "web"); got != "no" {
+		t.Errorf("web is %q after a server said that it is no more", got)
+	}
+}
+
+func TestAdopt_AWholeFileIsWhole(t *testing.T) {
+	img := imageAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)))))
+	v := mustNew(t, Config{})
+	v.Adopt(img, FromDisk)
+	if _, _, all, _ := v.Resume(); !all || older(v.Load(), "web") == "none" {
+		t.Errorf("whole %v, web %q", all, older(v.Load(), "web"))
+	}
+	if again := throughBytes(t, v.Image()); !reflect.DeepEqual(again.Current, img.Current) {
+		t.Errorf("kept again as %+v\nwant %+v", again.Current, img.Current)
+	}
+	mustTake(t, v, confirmed(catalog.Update{Whole: true, Index: 6, History: catalog.History{ID: "h1"}})) // resumed
+	if got := show(v.Load(), "web"); got != "n1@10.0.0.1 web :80 [] " {
+		t.Errorf("web is %q, want it known: the server went on from there", got)
+	}
+}
+
+func TestAdopt_NeverOverridesWhatAServerSaid(t *testing.T) {
+	stale := imageAfter(t, Config{}, confirmed(whole(3, node("n1", "10.0.0.9", service("web", 1)), node("dead", "10.0.0.8", service("web", 1)))))
+	for _, from := range []string{FromDisk, FromNeighbour} {
+		v := mustNew(t, Config{})
+		mustTake(t, v, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)))))
+		v.Adopt(stale, from)
+		s := v.Load()
+		if got := show(s, "web"); got != "n1@10.0.0.1 web :80 [] " || showNode(s, "dead") != "no" || s.Index() != 5 || !s.Fresh() {
+			t.Errorf("%s: web %q, dead %q, index %d", from, got, showNode(s, "dead"), s.Index())
+		}
+	}
+}
+
+func TestRule11_ANeighboursContentsOfOneNameAreOlderOnes(t *testing.T) {
+	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
+	theirs := imageAfter(t, Config{}, confirmed(whole(4, n1, n2))).Only("web")
+	v := mustNew(t, Config{})
+	mustTake(t, v, confirmed(subscribed(whole(5, n1, n2), "db")))
+	counter := counterOf(v.Load(), "web")
+	before := counter.Load()
+	if !v.Adopt(throughBytes(t, theirs), FromNeighbour) {
+		t.Error("nothing came of it")
+	}
+	s := v.Load()
+	if show(s, "web") != "not yet" || older(s, "web") != "n1@10.0.0.1 web :80 [] " || counter.Load() == before {
+		t.Errorf("web %q, older %q, counter moved %v", show(s, "web"), older(s, "web"), counter.Load() != before)
+	}
+	if from, _ := s.Provenance("web"); from != FromNeighbour {
+		t.Errorf("from %q", from)
+	}
+	if show(s, "db") != "n2@10.0.0.2 db :1 [] " {
+		t.Errorf("db %q", show(s, "db"))
+	}
+	if v.Adopt(throughBytes(t, theirs), FromNeighbour) {
+		t.Error("the same again is news")
+	}
+}
+
+func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
+	img := imageAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80)))))
+	members := []string{"id-n1", "id-n2"}
+	for _, late := range []bool{false, true} { // the file is read after the server spoke
+		v := mustNew(t, Config{Living: func() []string { return members }})
+		fresh := node("n1", "10.0.0.1", service("web", 80))
+		fresh.Node.Synced = "h2"
+		told := confirmed(inHistory("h2", whole(9, fresh)))
+		if late {
+			mustTake(t, v, told)
+			v.Adopt(img, FromDisk)
+		} else {
+			v.Adopt(img, FromDisk)
+			mustTake(t, v, told)
+		}
+		if got := show(v.Load(), "web"); got != "n1@10.0.0.1 web :80 [] \nn2@10.0.0.2 web :80 [] " {
+			t.Errorf("late %v: web %q, want n2 remembered", late, got)
+		}
+		// What is remembered outlives another restart.
+		w := mustNew(t, Config{Living: func() []string { return members }})
+		w.Adopt(throughBytes(t, v.Image()), FromDisk)
+		mustTake(t, w, confirmed(catalog.Update{Whole: true, Index: 10, History: catalog.History{ID: "h2"}}))
+		if show(w.Load(), "web") != show(v.Load(), "web") {
+			t.Errorf("late %v: after a restart web %q", late, show(w.Load(), "web"))
+		}
+	}
+}
+
+func TestRule18_AHostWithoutAnEarlierViewTakesANeighbours(t *testing.T) {
+	members := []string{"id-n1", "id-n2"}
+	living := Config{Living: func() []string { return members }}
+	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
+	synced := node("n1", "10.0.0.1", service("web", 80))
+	synced.Node.Synced = "h2"
+	theirs := imageAfter(t, living, confirmed(whole(5, n1, n2)), confirmed(inHistory("h2", whole(9, synced))))
+	behind := imageAfter(t, living, confirmed(whole(5, n1, n2)))
+	for name, img := range map[string]*Image{"one that has merged": theirs, "one that hasn't heard": behind} {
+		v := mustNew(t, living)
+		mustTake(t, v, confirmed(inHistory("h2", whole(9, synced))))
+		if got := show(v.Load(), "db"); got != "not yet" {
+			t.Fatalf("db %q before, want not yet: n2 may have it", got)
+		}
+		v.Adopt(img, FromNeighbour)
+		s := v.Load()
+		if show(s, "db") != "n2@10.0.0.2 db :1 [] " || show(s, "nobody") != "no" {
+			t.Errorf("%s: db %q, nobody %q", name, show(s, "db"), show(s, "nobody"))
+		}
+		// Once n2 has told what it has, what it hasn't goes.
+		told := node("n2", "10.0.0.2")
+		told.Node.Synced = "h2"
+		mustTake(t, v, confirmed(inHistory("h2", update(10, told))))
+		if got := show(v.Load(), "db"); got != "no" {
+			t.Errorf("%s: db %q after n2 synced", name, got)
+		}
+	}
+	// A neighbour that knows no more than the host itself is of no use.
+	alike := imageAfter(t, living, confirmed(inHistory("h2", whole(9, synced))))
+	v := mustNew(t, living)
+	mustTake(t, v, confirmed(inHistory("h2", whole(9, synced))))
+	v.Adopt(alike, FromNeighbour)
+	if got := show(v.Load(), "nobody"); got != "not yet" {
+		t.Errorf("nobody %q, want not yet", got)
+	}
+}
+
+func TestRule17_TombstonesOutliveARestart(t *testing.T) {
+	ext := node("ext", "10.0.0.7", service("db", 1))
+	ext.Node.ID = ""
+	forget := inHistory("h2", update(10))
+	forget.Tombstones = []catalog.Tombstone{{Node: "ext", Index: 10}}
+	members := []string{"id-n1"}
+	cfg := Config{Living: func() []string { return members }}
+	img := imageAfter(t, cfg, confirmed(inHistory("h2", whole(9, node("n1", "10.0.0.1")))), confirmed(forget))
+	v := mustNew(t, cfg)
+	v.Adopt(img, FromDisk)
+	v.Adopt(imageAfter(t, Config{}, confirmed(whole(5, ext))), FromNeighbour)
+	if got := showNode(v.Load(), "ext"); got != "no" {
+		t.Errorf("ext %q, though it was forgotten", got)
+	}
+}
+
+func TestRule19_LivesComeAlong(t *testing.T) {
+	img := imageAfter(t, Config{Liveness: lives{"id-n1": Failed, "id-n2": Alive}},
+		confirmed(whole(5, node("n1", "10.0.0.1"), node("n2", "10.0.0.2"), node("n3", "10.0.0.3"))))
+	want := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: Failed}, {NodeID: "id-n2", Name: "n2", Life: Alive}}
+	if !reflect.DeepEqual(img.Lives, want) {
+		t.Errorf("%+v, want %+v", img.Lives, want)
+	}
+	since := time.Unix(7, 0).UTC()
+	told := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: Left, Since: since}}
+	img = imageAfter(t, Config{Lives: func() []LifeOf { return told }}, confirmed(whole(5, node("n1", "10.0.0.1"))))
+	if !reflect.DeepEqual(img.Lives, told) {
+		t.Errorf("%+v, want %+v", img.Lives, told)
+	}
+}
+
+func TestRule29_WhatAProvisionalHistorySaidIsDropped(t *testing.T) {
+	alone := whole(5, node("n1", "10.0.0.1", service("web", 80)))
+	alone.History.Provisional = true
+	img := imageAfter(t, Config{}, confirmed(alone))
+	v := mustNew(t, Config{})
+	if v.Adopt(img, FromNeighbour) || v.Load().HasBase() {
+		t.Error("a neighbour's provisional history was taken")
+	}
+	v.Adopt(img, FromDisk)
+	mustTake(t, v, confirmed(inHistory("h2", whole(9, node("n2", "10.0.0.2")))))
+	if got := show(v.Load(), "web"); got != "no" {
+		t.Errorf("web %q, want it dropped", got)
+	}
+}
+
+func TestAdopt_NothingIsNothing(t *testing.T) {
+	v := mustNew(t, Config{})
+	if v.Adopt(nil, FromDisk) || v.Adopt(new(Image), FromNeighbour) || v.Adopt(fullImage().Only("web"), FromNeighbour) || v.Load().HasBase() {
+		t.Error("something came of nothing")
+	}
+}
+
+func TestRule25_WhenNamesWereAskedForOutlivesARestart(t *testing.T) {
+	img := imageAfter(t, Config{}, confirmed(subscribed(whole(5, node("n1", "10.0.0.1", service("web", 80))), "web")))
+	long := time.Now().Add(-48 * time.Hour)
+	img.Asked = map[string]time.Time{"web": long}
+	v := mustNew(t, Config{})
+	v.Adopt(img, FromDisk)
+	if at := v.Image().Asked["web"]; !at.Equal(long) {
+		t.Errorf("asked %v, want %v", at, long)
+	}
+	v.Load().Service("web")
+	if at := v.Image().Asked["web"]; time.Since(at) > time.Minute {
+		t.Errorf("asked %v, want now", at)
+	}
+}
