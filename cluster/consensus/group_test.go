@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,15 +85,17 @@ type group struct {
 
 // member is a server of a group, at the address of its name.
 type member struct {
+	mu sync.Mutex // guards Replica and sm for others than the test's goroutine
 	*Replica
+	sm     *registers
 	g      *group
 	name   string
 	id     string
-	sm     *registers
+	dir    string // a true disk, instead of the next two
 	disk   *raft.InmemStore
 	snaps  raft.SnapshotStore
 	change func(*Config)
-	fault  func(call string) error
+	fault  atomic.Pointer[func(call string) error]
 	stop   context.CancelFunc
 	done   chan struct{}
 	err    error
@@ -101,6 +104,12 @@ type member struct {
 // inBubble runs f with a group of so many servers, the first of which has
 // begun, in time that passes when all wait.
 func inBubble(t *testing.T, servers int, f func(t *testing.T, g *group)) {
+	t.Helper()
+	inBubbleWith(t, servers, func(*member) {}, f)
+}
+
+// inBubbleWith lets prepare change the servers before they start.
+func inBubbleWith(t *testing.T, servers int, prepare func(*member), f func(t *testing.T, g *group)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		g := &group{t: t, net: newNetwork(uint64(servers)), said: new(lines), servers: make(map[string]*member)}
@@ -114,6 +123,7 @@ func inBubble(t *testing.T, servers int, f func(t *testing.T, g *group)) {
 			if i == 0 {
 				m.change = func(c *Config) { c.Bootstrap, c.Servers = true, list }
 			}
+			prepare(m)
 			m.start()
 		}
 		g.until("all vote", func() bool {
@@ -143,8 +153,8 @@ func (m *member) wipe() {
 
 func (m *member) start() {
 	m.g.t.Helper()
-	m.sm = new(registers)
-	cfg := Config{StateMachine: m.sm, ID: m.id, Addr: m.name, Stream: m.g.net.host(m.name), Logger: slog.New(slog.NewTextHandler(m.g.said, &slog.HandlerOptions{Level: slog.LevelWarn})).With("node", m.name)}
+	sm := new(registers)
+	cfg := Config{StateMachine: sm, Dir: m.dir, ID: m.id, Addr: m.name, Stream: m.g.net.host(m.name), Logger: slog.New(slog.NewTextHandler(m.g.said, &slog.HandlerOptions{Level: slog.LevelWarn})).With("node", m.name)}
 	if m.change != nil {
 		m.change(&cfg)
 	}
@@ -153,21 +163,47 @@ func (m *member) start() {
 		m.g.t.Fatal(err)
 	}
 	r.open = func() (*stores, error) {
-		f := &faulty{LogStore: m.disk, StableStore: m.disk, fail: func(call string) error {
-			if m.fault == nil {
-				return nil
+		s := &stores{log: m.disk, stable: m.disk, snapshots: m.snaps, close: func() error { return nil }}
+		if m.dir != "" {
+			var err error
+			if s, err = r.openStores(); err != nil {
+				return nil, err
 			}
-			return m.fault(call)
+		}
+		f := &faulty{LogStore: s.log, StableStore: s.stable, fail: func(call string) error {
+			if f := m.fault.Load(); f != nil {
+				return (*f)(call)
+			}
+			return nil
 		}}
-		return &stores{log: f, stable: f, snapshots: m.snaps, close: func() error { return nil }}, nil
+		s.log, s.stable = f, f
+		return s, nil
 	}
-	m.Replica = r
+	m.mu.Lock()
+	m.Replica, m.sm = r, sm
+	m.mu.Unlock()
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop, m.done = stop, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
 		m.err = r.Run(ctx)
 	}(m.done)
+}
+
+// now is what runs at present, for clients.
+func (m *member) now() (*Replica, *registers) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.Replica, m.sm
+}
+
+// breaks makes calls of its disk fail, until it is given nil.
+func (m *member) breaks(fail func(call string) error) {
+	if fail == nil {
+		m.fault.Store(nil)
+		return
+	}
+	m.fault.Store(&fail)
 }
 
 // end stops it in order and returns Run's error.
@@ -180,6 +216,7 @@ func (m *member) end() error {
 // crash stops it without a word to the others.
 func (m *member) crash() {
 	m.g.net.apart(m.name, true)
+	time.Sleep(50 * time.Millisecond) // what its clients ask of it now is lost
 	_ = m.end()
 	m.g.net.apart(m.name, false)
 }

@@ -29,6 +29,10 @@ type way struct {
 	loss  float64
 }
 
+// leastDelay is how long each packet takes, so that there is always something
+// on its way when a fault strikes.
+const leastDelay = time.Millisecond
+
 // resent is when TCP sends again what was lost.
 const resent = 200 * time.Millisecond
 
@@ -80,7 +84,7 @@ func (n *network) way(from, to string) (w way, takes time.Duration, moved <-chan
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	w = n.ways[[2]string{from, to}]
-	takes = w.delay
+	takes = max(w.delay, leastDelay)
 	for w.loss > 0 && n.dice.Float64() < w.loss {
 		takes += resent
 	}

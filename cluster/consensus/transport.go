@@ -14,8 +14,9 @@ import (
 // server that comes back would depose a leader that everybody else hears.
 type transport struct {
 	*raft.NetworkTransport
-	stream *stream
-	reach  *reach
+	stream    *stream
+	reach     *reach
+	pipelines sync.WaitGroup
 }
 
 func (r *Replica) transport() (raft.Transport, error) {
@@ -38,6 +39,7 @@ func (t *transport) Close() error {
 	err := t.NetworkTransport.Close()
 	t.NetworkTransport.CloseStreams()
 	t.stream.wait()
+	t.pipelines.Wait() // Raft has ended, and closed them
 	return err
 }
 
