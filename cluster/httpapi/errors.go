@@ -20,10 +20,10 @@ var (
 	// ErrUnknownService and ErrUnknownCheck: this host holds no such ID.
 	ErrUnknownService = errors.New("unknown service ID")
 	ErrUnknownCheck   = errors.New("unknown check ID")
-	// ErrUnknownMember: gossip has never heard of it. Its text is Consul's.
-	ErrUnknownMember = errors.New("agent: No node found with name") //lint:ignore ST1005 Consul's words, which clients match
-	// ErrUnknownServer: the Raft configuration has no such server; wrap it with which.
-	ErrUnknownServer = errors.New("was not found in the Raft configuration")
+	// ErrUnknownMember: gossip has never heard of it.
+	ErrUnknownMember = errors.New("unknown member")
+	// ErrUnknownServer: the Raft configuration has no such server.
+	ErrUnknownServer = errors.New("unknown server")
 	// ErrNotTTL: the check is not one that clients report for.
 	ErrNotTTL = errors.New("check does not have associated TTL")
 	// ErrInvalid: a definition that cannot be held; wrap it with what is wrong.
@@ -60,8 +60,6 @@ func statusOf(err error) (int, string) {
 		return http.StatusForbidden, err.Error()
 	case errors.Is(err, acl.ErrDisabled):
 		return http.StatusUnauthorized, err.Error()
-	case errors.Is(err, ErrUnknownMember), errors.Is(err, ErrUnknownServer):
-		return http.StatusInternalServerError, err.Error() // as Consul has it
 	case errors.Is(err, ErrUnknownService), errors.Is(err, ErrUnknownCheck):
 		return http.StatusNotFound, err.Error()
 	case errors.Is(err, ErrInvalid):

@@ -233,14 +233,14 @@ func (o operator) Keyring(_ context.Context, op httpapi.KeyringOp, key string, o
 
 func (o operator) RaftConfiguration(context.Context) (httpapi.RaftConfiguration, error) {
 	return httpapi.RaftConfiguration{Index: 7, Servers: []httpapi.RaftServer{
-		{ID: "a", Node: "n1", Address: "10.0.0.1:8300", Leader: true, Voter: true, ProtocolVersion: "3", LastIndex: 9},
+		{ID: "a", Node: "n1", Address: "10.0.0.1:8300", Leader: true, Voter: true, ProtocolVersion: "3"},
 		{ID: "b", Node: "n2", Address: "10.0.0.2:8300", ProtocolVersion: "3"},
 	}}, o.did("configuration")
 }
 
 func (o operator) RemovePeer(_ context.Context, id, address string) error {
 	if id == "nope" {
-		return fmt.Errorf("id %q %w", id, httpapi.ErrUnknownServer)
+		return httpapi.ErrUnknownServer
 	}
 	return o.did("remove peer id=%q address=%q", id, address)
 }

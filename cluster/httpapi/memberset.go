@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -161,5 +162,9 @@ func (a *agentSet) forceLeave(r *request) (any, error) {
 		return nil, badRequest("Missing node name")
 	}
 	prune := r.has("prune") && r.query.Get("prune") != "false" && r.query.Get("prune") != "0"
-	return nil, a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	err := a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	if errors.Is(err, ErrUnknownMember) { // in Consul's words
+		err = errorf(http.StatusInternalServerError, "agent: No node found with name '%s'", clip(r.arg))
+	}
+	return nil, err
 }

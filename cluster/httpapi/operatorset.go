@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -50,8 +51,13 @@ func (o *operatorSet) raftConfiguration(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Servers == nil {
-		c.Servers = []RaftServer{}
+	c.Servers = append([]RaftServer{}, c.Servers...)
+	if health, err := o.operator.AutopilotHealth(r.Context()); err == nil { // the leader knows how far each is
+		for i := range c.Servers {
+			if h := slices.IndexFunc(health.Servers, func(s AutopilotServer) bool { return s.ID == c.Servers[i].ID }); h >= 0 && c.Servers[i].LastIndex == 0 {
+				c.Servers[i].LastIndex = health.Servers[h].LastIndex
+			}
+		}
 	}
 	return c, nil
 }
@@ -64,12 +70,25 @@ func (o *operatorSet) removePeer(r *request) (any, error) {
 	case id != "" && address != "":
 		return nil, badRequest("Must specify only one of ?id or ?address")
 	}
-	return nil, o.operator.RemovePeer(r.Context(), id, address)
+	return nil, unknownServer(o.operator.RemovePeer(r.Context(), id, address), id, address)
+}
+
+// unknownServer puts it in Consul's words that there is no such server.
+func unknownServer(err error, id, address string) error {
+	if !errors.Is(err, ErrUnknownServer) {
+		return err
+	}
+	what, which := "id", id
+	if id == "" {
+		what, which = "address", address
+	}
+	return errorf(http.StatusInternalServerError, "%s %q was not found in the Raft configuration", what, clip(which))
 }
 
 func (o *operatorSet) transferLeader(r *request) (any, error) {
-	if err := o.operator.TransferLeader(r.Context(), r.query.Get("id")); err != nil {
-		return nil, err
+	id := r.query.Get("id")
+	if err := o.operator.TransferLeader(r.Context(), id); err != nil {
+		return nil, unknownServer(err, id, "")
 	}
 	return struct{ Success bool }{true}, nil
 }

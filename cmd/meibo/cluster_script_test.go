@@ -95,7 +95,7 @@ func (madeUpAgent) Leave(context.Context) error { return nil }
 
 func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) error {
 	if node != "a1" {
-		return fmt.Errorf("%w '%s'", httpapi.ErrUnknownMember, node)
+		return httpapi.ErrUnknownMember
 	}
 	return nil
 }
@@ -156,14 +156,14 @@ func (c *madeUpCluster) RemovePeer(_ context.Context, id, address string) error 
 	if id == "s3-id" || address == "10.0.0.13:8300" {
 		return nil
 	}
-	return fmt.Errorf("id %q %w", id, httpapi.ErrUnknownServer)
+	return httpapi.ErrUnknownServer
 }
 
 func (c *madeUpCluster) TransferLeader(_ context.Context, id string) error {
 	if slices.Contains([]string{"", "s1-id"}, id) {
 		return nil
 	}
-	return fmt.Errorf("id %q %w", id, httpapi.ErrUnknownServer)
+	return httpapi.ErrUnknownServer
 }
 
 func (c *madeUpCluster) AutopilotConfig() httpapi.AutopilotConfig {
