@@ -260,3 +260,18 @@ func TestRule25_WhenNamesWereAskedForOutlivesARestart(t *testing.T) {
 		t.Errorf("asked %v, want now", at)
 	}
 }
+
+func TestProvenance_OfANameThatIsNotHereIsThatOfTheBaseSet(t *testing.T) {
+	v := mustNew(t, Config{})
+	if from, at := v.Load().Provenance("nobody"); from != "" || !at.IsZero() {
+		t.Errorf("%q, %v before anything is known", from, at)
+	}
+	v.Adopt(fullImage(), FromDisk)
+	if from, at := v.Load().Provenance("nobody"); from != FromDisk || !at.Equal(fullImage().Current.Confirmed) {
+		t.Errorf("%q, %v, want the file's", from, at)
+	}
+	mustTake(t, v, confirmed(inHistory("h2", whole(1<<41, node("n1", "10.0.0.1")))))
+	if from, at := v.Load().Provenance("nobody"); from != "catalog" || at.IsZero() {
+		t.Errorf("%q, %v, want the catalog's", from, at)
+	}
+}

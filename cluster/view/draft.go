@@ -179,6 +179,7 @@ func (d *draft) bumpEpoch() { d.bump(&d.next.counters.epoch) }
 
 // setBase says that the set of names is known from now on.
 func (d *draft) setBase() {
+	d.next.origin = d.view.current.origin
 	if !d.next.base {
 		d.next.base = true
 		d.names = true

@@ -48,6 +48,7 @@ type State struct {
 	history catalog.History
 	index   uint64
 	base    bool
+	origin  *origin // of the base set, while no server vouches for it
 	fresh   bool
 	// unsettled says that names may exist that nobody has told this history
 	// yet, and that no earlier view is there to know them by.

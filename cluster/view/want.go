@@ -211,6 +211,16 @@ func (v *View) standing(name string, e *serviceEntry) (exists, known bool) {
 	return any, c.vouched || v.isOwn(e)
 }
 
+func (s *State) baseProvenance() (from string, confirmed time.Time) {
+	switch {
+	case !s.base:
+		return "", time.Time{}
+	case s.origin != nil:
+		return s.origin.from, s.origin.at
+	}
+	return fromCatalog, s.view.Confirmed()
+}
+
 // isOwn reports whether all instances are what this host's agent holds.
 func (v *View) isOwn(e *serviceEntry) bool {
 	return v.cfg.Local != nil && !slices.ContainsFunc(e.nodes, func(node string) bool { return node != v.ownKey })
@@ -283,13 +293,13 @@ func (v *View) originOf(name string, known bool) *origin {
 
 // Provenance says by what way the contents of a service, in any letter case,
 // came: "catalog", "disk", "neighbour" or "agent", and when a server that has a
-// leader last confirmed them; the zero time: never, or nobody knows. Nothing is
-// known of a name that has no contents here: "".
+// leader last confirmed them; the zero time: never, or nobody knows. Of a name
+// that has no contents here it says so of the base set; "": there is none.
 func (s *State) Provenance(name string) (from string, confirmed time.Time) {
 	e := s.service(nameKey(name))
 	switch {
 	case e == nil || len(e.instances) == 0:
-		return "", time.Time{}
+		return s.baseProvenance()
 	case !e.known && e.origin != nil:
 		return e.origin.from, e.origin.at
 	case s.view.isOwn(e):

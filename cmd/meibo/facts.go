@@ -59,16 +59,24 @@ func (f *facts) catalog(name string) *control.Catalog {
 }
 
 // provenance says by what way a service came to be known, and when a server last confirmed it.
-func (f *facts) provenance(s *view.State, _ string) (way string, confirmed time.Time) {
-	if s.HasBase() {
-		return "catalog subscription", f.view.Confirmed()
+func (f *facts) provenance(s *view.State, service string) (way string, confirmed time.Time) {
+	way, confirmed = s.Provenance(service)
+	switch {
+	case way == "":
+		return "agent", time.Time{}
+	case way == "catalog":
+		return "catalog subscription", confirmed
 	}
-	return "agent", time.Time{}
+	return way, confirmed
 }
 
 // found returns the instances that answers are made from.
 func (f *facts) found(service string) []catalog.Instance {
-	found, _, _ := f.view.Load().Service(service)
+	s := f.view.Load()
+	found, _, known := s.Service(service)
+	if known == view.NotYet {
+		found, _ = s.Older(service)
+	}
 	return found
 }
 

@@ -30,6 +30,7 @@ type fake struct {
 	wanted   map[string]int // how often Want was called
 
 	any, names, addresses, epoch atomic.Uint64
+	coming                       atomic.Uint64 // of names whose contents are still to come
 
 	stale     atomic.Bool // not fresh
 	confirmed time.Time
@@ -191,6 +192,7 @@ func (f *fake) moveAll() {
 	for _, c := range s.counters {
 		c.Add(1)
 	}
+	f.coming.Add(1)
 	f.names.Add(1)
 	f.addresses.Add(1)
 	f.any.Add(1)
@@ -199,6 +201,9 @@ func (f *fake) moveAll() {
 func (s *fakeState) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
 	s.f.call()
 	e, ok := s.services[strings.ToLower(name)]
+	if !ok && s.notYet[strings.ToLower(name)] {
+		return nil, &s.f.coming, consul.NotYet
+	}
 	if !ok {
 		return nil, nil, s.absent(name)
 	}
@@ -214,8 +219,8 @@ func (s *fakeState) Node(name string) (*catalog.Node, *atomic.Uint64, consul.Kno
 	return n, s.counters[strings.ToLower(name)], consul.Yes
 }
 
-func (s *fakeState) absent(name string) consul.Known {
-	if s.noBase || s.notYet[name] {
+func (s *fakeState) absent(string) consul.Known {
+	if s.noBase {
 		return consul.NotYet
 	}
 	return consul.No

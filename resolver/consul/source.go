@@ -36,7 +36,7 @@ type Source interface {
 type State interface {
 	// Service returns every instance of the named service, healthy or not.
 	// Letter case does not matter. The counter is the name's own; it is nil
-	// unless known is Yes.
+	// when no such name is known to exist.
 	Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known Known)
 	// Node returns the named node. Letter case does not matter, dots in the
 	// name are allowed. The counter is as for Service.

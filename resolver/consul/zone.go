@@ -200,6 +200,7 @@ type subject struct {
 	known     Known
 	instances []catalog.Instance
 	node      *catalog.Node
+	exists    bool // the name does, whether or not its contents are here
 	older     bool // the instances are those of before; known is NotYet
 
 	deps [2]cache.Dep
@@ -209,11 +210,8 @@ type subject struct {
 	passing bool
 }
 
-// isWaiting reports whether the contents of a name that exists, or may exist,
-// are not here yet, though the set of names is, or contents of before are.
-func (s *subject) isWaiting() bool {
-	return s.known == NotYet && s.state != nil && (s.older || s.state.HasBase())
-}
+// isWaiting reports whether the name exists and its contents are not here yet.
+func (s *subject) isWaiting() bool { return s.known == NotYet && s.exists }
 
 // look finds the subject of q with its counters, by VIEWS rule 2.
 func (z *Zone) look(q *wire.Query) subject {
@@ -277,10 +275,9 @@ func (s *subject) find(qtype wire.Type) (counter *atomic.Uint64) {
 		}
 	case services:
 		s.instances, counter, s.known = s.state.Service(s.name)
-		if s.known == NotYet {
-			if s.instances, s.older = s.state.Older(s.name); s.older {
-				return s.state.Any() // moved when the contents come
-			}
+		if s.exists = counter != nil; s.known == NotYet && s.exists {
+			s.instances, s.older = s.state.Older(s.name)
+			return counter
 		}
 	case nodes:
 		counter = s.findNode()
