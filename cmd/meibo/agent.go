@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -26,10 +27,12 @@ func newAgentCommand() *cobra.Command {
 files; files are HCL or JSON with Consul's keys and meibo's own (see the README).
 
 SIGHUP reads the files again: a fault leaves everything as it was and is logged.
-SIGTERM and SIGINT stop the daemon; a restart is not a leave.`,
+SIGTERM and SIGINT stop the daemon; a restart is not a leave, unless
+leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 		Example: "  meibo agent -dev\n  meibo agent -config-dir /etc/meibo.d\n  meibo agent -config-dir /etc/consul.d -dns-port 53",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runAgent(cmd.Context(), flags.Sources(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			// The daemon hears signals itself: it may have to leave its cluster first.
+			return runAgent(context.WithoutCancel(cmd.Context()), flags.Sources(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags = config.RegisterFlags(cmd.Flags())
@@ -38,8 +41,9 @@ SIGTERM and SIGINT stop the daemon; a restart is not a leave.`,
 
 // runAgent is the daemon as a process: configuration, log, signals, pid file, and what systemd wants to hear.
 func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Writer) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	signals := make(chan os.Signal, 2) // the second one is heard too
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
 	cfg, warnings, err := config.Load(sources)
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid, nothing was started:\n%w", err)
@@ -67,19 +71,20 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	run, cancel := context.WithCancel(ctx)
-	defer cancel()
-	reloads := make(chan struct{})
-	go func() {
-		defer close(reloads)
-		reloadOn(run, hangup, d, log)
-	}()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var listening sync.WaitGroup
+	listening.Go(func() { reloadOn(ctx, hangup, d, log) })
+	listening.Go(func() {
+		leaves := func(sig os.Signal) bool { return leavesOn(sig, d.config().Cluster) }
+		stopOn(ctx, signals, leaves, hostAgent{d}.Leave, stop, log)
+	})
 	d.banner(stdout)
 	notify(log, systemd.SdNotifyReady)
 	err = d.Run(ctx)
 	notify(log, systemd.SdNotifyStopping)
-	cancel()
-	<-reloads
+	stop()
+	listening.Wait()
 	return err
 }
 
