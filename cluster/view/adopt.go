@@ -25,7 +25,7 @@ func (v *View) Image() *Image {
 		img.Current.History, img.Current.Index = c.history, c.index
 		img.Current.Base, img.Current.Whole = true, c.whole
 		img.Current.Complete = sorted(c.complete)
-		img.Current.Confirmed = v.confirmed
+		img.Current.Confirmed = v.Confirmed()
 		if c.origin != nil {
 			img.Current.Confirmed = c.origin.at
 		}
@@ -146,8 +146,9 @@ func (v *View) Adopt(img *Image, from string) bool {
 // adoptWhole begins with what an image says, which no server has vouched for.
 func (v *View) adoptWhole(d *draft, img *Image, next *holding) {
 	v.current = next
-	if v.confirmed.Before(img.Current.Confirmed) {
-		v.confirmed = img.Current.Confirmed
+	if v.Confirmed().Before(img.Current.Confirmed) {
+		at := img.Current.Confirmed
+		v.confirmed.Store(&at)
 	}
 	v.logger.Info("catalog is known from before", "from", next.origin.from, "history", next.history.ID,
 		"index", next.index, "confirmed", img.Current.Confirmed)

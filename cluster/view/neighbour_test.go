@@ -61,8 +61,8 @@ func TestAskNeighbour_ASilentOrBrokenOneIsAnError(t *testing.T) {
 			t.Errorf("%v after %v, want an error after %v", err, time.Since(start), askTimeout)
 		}
 
-		here, there = net.Pipe()
-		defer there.Close()
+		here, other := net.Pipe()
+		defer other.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		if _, err := AskNeighbour(ctx, here, "web"); !errors.Is(err, context.Canceled) {
@@ -70,7 +70,7 @@ func TestAskNeighbour_ASilentOrBrokenOneIsAnError(t *testing.T) {
 		}
 
 		for _, answer := range []string{"\x00\x00\x00\x05junk!", "\xff\xff\xff\xff", "\x00\x00\x00\x05ju"} {
-			here, there = net.Pipe()
+			here, there := net.Pipe()
 			go func() {
 				readFrame(there, maxQuestion)
 				there.Write([]byte(answer))
@@ -91,9 +91,9 @@ func TestServeNeighbour_DoesNotWaitForAQuestion(t *testing.T) {
 		if err := ServeNeighbour(there, imageOf{fullImage()}); err == nil || time.Since(start) != questionTimeout {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
-		here, there = net.Pipe()
-		defer here.Close()
-		go here.Write(binary.BigEndian.AppendUint32(nil, 1<<30))
+		asker, there := net.Pipe()
+		defer asker.Close()
+		go asker.Write(binary.BigEndian.AppendUint32(nil, 1<<30))
 		if err := ServeNeighbour(there, imageOf{fullImage()}); err == nil {
 			t.Error("a question of a gigabyte was taken")
 		}

@@ -155,7 +155,7 @@ func (v *View) beginHistory(old, next *holding) {
 	v.earlier = true
 	at := old.origin
 	if at == nil {
-		at = &origin{from: fromCatalog, at: v.confirmed}
+		at = &origin{from: fromCatalog, at: v.Confirmed()}
 	}
 	v.rememberedOrigin = at
 	v.remember(old)
@@ -266,7 +266,8 @@ func (v *View) Resume() (history catalog.History, index uint64, whole bool, name
 
 // confirm makes the draft fresh and tells the timer.
 func (v *View) confirm(d *draft) {
-	v.confirmed = time.Now()
+	now := time.Now()
+	v.confirmed.Store(&now)
 	select {
 	case v.heard <- struct{}{}:
 	default:

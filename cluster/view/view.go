@@ -70,10 +70,11 @@ type View struct {
 
 	state atomic.Pointer[State]
 
-	base      chan struct{} // closed when the base set first arrives
-	heard     chan struct{} // holds one: a confirmation came
-	following atomic.Bool   // a Follow is running
-	published atomic.Uint64 // how many states have been
+	base      chan struct{}             // closed when the base set first arrives
+	heard     chan struct{}             // holds one: a confirmation came
+	following atomic.Bool               // a Follow is running
+	confirmed atomic.Pointer[time.Time] // when the last confirmation came; written with mu held
+	published atomic.Uint64             // how many states have been
 
 	asking sync.Mutex // held while a source is asked; taken before mu
 
@@ -93,8 +94,7 @@ type View struct {
 	// a neighbour's word for it. settled says that all living members have told
 	// the present one all they have.
 	earlier, settled bool
-	refused          string    // the history that was last said to be refused
-	confirmed        time.Time // when the last confirmation came
+	refused          string // the history that was last said to be refused
 
 	src     Source // the one that is followed; nil: none
 	subs    map[string]*subscription
@@ -132,11 +132,12 @@ func New(cfg Config) (*View, error) {
 func (v *View) Load() *State { return v.state.Load() }
 
 // Confirmed returns when a server that has a leader last confirmed the view; the
-// zero time if none ever did.
+// zero time if none ever did. It waits for nobody.
 func (v *View) Confirmed() time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.confirmed
+	if at := v.confirmed.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
 }
 
 // Run turns the view stale when confirmations stay out, and ends subscriptions
@@ -209,7 +210,7 @@ func (v *View) turnStale() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	d := v.newDraft()
-	if !d.next.fresh || time.Since(v.confirmed) < StaleAfter {
+	if !d.next.fresh || time.Since(v.Confirmed()) < StaleAfter {
 		return
 	}
 	d.next.fresh = false

@@ -263,7 +263,7 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 		case now.Sub(sub.tried) >= probation:
 			delete(v.subs, name)
 			delete(c.complete, name)
-			v.origins[name] = &origin{from: fromCatalog, at: v.confirmed}
+			v.origins[name] = &origin{from: fromCatalog, at: v.Confirmed()}
 			v.asked[name] = sub.used
 			d.touchName(name)
 			ended = append(ended, name)
