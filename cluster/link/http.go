@@ -36,7 +36,7 @@ const (
 	// windowConn and windowStream bound what a client may send ahead.
 	windowConn, windowStream = 1 << 20, 256 << 10
 	// drainTimeout is for answers under way when a server stops.
-	drainTimeout = time.Second
+	drainTimeout = 500 * time.Millisecond
 )
 
 // newTransport makes the HTTP/2 client.
@@ -78,7 +78,7 @@ func PeerFrom(ctx context.Context) (Peer, bool) {
 
 // Serve answers HTTP/2 requests of other hosts with h, until ctx or Run has
 // ended. It returns when every request is done: those under way at the end see
-// their context end, and have a second to answer.
+// their context end, and have half a second to answer.
 func (l *Link) Serve(ctx context.Context, h http.Handler) error {
 	base, stop := context.WithCancel(ctx)
 	defer stop()

@@ -1,0 +1,532 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// count is the value of a counter.
+func count(t testing.TB, c prometheus.Collector) float64 {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	families, err := r.Gather()
+	if err != nil || len(families) != 1 {
+		t.Fatalf("%v, %d families", err, len(families))
+	}
+	return families[0].GetMetric()[0].GetCounter().GetValue()
+}
+
+func TestDoor_Limits(t *testing.T) {
+	cfg := Config{Conns: 5, ConnsPerSource: 3, HandshakesPerSource: 2, Handshakes: 2, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	now := time.Unix(1000, 0)
+	d := newDoor(&cfg)
+	enter := func(from netip.Addr, want error) {
+		t.Helper()
+		if _, err := d.enter(from, now); err != want {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	enter(a, nil)
+	enter(a, nil)
+	enter(a, errHandshakes)
+	d.proven(a)
+	enter(a, nil)
+	d.proven(a)
+	enter(a, errSource)
+	enter(b, nil)
+	enter(b, nil)
+	enter(netip.MustParseAddr("192.0.2.3"), errConns)
+	d.leave(a)
+	enter(a, nil)
+	for range 3 {
+		d.leave(a)
+	}
+	for range 2 {
+		d.leave(b)
+	}
+	if d.total != 0 || len(d.sources) != 0 {
+		t.Errorf("%d connections of %d sources are left on the books", d.total, len(d.sources))
+	}
+}
+
+func TestDoor_RateIsEvenAfterABurst(t *testing.T) {
+	cfg := Config{Conns: 1e6, ConnsPerSource: 1e6, HandshakesPerSource: 1e6, Handshakes: 1, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
+	d := newDoor(&cfg)
+	now := time.Unix(1000, 0)
+	var waits []time.Duration
+	for {
+		wait, err := d.enter(netip.Addr{}, now)
+		if err != nil {
+			if err != errRate {
+				t.Fatal(err)
+			}
+			break
+		}
+		waits = append(waits, wait)
+	}
+	// A second's worth at once, then one each 10 ms, for half of the time-out.
+	if len(waits) != 100+250 || waits[99] != 0 || waits[100] != 10*time.Millisecond || waits[349] != 2500*time.Millisecond {
+		t.Errorf("%d got in, the 100th waits %v, the 101st %v, the last %v", len(waits), waits[99], waits[100], waits[len(waits)-1])
+	}
+}
+
+func TestAccept_SilentConnectionsDoNotShutOutOthers(t *testing.T) {
+	b := start(t, "b", nil, func(c *Config) {
+		c.HandshakesPerSource, c.HandshakeTimeout = 4, 500*time.Millisecond
+	})
+	a := start(t, "a", nil)
+	for range 8 {
+		if nc, err := net.Dial("tcp", b.addr()); err == nil { // else it was dropped at once
+			defer nc.Close()
+		}
+	}
+	until(t, "half of them are dropped", func() bool {
+		return count(t, b.metrics.shut.WithLabelValues("handshakes")) == 4
+	})
+	a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)} // another source
+	if err := echoes(a.mustDial(b)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the silent ones time out", func() bool {
+		return count(t, b.metrics.failed.WithLabelValues("timeout")) == 4
+	})
+	a.dialer.LocalAddr = nil
+	if err := echoes(a.mustDial(b)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(b.logs.String(), "did not finish its handshake"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+func TestAccept_StrangersGetNowhere(t *testing.T) {
+	authority, id, _ := authorityOf([]byte("key"))
+	good, err := newLeaf(Peer{"id-of-x", "x", "dc1"}, authority, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		cfg    *tls.Config // nil: no TLS
+		reason string
+	}{
+		{"no TLS", nil, "tls"},
+		{"no certificate", &tls.Config{NextProtos: []string{string(echo)}}, "certificate"},
+		{"own certificate", &tls.Config{NextProtos: []string{string(echo)}, Certificates: []tls.Certificate{forged(t, nil)}}, "certificate"},
+		{"forged certificate", &tls.Config{NextProtos: []string{string(echo)}, Certificates: []tls.Certificate{forged(t, id[:])}}, "key"},
+		{"no protocol", &tls.Config{Certificates: []tls.Certificate{good}}, "protocol"},
+		{"unknown protocol", &tls.Config{NextProtos: []string{"x"}, Certificates: []tls.Certificate{good}}, "protocol"},
+		{"TLS 1.2", &tls.Config{NextProtos: []string{string(echo)}, Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}, "tls"},
+		{"two certificates", &tls.Config{NextProtos: []string{string(echo)}, Certificates: []tls.Certificate{{
+			Certificate: [][]byte{good.Certificate[0], good.Certificate[0]}, PrivateKey: good.PrivateKey}}}, "certificate"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := start(t, "b", newRing("key"))
+			nc, err := net.Dial("tcp", b.addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			if tt.cfg != nil {
+				tt.cfg.InsecureSkipVerify = true
+				nc = tls.Client(nc, tt.cfg)
+			}
+			_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
+			_, _ = nc.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+			if n, err := nc.Read(make([]byte, 100)); err == nil && tt.cfg != nil {
+				t.Errorf("read %d bytes", n)
+			}
+			until(t, "counted as "+tt.reason, func() bool {
+				return count(t, b.metrics.failed.WithLabelValues(tt.reason)) == 1
+			})
+			if !strings.Contains(b.logs.String(), "a host was refused") {
+				t.Errorf("logs %q", b.logs)
+			}
+		})
+	}
+}
+
+// forged is a certificate signed by nobody of the cluster, whatever it says.
+func forged(t testing.TB, authority []byte) tls.Certificate {
+	t.Helper()
+	public, private, _ := ed25519.GenerateKey(rand.Reader)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: always, NotAfter: never, AuthorityKeyId: authority,
+		Subject: pkix.Name{CommonName: "x", OrganizationalUnit: []string{"dc1"}, SerialNumber: "id-of-x"},
+	}
+	parent := &x509.Certificate{Subject: pkix.Name{CommonName: "meibo link"}, SubjectKeyId: authority}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
+}
+
+// relay passes bytes on, keeps what clients sent, and can freeze: then it takes
+// everything and passes nothing, as a stopped process does.
+type relay struct {
+	net.Listener
+	to     string
+	frozen chan struct{}
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards following
+	sent  bytes.Buffer
+	conns []net.Conn
+}
+
+func newRelay(t testing.TB, to string) *relay {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{Listener: l, to: to, frozen: make(chan struct{})}
+	r.wg.Go(r.run)
+	t.Cleanup(func() {
+		l.Close()
+		r.mu.Lock()
+		for _, nc := range r.conns {
+			nc.Close()
+		}
+		r.mu.Unlock()
+		r.wg.Wait()
+	})
+	return r
+}
+
+func (r *relay) run() {
+	for {
+		in, err := r.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", r.to)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		r.mu.Lock()
+		r.conns = append(r.conns, in, out)
+		r.mu.Unlock()
+		r.wg.Go(func() { r.pass(out, in, true) })
+		r.wg.Go(func() { r.pass(in, out, false) })
+	}
+}
+
+func (r *relay) pass(to, from net.Conn, keep bool) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			to.Close()
+			return
+		}
+		select {
+		case <-r.frozen:
+			continue
+		default:
+		}
+		if keep {
+			r.mu.Lock()
+			r.sent.Write(buf[:n])
+			r.mu.Unlock()
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			from.Close()
+			return
+		}
+	}
+}
+
+func TestAccept_ReplayedTrafficReachesNobody(t *testing.T) {
+	ring := newRing("key")
+	a, b := start(t, "a", ring), start(t, "b", ring)
+	heard := b.Listener("test-heard/1")
+	r := newRelay(t, b.addr())
+	nc, err := a.Dial(t.Context(), r.Listener.Addr().String(), "test-heard/1", "id-of-b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Write([]byte("drop everything")); err != nil {
+		t.Fatal(err)
+	}
+	first, err := heard.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := io.ReadFull(first, make([]byte, 15)); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	recorded := bytes.Clone(r.sent.Bytes())
+	r.mu.Unlock()
+	accepted := count(t, b.metrics.accepted)
+	for range 20 {
+		again, err := net.Dial("tcp", b.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = again.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = again.Write(recorded)
+		_, _ = io.Copy(io.Discard, again) // until it is cut
+		again.Close()
+	}
+	if n := count(t, b.metrics.accepted) - accepted; n != 0 {
+		t.Errorf("%v replays were accepted", n)
+	}
+}
+
+// serveHTTP has the host answer requests of others until the test ends.
+func (h *host) serveHTTP(handler http.HandlerFunc) {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Serve(ctx, handler) }()
+	h.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Errorf("serve: %v", err)
+		}
+	})
+	until(h.t, "h2 is served", func() bool { return h.passenger(HTTP) != nil })
+}
+
+func get(t testing.TB, h *host, addr string) error {
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+addr+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := h.Transport().RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return err
+}
+
+func TestTransport_FrozenServerIsAnErrorWithin3s(t *testing.T) {
+	a, b := start(t, "a", nil), start(t, "b", nil)
+	asked := make(chan struct{}, 1)
+	b.serveHTTP(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done() // a blocking query
+	})
+	r := newRelay(t, b.addr())
+	failed := make(chan error, 1)
+	go func() { failed <- get(t, a, r.Listener.Addr().String()) }()
+	<-asked
+	close(r.frozen)
+	frozen := time.Now()
+	if err := <-failed; err == nil {
+		t.Fatal("no error")
+	}
+	if d := time.Since(frozen); d > deadAfter+2*time.Second { // two for a busy machine
+		t.Errorf("found after %v, want %v", d, deadAfter)
+	} else {
+		t.Logf("found after %v", d)
+	}
+}
+
+func TestTransport_ConnectionsEndWithTheirKey(t *testing.T) {
+	ringA, ringB := newRing("old", "new"), newRing("old", "new")
+	a, b := start(t, "a", ringA), start(t, "b", ringB)
+	asked := make(chan struct{}, 1)
+	b.serveHTTP(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- struct{}{}:
+			<-r.Context().Done()
+		default:
+		}
+	})
+	failed := make(chan error, 1)
+	go func() { failed <- get(t, a, b.addr()) }()
+	<-asked
+	ringA.set("new")
+	if err := <-failed; err == nil {
+		t.Fatal("a request outlived its key")
+	}
+	ringB.set("new", "old")
+	asked <- struct{}{} // the next is answered at once
+	if err := get(t, a, b.addr()); err != nil {
+		t.Fatalf("by the new key: %v", err)
+	}
+}
+
+func TestServe_HeadersAreBounded(t *testing.T) {
+	a, b := start(t, "a", nil), start(t, "b", nil)
+	b.serveHTTP(func(http.ResponseWriter, *http.Request) {})
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", "https://"+b.addr()+"/", nil)
+	r.Header.Set("X-Long", strings.Repeat("x", 2*MaxHeader))
+	res, err := a.Transport().RoundTrip(r)
+	if err == nil {
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("got %v", res.Status)
+		}
+	}
+	if err := get(t, a, b.addr()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// CVE-2023-44487: a member opens streams and resets them at once. The handlers at
+// work stay bounded, and others are answered.
+func TestServe_RapidResetHurtsNobodyElse(t *testing.T) {
+	a, b := start(t, "a", nil), start(t, "b", nil)
+	var mu sync.Mutex
+	now, most := 0, 0
+	b.serveHTTP(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		now++
+		most = max(most, now)
+		mu.Unlock()
+		if r.URL.Path == "/slow" {
+			<-r.Context().Done()
+		}
+		mu.Lock()
+		now--
+		mu.Unlock()
+	})
+	nc, err := a.Dial(t.Context(), b.addr(), HTTP, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	go func() { _, _ = io.Copy(io.Discard, nc) }()
+	_, _ = io.WriteString(nc, http2.ClientPreface)
+	framer := http2.NewFramer(nc, nil)
+	_ = framer.WriteSettings()
+	var header bytes.Buffer
+	enc := hpack.NewEncoder(&header)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "b"}, {":path", "/slow"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true}) // stateless
+	}
+	for i := range 20_000 {
+		id := uint32(2*i + 1)
+		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: header.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+			break // cut off, as it should
+		}
+		if err := framer.WriteRSTStream(id, http2.ErrCodeCancel); err != nil {
+			break
+		}
+	}
+	if err := get(t, a, b.addr()); err != nil {
+		t.Errorf("another connection meanwhile: %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if most > MaxStreams+1 {
+		t.Errorf("%d handlers were at work at once", most)
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	authority, id, _ := authorityOf([]byte("key"))
+	r := &ring{authorities: map[keyID]ed25519.PublicKey{id: authority.Public().(ed25519.PublicKey)}, primary: id}
+	leaf, err := newLeaf(Peer{"7f3c2c1e-8a5d-4f7e-9b0a-1c2d3e4f5a6b", "web-1", "dc1"}, authority, id)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(leaf.Certificate[0])
+	f.Add(forged(f, id[:]).Certificate[0])
+	f.Add(forged(f, nil).Certificate[0])
+	f.Fuzz(func(t *testing.T, der []byte) {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		p, _, err := r.verify([]*x509.Certificate{cert})
+		if err == nil && p.validate() != nil {
+			t.Errorf("took %+v", p)
+		}
+		if err == nil && !bytes.Equal(cert.RawTBSCertificate, leaf.Leaf.RawTBSCertificate) {
+			if cert.Issuer.CommonName != "meibo link" {
+				t.Errorf("took what the authority never signed: %+v", p)
+			}
+		}
+		_, _ = peerIn(cert) // signed or not, it only reads
+	})
+}
+
+func FuzzHearWelcome(f *testing.F) {
+	f.Add(welcome())
+	f.Add(refusal("too many connections"))
+	f.Add([]byte{5, 'a'})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		err := hearWelcome(bytes.NewReader(data))
+		if (err == nil) != (len(data) > 0 && data[0] == 0) {
+			t.Errorf("%q: %v", data, err)
+		}
+	})
+}
+
+func TestAuthority_IsTheSameOnEveryHost(t *testing.T) {
+	_, id, err := authorityOf([]byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What this program released must speak to the next one.
+	if got, want := id.String(), "c044b024"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestVerify_NamesOneHost(t *testing.T) {
+	authority, id, _ := authorityOf([]byte("key"))
+	r := &ring{authorities: map[keyID]ed25519.PublicKey{id: authority.Public().(ed25519.PublicKey)}}
+	subject := pkix.Name{CommonName: "x", OrganizationalUnit: []string{"dc1"}, SerialNumber: "id"}
+	for _, tt := range []struct {
+		name   string
+		change func(*x509.Certificate)
+		ok     bool
+	}{
+		{"good", func(*x509.Certificate) {}, true},
+		{"long over, by the clock", func(c *x509.Certificate) { c.NotAfter = always.Add(time.Second) }, true},
+		{"two datacenters", func(c *x509.Certificate) { c.Subject.OrganizationalUnit = []string{"a", "b"} }, false},
+		{"no ID", func(c *x509.Certificate) { c.Subject.SerialNumber = "" }, false},
+		{"a DNS name too", func(c *x509.Certificate) { c.DNSNames = []string{"y"} }, false},
+		{"an authority", func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, false},
+		{"a line break", func(c *x509.Certificate) { c.Subject.CommonName = "x\ny" }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			public, _, _ := ed25519.GenerateKey(rand.Reader)
+			template := &x509.Certificate{Subject: subject, NotBefore: always, NotAfter: never}
+			tt.change(template)
+			der, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{SubjectKeyId: id[:]}, public, authority)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert, err := x509.ParseCertificate(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err = r.verify([]*x509.Certificate{cert}); (err == nil) != tt.ok || err != nil && !errors.Is(err, errCertificate) {
+				t.Errorf("got %v, want ok %v", err, tt.ok)
+			}
+		})
+	}
+}
