@@ -57,11 +57,12 @@ type Config struct {
 	transport transporter
 }
 
-// transporter is what carries packets and streams. It is ready to be read from
-// once open has been called.
+// transporter is what carries packets and streams. It reads from the network
+// once open has been called; inject gives it a packet before.
 type transporter interface {
 	memberlist.NodeAwareTransport
 	open()
+	inject(packet []byte)
 }
 
 func (cfg Config) withDefaults() Config {

@@ -1,0 +1,355 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// lookupWait bounds the look-up of a name to join.
+	lookupWait = 5 * time.Second
+	// joinsAtOnce bounds how many are called at a time.
+	joinsAtOnce = 8
+	// Leaving: the intent is told for at most leaveTold, and gossip goes on for
+	// leaveLinger after memberlist has told it too.
+	leaveTold   = time.Second
+	leaveWait   = 3 * time.Second
+	leaveLinger = 500 * time.Millisecond
+	// pingAgain is how often Ping asks again.
+	pingAgain = 250 * time.Millisecond
+)
+
+var errLeft = errors.New("gossip: this host has left: restart it to come back")
+
+// Join calls hosts by address and compares lists with them. It returns how many
+// were reached, and an error that names the others if none was.
+func (g *Gossip) Join(ctx context.Context, addrs []string) (int, error) {
+	select {
+	case <-g.started:
+	case <-ctx.Done():
+		return 0, errNotRunning
+	}
+	if g.Local().Status == Left {
+		return 0, errLeft
+	}
+	var mu sync.Mutex // guards following
+	reached, failures := 0, []error(nil)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, joinsAtOnce)
+	for _, given := range addrs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			n, err := g.joinOne(ctx, given)
+			mu.Lock()
+			defer mu.Unlock()
+			reached += n
+			if err != nil {
+				failures = append(failures, err)
+			}
+		})
+	}
+	wg.Wait()
+	if reached > 0 || len(failures) == 0 {
+		return reached, nil
+	}
+	return 0, errors.Join(failures...)
+}
+
+// joinOne calls all addresses of one given host.
+func (g *Gossip) joinOne(ctx context.Context, given string) (reached int, err error) {
+	targets, err := g.resolve(ctx, given)
+	if err != nil {
+		return 0, fmt.Errorf("join %s: %w", given, err)
+	}
+	for _, to := range targets {
+		if to == g.self.addr {
+			reached++ // itself, in a list that all servers share
+			continue
+		}
+		if ctx.Err() != nil {
+			return reached, fmt.Errorf("join %s: %w", given, ctx.Err())
+		}
+		if e := g.reach(to); e != nil {
+			err = fmt.Errorf("join %s: %w", named(given, to), flat(e))
+			continue
+		}
+		reached++
+	}
+	return reached, err
+}
+
+// named writes an address as it was given, and as it was taken.
+func named(given string, to netip.AddrPort) string {
+	if given == to.String() {
+		return given
+	}
+	return given + " (" + to.String() + ")"
+}
+
+// flat takes an error of memberlist's Join, which is written as a list, down to
+// one line.
+func flat(err error) error {
+	text := err.Error()
+	if _, after, ok := strings.Cut(text, "* "); ok {
+		text = after
+	}
+	if _, after, ok := strings.Cut(text, "failed to join "); ok {
+		if _, reason, ok := strings.Cut(after, ": "); ok {
+			text = reason
+		}
+	}
+	return errors.New(strings.Join(strings.Fields(text), " "))
+}
+
+// resolve finds the addresses of HOST or HOST:PORT. The port is this host's own
+// unless it is said.
+func (g *Gossip) resolve(ctx context.Context, given string) ([]netip.AddrPort, error) {
+	port := g.self.addr.Port()
+	if p := g.cfg.Bind.Port(); p != 0 {
+		port = p
+	}
+	if a, err := netip.ParseAddrPort(given); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}, nil
+	}
+	if a, err := netip.ParseAddr(strings.Trim(given, "[]")); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), port)}, nil
+	}
+	if strings.Contains(given, "provider=") {
+		return nil, errors.New("look-up at a cloud provider isn't supported: give host names or addresses")
+	}
+	host := given
+	if h, p, err := net.SplitHostPort(given); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("port %q is not a number from 1 to 65535", p)
+		}
+		host, port = h, uint16(n)
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.AddrPort
+	for _, a := range found {
+		if to := netip.AddrPortFrom(a.Unmap(), port); !slices.Contains(out, to) {
+			out = append(out, to)
+		}
+	}
+	return out, nil
+}
+
+// joinAgain calls the configured hosts for as long as nobody else is there.
+func (g *Gossip) joinAgain(ctx context.Context) {
+	addrs := slices.Concat(g.cfg.RetryJoin, g.cfg.StartJoin)
+	slices.Sort(addrs)
+	addrs = slices.Compact(addrs)
+	if len(addrs) == 0 {
+		return
+	}
+	pause := callFirst
+	for attempt := 1; ; attempt++ {
+		if g.alone() {
+			n, err := g.Join(ctx, addrs)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				g.logger.Warn("gossip: nobody was reached; trying again", "attempt", attempt, "dur", pause, "err", err)
+			case g.alone():
+				g.logger.Debug("gossip: joined nobody but itself", "reached", n)
+			default:
+				g.logger.Info("gossip: joined", "reached", n)
+			}
+			if err != nil && g.cfg.RetryMax > 0 && attempt >= g.cfg.RetryMax {
+				g.logger.Error("gossip: gave up joining after retry_max attempts: use `meibo join`, or restart", "attempt", attempt, "err", err)
+				return
+			}
+		} else {
+			attempt, pause = 0, callFirst
+		}
+		// The first attempts follow each other faster, so that hosts that are
+		// started together find each other; a limited number is spent slowly.
+		wait := jitter(g.cfg.RetryInterval)
+		if g.cfg.RetryMax == 0 && attempt > 0 {
+			wait = min(jitter(pause), wait)
+			pause = min(2*pause, g.cfg.RetryInterval)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// alone reports whether gossip has nobody else.
+func (g *Gossip) alone() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.ledger.byName {
+		if r.Told == Alive || r.Told == Suspect {
+			return false
+		}
+	}
+	return g.ledger.self.Status != Left
+}
+
+// callLost calls members that gossip has lost, again and again: nobody else
+// does, and a split would last. Having met the first, it compares lists with a
+// few others.
+func (g *Gossip) callLost(ctx context.Context) {
+	pause := callFirst
+	var joined <-chan struct{} = g.joined
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for syncs := 2; ; {
+		select {
+		case <-timer.C:
+			g.callSome(callsEach, (*ledger).lost)
+			if joined != nil {
+				pause = min(2*pause, callEvery)
+			}
+			timer.Reset(jitter(pause))
+		case <-joined:
+			g.callSome(syncPeers, (*ledger).living)
+			joined = nil
+			if syncs--; syncs > 0 {
+				pause = callEvery
+				again := make(chan struct{})
+				stop := time.AfterFunc(syncAgain, func() { close(again) })
+				defer stop.Stop()
+				joined = again
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *Gossip) callSome(n int, whom func(*ledger) []*record) {
+	var to []netip.AddrPort
+	g.mu.Lock()
+	if g.ledger.self.Status != Left {
+		for _, r := range whom(g.ledger) {
+			if len(to) < n {
+				to = append(to, r.at())
+			}
+		}
+	}
+	g.mu.Unlock()
+	for _, a := range to {
+		g.call(a)
+	}
+}
+
+// dialOut compares lists with those who are to be called.
+func (g *Gossip) dialOut(ctx context.Context) {
+	for {
+		select {
+		case to := <-g.dial:
+			if err := g.reach(to); err != nil {
+				g.logger.Debug("gossip: call", "addr", to, "err", flat(err))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Leave tells everybody that this host goes: they will say Left of it, not
+// Failed. Gossip goes on until Run ends, but as one who has left.
+func (g *Gossip) Leave(ctx context.Context) error {
+	ml := g.ml.Load()
+	if ml == nil {
+		return errNotRunning
+	}
+	c := &cast{sent: make(chan struct{})}
+	alone := g.alone()
+	g.with(func(l *ledger, now time.Time) {
+		if l.self.Status == Left {
+			c = nil
+			return
+		}
+		c.body = l.leave(now).encode()
+		l.out.casts = nil // it is queued here, to be told when it is out
+	})
+	if c == nil || alone {
+		return nil
+	}
+	g.delegate.casts.QueueBroadcast(c)
+	wait(ctx, c.sent, leaveTold)
+	err := ml.Leave(leaveWait)
+	wait(ctx, nil, leaveLinger)
+	if err != nil {
+		return fmt.Errorf("gossip: leave: %w", err)
+	}
+	return ctx.Err()
+}
+
+func wait(ctx context.Context, done <-chan struct{}, most time.Duration) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// ForceLeave has a dead member count as left, everywhere; with prune it is
+// forgotten at once. One that lives isn't touched.
+func (g *Gossip) ForceLeave(ctx context.Context, name string, prune bool) error {
+	err := fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
+	g.with(func(l *ledger, now time.Time) {
+		if name == l.self.Name {
+			err = fmt.Errorf("gossip: %q is this host: use `meibo leave`", name)
+			return
+		}
+		if r := l.byName[name]; r != nil {
+			err = nil
+			l.forced(now, r, l.intend(forceMessage, r, prune))
+		}
+	})
+	return err
+}
+
+// Ping asks a member for a sign of life until ctx ends, and returns how long
+// the answer took.
+func (g *Gossip) Ping(ctx context.Context, name string) (time.Duration, error) {
+	answer := make(chan struct{})
+	var answered sync.Once
+	for {
+		known := false
+		g.with(func(l *ledger, now time.Time) {
+			if r := l.byName[name]; r != nil && r.Addr.IsValid() {
+				known = true
+				l.ping(now, r.Name, r.ID, r.at(), asked{r: r, answer: func() { answered.Do(func() { close(answer) }) }})
+			}
+		})
+		if name == g.self.name {
+			return 0, nil
+		}
+		if !known {
+			return 0, fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
+		}
+		select {
+		case <-answer:
+			m, _ := g.Member(name)
+			return m.RTT, nil
+		case <-time.After(pingAgain):
+		case <-ctx.Done():
+			return 0, fmt.Errorf("gossip: %q doesn't answer: %w", name, ctx.Err())
+		}
+	}
+}

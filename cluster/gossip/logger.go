@@ -1,0 +1,99 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"log"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// quiet is how long the same kind of warning of memberlist's is told once only.
+const quiet = time.Minute
+
+// Lines of memberlist's that say what no delegate is told: whom this host
+// itself suspects, and whom it called dead.
+const (
+	lineSuspect = "Suspect " // NAME has failed, no acks received
+	lineDead    = "Marking " // NAME as failed, suspect timeout reached (…)
+	endSuspect  = " has failed, no acks"
+	endDead     = " as failed, suspect "
+)
+
+// warnings are the lines of memberlist's that an operator should see, and what
+// they mean. All else is chatter, or is told better by the ledger.
+var warnings = []struct{ part, means string }{
+	{"No installed keys could decrypt", "a host without our key gossips with us: give it this cluster's key, or keep it away"},
+	{"no installed keys could decrypt", "a host without our key gossips with us: give it this cluster's key, or keep it away"},
+	{"remote state is encrypted and encryption is not configured", "a host with a key gossips with us, who have none: configure encrypt here"},
+	{"encryption is configured but remote state is not encrypted", "a host without any key gossips with us: give it this cluster's key, or keep it away"},
+	{"over TCP but UDP probes failed", "a member answers over TCP and not over UDP: let UDP through between them"},
+	{"handler queue full", "gossip comes faster than it is handled: messages are dropped"},
+	{"Too many pending push/pull", "too many hosts compare their lists with ours at once: they will try again"},
+	{"size is", "the list of members nears memberlist's limit"},
+}
+
+// lines takes memberlist's log, which it writes as text.
+type lines struct {
+	to     *slog.Logger
+	accuse func(name string, dead bool) // this host's own suspicions and verdicts; must not block
+
+	mu   sync.Mutex // guards following
+	told map[string]time.Time
+}
+
+func newLines(to *slog.Logger, accuse func(name string, dead bool)) *log.Logger {
+	return log.New(&lines{to: to, accuse: accuse, told: make(map[string]time.Time)}, "", 0)
+}
+
+// Write implements io.Writer; memberlist writes a line at a time.
+func (l *lines) Write(line []byte) (int, error) {
+	text := string(bytes.TrimSpace(line))
+	if strings.HasPrefix(text, "[") {
+		_, text, _ = strings.Cut(text, "] ")
+	}
+	text = strings.TrimPrefix(text, "memberlist: ")
+	if name, ok := between(text, lineSuspect, endSuspect); ok {
+		l.accuse(name, false)
+	} else if name, ok := between(text, lineDead, endDead); ok {
+		l.accuse(name, true)
+	}
+	for _, w := range warnings {
+		if strings.Contains(text, w.part) {
+			l.warn(w.means, text)
+			return len(line), nil
+		}
+	}
+	if l.to.Enabled(context.Background(), slog.LevelDebug) {
+		l.to.Debug("memberlist: " + text)
+	}
+	return len(line), nil
+}
+
+func (l *lines) warn(means, text string) {
+	now := time.Now()
+	l.mu.Lock()
+	again := now.Sub(l.told[means]) < quiet
+	if !again {
+		l.told[means] = now
+	}
+	l.mu.Unlock()
+	if !again {
+		l.to.Warn("gossip: "+means, "memberlist", text)
+	}
+}
+
+// between cuts the words out of begin…end…, where the line starts with begin.
+func between(text, begin, end string) (string, bool) {
+	text, ok := strings.CutPrefix(text, begin)
+	if !ok {
+		return "", false
+	}
+	i := strings.LastIndex(text, end)
+	if i < 0 {
+		return "", false
+	}
+	return text[:i], true
+}
