@@ -121,7 +121,8 @@ func (s *survey) admit() (step, bool) {
 		m := s.member[id]
 		h, answers := s.answers[id]
 		_, known := s.states[id]
-		if known || m.Status != Alive || !answers || h.Promised != "" || s.isForeign(h) || s.isUsed(m.Server.Addr) {
+		_, ours := s.states[h.Promised]
+		if known || m.Status != Alive || !answers || s.isForeign(h) || s.isUsed(m.Server.Addr) || (h.Promised != "" && !ours) {
 			continue
 		}
 		return step{server: RaftServer{ID: id, Addr: m.Server.Addr}, why: m.Node.Node + " is new"}, true
