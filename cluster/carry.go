@@ -157,7 +157,7 @@ func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consisten
 		}
 		return false
 	}
-	if failed != nil && r.Context().Err() == nil {
+	if failed != nil { // when the context has ended too: it may be this host that stops, not who asked
 		writeOutcome(w, failed)
 	}
 	return true

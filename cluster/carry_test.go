@@ -467,6 +467,32 @@ func TestForward_WriteIsCarriedOutOnceWhenTheServerInBetweenDies(t *testing.T) {
 	}
 }
 
+// A server that stops ends the requests that it carries on before its links.
+func TestForward_ServerThatStopsHandsItsRequestsBack(t *testing.T) {
+	w, s1, s2, agent := three(t)
+	for _, method := range []string{"GET", "PUT"} {
+		t.Run(method, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var once sync.Once
+			w.onWrite = func(*worldHost) error { once.Do(cancel); <-ctx.Done(); return nil }
+			go func() {
+				if s1.untilAsked(t); method == "GET" {
+					cancel()
+				}
+			}()
+			rec := httptest.NewRecorder()
+			in := &carried{peer: agent.cfg.Self, hops: 1, request: agent.nextRequest()}
+			s2.ServeHTTP(rec, httptest.NewRequestWithContext(in.in(ctx), method, "/v1/x?index=1", nil))
+			if rec.Code != 500 || rec.Header().Get(headerOutcome) == "" {
+				// The leader may have been as quick as the end.
+				if method == "GET" || rec.Code != 200 || rec.Body.Len() == 0 {
+					t.Errorf("got %d %v %q, want word that it may be asked for again", rec.Code, rec.Header(), rec.Body)
+				}
+			}
+		})
+	}
+}
+
 func TestForward_UnknownOutcomeIsTriedAgainByTheSameID(t *testing.T) {
 	w, _, s2, agent := three(t)
 	lost := 0

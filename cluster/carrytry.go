@@ -224,7 +224,7 @@ func (c *carrier) try(ctx context.Context, j job, t target, send sender, waited 
 		c.tries.WithLabelValues("lost").Inc()
 		return nil, &lostError{addr: t.addr, err: err, sent: sent.Load(), write: j.write}
 	}
-	if err := markedOutcome(res); err != nil {
+	if err := markedOutcome(res, j.write); err != nil {
 		_ = res.Body.Close()
 		cancel(nil)
 		c.tries.WithLabelValues("put off").Inc()

@@ -113,16 +113,18 @@ func outcomeOf(err error) string {
 		return outcomeNoServers
 	case errors.Is(err, ErrNoLeader), errors.Is(err, consensus.ErrNoLeader):
 		return outcomeNoLeader
+	case errors.Is(err, context.Canceled): // this host stops
+		return outcomeUnknown
 	}
 	return ""
 }
 
 // markedOutcome is the error that an answer stands for which is not final.
-func markedOutcome(res *http.Response) error {
-	switch res.Header.Get(headerOutcome) {
-	case outcomeNoLeader, outcomeNoServers:
+func markedOutcome(res *http.Response, write bool) error {
+	switch o := res.Header.Get(headerOutcome); {
+	case o == outcomeNoLeader, o == outcomeNoServers, o == outcomeUnknown && !write:
 		return ErrNoLeader
-	case outcomeUnknown:
+	case o == outcomeUnknown:
 		return fmt.Errorf("%w: the leader lost it", consensus.ErrUnknownOutcome)
 	}
 	return nil
