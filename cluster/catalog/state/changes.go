@@ -127,9 +127,10 @@ type Subscription struct {
 // a reader needs no other way to begin. Close it when done.
 func (s *Store) Subscribe() *Subscription {
 	sub := &Subscription{feed: &s.feed, ready: make(chan struct{}, 1)}
-	sub.add(&Change{Index: s.Read().Applied(), Resync: true})
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
+	// Under the lock: a command that this index leaves out is published after.
+	sub.add(&Change{Index: s.Read().Applied(), Resync: true})
 	if s.feed.subs == nil {
 		s.feed.subs = make(map[*Subscription]struct{})
 	}

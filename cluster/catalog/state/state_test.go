@@ -461,3 +461,24 @@ func TestSubscription_TellsChangesInOrderAndNeverHoldsApplyUp(t *testing.T) {
 		t.Errorf("far behind: got resync %v, %d names, want a resync", c.Resync, len(c.Services))
 	}
 }
+
+func TestSubscription_MissesNothingThatIsAppliedMeanwhile(t *testing.T) {
+	l := newLog(t)
+	for range 10_000 {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			l.must(&catalog.Deregister{Node: "n"})
+		}()
+		sub := l.store.Subscribe()
+		<-done
+		c, err := sub.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Index != l.index {
+			t.Fatalf("told up to index %d, %d was applied", c.Index, l.index)
+		}
+		sub.Close()
+	}
+}
