@@ -2,8 +2,13 @@ package feed
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"strings"
+	"sync"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -11,6 +16,17 @@ import (
 
 // MaxNames is how many names one host may subscribe to.
 const MaxNames = 5000
+
+// A client that finds no server tries again after a pause that doubles from the
+// first to the last of these, each shortened at random by up to a half: 5,000
+// hosts that lose their servers at once don't come back at once.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// avoided is for how long a server that failed comes after the others.
+const avoided = 10 * time.Second
 
 // ClientConfig is what a Client is made from. Resume and Logger may be left out.
 type ClientConfig struct {
@@ -25,40 +41,245 @@ type ClientConfig struct {
 }
 
 // Client finds a server for this host.
-type Client struct{ cfg ClientConfig }
+type Client struct {
+	cfg    ClientConfig
+	logger *slog.Logger
+
+	mu       sync.Mutex // guards following
+	addr     string     // of the server of the open stream
+	since    time.Time
+	failures int                  // since an update came
+	failed   map[string]time.Time // when a server last failed
+	prepared *candidate           // where to move to
+}
 
 // NewClient returns a client that has no stream yet. It starts nothing.
-func NewClient(cfg ClientConfig) *Client { return &Client{cfg: cfg} }
-
-// Open connects to the best server and returns the stream from it. It goes on
-// trying until ctx ends, whose cause it then returns. Close a stream before the
-// next Open.
-func (c *Client) Open(ctx context.Context) (*Stream, error) {
-	<-ctx.Done()
-	return nil, context.Cause(ctx)
+func NewClient(cfg ClientConfig) *Client {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Resume == nil {
+		cfg.Resume = func() (catalog.History, uint64, bool, []string) { return catalog.History{}, 0, false, nil }
+	}
+	return &Client{cfg: cfg, logger: cfg.Logger, failed: make(map[string]time.Time)}
 }
 
 // Server returns the link address of the server that the open stream comes from
 // and since when; "" when there is none.
-func (c *Client) Server() (addr string, since time.Time) { return "", time.Time{} }
-
-// Stream is one stream from one server.
-type Stream struct{}
-
-// Next blocks until there is something to tell. An error means that the stream
-// is lost, ctx's end included: it is not asked again. It is called from one
-// goroutine.
-func (s *Stream) Next(ctx context.Context) (catalog.Update, error) {
-	<-ctx.Done()
-	return catalog.Update{}, context.Cause(ctx)
+func (c *Client) Server() (addr string, since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.addr, c.since
 }
 
-// Subscribe asks for the contents of the services, in any letter case. An
-// update that names them Complete answers. It does not block.
-func (s *Stream) Subscribe(names ...string) {}
+// Open connects to the best server and returns the stream from it: the first,
+// in an order of this host's own, that hears from a leader, else one that
+// answers. It goes on trying until ctx ends, whose cause it then returns with
+// the last failure. Close a stream before the next Open.
+func (c *Client) Open(ctx context.Context) (*Stream, error) {
+	for {
+		if err := c.pause(ctx); err != nil {
+			return nil, err
+		}
+		s, err := c.open(ctx)
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, errors.Join(context.Cause(ctx), err)
+		}
+		c.logger.Debug("no feed from any server", "err", err)
+	}
+}
 
-// Unsubscribe ends subscriptions. It does not block.
-func (s *Stream) Unsubscribe(names ...string) {}
+// pause waits before another try, longer with each that brought nothing.
+func (c *Client) pause(ctx context.Context) error {
+	c.mu.Lock()
+	n := c.failures
+	c.failures++
+	c.mu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	d := min(firstPause<<min(n-1, 10), lastPause)
+	timer := time.NewTimer(d - rand.N(d/2))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
 
-// Close ends the stream and waits for all it started. It may be called twice.
-func (s *Stream) Close() {}
+// heard notes that a server told something: the next failure is a first one.
+func (c *Client) heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failures = 0
+}
+
+// open tries each server once.
+func (c *Client) open(ctx context.Context) (*Stream, error) {
+	to := c.takePrepared()
+	if to == nil {
+		var err error
+		if to, err = c.find(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s, err := c.start(ctx, to)
+	if err != nil {
+		to.conn.Close()
+		c.avoid(to.addr)
+		return nil, fmt.Errorf("feed from %s: %w", to.addr, err)
+	}
+	return s, nil
+}
+
+// candidate is a server that said hello.
+type candidate struct {
+	addr   string
+	conn   net.Conn
+	leader bool
+	expiry *time.Timer // of one that is prepared
+}
+
+// find says hello to one server after the other until one has a leader. One
+// without is better than none.
+func (c *Client) find(ctx context.Context) (*candidate, error) {
+	servers := c.order(c.cfg.Servers(), true)
+	if len(servers) == 0 {
+		return nil, errors.New("feed: no server is known to be alive")
+	}
+	var second *candidate
+	var errs []error
+	for _, addr := range servers {
+		to, err := c.greet(ctx, addr)
+		switch {
+		case err != nil:
+			c.avoid(addr)
+			errs = append(errs, err)
+		case to.leader:
+			if second != nil {
+				second.conn.Close()
+			}
+			return to, nil
+		case second != nil:
+			to.conn.Close()
+		default:
+			second = to
+		}
+	}
+	if second != nil {
+		return second, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+// greet dials a server and exchanges hellos.
+func (c *Client) greet(ctx context.Context, addr string) (*candidate, error) {
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	conn, err := c.cfg.Dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("feed from %s: %w", addr, err)
+	}
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	h, err := c.hello(conn)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("feed from %s: %w", addr, err)
+	}
+	return &candidate{addr: addr, conn: conn, leader: h.Leader}, nil
+}
+
+func (c *Client) hello(conn net.Conn) (hello, error) {
+	conn.SetDeadline(time.Now().Add(silence))
+	h := hello{Version: Version, NodeID: c.cfg.NodeID, Datacenter: c.cfg.Datacenter}
+	if _, err := conn.Write(h.frame()); err != nil {
+		return h, fmt.Errorf("write hello: %w", err)
+	}
+	kind, payload, _, err := readFrame(conn, nil, maxFirstFrame)
+	switch {
+	case err != nil:
+		return h, fmt.Errorf("read hello: %w", err)
+	case kind == frameRefuse:
+		return h, refusal(payload)
+	case kind != frameHello:
+		return h, fmt.Errorf("the first frame is of kind %d: want a hello", kind)
+	}
+	return decodeHello(payload)
+}
+
+// refusal is a server's no, as an error.
+func refusal(payload []byte) error {
+	f := fields{b: payload}
+	return fmt.Errorf("refused: %s", f.string())
+}
+
+// start begins the stream from a server.
+func (c *Client) start(ctx context.Context, to *candidate) (*Stream, error) {
+	g := begin{}
+	g.History, g.Index, g.Whole, g.Names = c.cfg.Resume()
+	if len(g.Names) > MaxNames {
+		c.logger.Warn("more names are in use than one host may subscribe to: the rest is asked from disk",
+			"names", len(g.Names), "limit", MaxNames)
+		g.Names, g.Anew = g.Names[:MaxNames], true
+	}
+	s := newStream(c, to)
+	s.history, s.index = g.History, g.Index
+	for _, name := range g.Names {
+		s.names[strings.ToLower(name)] = struct{}{}
+	}
+	defer context.AfterFunc(ctx, func() { to.conn.SetDeadline(time.Unix(1, 0)) })()
+	to.conn.SetDeadline(time.Now().Add(patience))
+	if _, err := to.conn.Write(g.frame()); err != nil {
+		return nil, fmt.Errorf("write begin: %w", err)
+	}
+	to.conn.SetDeadline(time.Time{})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	c.mu.Lock()
+	c.addr, c.since = to.addr, time.Now()
+	c.mu.Unlock()
+	s.wg.Go(s.talk)
+	return s, nil
+}
+
+// ended notes that a stream is over.
+func (c *Client) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addr, c.since = "", time.Time{}
+}
+
+// prepare keeps a server for the next Open, which comes at once or not at all.
+func (c *Client) prepare(to *candidate) {
+	to.expiry = time.AfterFunc(silence, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.prepared == to {
+			c.prepared = nil
+			to.conn.Close()
+		}
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.prepared != nil {
+		c.prepared.conn.Close()
+	}
+	c.prepared, c.failures = to, 0
+}
+
+func (c *Client) takePrepared() *candidate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	to := c.prepared
+	c.prepared = nil
+	if to != nil {
+		to.expiry.Stop()
+	}
+	return to
+}

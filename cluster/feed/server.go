@@ -3,8 +3,11 @@ package feed
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -13,6 +16,25 @@ import (
 
 // Protocol is the name under which connections of this protocol are dialled.
 const Protocol = "meibo-feed/1"
+
+const (
+	// heartbeat is how often either side says that it is there, silence for how
+	// long the other may be quiet: two that are lost don't end a stream, a cut
+	// cable is found in 3 s (VIEWS.md 27).
+	heartbeat = time.Second
+	silence   = 3 * time.Second
+	// leaderless is how long ago a server may have heard from its leader.
+	leaderless = 2 * time.Second
+	// leaderPoll is how often a server looks whether it has a leader.
+	leaderPoll = 100 * time.Millisecond
+	// patience is how long a write may wait for a host to read.
+	patience = 10 * time.Second
+	// farewell is how long a host that is told to go has for going.
+	farewell = 500 * time.Millisecond
+	// streamsPerHost is for hosts that come back before the end of their last
+	// stream was noticed.
+	streamsPerHost = 4
+)
 
 // Resume says where a host's knowledge ends: in which history and at which
 // index, whether it knows the contents of every service, and if not, of which.
@@ -40,48 +62,189 @@ type ServerConfig struct {
 	WholeBelow int64
 	Limits     Limits
 	// Others returns the link addresses of servers that are said to have a
-	// leader, for hosts to move to while this one has none.
+	// leader, for hosts to move to when this one has none or stops.
 	Others func() []string
 	// OnStream is called when the first stream of a host begins and when the
-	// last one has ended. It is called from the stream's goroutine.
+	// last one has ended, one call at a time. It must not block: streams wait
+	// for it.
 	OnStream func(nodeID string, up bool)
 	Logger   *slog.Logger
 }
 
 // Server tells hosts what changes in a store.
-type Server struct{ cfg ServerConfig }
+type Server struct {
+	cfg     ServerConfig
+	logger  *slog.Logger
+	picture picture
+	leader  atomic.Bool // heard from one lately
+	counts  counters
+
+	ran     atomic.Bool
+	stop    chan struct{} // closed when Run's ctx ends
+	streams sync.WaitGroup
+
+	mu          sync.Mutex // guards following
+	stopped     bool
+	admitted    int
+	hosts       map[string]int // admitted streams by node ID
+	subscribers map[*subscriber]struct{}
+	byName      map[string]*audience
+
+	telling sync.Mutex     // held while OnStream is called; guards following
+	up      map[string]int // streams that have begun by node ID
+}
+
+// audience is who has subscribed to a name.
+type audience struct {
+	name string // one string for all
+	subs map[*subscriber]struct{}
+}
 
 // NewServer checks cfg. It starts nothing.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Store == nil || cfg.Leader == nil {
 		return nil, errors.New("feed: a server needs a store and a way to know its leader: set Store and Leader")
 	}
-	return &Server{cfg: cfg}, nil
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.WholeBelow == 0 {
+		cfg.WholeBelow = 1 << 20
+	}
+	if cfg.Limits.Streams == 0 {
+		cfg.Limits.Streams = 10_000
+	}
+	if cfg.Limits.Names == 0 {
+		cfg.Limits.Names = MaxNames
+	}
+	if cfg.Limits.Gone == 0 {
+		cfg.Limits.Gone = 65_536
+	}
+	return &Server{
+		cfg: cfg, logger: cfg.Logger, stop: make(chan struct{}),
+		subscribers: make(map[*subscriber]struct{}),
+		byName:      make(map[string]*audience),
+		hosts:       make(map[string]int),
+		up:          make(map[string]int),
+	}, nil
+}
+
+func (s *Server) limits() bounds {
+	return bounds{gone: s.cfg.Limits.Gone, wholeBelow: s.cfg.WholeBelow}
 }
 
 // Run follows the store until ctx ends; then it tells the hosts to go elsewhere
-// and returns when all streams have ended.
-func (s *Server) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// Serve speaks with the host whose node ID is peer until the stream ends, and
-// closes conn. The error says why it ended; nil when the host left in order.
-func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) error { return conn.Close() }
-
-// Local returns a stream in this process: the whole catalog, uncoded.
-func (s *Server) Local(resume Resume) *Local { return &Local{} }
-
-// Local is a stream in the server's own process. Its methods are those of a
-// [Stream].
-type Local struct{}
-
-// Next is [Stream.Next].
-func (l *Local) Next(ctx context.Context) (catalog.Update, error) {
-	<-ctx.Done()
-	return catalog.Update{}, context.Cause(ctx)
+// and returns when all streams have ended. It runs once.
+func (s *Server) Run(ctx context.Context) error {
+	if !s.ran.CompareAndSwap(false, true) {
+		return errors.New("feed: this server has run: make a new one")
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchLeader(ctx) })
+	err := s.follow(ctx)
+	wg.Wait()
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	close(s.stop)
+	s.streams.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("follow the catalog: %w", err)
 }
 
-// Subscribe is [Stream.Subscribe].
-func (l *Local) Subscribe(names ...string) {}
+// watchLeader tells the streams when this server finds or loses its leader.
+func (s *Server) watchLeader(ctx context.Context) {
+	ticker := time.NewTicker(leaderPoll)
+	defer ticker.Stop()
+	for {
+		known, contact := s.cfg.Leader()
+		if heard := known && contact < leaderless; s.leader.Swap(heard) != heard {
+			s.wake(touched{base: true})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
 
-// Unsubscribe is [Stream.Unsubscribe].
-func (l *Local) Unsubscribe(names ...string) {}
+// others returns where there may be a leader.
+func (s *Server) others() []string {
+	if s.cfg.Others == nil {
+		return nil
+	}
+	return s.cfg.Others()
+}
+
+// Serve speaks with the host whose node ID is peer until the stream, ctx or the
+// server ends, and closes conn. The error says why it ended; nil when the host
+// or this server left in order.
+func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) error {
+	defer conn.Close()
+	if err := s.admit(peer); err != nil {
+		s.counts.refused.Add(1)
+		refuseFirst(conn, err)
+		return fmt.Errorf("feed to %s: %w", peer, err)
+	}
+	defer s.release(peer)
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	st := &serverStream{server: s, conn: conn, peer: peer, subscriber: subscriber{wake: make(chan struct{}, 1)}}
+	if err := st.serve(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("feed to %s: %w", peer, err)
+	}
+	return nil
+}
+
+var errStopped = errors.New("this server is stopping")
+
+// admit counts a stream in, or says why it can't be.
+func (s *Server) admit(peer string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped:
+		return errStopped
+	case s.admitted >= s.cfg.Limits.Streams:
+		return fmt.Errorf("this server has %d streams, its limit", s.admitted)
+	case s.hosts[peer] >= streamsPerHost:
+		return fmt.Errorf("this host has %d streams already: does another one run with its node ID?", s.hosts[peer])
+	}
+	s.admitted++
+	s.hosts[peer]++
+	s.streams.Add(1)
+	return nil
+}
+
+func (s *Server) release(peer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admitted--
+	if s.hosts[peer]--; s.hosts[peer] == 0 {
+		delete(s.hosts, peer)
+	}
+	s.streams.Done()
+}
+
+// began and ended tell whoever wants to know which hosts have a stream.
+func (s *Server) began(peer string) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if s.up[peer]++; s.up[peer] == 1 && s.cfg.OnStream != nil {
+		s.cfg.OnStream(peer, true)
+	}
+}
+
+func (s *Server) ended(peer string) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if s.up[peer]--; s.up[peer] > 0 {
+		return
+	}
+	delete(s.up, peer)
+	if s.cfg.OnStream != nil {
+		s.cfg.OnStream(peer, false)
+	}
+}

@@ -1,0 +1,260 @@
+package feed
+
+import (
+	"context"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/catalog/state"
+)
+
+// Each wake-up of a stream costs the server some 20 µs, so while changes come
+// in a row they are told together: at most every pace, which leaves half of a
+// processor for other things. A change by itself isn't held up.
+const (
+	pacePerStream = 40 * time.Microsecond
+	minPace       = 2 * time.Millisecond
+	maxPace       = 200 * time.Millisecond
+)
+
+// changes gathers what a store says has changed.
+type changes struct {
+	index    uint64 // Raft's
+	nodes    map[string]bool
+	services map[string]bool
+	resync   bool
+	tombs    bool
+}
+
+func newChanges() changes {
+	return changes{nodes: make(map[string]bool), services: make(map[string]bool)}
+}
+
+func (c *changes) add(s state.Change) {
+	c.index = s.Index
+	c.resync = c.resync || s.Resync || s.History
+	c.tombs = c.tombs || len(s.Marked) > 0
+	for _, name := range s.Records {
+		c.nodes[name] = true
+	}
+	for _, name := range slices.Concat(s.Services, s.Details) {
+		c.services[name] = true
+	}
+}
+
+// follow keeps the picture equal to the store until ctx ends.
+func (s *Server) follow(ctx context.Context) error {
+	sub := s.cfg.Store.Subscribe()
+	defer sub.Close()
+	for {
+		c, r, err := s.next(ctx, sub)
+		if err != nil {
+			return err
+		}
+		s.wake(s.picture.follow(r, c, s.limits()))
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// next returns changes and the state that has just those: not one more, which
+// would tell half of a transaction.
+func (s *Server) next(ctx context.Context, sub *state.Subscription) (changes, *state.Read, error) {
+	all := newChanges()
+	for {
+		c, err := sub.Next(ctx)
+		if err != nil {
+			return all, nil, err
+		}
+		all.add(c)
+		if r := s.cfg.Store.Read(); r.Applied() <= all.index {
+			return all, r, nil
+		} // else one more is committed, and is about to be told
+	}
+}
+
+// rest holds up the next change for as long as the last one keeps the streams
+// busy.
+func (s *Server) rest(ctx context.Context) error {
+	pace := min(max(minPace, time.Duration(s.streamCount())*pacePerStream), maxPace)
+	timer := time.NewTimer(pace)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// bounds are the limits that a picture keeps.
+type bounds struct {
+	gone       int
+	wholeBelow int64
+}
+
+// follow makes the picture that of r and says whom it concerns. It is called
+// from one goroutine, which alone changes the picture and so reads it unlocked.
+func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
+	_, history := r.History(nil)
+	index := history.Base + r.Applied()
+	if history.ID == p.history.ID && index < p.index {
+		p.behind = true // nothing until it is past
+		return touched{}
+	}
+	c.resync, p.behind = c.resync || p.behind, false
+	t := p.things
+	anew := history.ID != p.history.ID || t == nil
+	if anew {
+		t = newThings(index)
+	}
+	edits := t.editsFor(r, c, anew)
+	var tombs []*catalog.Tombstone
+	if anew || c.resync || c.tombs || len(t.tombs) > 0 {
+		_, tombs = r.Tombstones(nil)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !anew && index > p.index+1 {
+		t.addSpan(span{start: p.index, end: index, all: c.resync, nodes: c.nodes, services: c.services})
+	}
+	p.history, p.index, p.things = history, index, t
+	to := t.apply(edits, index)
+	t.setTombstones(tombs, index, &to)
+	t.forget(limit.gone)
+	whole := t.size < limit.wholeBelow || (p.whole && t.size <= 2*limit.wholeBelow)
+	to.base = to.base || anew || whole != p.whole
+	p.whole = whole
+	return to
+}
+
+// editsFor compares what changed with what was told.
+func (t *things) editsFor(r *state.Read, c changes, anew bool) []edit {
+	nodes := c.nodes
+	if anew || c.resync {
+		nodes = make(map[string]bool, len(t.nodes))
+		for key := range t.nodes {
+			nodes[key] = true
+		}
+		_, list := r.Nodes(nil)
+		for _, n := range list {
+			nodes[strings.ToLower(n.Node)] = true
+		}
+	}
+	var edits []edit
+	for _, key := range slices.Sorted(maps.Keys(nodes)) {
+		edits = t.editsOf(r, key, edits)
+	}
+	for i := range edits {
+		edits[i].next.encode()
+	}
+	return edits
+}
+
+// editsOf adds what differs of one node.
+func (t *things) editsOf(r *state.Read, key string, edits []edit) []edit {
+	told := t.nodes[key]
+	if told == nil {
+		told = new(nodeThings)
+	}
+	now, parts := readNode(r, key)
+	edits = editNode(key, told.node, now, edits)
+	for name, e := range told.parts {
+		if parts[name] == nil && !e.gone {
+			gone := entry{kind: ofPart, gone: true, name: name, node: key, label: e.label}
+			edits = append(edits, edit{next: gone})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		p := parts[name]
+		next := entry{kind: ofPart, name: name, node: key, label: p.Node, part: p}
+		e := told.parts[name]
+		switch {
+		case e == nil || e.gone || !partShowsSame(e.part, p):
+			edits = append(edits, edit{next: next})
+		case !slices.Equal(e.part.Checks, p.Checks):
+			edits = append(edits, edit{next: next, quiet: true})
+		}
+	}
+	return edits
+}
+
+func editNode(key string, told *entry, now *catalog.NodeState, edits []edit) []edit {
+	there := told != nil && !told.gone
+	if now == nil {
+		if there {
+			edits = append(edits, edit{next: entry{kind: ofNode, gone: true, node: key, label: told.label}})
+		}
+		return edits
+	}
+	next := entry{kind: ofNode, node: key, label: now.Node.Node, state: now}
+	switch {
+	case !there || !stateShowsSame(told.state, now):
+		return append(edits, edit{next: next})
+	case !slices.Equal(told.state.Checks, now.Checks):
+		return append(edits, edit{next: next, quiet: true})
+	}
+	return edits
+}
+
+// readNode returns all that the store has of a node; nil if it is not there.
+func readNode(r *state.Read, key string) (*catalog.NodeState, map[string]*catalog.Part) {
+	_, n := r.Node(nil, key)
+	if n == nil {
+		return nil, nil
+	}
+	now := &catalog.NodeState{Node: n}
+	parts := make(map[string]*catalog.Part)
+	byID := make(map[string]*catalog.Part)
+	_, services := r.NodeServices(nil, key)
+	for _, svc := range services {
+		name := strings.ToLower(svc.Service)
+		p := parts[name]
+		if p == nil {
+			p = &catalog.Part{Node: n.Node, Service: name}
+			parts[name] = p
+		}
+		p.Services = append(p.Services, svc)
+		byID[svc.ID] = p
+		if svc.Address != "" && svc.Address != n.Address {
+			now.Addresses = append(now.Addresses, catalog.AddressOf{
+				Address: svc.Address, Service: svc.Service, ServiceID: svc.ID,
+			})
+		}
+	}
+	_, checks := r.NodeChecks(nil, key)
+	for _, c := range checks {
+		if p := byID[c.ServiceID]; p != nil {
+			p.Checks = append(p.Checks, c)
+		} else if c.ServiceID == "" {
+			now.Checks = append(now.Checks, c)
+		}
+	}
+	return now, parts
+}
+
+// stateShowsSame and partShowsSame report whether hosts need not be told of a
+// difference at once: if there is one, it is in the details of checks.
+func stateShowsSame(a, b *catalog.NodeState) bool {
+	return (a.Node == b.Node || reflect.DeepEqual(a.Node, b.Node)) &&
+		slices.Equal(a.Addresses, b.Addresses) && checksShowSame(a.Checks, b.Checks)
+}
+
+func partShowsSame(a, b *catalog.Part) bool {
+	return a.Node == b.Node && checksShowSame(a.Checks, b.Checks) &&
+		slices.EqualFunc(a.Services, b.Services, func(a, b *catalog.Service) bool {
+			return a == b || reflect.DeepEqual(a, b)
+		})
+}
+
+func checksShowSame(a, b []*catalog.Check) bool {
+	return slices.EqualFunc(a, b, func(a, b *catalog.Check) bool {
+		return a == b || (a.CheckID == b.CheckID && a.Status == b.Status && a.ServiceID == b.ServiceID)
+	})
+}

@@ -1,0 +1,509 @@
+package feed_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/catalog/state"
+	"meibo/cluster/feed"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	historyA = "00000000-0000-4000-8000-00000000000a"
+	historyB = "00000000-0000-4000-8000-00000000000b"
+	host     = "10000000-0000-4000-8000-000000000001"
+)
+
+// catalogue is a store with a log to write to.
+type catalogue struct {
+	t     testing.TB
+	store *state.Store
+	index uint64
+}
+
+func newCatalogue(t testing.TB) *catalogue { return &catalogue{t: t, store: state.New()} }
+
+// do applies a command. Refusals don't matter here.
+func (c *catalogue) do(body catalog.Body) {
+	c.t.Helper()
+	b, err := catalog.Command{Time: time.Unix(int64(c.index), 0), Body: body}.Encode()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.index++
+	c.store.Apply(c.index, b)
+}
+
+func (c *catalogue) begin(history string, base uint64) {
+	c.t.Helper()
+	c.do(&catalog.BeginHistory{ID: history, Base: base})
+}
+
+func nodeID(node string) string {
+	return fmt.Sprintf("20000000-0000-4000-8000-%012x", len(node)<<32|int(node[0])<<16|int(node[len(node)-1]))
+}
+
+func register(node, service, id, status string) *catalog.Register {
+	r := &catalog.Register{Node: catalog.Node{ID: nodeID(node), Node: node, Address: "192.0.2.1"}}
+	if service == "" {
+		r.Checks = []*catalog.Check{{CheckID: catalog.SerfHealth, Status: status}}
+		return r
+	}
+	r.Service = &catalog.Service{ID: id, Service: service, Port: 80}
+	r.Checks = []*catalog.Check{{CheckID: "c-" + id, Status: status, ServiceID: id}}
+	return r
+}
+
+// picture is what a host knows: the sum of the updates it was told.
+type picture struct {
+	History   catalog.History
+	Index     uint64
+	Whole     bool
+	Confirmed bool
+	Nodes     map[string]catalog.NodeState
+	Names     map[string]bool
+	Parts     map[string]map[string]catalog.Part // by service and node
+	Complete  map[string]bool
+	Tombs     map[catalog.Tombstone]bool
+
+	updates, resets int
+}
+
+func newPicture() *picture {
+	return &picture{
+		Nodes: map[string]catalog.NodeState{}, Names: map[string]bool{},
+		Parts: map[string]map[string]catalog.Part{}, Complete: map[string]bool{}, Tombs: map[catalog.Tombstone]bool{},
+	}
+}
+
+// take adds an update, and says what a stream may not do.
+func (p *picture) take(u catalog.Update) error {
+	p.updates++
+	switch {
+	case u.History.ID == p.History.ID && u.Index < p.Index:
+		return fmt.Errorf("index went from %d back to %d", p.Index, u.Index)
+	case u.History.ID != p.History.ID && !u.Reset:
+		return fmt.Errorf("history %q came without a reset", u.History.ID)
+	case !u.Reset && p.updates > 1 && u.Whole != p.Whole:
+		return errors.New("whole changed without a reset")
+	}
+	if u.Reset {
+		fresh := newPicture()
+		fresh.updates, fresh.resets = p.updates, p.resets+1
+		*p = *fresh
+	}
+	p.History, p.Index, p.Whole, p.Confirmed = u.History, u.Index, u.Whole, u.Confirmed
+	for _, node := range u.GoneNodes {
+		key := strings.ToLower(node)
+		delete(p.Nodes, key)
+		for _, parts := range p.Parts {
+			delete(parts, key)
+		}
+	}
+	for _, n := range u.Nodes {
+		p.Nodes[strings.ToLower(n.Node.Node)] = n
+	}
+	for _, name := range u.Names {
+		p.Names[name] = true
+	}
+	for _, name := range u.GoneNames {
+		delete(p.Names, name)
+	}
+	for _, name := range u.Complete {
+		p.Complete[name] = true
+		delete(p.Parts, name)
+	}
+	for _, part := range u.Parts {
+		if p.Parts[part.Service] == nil {
+			p.Parts[part.Service] = map[string]catalog.Part{}
+		}
+		if len(part.Services) == 0 {
+			delete(p.Parts[part.Service], strings.ToLower(part.Node))
+			continue
+		}
+		p.Parts[part.Service][strings.ToLower(part.Node)] = part
+	}
+	for _, tomb := range u.Tombstones {
+		p.Tombs[tomb] = true
+	}
+	return nil
+}
+
+// wanted is the picture that a host must have of the store: the contents of the
+// names, or of all.
+func wanted(r *state.Read, whole bool, names map[string]bool) *picture {
+	p := newPicture()
+	_, nodes := r.Nodes(nil)
+	for _, n := range nodes {
+		key := strings.ToLower(n.Node)
+		st := catalog.NodeState{Node: n}
+		_, checks := r.NodeChecks(nil, n.Node)
+		_, services := r.NodeServices(nil, n.Node)
+		for _, c := range checks {
+			if c.ServiceID == "" {
+				st.Checks = append(st.Checks, c)
+			}
+		}
+		for _, svc := range services {
+			name := strings.ToLower(svc.Service)
+			p.Names[name] = true
+			if svc.Address != "" && svc.Address != n.Address {
+				st.Addresses = append(st.Addresses, catalog.AddressOf{Address: svc.Address, Service: svc.Service, ServiceID: svc.ID})
+			}
+			if !whole && !names[name] {
+				continue
+			}
+			if p.Parts[name] == nil {
+				p.Parts[name] = map[string]catalog.Part{}
+			}
+			part := p.Parts[name][key]
+			part.Node, part.Service = n.Node, name
+			part.Services = append(part.Services, svc)
+			for _, c := range checks {
+				if c.ServiceID == svc.ID {
+					part.Checks = append(part.Checks, c)
+				}
+			}
+			p.Parts[name][key] = part
+		}
+		p.Nodes[key] = st
+	}
+	return p
+}
+
+// details are what may lag behind: all of a check but what an answer shows. The
+// store keeps the case in which a node's name was written when a service was
+// registered; hosts are told the node's own.
+var details = cmp.Options{
+	cmpopts.EquateEmpty(),
+	cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Node" && p.Index(-2).Type().Name() == "Service" },
+		cmp.Comparer(strings.EqualFold)),
+	cmp.Transformer("shown", func(c *catalog.Check) string {
+		return strings.ToLower(c.Node) + "/" + c.CheckID + "/" + c.Status + "/" + c.ServiceID
+	}),
+}
+
+// differs says how a picture differs from that of the store; "" for not at all.
+func (p *picture) differs(r *state.Read, names map[string]bool) string {
+	want := wanted(r, p.Whole, names)
+	got := newPicture()
+	got.Nodes, got.Names = p.Nodes, p.Names
+	for name, parts := range p.Parts {
+		if len(parts) > 0 && (p.Whole || names[name]) {
+			got.Parts[name] = sortedChecks(parts)
+		}
+	}
+	for name, parts := range want.Parts {
+		want.Parts[name] = sortedChecks(parts)
+	}
+	opts := cmp.Options{details, cmpopts.IgnoreUnexported(picture{})}
+	return cmp.Diff(want, got, opts)
+}
+
+func sortedChecks(parts map[string]catalog.Part) map[string]catalog.Part {
+	out := maps.Clone(parts)
+	for k, p := range out {
+		p.Checks = slices.SortedFunc(slices.Values(p.Checks), func(a, b *catalog.Check) int { return strings.Compare(a.CheckID, b.CheckID) })
+		out[k] = p
+	}
+	return out
+}
+
+// server is a feed server with its leader's whereabouts, reachable by an address.
+type server struct {
+	*feed.Server
+	leader atomic.Bool
+	stop   func()
+	ctx    context.Context
+	serves sync.WaitGroup
+}
+
+// network holds servers by address.
+type network struct {
+	t       testing.TB
+	mu      sync.Mutex
+	servers map[string]*server
+	down    map[string]bool
+	conns   map[string][]net.Conn
+	errs    []error
+}
+
+func newNetwork(t testing.TB) *network {
+	return &network{t: t, servers: map[string]*server{}, down: map[string]bool{}, conns: map[string][]net.Conn{}}
+}
+
+// start runs a server for the store at the address until the test or its stop.
+func (n *network) start(addr string, store *state.Store, change func(*feed.ServerConfig)) *server {
+	n.t.Helper()
+	srv := new(server)
+	srv.leader.Store(true)
+	cfg := feed.ServerConfig{
+		Store:  store,
+		Leader: func() (bool, time.Duration) { return srv.leader.Load(), 0 },
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if srv.Server, err = feed.NewServer(cfg); err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	srv.ctx = context.Background()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := srv.Run(ctx); err != nil {
+			n.t.Errorf("server %s: %v", addr, err)
+		}
+	})
+	srv.stop = sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+		srv.serves.Wait()
+	})
+	n.t.Cleanup(srv.stop)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.servers[addr] = srv
+	return srv
+}
+
+// dial connects to the server at the address as peer.
+func (n *network) dial(peer string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		srv := n.servers[addr]
+		if srv == nil || n.down[addr] {
+			return nil, fmt.Errorf("dial %s: refused", addr)
+		}
+		here, there := net.Pipe()
+		n.conns[addr] = append(n.conns[addr], here)
+		srv.serves.Go(func() {
+			err := srv.Serve(srv.ctx, there, peer)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.errs = append(n.errs, err)
+		})
+		return here, nil
+	}
+}
+
+// cut breaks all connections to the address.
+func (n *network) cut(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conns[addr] {
+		c.Close()
+	}
+	n.conns[addr] = nil
+}
+
+func (n *network) addrs() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.servers))
+}
+
+// receiver is a host that follows the feed, over as many streams as it takes.
+type receiver struct {
+	t      testing.TB
+	client *feed.Client
+	stop   func()
+	slow   sync.Mutex // held: the host doesn't read
+
+	mu      sync.Mutex
+	picture *picture
+	names   map[string]bool
+	stream  *feed.Stream
+	log     []catalog.Update
+	errs    []error
+	changed chan struct{}
+}
+
+func (n *network) receiver(id string, names ...string) *receiver {
+	r := &receiver{t: n.t, picture: newPicture(), names: map[string]bool{}, changed: make(chan struct{})}
+	for _, name := range names {
+		r.names[name] = true
+	}
+	r.client = feed.NewClient(feed.ClientConfig{
+		Dial: n.dial(id), Servers: n.addrs, NodeID: id, Datacenter: "dc1", Resume: r.resume,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.run(ctx) })
+	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	n.t.Cleanup(r.stop)
+	return r
+}
+
+// resume says what is known: of the names, those that were told in full.
+func (r *receiver) resume() (catalog.History, uint64, bool, []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var known []string
+	for name := range r.names {
+		if r.picture.Complete[name] {
+			known = append(known, name)
+		}
+	}
+	return r.picture.History, r.picture.Index, r.picture.Whole, known
+}
+
+func (r *receiver) run(ctx context.Context) {
+	for {
+		s, err := r.client.Open(ctx)
+		if err != nil {
+			return
+		}
+		r.follow(ctx, s)
+		s.Close()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (r *receiver) follow(ctx context.Context, s *feed.Stream) {
+	r.mu.Lock()
+	r.stream = s
+	for name := range r.names {
+		if !r.picture.Complete[name] {
+			s.Subscribe(name)
+		}
+	}
+	r.mu.Unlock()
+	for {
+		r.slow.Lock()
+		r.slow.Unlock()
+		u, err := s.Next(ctx)
+		r.mu.Lock()
+		if err != nil {
+			r.errs = append(r.errs, err)
+			r.stream = nil
+			r.mu.Unlock()
+			return
+		}
+		if err := r.picture.take(u); err != nil {
+			r.t.Errorf("update %d: %v", len(r.log), err)
+		}
+		if u.Reset {
+			for name := range r.names {
+				if !r.picture.Complete[name] {
+					s.Subscribe(name)
+				}
+			}
+		}
+		r.log = append(r.log, u)
+		close(r.changed)
+		r.changed = make(chan struct{})
+		r.mu.Unlock()
+	}
+}
+
+func (r *receiver) subscribe(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names[name] = true
+	if r.stream != nil {
+		r.stream.Subscribe(name)
+	}
+}
+
+func (r *receiver) unsubscribe(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.names, name)
+	delete(r.picture.Complete, name)
+	if r.stream != nil {
+		r.stream.Unsubscribe(name)
+	}
+}
+
+// until waits for a condition of the picture.
+func (r *receiver) until(what string, ok func(p *picture) bool) {
+	r.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		r.mu.Lock()
+		done, changed := ok(r.picture), r.changed
+		errs := r.errs
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			r.t.Fatalf("no %s within 20 s; errors of streams: %v", what, errs)
+		}
+	}
+}
+
+// equals waits until the host is at the store's index and compares.
+func (r *receiver) equals(c *catalogue) {
+	r.t.Helper()
+	read := c.store.Read()
+	_, h := read.History(nil)
+	r.until(fmt.Sprintf("index %d", h.Base+c.index), func(p *picture) bool {
+		if p.History.ID != h.ID || p.Index < h.Base+c.index {
+			return false
+		}
+		for name := range r.names {
+			if !p.Whole && !p.Complete[name] {
+				return false
+			}
+		}
+		return true
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if diff := r.picture.differs(read, r.names); diff != "" {
+		r.t.Fatalf("the host's picture at index %d differs from the store's (-want +got):\n%s", r.picture.Index, diff)
+	}
+}
+
+// local follows the feed in the server's process.
+func (n *network) local(addr string) *receiver {
+	r := &receiver{t: n.t, picture: newPicture(), names: map[string]bool{}, changed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := n.servers[addr].Local(r.resume)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer l.Close()
+		for {
+			u, err := l.Next(ctx)
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			if err := r.picture.take(u); err != nil {
+				r.t.Errorf("local: %v", err)
+			}
+			close(r.changed)
+			r.changed = make(chan struct{})
+			r.mu.Unlock()
+		}
+	})
+	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	n.t.Cleanup(r.stop)
+	return r
+}

@@ -1,0 +1,369 @@
+package feed
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"meibo/cluster/catalog"
+)
+
+// picture is what a server has to tell: every thing in its newest form, in the
+// order of the last change. One goroutine changes it (see follow.go), streams
+// read it.
+type picture struct {
+	mu      sync.RWMutex // guards following
+	history catalog.History
+	index   uint64
+	whole   bool // every host is told everything
+	things  *things
+	behind  bool // the store went back: look at everything once it is past
+}
+
+// things are the entries of one history.
+type things struct {
+	journal  journal
+	nodes    map[string]*nodeThings    // by node key
+	services map[string]*serviceThings // by name
+	tombs    map[catalog.Tombstone]*entry
+	// floor is the first index from which on the journal lacks nothing.
+	floor uint64
+	size  int64 // bytes of what is there, encoded
+
+	spans    []span      // in order
+	departed []departure // in order; some may have come back
+	gone     int         // entries that are gone
+}
+
+type nodeThings struct {
+	node  *entry            // nil while only parts are edited
+	parts map[string]*entry // by service
+}
+
+type serviceThings struct {
+	name  *entry
+	parts map[string]*entry // by node key
+	live  int               // parts that are there
+}
+
+// departure says that an entry went at an index.
+type departure struct {
+	entry *entry
+	index uint64
+}
+
+func (p *picture) isWhole() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.whole
+}
+
+func newThings(floor uint64) *things {
+	return &things{
+		nodes:    make(map[string]*nodeThings),
+		services: make(map[string]*serviceThings),
+		tombs:    make(map[catalog.Tombstone]*entry),
+		floor:    floor,
+	}
+}
+
+func (t *things) node(key string) *nodeThings {
+	n := t.nodes[key]
+	if n == nil {
+		n = &nodeThings{parts: make(map[string]*entry)}
+		t.nodes[key] = n
+	}
+	return n
+}
+
+func (t *things) service(name string) *serviceThings {
+	s := t.services[name]
+	if s == nil {
+		s = &serviceThings{parts: make(map[string]*entry)}
+		t.services[name] = s
+	}
+	return s
+}
+
+// edit is an entry as it will be, in the place of one that may be there.
+type edit struct {
+	next entry
+	// quiet edits change what is told next time, and are nothing to tell: the
+	// output of checks alone.
+	quiet bool
+}
+
+// apply carries out edits at an index and returns what they touched.
+func (t *things) apply(edits []edit, index uint64) touched {
+	var to touched
+	for i := range edits {
+		t.put(&edits[i], index, &to)
+	}
+	for name := range to.parts {
+		t.settleName(name, index, &to)
+	}
+	return to
+}
+
+// touched says whom a change concerns.
+type touched struct {
+	base  bool            // every host
+	parts map[string]bool // those that have subscribed to these services
+}
+
+func (to *touched) add(e *entry) {
+	if e.kind != ofPart {
+		to.base = true
+		return
+	}
+	if to.parts == nil {
+		to.parts = make(map[string]bool)
+	}
+	to.parts[e.name] = true
+}
+
+// put makes an edit.
+func (t *things) put(ed *edit, index uint64, to *touched) {
+	e := t.find(&ed.next)
+	known := e != nil
+	if !known {
+		e = &entry{gone: true}
+	}
+	was, older, newer, at := e.gone, e.older, e.newer, e.index
+	if !was {
+		t.size -= int64(len(e.record))
+	}
+	*e = ed.next
+	e.older, e.newer, e.index = older, newer, at
+	if !e.gone {
+		t.size += int64(len(e.record))
+	}
+	t.keep(e, was)
+	if ed.quiet {
+		return
+	}
+	t.journal.move(e, index)
+	t.countGone(e, known && was, index)
+	to.add(e)
+}
+
+// find returns the entry in whose place next is; nil if there is none.
+func (t *things) find(next *entry) *entry {
+	switch next.kind {
+	case ofNode:
+		return t.node(next.node).node
+	case ofPart:
+		return t.node(next.node).parts[next.name]
+	case ofName:
+		return t.service(next.name).name
+	}
+	return t.tombs[*next.tomb]
+}
+
+// keep makes the entry one that is found.
+func (t *things) keep(e *entry, wasGone bool) {
+	switch e.kind {
+	case ofNode:
+		t.node(e.node).node = e
+	case ofPart:
+		t.keepPart(e, wasGone)
+	case ofName:
+		t.service(e.name).name = e
+	case ofTombstone:
+		t.tombs[*e.tomb] = e
+	}
+}
+
+// keepPart counts how many parts of a service are there.
+func (t *things) keepPart(e *entry, wasGone bool) {
+	s := t.service(e.name)
+	t.node(e.node).parts[e.name], s.parts[e.node] = e, e
+	if wasGone && !e.gone {
+		s.live++
+	} else if !wasGone && e.gone {
+		s.live--
+	}
+}
+
+// settleName makes the name of a service appear or go with its parts.
+func (t *things) settleName(name string, index uint64, to *touched) {
+	s := t.service(name)
+	there := s.name != nil && !s.name.gone
+	if there == (s.live > 0) {
+		return
+	}
+	ed := edit{next: entry{kind: ofName, name: name, gone: there}}
+	ed.next.encode()
+	t.put(&ed, index, to)
+}
+
+// countGone keeps the number of departures within bounds. wasGone: before, and
+// known as such.
+func (t *things) countGone(e *entry, wasGone bool, index uint64) {
+	if wasGone {
+		t.gone--
+	}
+	if e.gone {
+		t.gone++
+		t.departed = append(t.departed, departure{e, index})
+	}
+}
+
+// forget drops the oldest departures beyond limit. Whose place lies before one
+// of them can't be told of it any more.
+func (t *things) forget(limit int) {
+	n := 0
+	for ; n < len(t.departed) && (t.gone > limit || !t.departed[n].counts()); n++ {
+		d := t.departed[n]
+		if !d.counts() {
+			continue // came back, or went again later
+		}
+		t.gone--
+		t.floor = max(t.floor, d.index)
+		t.drop(d.entry)
+	}
+	clear(t.departed[:n])
+	t.departed = t.departed[n:]
+	if len(t.departed) > 2*limit+64 {
+		t.departed = slices.DeleteFunc(t.departed, func(d departure) bool { return !d.counts() })
+	}
+}
+
+func (d departure) counts() bool { return d.entry.gone && d.entry.index == d.index }
+
+// drop forgets an entry that is gone.
+func (t *things) drop(e *entry) {
+	t.journal.remove(e)
+	switch e.kind {
+	case ofNode:
+		t.nodes[e.node].node = nil
+	case ofPart:
+		delete(t.nodes[e.node].parts, e.name)
+		delete(t.services[e.name].parts, e.node)
+	case ofName:
+		t.services[e.name].name = nil
+	}
+	if n := t.nodes[e.node]; n != nil && n.node == nil && len(n.parts) == 0 {
+		delete(t.nodes, e.node)
+	}
+	if s := t.services[e.name]; s != nil && s.name == nil && len(s.parts) == 0 {
+		delete(t.services, e.name)
+	}
+}
+
+// setTombstones makes the tombstones those of the list.
+func (t *things) setTombstones(list []*catalog.Tombstone, index uint64, to *touched) {
+	now := make(map[catalog.Tombstone]bool, len(list))
+	for _, tomb := range list {
+		now[*tomb] = true
+		if t.tombs[*tomb] == nil {
+			ed := edit{next: entry{kind: ofTombstone, tomb: tomb}}
+			ed.next.encode()
+			t.put(&ed, index, to)
+		}
+	}
+	for _, key := range slices.Collect(maps.Keys(t.tombs)) {
+		if !now[key] { // what it spoke of was registered: the registration is told
+			t.journal.remove(t.tombs[key])
+			t.size -= int64(len(t.tombs[key].record))
+			delete(t.tombs, key)
+		}
+	}
+}
+
+// place is where a stream is: what its host has been told.
+type place struct {
+	history catalog.History
+	index   uint64
+	whole   bool
+	anew    bool // it wants everything anew
+	all     bool // it is told everything whatever the size
+	names   map[string]struct{}
+	asked   map[string]struct{} // of names: those to be told in full
+}
+
+// batch is what stands over the entries that advance tells.
+type batch struct {
+	history                 catalog.History
+	index                   uint64
+	reset, whole, confirmed bool
+}
+
+// advance moves a place to the present: it calls tell for each entry that the
+// host must hear of and complete for each service that was told in full. leader
+// says whether this server hears from one. Until it may tell anything (VIEWS.md
+// 13, 14) the batch is what the host knows already, and not confirmed.
+func (p *picture) advance(at *place, leader bool, tell func(*entry), complete func(string)) batch {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	same := at.history.ID == p.history.ID
+	if p.history.ID == "" || (!same && !leader) || (same && at.index > p.index) {
+		return batch{history: at.history, index: at.index, whole: at.whole}
+	}
+	whole := p.whole || at.all
+	inside := p.things.spanAround(at.index)
+	reset := !same || at.anew || at.whole != whole || at.index < p.things.floor || (inside != nil && inside.all)
+	switch {
+	case reset:
+		p.things.tellAll(at, whole, tell, complete)
+	case inside != nil:
+		p.things.tellInside(at, inside, tell)
+		fallthrough
+	default:
+		p.things.tellSince(at, tell, complete)
+	}
+	at.history, at.index, at.whole, at.anew, at.asked = p.history, p.index, whole, false, nil
+	return batch{history: p.history, index: p.index, reset: reset, whole: whole, confirmed: leader}
+}
+
+// tellAll tells the base set and the contents that the place is due.
+func (t *things) tellAll(at *place, whole bool, tell func(*entry), complete func(string)) {
+	for e := t.journal.newest; e != nil; e = e.older {
+		if e.gone {
+			continue
+		}
+		if _, wanted := at.names[e.name]; whole || wanted || e.kind != ofPart {
+			tell(e)
+		}
+	}
+	done := at.names
+	if whole {
+		done = at.asked
+	}
+	for name := range done {
+		complete(name)
+	}
+}
+
+// tellSince tells what changed after the place, and names newly asked for.
+func (t *things) tellSince(at *place, tell func(*entry), complete func(string)) {
+	for e := t.journal.newest; e != nil && e.index > at.index; e = e.older {
+		if e.kind != ofPart || t.concerns(at, e) {
+			tell(e)
+		}
+	}
+	for name := range at.asked {
+		if s := t.services[name]; s != nil {
+			for _, e := range s.parts {
+				if !e.gone {
+					tell(e)
+				}
+			}
+		}
+		complete(name)
+	}
+}
+
+// concerns reports whether a part that changed is to be told by itself.
+func (t *things) concerns(at *place, e *entry) bool {
+	if _, asked := at.asked[e.name]; asked {
+		return false // told in full
+	}
+	if e.gone {
+		if n := t.nodes[e.node].node; n != nil && n.gone && n.index > at.index {
+			return false // gone with its node
+		}
+	}
+	_, wanted := at.names[e.name]
+	return wanted || at.whole
+}

@@ -1,0 +1,360 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"meibo/cluster/catalog"
+)
+
+const (
+	// maxUpdate bounds what a host takes as one update, encoded.
+	maxUpdate = 256 << 20
+	// A host whose server has no leader looks for another one that has, first
+	// after firstSeek, then less and less often.
+	firstSeek = time.Second
+	lastSeek  = 30 * time.Second
+	// A host that isn't with the server it likes best goes there after a time
+	// between minSettle and twice that, so that those who fled a server come back
+	// to it little by little.
+	minSettle = 3 * time.Minute
+)
+
+var (
+	errClosed = errors.New("closed by this host")
+	errMoving = errors.New("this host moves to another server")
+)
+
+// Stream is one stream from one server.
+type Stream struct {
+	client *Client
+	addr   string
+	conn   net.Conn
+	ctx    context.Context // ends with the stream, for what it started
+	end    context.CancelCauseFunc
+	wg     sync.WaitGroup
+	wake   chan struct{} // holds one
+
+	// The caller of Next's alone.
+	buf     []byte
+	dec     decoder
+	history catalog.History
+	index   uint64
+	size    int  // of the update in the making
+	held    bool // it has records
+
+	mu       sync.Mutex // guards following
+	names    map[string]struct{}
+	orders   map[string]bool // name to "wanted", not sent yet
+	full     bool            // said that MaxNames was reached
+	seeking  bool
+	nextSeek time.Time
+	seekWait time.Duration
+}
+
+func newStream(c *Client, to *candidate) *Stream {
+	ctx, end := context.WithCancelCause(context.Background())
+	s := &Stream{
+		client: c, addr: to.addr, conn: to.conn, ctx: ctx, end: end,
+		wake: make(chan struct{}, 1), names: make(map[string]struct{}), orders: make(map[string]bool),
+	}
+	s.dec.common = make(interner)
+	return s
+}
+
+// Next blocks until there is something to tell. An error means that the stream
+// is lost, ctx's end included: it is not asked again. It is called from one
+// goroutine.
+func (s *Stream) Next(ctx context.Context) (catalog.Update, error) {
+	defer context.AfterFunc(ctx, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })()
+	for {
+		u, told, err := s.next(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return catalog.Update{}, context.Cause(ctx)
+		case err != nil:
+			s.client.avoid(s.addr)
+			return catalog.Update{}, fmt.Errorf("feed from %s: %w", s.addr, s.why(err))
+		case told:
+			s.client.heard()
+			return u, nil
+		}
+	}
+}
+
+// why says what a broken stream broke of.
+func (s *Stream) why(err error) error {
+	switch {
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("no word from the server for %s", silence)
+	case errors.Is(err, io.EOF):
+		return errors.New("the server ended the stream")
+	}
+	return err
+}
+
+// next takes one frame; told says that it finished an update that tells
+// something.
+func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err error) {
+	s.conn.SetReadDeadline(time.Now().Add(silence))
+	if ctx.Err() != nil {
+		return u, false, context.Cause(ctx)
+	}
+	kind, payload, grown, err := readFrame(s.conn, s.buf, maxFrame)
+	if err != nil {
+		return u, false, err
+	}
+	if s.buf = grown; cap(s.buf) > 2*fullFrame {
+		s.buf = nil
+	}
+	switch kind {
+	case frameUpdate:
+		return s.take(payload)
+	case frameMove:
+		m, err := decodeMove(payload)
+		switch {
+		case err != nil:
+			return u, false, fmt.Errorf("move: %w", err)
+		case m.Stopping:
+			return u, false, errStopped
+		}
+		s.seek(m.Others)
+	case frameRefuse:
+		return u, false, refusal(payload)
+	}
+	return u, false, nil // a kind from a newer program
+}
+
+// take adds a frame to the update in the making, and returns it when it is whole.
+func (s *Stream) take(payload []byte) (u catalog.Update, told bool, err error) {
+	if s.size += len(payload); s.size > maxUpdate {
+		return u, false, fmt.Errorf("an update of more than %d bytes", maxUpdate)
+	}
+	f := fields{b: payload}
+	h := decodeHead(&f)
+	if f.err != nil {
+		return u, false, fmt.Errorf("update: %w", f.err)
+	}
+	if err := s.dec.records(f.b); err != nil {
+		return u, false, fmt.Errorf("update: %w", err)
+	}
+	s.held = s.held || len(f.b) > 0
+	if h.Flags&flagMore != 0 {
+		return u, false, nil
+	}
+	u = s.dec.take()
+	held := s.held
+	s.size, s.held = 0, false
+	if h.Flags&flagHistory != 0 {
+		s.history = h.History
+	}
+	u.History, u.Index = s.history, h.Index
+	u.Reset, u.Whole, u.Confirmed = h.Flags&flagReset != 0, h.Flags&flagWhole != 0, h.Flags&flagConfirmed != 0
+	told = u.Confirmed || u.Reset || u.Index != s.index || held
+	s.index = u.Index
+	s.vouched(u.Confirmed)
+	return u, told, nil
+}
+
+// vouched notes whether the server has a leader; without one another is sought.
+func (s *Stream) vouched(confirmed bool) {
+	if !confirmed {
+		s.seek(nil)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seekWait, s.nextSeek = 0, time.Time{}
+}
+
+// talk sends what this host asks for, and signs of life, until the stream ends.
+func (s *Stream) talk() {
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	settle := time.NewTimer(minSettle + rand.N(minSettle))
+	defer settle.Stop()
+	for {
+		var out []byte
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.wake:
+			out = s.takeOrders()
+		case <-beat.C:
+			out = frame(frameBeat, nil)
+		case <-settle.C:
+			s.settle()
+			settle.Reset(minSettle + rand.N(minSettle))
+		}
+		if len(out) == 0 {
+			continue
+		}
+		s.conn.SetWriteDeadline(time.Now().Add(patience))
+		if _, err := s.conn.Write(out); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// fail ends the stream for a reason that Next returns.
+func (s *Stream) fail(why error) {
+	s.mu.Lock()
+	s.end(why) // under the lock: from now on nothing is started
+	s.mu.Unlock()
+	s.conn.Close()
+}
+
+// Close ends the stream and waits for all it started. It may be called twice.
+func (s *Stream) Close() {
+	s.fail(errClosed)
+	s.wg.Wait()
+	s.client.ended()
+}
+
+// Subscribe asks for the contents of the services, in any letter case. An
+// update that names them Complete answers. It does not block. Beyond MaxNames
+// nothing is asked.
+func (s *Stream) Subscribe(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		name = strings.ToLower(name)
+		if _, known := s.names[name]; !known && len(s.names) >= MaxNames {
+			if !s.full {
+				s.client.logger.Warn("this host uses more names than it may subscribe to", "limit", MaxNames, "service", name)
+			}
+			s.full = true
+			continue
+		}
+		if !validName(name) {
+			continue // no service has that name
+		}
+		s.names[name] = struct{}{}
+		s.orders[name] = true
+	}
+	s.poke()
+}
+
+func validName(name string) bool { return name != "" && len(name) <= catalog.MaxNameLength }
+
+// Unsubscribe ends subscriptions. It does not block.
+func (s *Stream) Unsubscribe(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		name = strings.ToLower(name)
+		if _, known := s.names[name]; known {
+			delete(s.names, name)
+			s.orders[name] = false
+		}
+	}
+	s.poke()
+}
+
+func (s *Stream) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeOrders returns frames that say what this host has asked for since the
+// last call, nil for nothing.
+func (s *Stream) takeOrders() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.orders) == 0 {
+		return nil
+	}
+	var want, end []string
+	for _, name := range slices.Sorted(maps.Keys(s.orders)) {
+		if s.orders[name] {
+			want = append(want, name)
+		} else {
+			end = append(end, name)
+		}
+	}
+	clear(s.orders)
+	var out []byte
+	if len(end) > 0 {
+		out = append(out, namesFrame(frameUnsubscribe, end)...)
+	}
+	if len(want) > 0 {
+		out = append(out, namesFrame(frameSubscribe, want)...)
+	}
+	return out
+}
+
+// seek looks, beside the stream, for a server that has a leader: at those first
+// that are said to, then at all others.
+func (s *Stream) seek(first []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seeking || time.Now().Before(s.nextSeek) {
+		return
+	}
+	s.seekWait = min(max(2*s.seekWait, firstSeek), lastSeek)
+	s.nextSeek = time.Now().Add(s.seekWait/2 + rand.N(s.seekWait))
+	s.lookLocked(func() []string {
+		return append(slices.Clone(first), s.client.order(s.client.cfg.Servers(), true)...)
+	})
+}
+
+// settle goes to the server that this host likes best, if it has a leader.
+func (s *Stream) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seeking {
+		return
+	}
+	s.lookLocked(func() []string {
+		best := s.client.order(s.client.cfg.Servers(), false)
+		return best[:min(1, len(best))]
+	})
+}
+
+// lookLocked moves to the first of the servers that has a leader, unless that is
+// the present one. Until then the stream goes on.
+func (s *Stream) lookLocked(servers func() []string) {
+	if s.ctx.Err() != nil {
+		return
+	}
+	s.seeking = true
+	s.wg.Go(func() {
+		s.look(servers())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.seeking = false
+	})
+}
+
+func (s *Stream) look(servers []string) {
+	for _, addr := range servers {
+		if addr == s.addr {
+			continue
+		}
+		to, err := s.client.greet(s.ctx, addr)
+		if err != nil {
+			continue
+		}
+		if to.leader {
+			s.client.prepare(to)
+			s.fail(fmt.Errorf("%w, %s", errMoving, addr))
+			return
+		}
+		to.conn.Close()
+	}
+}

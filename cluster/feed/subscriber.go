@@ -1,0 +1,146 @@
+package feed
+
+import (
+	"fmt"
+	"sync"
+)
+
+// subscriber is a stream as the server sees it: somebody to be woken.
+type subscriber struct {
+	wake  chan struct{} // holds one
+	place place         // its reader's alone
+
+	mu      sync.Mutex // guards following
+	orders  []order    // what the host has asked for since
+	pending int        // names in them
+}
+
+// order is a subscription begun or ended.
+type order struct {
+	names []string
+	end   bool
+}
+
+// poke wakes the subscriber.
+func (sub *subscriber) poke() {
+	select {
+	case sub.wake <- struct{}{}:
+	default:
+	}
+}
+
+// join and leave begin and end the waking of a subscriber.
+func (s *Server) join(sub *subscriber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscribers[sub] = struct{}{}
+}
+
+func (s *Server) leave(sub *subscriber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.subscribers, sub)
+	for name := range sub.place.names {
+		s.unwantLocked(sub, name)
+	}
+}
+
+func (s *Server) streamCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.subscribers)
+}
+
+// ask notes what the host asks for. What it asks for before the last is carried
+// out is bounded like the whole.
+func (sub *subscriber) ask(names []string, end bool, limit int) error {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.pending += len(names); sub.pending > 2*limit {
+		return fmt.Errorf("the host asks for more than %d names at once", 2*limit)
+	}
+	sub.orders = append(sub.orders, order{names, end})
+	sub.poke()
+	return nil
+}
+
+// take carries out what the host has asked for.
+func (s *Server) take(sub *subscriber) error {
+	sub.mu.Lock()
+	orders := sub.orders
+	sub.orders, sub.pending = nil, 0
+	sub.mu.Unlock()
+	if len(orders) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := &sub.place
+	for _, o := range orders {
+		for _, name := range o.names {
+			if o.end {
+				s.unwantLocked(sub, name)
+				delete(at.names, name)
+				delete(at.asked, name)
+				continue
+			}
+			name = s.wantLocked(sub, name)
+			if at.asked == nil {
+				at.asked = make(map[string]struct{})
+			}
+			at.asked[name] = struct{}{}
+		}
+	}
+	if limit := s.cfg.Limits.Names; len(at.names) > limit {
+		return fmt.Errorf("the host subscribes to more than %d names", limit)
+	}
+	return nil
+}
+
+// wantLocked subscribes to a name and returns it, one string for all.
+func (s *Server) wantLocked(sub *subscriber, name string) string {
+	a := s.byName[name]
+	if a == nil {
+		a = &audience{name: name, subs: make(map[*subscriber]struct{})}
+		s.byName[name] = a
+	}
+	a.subs[sub] = struct{}{}
+	if sub.place.names == nil {
+		sub.place.names = make(map[string]struct{})
+	}
+	sub.place.names[a.name] = struct{}{}
+	return a.name
+}
+
+func (s *Server) unwantLocked(sub *subscriber, name string) {
+	a := s.byName[name]
+	if a == nil {
+		return
+	}
+	delete(a.subs, sub)
+	if len(a.subs) == 0 {
+		delete(s.byName, name)
+	}
+}
+
+// wake wakes whom a change concerns.
+func (s *Server) wake(to touched) {
+	whole := s.picture.isWhole()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if to.base || (whole && len(to.parts) > 0) {
+		for sub := range s.subscribers {
+			sub.poke()
+		}
+		return
+	}
+	for name := range to.parts {
+		a := s.byName[name]
+		if a == nil {
+			continue
+		}
+		for sub := range a.subs {
+			sub.poke()
+		}
+	}
+}
