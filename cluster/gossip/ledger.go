@@ -72,6 +72,7 @@ type record struct {
 type claim struct {
 	at, next, until time.Time
 	sent            int
+	deaf            bool // a whole window has passed in which nobody at all answered
 }
 
 // asked is a ping that may still be answered.
@@ -116,6 +117,7 @@ type ledger struct {
 	seen          ring
 	stalled       time.Time // when this process last came to itself after a pause
 	contact       time.Time // first contact with another member
+	anyAnswer     time.Time // the last answer to a ping, whoever gave it
 	conflictUntil time.Time // others say until then that this host is in a conflict
 	counts        counts
 	out           outbox
@@ -462,7 +464,7 @@ func (l *ledger) restore(id string, s Status, since time.Time) {
 
 // answered: a member answered a ping, of ours or of memberlist's.
 func (l *ledger) answered(now time.Time, r *record, rtt time.Duration) {
-	r.RTT, r.lastPong = rtt, now
+	r.RTT, r.lastPong, l.anyAnswer = rtt, now, now
 	if r.Told == Suspect {
 		l.setTold(now, r, Alive, "")
 	}

@@ -73,12 +73,19 @@ func (l *ledger) stepClaim(now time.Time, r *record) {
 	}
 	if c.sent < claimPings && !now.Before(c.next) {
 		l.pingMember(now, r)
+		for _, control := range l.controls(r, 1) {
+			l.pingMember(now, control)
+		}
 		c.sent++
 		c.next = c.next.Add(claimPace)
 	}
-	if c.sent == claimPings && !now.Before(c.until) {
-		l.verdict(now, r)
+	if c.sent < claimPings || now.Before(c.until) {
+		return
 	}
+	if l.deaf(now, r) {
+		return
+	}
+	l.verdict(now, r)
 }
 
 // stepReturn watches a member that is on its way back. What ends its hold-down

@@ -1,0 +1,314 @@
+package gossip
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// silence loses everything to and from some hosts.
+func silence(which ...int) func(from, to netip.AddrPort) bool {
+	return func(from, to netip.AddrPort) bool {
+		return slices.ContainsFunc(which, func(i int) bool { return from == address(i) || to == address(i) })
+	}
+}
+
+// record changes of a member's status at a host, as Members shows them.
+func (h *host) watch(name string) *[]Status {
+	seen := &[]Status{h.sees(name)}
+	done := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			_, changed := h.Members()
+			if s := h.sees(name); s != (*seen)[len(*seen)-1] {
+				*seen = append(*seen, s)
+			}
+			select {
+			case <-changed:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	h.t.Cleanup(func() { close(stop); <-done })
+	return seen
+}
+
+func TestRule20_ADeadHostIsOutWithin5Seconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 10)
+		time.Sleep(30 * time.Second)
+		n.Cut(silence(5))
+		others := slices.Concat(hosts[:4], hosts[5:])
+		took := within(t, 5*time.Second, "h5 is out everywhere", func() bool { return all(others, "h5", Failed) })
+		t.Logf("out everywhere after %v", took)
+		m, _ := hosts[0].Member("h5")
+		if m.Told != Failed || hosts[0].Life(id(5)) != Failed || m.Flaps != 1 {
+			t.Errorf("got %+v", m)
+		}
+		for _, h := range others {
+			if h.Braking() {
+				t.Errorf("%s brakes for one death", h.self.name)
+			}
+		}
+		n.Cut(nil)
+		took = within(t, 40*time.Second, "h5 is back everywhere", func() bool { return whole(hosts...) })
+		t.Logf("whole again after %v", took)
+	})
+}
+
+func TestRule20_ARestartWithin2SecondsIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		time.Sleep(20 * time.Second)
+		var seen []*[]Status
+		for _, h := range hosts[:4] {
+			seen = append(seen, h.watch("h5"))
+		}
+		for range 5 {
+			hosts[4].stop()
+			time.Sleep(2 * time.Second)
+			hosts[4] = n.start(t, 5, nil)
+			time.Sleep(20 * time.Second)
+		}
+		for i, s := range seen {
+			if len(*s) > 1 {
+				t.Errorf("h%d saw %v", i+1, *s)
+			}
+		}
+		if !whole(hosts...) {
+			t.Error("not whole")
+		}
+	})
+}
+
+func TestRule20_AHostThatHearsAndIsNotHeardShakesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 7)
+		time.Sleep(20 * time.Second)
+		var seen []*[]Status
+		for i, h := range hosts[:6] {
+			for j := range 6 {
+				if i != j {
+					seen = append(seen, h.watch(hosts[j].self.name))
+				}
+			}
+		}
+		n.Cut(func(from, _ netip.AddrPort) bool { return from == address(7) })
+		within(t, 8*time.Second, "h7 is out", func() bool { return all(hosts[:6], "h7", Failed) })
+		time.Sleep(60 * time.Second)
+		if !hosts[6].Braking() {
+			t.Error("h7 doesn't suspect itself")
+		}
+		n.Cut(nil)
+		within(t, 60*time.Second, "whole again", func() bool { return whole(hosts...) })
+		for _, s := range seen {
+			if slices.Contains(*s, Failed) {
+				t.Errorf("a healthy host was out: %v", *s)
+			}
+		}
+	})
+}
+
+func TestRule20_AFlappingHostIsOutOnceAndBackOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		time.Sleep(20 * time.Second)
+		seen := hosts[0].watch("h5")
+		for range 10 {
+			n.Cut(silence(5))
+			time.Sleep(8 * time.Second)
+			n.Cut(nil)
+			time.Sleep(4 * time.Second)
+		}
+		if out := (*seen)[len(*seen)-1]; out != Failed {
+			t.Errorf("got %v, want failed", out)
+		}
+		took := within(t, 6*time.Minute, "back", func() bool { return whole(hosts...) })
+		t.Logf("back after %v: %v", took, *seen)
+		outs := 0
+		for _, s := range *seen {
+			if s == Failed {
+				outs++
+			}
+		}
+		if outs != 1 || len(*seen) > 4 {
+			t.Errorf("got %v", *seen)
+		}
+	})
+}
+
+func TestRule21_ACutOffHostTakesOutNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 7)
+		time.Sleep(70 * time.Second)
+		n.Cut(silence(7))
+		within(t, 20*time.Second, "h7 brakes", hosts[6].Braking)
+		within(t, 20*time.Second, "the others drop h7", func() bool { return all(hosts[:6], "h7", Failed) })
+		time.Sleep(2 * time.Minute)
+		members, _ := hosts[6].Members()
+		for _, m := range members {
+			if m.Status == Failed {
+				t.Errorf("took out %s", m.Name)
+			}
+		}
+		n.Cut(nil)
+		within(t, 60*time.Second, "whole again", func() bool { return whole(hosts...) })
+		if hosts[6].Braking() {
+			t.Error("brakes still")
+		}
+	})
+}
+
+func TestSplit_HealsAfterAnyLength(t *testing.T) {
+	for _, length := range []time.Duration{90 * time.Second, 2 * time.Hour} {
+		t.Run(length.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork()
+				hosts := n.cluster(t, 7)
+				time.Sleep(70 * time.Second)
+				left := func(a netip.AddrPort) bool { return a.Addr().Less(address(4).Addr()) }
+				n.Cut(func(from, to netip.AddrPort) bool { return left(from) != left(to) })
+				time.Sleep(length)
+				n.Cut(nil)
+				took := within(t, 30*time.Second, "whole again", func() bool { return whole(hosts...) })
+				t.Logf("whole again %v after %v", took, length)
+			})
+		})
+	}
+}
+
+func TestPair_CutOneWayShowsNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		time.Sleep(20 * time.Second)
+		n.Cut(func(from, to netip.AddrPort) bool { return from == address(1) && to == address(2) })
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			for _, h := range hosts {
+				if !all(hosts, h.self.name, Alive) {
+					t.Fatalf("%s isn't alive everywhere", h.self.name)
+				}
+			}
+		}
+	})
+}
+
+func TestLeave_ShowsAsLeftEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		time.Sleep(10 * time.Second)
+		seen := hosts[0].watch("h5")
+		if err := hosts[4].Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		within(t, time.Second, "h5 left everywhere", func() bool { return all(hosts[:4], "h5", Left) })
+		hosts[4].stop()
+		time.Sleep(time.Minute)
+		if !slices.Equal(*seen, []Status{Alive, Left}) {
+			t.Errorf("got %v", *seen)
+		}
+		late := n.start(t, 6, nil)
+		within(t, 10*time.Second, "a newcomer hears of it", func() bool { return late.sees("h5") == Left })
+		hosts[4] = n.start(t, 5, nil)
+		within(t, 10*time.Second, "h5 is back", func() bool { return whole(append(hosts, late)...) })
+	})
+}
+
+func TestForceLeave_MakesTheDeadLeftAndLeavesTheLivingAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		time.Sleep(10 * time.Second)
+		if err := hosts[0].ForceLeave(t.Context(), "h4", false); err != nil {
+			t.Fatal(err)
+		}
+		hosts[4].stop()
+		within(t, 6*time.Second, "h5 is out", func() bool { return all(hosts[:4], "h5", Failed) })
+		if err := hosts[0].ForceLeave(t.Context(), "h5", false); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 2*time.Second, "h5 left", func() bool { return all(hosts[:4], "h5", Left) })
+		if err := hosts[1].ForceLeave(t.Context(), "h5", true); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 2*time.Second, "h5 is forgotten, and counts as left", func() bool {
+			return !slices.ContainsFunc(hosts[:4], func(h *host) bool {
+				_, known := h.Member("h5")
+				return known || h.Life(id(5)) != Left
+			})
+		})
+		if !whole(hosts[:4]...) {
+			t.Error("h4 was touched")
+		}
+		if err := hosts[0].ForceLeave(t.Context(), "nobody", false); err == nil {
+			t.Error("forced out nobody")
+		}
+		hosts[4] = n.start(t, 5, nil)
+		within(t, 10*time.Second, "h5 is back", func() bool { return whole(hosts...) })
+	})
+}
+
+func TestReap_TheLongDeadCountAsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		quick := func(c *Config) { c.ReconnectTimeout, c.TombstoneTimeout = 10*time.Minute, 5*time.Minute }
+		hosts := []*host{n.start(t, 1, quick), n.start(t, 2, quick), n.start(t, 3, quick)}
+		within(t, 10*time.Second, "all see all", func() bool { return whole(hosts...) })
+		hosts[2].stop()
+		within(t, 10*time.Second, "h3 is out", func() bool { return all(hosts[:2], "h3", Failed) })
+		time.Sleep(11 * time.Minute)
+		if s := hosts[0].sees("h3"); s != Left {
+			t.Errorf("got %v, want left", s)
+		}
+		time.Sleep(6 * time.Minute)
+		if _, known := hosts[0].Member("h3"); known || hosts[0].Life(id(3)) != Left {
+			t.Errorf("known %v, life %v", known, hosts[0].Life(id(3)))
+		}
+	})
+}
+
+func TestSnapshot_ARestartedHostFindsTheOthersByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		dir := t.TempDir()
+		own := func(c *Config) { c.Dir = dir }
+		hosts := n.cluster(t, 4)
+		last := n.start(t, 5, own)
+		within(t, 10*time.Second, "all see all", func() bool { return whole(append(hosts, last)...) })
+		hosts[3].stop()
+		within(t, 10*time.Second, "h4 is out", func() bool { return last.sees("h4") == Failed })
+		last.stop()
+		time.Sleep(time.Minute)
+		hosts[2].stop()
+		last = n.start(t, 5, func(c *Config) { c.Dir, c.RetryJoin = dir, nil })
+		if last.sees("h1") != Alive || last.sees("h4") != Failed || last.Life(id(4)) != Failed {
+			t.Errorf("the snapshot says h1 %v, h4 %v", last.sees("h1"), last.sees("h4"))
+		}
+		within(t, 10*time.Second, "whole again", func() bool { return whole(hosts[0], hosts[1], last) })
+		within(t, 30*time.Second, "who died meanwhile is out", func() bool { return last.sees("h3") == Failed })
+		if err := last.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		last.stop()
+		last = n.start(t, 5, func(c *Config) { c.Dir, c.RetryJoin = dir, nil })
+		time.Sleep(time.Minute)
+		if m, _ := last.Members(); len(m) != 1 {
+			t.Errorf("rejoined after it left: %v", m)
+		}
+		last.stop()
+		last = n.start(t, 5, func(c *Config) { c.Dir = dir })
+		within(t, 10*time.Second, "joins by retry_join", func() bool { return whole(hosts[0], hosts[1], last) })
+	})
+}
