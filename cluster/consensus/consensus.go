@@ -1,6 +1,6 @@
 // Package consensus replicates commands: a log that a majority agrees on,
 // kept on disk, and a state machine that follows it. It is hashicorp/raft
-// over bbolt, of one server now, of several once it is given a network.
+// over bbolt, of one server, or of several once it is given a network.
 //
 // Promises. A command whose Apply returned without error is applied, and is
 // found again after this process is killed at any moment. What did not happen

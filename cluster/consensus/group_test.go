@@ -94,8 +94,10 @@ type member struct {
 	dir    string // a true disk, instead of the next two
 	disk   *raft.InmemStore
 	snaps  raft.SnapshotStore
+	log    raft.LogStore // the present life's
 	change func(*Config)
 	fault  atomic.Pointer[func(call string) error]
+	free   atomic.Pointer[atomic.Uint64] // what is free on its disk
 	stop   context.CancelFunc
 	done   chan struct{}
 	err    error
@@ -177,7 +179,14 @@ func (m *member) start() {
 			return nil
 		}}
 		s.log, s.stable = f, f
+		m.log = f
 		return s, nil
+	}
+	r.space = func(dir string) (free, total uint64, err error) {
+		if f := m.free.Load(); f != nil {
+			return f.Load(), 1 << 40, nil
+		}
+		return diskSpace(dir)
 	}
 	m.mu.Lock()
 	m.Replica, m.sm = r, sm
@@ -218,6 +227,7 @@ func (m *member) crash() {
 	m.g.net.apart(m.name, true)
 	time.Sleep(50 * time.Millisecond) // what its clients ask of it now is lost
 	_ = m.end()
+	m.g.net.lose(m.name)
 	m.g.net.apart(m.name, false)
 }
 
@@ -354,3 +364,6 @@ func TestGroup_FormsAndAgrees(t *testing.T) {
 		})
 	}
 }
+
+// logStore is what its log is kept in while it runs.
+func (m *member) logStore() raft.LogStore { return m.log }

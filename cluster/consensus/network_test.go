@@ -16,11 +16,12 @@ import (
 // lossy, each direction apart. A cut holds what was sent, as TCP would send it
 // again; so does loss, for a while.
 type network struct {
-	mu    sync.Mutex // guards following
-	hosts map[string]*host
-	ways  map[[2]string]way
-	moved chan struct{} // closed when a way changes
-	dice  *rand.Rand
+	mu     sync.Mutex // guards following
+	hosts  map[string]*host
+	ways   map[[2]string]way
+	halves []*half
+	moved  chan struct{} // closed when a way changes
+	dice   *rand.Rand
 }
 
 type way struct {
@@ -55,6 +56,20 @@ func (n *network) apart(name string, cut bool) {
 		if other != name {
 			n.set(name, other, way{cut: cut})
 			n.set(other, name, way{cut: cut})
+		}
+	}
+}
+
+// lose drops what a host has sent and nobody has read yet, as when it lost its
+// power.
+func (n *network) lose(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range n.halves {
+		if h.from == name {
+			h.mu.Lock()
+			h.sent = nil
+			h.mu.Unlock()
 		}
 	}
 }
@@ -155,6 +170,9 @@ func (h *host) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 		return nil, errors.New("no route to host")
 	}
 	there, back := newHalf(h.net, h.name, addr), newHalf(h.net, addr, h.name)
+	h.net.mu.Lock()
+	h.net.halves = append(h.net.halves, there, back)
+	h.net.mu.Unlock()
 	a, b := &end{in: back, out: there}, &end{in: there, out: back}
 	select {
 	case <-to.closed:

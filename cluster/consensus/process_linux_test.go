@@ -32,6 +32,8 @@ func help(mode, dir string) int {
 		err = helpCut(dir)
 	case "full":
 		err = helpFull(dir)
+	case "serve":
+		err = helpServe(dir)
 	case "read-only":
 		err = helpReadOnly(dir)
 	}

@@ -196,6 +196,9 @@ func (r *Replica) shutDown(rf *raft.Raft, healthy bool) error {
 	}
 	future := rf.Shutdown()
 	close(r.guard.released)
+	if r.stream != nil {
+		_ = r.stream.Close() // Raft waits for those who wait for an answer
+	}
 	err := r.awaitEnd(future)
 	ctx, cancel = context.WithTimeout(context.Background(), drainTime)
 	defer cancel()

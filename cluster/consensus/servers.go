@@ -147,6 +147,9 @@ func (r *Replica) AddServer(ctx context.Context, s Server) error {
 	if member && now == s {
 		return nil
 	}
+	if err := r.makeRoom(ctx, s); err != nil {
+		return err
+	}
 	if s.Voter && !now.Voter && s.ID != r.cfg.ID {
 		if !member || now.Addr != s.Addr {
 			if err := r.change(ctx, raft.AddNonvoter, s); err != nil {
@@ -166,6 +169,24 @@ func (r *Replica) AddServer(ctx context.Context, s Server) error {
 		return r.change(ctx, raft.AddVoter, s)
 	}
 	return r.change(ctx, raft.AddNonvoter, s)
+}
+
+// makeRoom removes the former server of s's address, if there is one: a server
+// that lost its files comes back under a new ID where it was. That s is there
+// now is asked of itself.
+func (r *Replica) makeRoom(ctx context.Context, s Server) error {
+	for _, former := range r.Servers() {
+		if former.Addr != s.Addr || former.ID == s.ID || !r.IsLeader() || r.stream == nil {
+			continue
+		}
+		if _, err := r.ask(s); err != nil {
+			return fmt.Errorf("add raft server %s at the address of %s: %w", s.ID, former.ID, err)
+		}
+		if err := r.RemoveServer(ctx, former.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // change makes one change of the configuration.

@@ -22,8 +22,8 @@ type stream struct {
 
 	mu     sync.Mutex // guards following
 	conns  map[net.Conn]struct{}
-	closed chan struct{} // closed by Close
-	open   sync.WaitGroup
+	closed chan struct{}  // closed by Close
+	open   sync.WaitGroup // dials and accepted connections
 }
 
 func newStream(r *Replica) *stream {
@@ -57,8 +57,22 @@ func (s *stream) Close() error {
 	return s.to.Close()
 }
 
-// wait waits until who uses the connections has let go of them.
+// wait waits until nobody dials and all who were dialled have let go of
+// their connections. Raft doesn't wait for all of its goroutines that do.
 func (s *stream) wait() { s.open.Wait() }
+
+// enter has wait wait for one more, unless s is closed.
+func (s *stream) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+		return false
+	default:
+		s.open.Add(1)
+		return true
+	}
+}
 
 // keep remembers a connection until forget, unless s is closed.
 func (s *stream) keep(c net.Conn) bool {
@@ -87,8 +101,7 @@ func (s *stream) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.keep(c) {
-			s.open.Add(1)
+		if s.keep(c) && s.enter() {
 			return &accepted{Conn: c, s: s}, nil
 		}
 		_ = c.Close()
@@ -157,6 +170,10 @@ func (s *stream) call(addr, id string, timeout time.Duration, ask bool) (net.Con
 	if !s.awaitOpen() {
 		return nil, reply{}, errNotRunning
 	}
+	if !s.enter() {
+		return nil, reply{}, net.ErrClosed
+	}
+	defer s.open.Done()
 	c, err := s.to.Dial(addr, timeout)
 	if err != nil {
 		return nil, reply{}, err

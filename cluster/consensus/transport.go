@@ -43,6 +43,10 @@ func (t *transport) Close() error {
 	return err
 }
 
+// EncodePeer implements raft.Transport. What goes into messages and snapshots
+// is an address and nothing else.
+func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
+
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	start := time.Now()
@@ -74,8 +78,8 @@ func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, ar
 	return err
 }
 
-// addresses says where a server is. Raft asks by ID, and gets an address for
-// [stream.Dial]; its own goes as it is into the messages.
+// addresses says where another server is. Raft asks by ID, and gets an address
+// for [stream.Dial].
 type addresses struct {
 	r     *Replica
 	mu    sync.Mutex // guards known
@@ -85,9 +89,6 @@ type addresses struct {
 // ServerAddr implements raft.ServerAddressProvider. A server that was removed
 // is still told so.
 func (a *addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if string(id) == a.r.cfg.ID {
-		return raft.ServerAddress(a.r.cfg.Addr), nil
-	}
 	if !a.r.stream.awaitOpen() {
 		return "", errNotRunning
 	}
@@ -128,8 +129,8 @@ type followed struct {
 // note takes down how an exchange with a server went, and says so when that
 // is another than before.
 func (r *reach) note(id string, err error) {
-	if errors.Is(err, errNotRunning) {
-		return
+	if no := (*refusedError)(nil); errors.As(err, &no) || errors.Is(err, errNotRunning) {
+		return // said by the stream layer, or the end
 	}
 	r.mu.Lock()
 	if r.lost == nil {
