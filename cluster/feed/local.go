@@ -27,6 +27,9 @@ func (s *Server) Local(resume Resume) *Local {
 		at.anew = at.history.ID == ""
 	}
 	s.join(&l.sub)
+	s.mu.Lock()
+	s.locals[&l.sub] = struct{}{}
+	s.mu.Unlock()
 	l.sub.poke()
 	return l
 }

@@ -88,6 +88,7 @@ type Server struct {
 	admitted    int
 	hosts       map[string]int // admitted streams by node ID
 	subscribers map[*subscriber]struct{}
+	locals      map[*subscriber]struct{} // those in this process
 	byName      map[string]*audience
 
 	telling sync.Mutex     // held while OnStream is called; guards following
@@ -122,10 +123,10 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, logger: cfg.Logger, stop: make(chan struct{}),
-		subscribers: make(map[*subscriber]struct{}),
-		byName:      make(map[string]*audience),
-		hosts:       make(map[string]int),
-		up:          make(map[string]int),
+		subscribers: make(map[*subscriber]struct{}), locals: make(map[*subscriber]struct{}),
+		byName: make(map[string]*audience),
+		hosts:  make(map[string]int),
+		up:     make(map[string]int),
 	}, nil
 }
 

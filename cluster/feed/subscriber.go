@@ -40,6 +40,7 @@ func (s *Server) leave(sub *subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.subscribers, sub)
+	delete(s.locals, sub)
 	for name := range sub.place.names {
 		s.unwantLocked(sub, name)
 	}
@@ -133,6 +134,10 @@ func (s *Server) wake(to touched) {
 			sub.poke()
 		}
 		return
+	}
+	// Whoever wrote in this process waits for the index, changes or none.
+	for sub := range s.locals {
+		sub.poke()
 	}
 	for name := range to.parts {
 		a := s.byName[name]
