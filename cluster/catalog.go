@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -36,10 +37,20 @@ type ReadInfo struct {
 	LastContact time.Duration // since the last word of a leader; 0 on the leader
 }
 
-// Read returns the present state of the catalog. It waits for a leader where
-// the consistency needs one, at most 7 s; then it is ErrNoLeader, as it is for
-// any read on a host that knows no catalog at all.
-func (n *Node) Read(ctx context.Context, c Consistency) (*Reader, ReadInfo, error) {
+// Read returns the present state of the catalog. On a server that leads, or for
+// a stale read on any server, that is the store's; it waits for a leader where
+// the consistency needs one, at most 7 s; then it is ErrNoLeader. While hosts
+// that live haven't told a new catalog what they hold (rule 18 of the views), a
+// host that knows more by its view answers its own clients from that.
+func (n *Node) Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error) {
+	r, info, err := n.read(ctx, c)
+	return r, info, noteOutcome(ctx, err)
+}
+
+func (n *Node) read(ctx context.Context, c Consistency) (Reader, ReadInfo, error) {
+	if n.readsView(ctx, c) {
+		return n.viewReader()
+	}
 	if c == Stale {
 		if s := n.known.Load(); s != nil {
 			return s.read(), n.readInfo(s), nil
@@ -57,13 +68,33 @@ func (n *Node) Read(ctx context.Context, c Consistency) (*Reader, ReadInfo, erro
 	return s.read(), n.readInfo(s), nil
 }
 
-func (n *Node) readInfo(s *server) ReadInfo {
-	l, _ := s.replica.Leadership()
-	info := ReadInfo{KnownLeader: l.LeaderID != ""}
-	if at := n.view.Confirmed(); !l.Leading && !at.IsZero() {
+// readsView reports whether a read is answered from the view: what other hosts
+// ask is the servers' own word, and so is what must be consistent.
+func (n *Node) readsView(ctx context.Context, c Consistency) bool {
+	return c != Consistent && carriedIn(ctx) == nil && n.view.Merging()
+}
+
+func (n *Node) viewReader() (Reader, ReadInfo, error) {
+	s := n.view.Load()
+	info := ReadInfo{KnownLeader: s.Fresh()}
+	if at := n.view.Confirmed(); !at.IsZero() {
 		info.LastContact = time.Since(at)
 	}
-	return info
+	return s.Reader(), info, nil
+}
+
+// readLeading is the newest state there is, on the leader alone.
+func (n *Node) readLeading(ctx context.Context) (Reader, error) {
+	s, err := n.leading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.read(), nil
+}
+
+func (n *Node) readInfo(s *server) ReadInfo {
+	known, last := s.heardLeader()
+	return ReadInfo{KnownLeader: known, LastContact: last}
 }
 
 // Apply carries out a command and returns its index as clients see it, once the
@@ -73,7 +104,7 @@ func (n *Node) readInfo(s *server) ReadInfo {
 func (n *Node) Apply(ctx context.Context, body catalog.Body) (uint64, error) {
 	index, err := n.write(ctx, body)
 	if err != nil {
-		return 0, err
+		return 0, noteOutcome(ctx, err)
 	}
 	if err := n.view.Wait(ctx, index); err != nil {
 		// It did happen; lookups will show it as soon as they can.
@@ -82,14 +113,38 @@ func (n *Node) Apply(ctx context.Context, body catalog.Body) (uint64, error) {
 	return index, nil
 }
 
-// write is Apply without the wait for lookups.
+// write is Apply without the wait for lookups. A command that another host sent
+// keeps the request ID that it came with.
 func (n *Node) write(ctx context.Context, body catalog.Body) (uint64, error) {
+	if w := n.toOthers(); w != nil {
+		return w.carrier.apply(ctx, body)
+	}
+	return n.writeHere(ctx, body)
+}
+
+// writeHere is write on the server that leads.
+func (n *Node) writeHere(ctx context.Context, body catalog.Body) (uint64, error) {
 	s, err := n.leading(ctx)
 	if err != nil {
 		return 0, err
 	}
-	index, err := s.apply(ctx, n.nextRequest(), body)
+	request, ok := requestFrom(ctx)
+	if !ok {
+		request = n.nextRequest()
+	}
+	index, err := s.apply(ctx, request, body)
 	return index, noLeader(err)
+}
+
+// toOthers is what a write goes through when another host leads; nil when this
+// one does, or knows nobody else.
+func (n *Node) toOthers() *network {
+	w, _ := n.network()
+	s, _, _ := n.running()
+	if w == nil || s != nil && s.leads() {
+		return nil
+	}
+	return w
 }
 
 // noLeader puts consensus's word for it into this package's.
@@ -115,6 +170,8 @@ func (n *Node) leading(ctx context.Context) (*server, error) {
 		switch {
 		case status.State != Starting && s == nil:
 			return nil, ErrNoLeader
+		case s != nil && !n.mayLeadSoon(s):
+			return nil, ErrNoLeader
 		case s == nil:
 		case !s.isReady():
 			ready = s.ready
@@ -134,83 +191,122 @@ func (n *Node) leading(ctx context.Context) (*server, error) {
 	}
 }
 
+// mayLeadSoon reports whether it is of use to wait for this server to lead:
+// while another is known to, it isn't.
+func (n *Node) mayLeadSoon(s *server) bool {
+	l, _ := s.replica.Leadership()
+	return l.Leading || l.LeaderID == ""
+}
+
 // read returns the present state. A watch on one whose server has ended waits
 // for another server.
-func (s *server) read() *Reader {
+func (s *server) read() Reader {
 	_, _, changed := s.node.running()
 	select {
 	case <-s.ended:
-		return &Reader{s.store.Read(), changed}
+		return &storeReader{s.store.Read(), changed}
 	default:
-		return &Reader{s.store.Read(), s.ended}
+		return &storeReader{s.store.Read(), s.ended}
 	}
 }
 
 // Reader is one unchanging state of the catalog. Each method returns the index
 // of its own result and adds to ws what is closed when the result may have
-// changed, the end of the store it comes from included.
-type Reader struct {
+// changed. Names compare in any letter case.
+type Reader interface {
+	// Nodes returns all nodes, by name; Node one, or nil.
+	Nodes(ws catalog.Watch) (uint64, []*catalog.Node)
+	Node(ws catalog.Watch, node string) (uint64, *catalog.Node)
+	// Services returns each service name with the tags of its instances.
+	Services(ws catalog.Watch) (uint64, map[string][]string)
+	// ServiceInstances returns the instances of the service, healthy or not.
+	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	// NodeServices returns the services on the node, by ID.
+	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
+	// NodeChecks returns all checks on the node, ServiceChecks those of the
+	// service's instances without those of their nodes, ChecksInState those with
+	// that status, "any" for all.
+	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
+	ServiceChecks(ws catalog.Watch, service string) (uint64, []*catalog.Check)
+	ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check)
+	// History is the present history.
+	History(ws catalog.Watch) (uint64, catalog.History)
+}
+
+// storeReader reads a server's store. The end of that store wakes its watches
+// too.
+type storeReader struct {
 	read  *state.Read
 	ended <-chan struct{}
 }
 
-func (r *Reader) watch(ws catalog.Watch) {
+func (r *storeReader) watch(ws catalog.Watch) {
 	if ws != nil {
 		ws.Add(r.ended)
 	}
 }
 
 // Nodes returns all nodes, by name.
-func (r *Reader) Nodes(ws catalog.Watch) (uint64, []*catalog.Node) {
+func (r *storeReader) Nodes(ws catalog.Watch) (uint64, []*catalog.Node) {
 	r.watch(ws)
 	return r.read.Nodes(ws)
 }
 
 // Node returns the node of that name, in any letter case, or nil.
-func (r *Reader) Node(ws catalog.Watch, node string) (uint64, *catalog.Node) {
+func (r *storeReader) Node(ws catalog.Watch, node string) (uint64, *catalog.Node) {
 	r.watch(ws)
 	return r.read.Node(ws, node)
 }
 
 // Services returns each service name with the tags of its instances.
-func (r *Reader) Services(ws catalog.Watch) (uint64, map[string][]string) {
+func (r *storeReader) Services(ws catalog.Watch) (uint64, map[string][]string) {
 	r.watch(ws)
 	return r.read.Services(ws)
 }
 
 // ServiceInstances returns the instances of the service, healthy or not.
-func (r *Reader) ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+func (r *storeReader) ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
 	r.watch(ws)
 	return r.read.ServiceInstances(ws, service)
 }
 
 // NodeServices returns the services on the node, by ID.
-func (r *Reader) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service) {
+func (r *storeReader) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service) {
 	r.watch(ws)
 	return r.read.NodeServices(ws, node)
 }
 
 // NodeChecks returns all checks on the node, its own and its services'.
-func (r *Reader) NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check) {
+func (r *storeReader) NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check) {
 	r.watch(ws)
 	return r.read.NodeChecks(ws, node)
 }
 
 // ServiceChecks returns the checks of the service's instances, without those of
 // their nodes.
-func (r *Reader) ServiceChecks(ws catalog.Watch, service string) (uint64, []*catalog.Check) {
+func (r *storeReader) ServiceChecks(ws catalog.Watch, service string) (uint64, []*catalog.Check) {
 	r.watch(ws)
 	return r.read.ServiceChecks(ws, service)
 }
 
 // ChecksInState returns the checks with that status; "any" for all.
-func (r *Reader) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check) {
+func (r *storeReader) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check) {
 	r.watch(ws)
 	return r.read.ChecksInState(ws, status)
 }
 
 // History is the present history.
-func (r *Reader) History(ws catalog.Watch) (uint64, catalog.History) {
+func (r *storeReader) History(ws catalog.Watch) (uint64, catalog.History) {
 	r.watch(ws)
 	return r.read.History(ws)
+}
+
+// Forward has another host answer a request about the catalog and reports
+// whether it did; false: this host is to answer. Safe for concurrent use.
+func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c Consistency, write bool) bool {
+	net, _ := n.network()
+	if net == nil || !write && n.readsView(r.Context(), c) {
+		return false
+	}
+	return net.carrier.Forward(w, r, c, write)
 }

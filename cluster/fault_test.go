@@ -13,6 +13,7 @@ import (
 
 	"meibo/cluster/agent"
 	"meibo/cluster/consensus"
+	"meibo/cluster/gossip"
 	"meibo/cluster/view"
 )
 
@@ -154,7 +155,7 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 }
 
 func TestCollector_AlwaysGivesWhatItDescribes(t *testing.T) {
-	for name, cfg := range map[string]Config{"with a catalog": {}, "without": {Join: []string{"192.0.2.1"}}} {
+	for name, cfg := range map[string]Config{"with a catalog": {}, "without": {Gossip: gossip.Config{RetryJoin: []string{"192.0.2.1"}}}} {
 		n := run(t, cfg)
 		registry := prometheus.NewPedanticRegistry()
 		registry.MustRegister(n.Collector())
@@ -163,7 +164,7 @@ func TestCollector_AlwaysGivesWhatItDescribes(t *testing.T) {
 			if err != nil || len(families) == 0 {
 				t.Errorf("%s: %d families, %v", name, len(families), err)
 			}
-			if len(cfg.Join) == 0 {
+			if len(cfg.Gossip.RetryJoin) == 0 {
 				<-n.Ready()
 			} else {
 				n.untilStatus(Absent)

@@ -2,25 +2,28 @@
 // holds itself, what it knows of the catalog, and, on servers and on hosts that
 // are alone, the catalog.
 //
-// A Node has two domains of failure. The view and the agent always run: they
+// A Node has three domains of failure. The view and the agent always run: they
 // answer what this host holds from the moment New returns, and go on with the
-// last that was known whatever happens to the rest. Consensus, its state machine
-// and a leader's duties run beside them as one group, which is made anew, with
-// growing pauses, whenever it fails: an unwritable folder, a full disk or a
-// damaged file costs writes and reads of the newest, not lookups. Status says
-// what is wrong meanwhile.
+// last that was known whatever happens to the rest. Gossip and link, by which
+// this host speaks with others, are the second; consensus, its state machine and
+// a leader's duties, which only servers and hosts that are alone have, the
+// third. Each of these two is made anew, with growing pauses, whenever it fails:
+// a port that is taken, an unwritable folder, a full disk or a damaged file costs
+// writes and reads of the newest, not lookups. Status says what is wrong
+// meanwhile.
 //
 // The package knows nothing of DNS and not who serves HTTP.
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,6 +33,8 @@ import (
 
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
+	"meibo/cluster/consensus"
+	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
 	"meibo/cluster/view"
 )
@@ -66,9 +71,38 @@ type Config struct {
 	Server          bool
 	Bootstrap       bool
 	BootstrapExpect int
-	Join            []string // whom to join: any of Consul's join keys
-	// ServerPort is where servers speak to each other; 0: DefaultServerPort.
+	// ServerPort is where hosts speak to each other by link; 0:
+	// DefaultServerPort.
 	ServerPort int
+
+	// Gossip says whom to join, where to listen and how fast to be; who this
+	// host is, its tags, keys and hooks are filled in here. Without a valid
+	// Bind address this host never speaks to others.
+	Gossip gossip.Config
+	// Key is the configured secret of the cluster; empty: none but what the
+	// file KeyringPath holds ("" keeps the keyring in memory). InTheClear allows
+	// to speak without any.
+	Key         []byte
+	KeyringPath string
+	InTheClear  bool
+
+	// Consensus tunes Raft; its zero timeouts follow the round trip between the
+	// servers. Autopilot says how a leader tends the servers.
+	Consensus consensus.Config
+	Autopilot leader.Autopilot
+	// ViewPath is the file that the view is kept in, empty: none; ViewKeep is
+	// for how long contents stay in it without a question.
+	ViewPath string
+	ViewKeep time.Duration
+	// WholeBelow is the size in bytes up to which a server tells every host all
+	// of the catalog; 0: feed's default.
+	WholeBelow int64
+	// HoldTime is how long a request waits for a leader; 0: 7 s.
+	HoldTime time.Duration
+	// Scope reads on whose behalf a request is made that is carried to another
+	// host, WithScope puts that into a context there. nil: requests have none.
+	Scope     func(*http.Request) (node, datacenter, token string)
+	WithScope func(ctx context.Context, node, datacenter, token string) context.Context
 	// Version is what this host says of itself in the catalog: the level of the
 	// API, a version of Consul.
 	Version string
@@ -78,6 +112,8 @@ type Config struct {
 	Agent agent.Config
 
 	Logger *slog.Logger // nil discards
+
+	madeID bool // NodeID was made by this start: nobody has seen it before
 }
 
 // Node is one host. Its methods may be called at any time, by several
@@ -95,10 +131,30 @@ type Node struct {
 	client   string
 	requests atomic.Uint64
 
+	keyring *gossip.Keyring
+	file    *view.File // nil: none
+	// fresh says that the node ID was made by this start; fallback is the server
+	// ID to use where that one is spent. Only runServer's goroutine uses them.
+	fresh    bool
+	fallback string
+	raft     raftPort
+	// api answers requests that other hosts carried here.
+	api atomic.Pointer[http.Handler]
+
+	// wanted is closed when this host is to speak to others, joined when it has
+	// met some; from then on it isn't alone any more.
+	wantOnce, joinOnce sync.Once
+	wanted, joined     chan struct{}
+
 	mu      sync.Mutex // guards following
 	server  *server    // the running one; nil when there is none
 	changed chan struct{}
 	status  Status
+
+	net        *network // the running one; nil when there is none
+	netErr     error    // why there is none
+	netChanged chan struct{}
+	lives      []view.LifeOf // told of by the view's file and by neighbours
 }
 
 // New checks cfg, finds this host's ID, and shows in the view what the agent
@@ -113,20 +169,64 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger,
-		client: newUUID(), changed: make(chan struct{}),
+		client: newUUID(), changed: make(chan struct{}), netChanged: make(chan struct{}),
+		wanted: make(chan struct{}), joined: make(chan struct{}),
 		status: Status{State: Starting, Since: time.Now()},
+	}
+	n.raft.node = n
+	if err := n.openKeyring(); err != nil {
+		return nil, err
 	}
 	if err := n.makeAgent(); err != nil {
 		return nil, err
 	}
-	v, err := view.New(view.Config{
-		NodeName: cfg.NodeName, NodeID: cfg.NodeID, Local: ownRecord{n.agent}, Logger: cfg.Logger,
-	})
-	if err != nil {
+	if err := n.makeView(); err != nil {
 		return nil, err
 	}
-	n.view = v
+	n.fresh = cfg.madeID
+	if n.meetsOthers() {
+		n.want()
+	}
 	return n, nil
+}
+
+// openKeyring reads the keys. A file that can't be read costs the network, not
+// the name service: it is said, and what is configured is used.
+func (n *Node) openKeyring() error {
+	ring, err := gossip.OpenKeyring(n.cfg.KeyringPath, n.cfg.Key)
+	if err != nil && n.cfg.KeyringPath != "" {
+		n.logger.Error("keyring cannot be read, this host goes on with the configured key", "err", err)
+		ring, err = gossip.OpenKeyring("", n.cfg.Key)
+	}
+	n.keyring = ring
+	return err
+}
+
+// makeView makes the view and has it show what was last known.
+func (n *Node) makeView() error {
+	v, err := view.New(view.Config{
+		NodeName: n.cfg.NodeName, NodeID: n.cfg.NodeID, Local: ownRecord{n.agent}, Logger: n.logger,
+		Liveness: liveness{n}, Living: n.living, Lives: n.lifeOfAll,
+	})
+	if err != nil {
+		return err
+	}
+	n.view = v
+	if n.cfg.ViewPath == "" || n.cfg.Dev {
+		return nil
+	}
+	n.file, err = view.NewFile(view.FileConfig{
+		Path: n.cfg.ViewPath, NodeID: n.cfg.NodeID, Datacenter: n.cfg.Datacenter, Keys: n.keyring.Keys,
+		Keep: n.cfg.ViewKeep, Logger: n.logger,
+	})
+	if err != nil {
+		return err
+	}
+	if img := n.file.Load(); img != nil {
+		n.keepLives(img.Lives)
+		v.Adopt(img, view.FromDisk)
+	}
+	return nil
 }
 
 // makeAgent makes the agent; it is silent until Run.
@@ -136,6 +236,7 @@ func (n *Node) makeAgent() error {
 	cfg.DataDir = n.cfg.DataDir
 	cfg.Catalog = agentCatalog{n}
 	cfg.Logger = n.logger
+	cfg.Members = func() int { return len(n.Members()) }
 	cfg.OnChange = func(agent.Change) {
 		if n.view != nil { // nil while New is at it; the view begins with all there is
 			n.view.OnLocalChange()
@@ -168,6 +269,9 @@ func (c *Config) setDefaults() error {
 	if c.ServerPort == 0 {
 		c.ServerPort = DefaultServerPort
 	}
+	if c.HoldTime == 0 {
+		c.HoldTime = holdTime
+	}
 	if c.TaggedAddresses == nil {
 		c.TaggedAddresses = taggedAddresses(c.Address)
 	}
@@ -190,7 +294,7 @@ func (c *Config) setNodeID() error {
 	}
 	if c.DataDir == "" {
 		if c.NodeID == "" {
-			c.NodeID = newUUID()
+			c.NodeID, c.madeID = newUUID(), true
 		}
 		return nil
 	}
@@ -199,7 +303,7 @@ func (c *Config) setNodeID() error {
 		c.NodeID = kept
 	}
 	if c.NodeID == "" {
-		c.NodeID = newUUID()
+		c.NodeID, c.madeID = newUUID(), true
 	}
 	if err == nil {
 		err = keepNodeID(c.DataDir, c.NodeID)
@@ -235,21 +339,14 @@ func (n *Node) begins() bool {
 // it first joins others: nobody has said that it should be one.
 func (n *Node) isProvisional() bool {
 	c := n.cfg
-	return !c.Dev && !c.Bootstrap && c.BootstrapExpect != 1 && !c.Server && len(c.Join) == 0
+	return !c.Dev && !c.Bootstrap && c.BootstrapExpect != 1 && !c.Server && !n.hasJoin() && !n.hasJoined()
 }
 
-// holdsCatalog reports whether this host runs consensus: it may begin, or is a
-// server that has begun before. bootstrap_expect is without meaning then.
-func (n *Node) holdsCatalog() bool {
-	if n.begins() {
-		return true
-	}
-	if !n.cfg.Server || n.cfg.DataDir == "" {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(n.cfg.DataDir, raftDir, "raft.db"))
-	return err == nil
-}
+// hasJoin reports whether the configuration names hosts to join.
+func (n *Node) hasJoin() bool { return len(n.cfg.Gossip.RetryJoin)+len(n.cfg.Gossip.StartJoin) > 0 }
+
+// holdsCatalog reports whether this host runs consensus.
+func (n *Node) holdsCatalog() bool { return n.cfg.Server || n.begins() }
 
 // prepareDir makes sure that DataDir can be used, by this host, and returns the
 // folder for consensus in it.
@@ -281,13 +378,17 @@ func (n *Node) record() catalog.Node {
 // member is this host as a leader sees it.
 func (n *Node) member() leader.Member {
 	return leader.Member{Node: n.record(), Status: leader.Alive, Server: &leader.Server{
-		Port: n.cfg.ServerPort,
-		Meta: map[string]string{
-			"version": n.cfg.Version, "raft_version": "3",
-			"serf_protocol_current": "2", "serf_protocol_min": "1", "serf_protocol_max": "5",
-			"non_voter": "false", "read_replica": "false",
-		},
+		Port: n.cfg.ServerPort, Addr: n.raftAddr(), Meta: serverMeta(n.cfg.Version, false),
 	}}
+}
+
+// serverMeta is what Consul's servers say of themselves in the catalog.
+func serverMeta(version string, nonVoter bool) map[string]string {
+	return map[string]string{
+		"version": version, "raft_version": "3",
+		"serf_protocol_current": "2", "serf_protocol_min": "1", "serf_protocol_max": "5",
+		"non_voter": strconv.FormatBool(nonVoter), "read_replica": strconv.FormatBool(nonVoter),
+	}
 }
 
 // View is what this host knows of the catalog.

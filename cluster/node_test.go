@@ -16,6 +16,7 @@ import (
 
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
+	"meibo/cluster/gossip"
 	"meibo/cluster/view"
 )
 
@@ -107,7 +108,7 @@ func (r *running) apply(body catalog.Body) uint64 {
 	return index
 }
 
-func (r *running) read() *Reader {
+func (r *running) read() Reader {
 	r.t.Helper()
 	reader, _, err := r.Read(r.context(), Default)
 	if err != nil {
@@ -147,7 +148,7 @@ func elsewhere(port int) *catalog.Register {
 
 func TestNew_OwnServicesAnswerBeforeAnyLeader(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"in memory": {}, "on disk": {DataDir: t.TempDir()}, "to join": {Join: []string{"192.0.2.1"}},
+		"in memory": {}, "on disk": {DataDir: t.TempDir()}, "to join": {Gossip: gossip.Config{RetryJoin: []string{"192.0.2.1"}}},
 	} {
 		cfg.Agent = withService(80)
 		s := mustNew(t, cfg).View().Load()
@@ -169,16 +170,16 @@ func TestRule29_WhoBeginsAHistory(t *testing.T) {
 		"-dev":                                    {Config{Dev: true, Server: true}, true, false},
 		"bootstrap":                               {Config{Server: true, Bootstrap: true}, true, false},
 		"bootstrap_expect 1":                      {Config{Server: true, BootstrapExpect: 1}, true, false},
-		"bootstrap with somebody to join":         {Config{Server: true, Bootstrap: true, Join: join}, true, false},
+		"bootstrap with somebody to join":         {Config{Server: true, Bootstrap: true, Gossip: gossip.Config{RetryJoin: join}}, true, false},
 		"neither a server nor anybody to join":    {Config{}, true, true},
 		"bootstrap_expect 3":                      {Config{Server: true, BootstrapExpect: 3}, false, false},
 		"a server without bootstrap":              {Config{Server: true}, false, false},
-		"a join key":                              {Config{Join: join}, false, false},
-		"bootstrap_expect 3 and somebody to join": {Config{Server: true, BootstrapExpect: 3, Join: join}, false, false},
+		"a join key":                              {Config{Gossip: gossip.Config{RetryJoin: join}}, false, false},
+		"bootstrap_expect 3 and somebody to join": {Config{Server: true, BootstrapExpect: 3, Gossip: gossip.Config{RetryJoin: join}}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tt.cfg.Agent = withService(80)
+			tt.cfg.Agent, tt.cfg.HoldTime = withService(80), 50*time.Millisecond
 			n := run(t, tt.cfg)
 			if tt.begins {
 				<-n.Ready()
@@ -192,7 +193,11 @@ func TestRule29_WhoBeginsAHistory(t *testing.T) {
 				}
 				return
 			}
-			n.untilStatus(Absent)
+			want := Absent
+			if tt.cfg.Server {
+				want = Running
+			}
+			n.untilStatus(want)
 			if _, _, err := n.Read(t.Context(), Stale); !errors.Is(err, ErrNoLeader) {
 				t.Errorf("read: got %v, want %v", err, ErrNoLeader)
 			}
@@ -280,6 +285,7 @@ func TestRule9_AWriteThatWasAnsweredShowsInTheView(t *testing.T) {
 
 func TestRule9_ALocalRegistrationShowsWhenItReturns(t *testing.T) {
 	n := run(t, Config{})
+	<-n.Ready()
 	for port := 1; port <= 20; port++ {
 		if err := n.Agent().AddService(web(port), agent.SourceAPI, false); err != nil {
 			t.Fatal(err)

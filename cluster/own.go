@@ -19,17 +19,16 @@ type agentCatalog struct{ n *Node }
 
 // Load implements agent.Catalog.
 func (c agentCatalog) Load(ctx context.Context, node string) (agent.Remote, error) {
-	r, _, err := c.n.Read(ctx, Default)
+	if w := c.n.toOthers(); w != nil {
+		var remote agent.Remote
+		err := w.carrier.Call(ctx, true, "", pathLoad, &loadRequest{Node: node}, &remote)
+		return remote, err
+	}
+	r, err := c.n.readLeading(ctx)
 	if err != nil {
 		return agent.Remote{}, err
 	}
-	var remote agent.Remote
-	_, history := r.History(nil)
-	remote.History = history.ID
-	_, remote.Node = r.Node(nil, node)
-	_, remote.Services = r.NodeServices(nil, node)
-	_, remote.Checks = r.NodeChecks(nil, node)
-	return remote, nil
+	return remoteOf(r, node), nil
 }
 
 // Apply implements agent.Catalog. It doesn't wait for lookups to show the

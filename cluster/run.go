@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -20,19 +23,35 @@ const (
 //
 // The parts end in this order, each before the next. The agent: its checks
 // would report to a catalog that is going, and a status that is kept should be
-// the last one. Consensus with the leader's duties: writes under way are
-// answered, the log is closed. The view last, so that lookups are answered from
-// it as long as anybody asks.
+// the last one. Consensus with the leader's duties: leadership is handed over,
+// writes under way are answered, the log is closed. The network. The view last,
+// so that lookups are answered from it as long as anybody asks; its file is
+// written for the last time just before.
 func (n *Node) Run(ctx context.Context) error {
 	own := context.WithoutCancel(ctx)
 	endView := start(own, func(ctx context.Context) { n.keepUp(ctx, "view", n.view.Run) })
+	endFile := start(own, n.keepFile)
+	endFollow := start(own, n.follow)
+	endSync := start(own, n.syncAnew)
+	endNetwork := start(own, n.runNetwork)
 	endServer := start(own, n.runServer)
 	endAgent := start(own, func(ctx context.Context) { n.keepUp(ctx, "agent", n.agent.Run) })
 	<-ctx.Done()
 	endAgent()
 	endServer()
+	endNetwork()
+	endSync()
+	endFollow()
+	endFile()
 	endView()
 	return nil
+}
+
+// keepFile keeps the view on disk until ctx ends.
+func (n *Node) keepFile(ctx context.Context) {
+	if n.file != nil {
+		n.keepUp(ctx, "file of the view", func(ctx context.Context) error { return n.file.Run(ctx, n.view) })
+	}
 }
 
 // start runs f and returns what ends it and waits for it.
@@ -64,11 +83,46 @@ func (n *Node) keepUp(ctx context.Context, what string, run func(context.Context
 func (n *Node) runServer(ctx context.Context) {
 	if !n.holdsCatalog() {
 		n.setStatus(Status{State: Absent})
-		n.logger.Warn("joining other servers is not there yet: this host answers its own services, and nothing of the catalog",
-			"node", n.cfg.NodeName, "server", n.cfg.Server, "bootstrap_expect", n.cfg.BootstrapExpect)
 		<-ctx.Done()
 		return
 	}
+	if n.isProvisional() {
+		n.runProvisional(ctx)
+		return
+	}
+	n.keepServer(ctx)
+}
+
+// runProvisional runs the catalog of a host that is alone until it joins others:
+// then what it began on its own is dropped.
+func (n *Node) runProvisional(ctx context.Context) {
+	alone, cancel := context.WithCancel(ctx)
+	go func() { // ends with alone
+		select {
+		case <-n.joined:
+			cancel()
+		case <-alone.Done():
+		}
+	}()
+	n.keepServer(alone)
+	cancel()
+	if ctx.Err() != nil {
+		return
+	}
+	n.known.Store(nil)
+	n.setStatus(Status{State: Absent})
+	n.logger.Info("this host belongs to a cluster now, the catalog that it kept for itself is dropped")
+	if n.cfg.DataDir != "" {
+		dir := filepath.Join(n.cfg.DataDir, raftDir)
+		if err := os.RemoveAll(dir); err != nil {
+			n.logger.Warn("the catalog that this host kept for itself cannot be removed", "path", dir, "err", err)
+		}
+	}
+	<-ctx.Done()
+}
+
+// keepServer runs one life of the server after the other until ctx ends.
+func (n *Node) keepServer(ctx context.Context) {
 	failures := 0
 	for wait := newBackoff(); ; {
 		began := time.Now()
@@ -76,6 +130,9 @@ func (n *Node) runServer(ctx context.Context) {
 		if ctx.Err() != nil {
 			n.endServer(err)
 			return
+		}
+		if errors.Is(err, errAgain) {
+			continue
 		}
 		failures++
 		d := wait.after(time.Since(began))
@@ -85,6 +142,9 @@ func (n *Node) runServer(ctx context.Context) {
 		pause(ctx, d)
 	}
 }
+
+// errAgain is why a server ends that is to begin anew at once.
+var errAgain = errors.New("this server starts again")
 
 // endServer says how the last server ended.
 func (n *Node) endServer(err error) {
@@ -96,7 +156,7 @@ func (n *Node) endServer(err error) {
 
 // serveOnce is one life of a server.
 func (n *Node) serveOnce(ctx context.Context) error {
-	s, err := n.newServer()
+	s, err := n.newServer(ctx)
 	if err != nil {
 		return err
 	}

@@ -6,22 +6,32 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/catalog/state"
 	"meibo/cluster/consensus"
+	"meibo/cluster/feed"
 	"meibo/cluster/leader"
 )
 
 // server is one life of what a host has that holds the catalog: consensus, the
-// state machine behind it, and a leader's duties. When one of them fails all end
-// and another server is made, with a store that the log fills anew.
+// state machine behind it, what tells other hosts of it, and a leader's duties.
+// When one of them fails all end and another server is made, with a store that
+// the log fills anew.
 type server struct {
 	node    *Node
 	logger  *slog.Logger
+	id      string // in the servers' configuration
 	store   *state.Store
 	replica *consensus.Replica
+	feed    *feed.Server
+	boot    *bootstrap // nil: this server never begins a cluster with others
+	lease   time.Duration
+	restart func() // has this server end and another begin; set by run
+	// duties are those of the present time of leading; nil when there is none.
+	duties atomic.Pointer[leader.Leader]
 	// ready is closed when the store has caught up with the log and a history
 	// has begun: what it says is the catalog.
 	ready chan struct{}
@@ -29,49 +39,96 @@ type server struct {
 	ended chan struct{}
 }
 
-// newServer makes a server; it opens no file but the node ID's.
-func (n *Node) newServer() (*server, error) {
+// newServer makes a server; it opens no file but those that hold IDs.
+func (n *Node) newServer(ctx context.Context) (*server, error) {
 	dir, err := n.prepareDir()
 	if err != nil {
 		return nil, err
 	}
-	store := state.New()
-	replica, err := consensus.New(consensus.Config{
-		StateMachine: store,
-		ID:           n.cfg.NodeID,
-		Addr:         n.raftAddr(),
-		Dir:          dir,
-		Bootstrap:    n.begins(),
-		// One host alone has nobody whose votes could be lost with its files.
-		OnDamage: consensus.BeginAnew,
-		Logger:   n.logger,
-	})
+	cfg := n.cfg.Consensus
+	cfg.StateMachine, cfg.Dir, cfg.Addr, cfg.Logger = state.New(), dir, n.raftAddr(), n.logger
+	if cfg.ID, err = n.serverID(dir); err != nil {
+		return nil, err
+	}
+	cfg.Bootstrap, cfg.OnDamage = n.begins(), consensus.BeginAnew
+	if n.cfg.Server && n.meetsOthers() {
+		cfg.Stream, cfg.Address = n.raft.open(), n.raftAddrOf
+		if !n.begins() {
+			// Its vote is gone with its files: what it has acknowledged could
+			// be voted away.
+			cfg.OnDamage = consensus.Refuse
+		}
+		n.setTimeouts(ctx, &cfg)
+	}
+	if cfg.Recover, err = readPeers(dir); err != nil {
+		return nil, err
+	}
+	replica, err := consensus.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &server{
-		node: n, logger: n.logger, store: store, replica: replica,
+	s := &server{
+		node: n, logger: n.logger, id: cfg.ID, store: cfg.StateMachine.(*state.Store), replica: replica, lease: cfg.Lease,
 		ready: make(chan struct{}), ended: make(chan struct{}),
-	}, nil
+	}
+	s.feed, err = feed.NewServer(feed.ServerConfig{
+		Store: s.store, Leader: s.heardLeader, WholeBelow: n.cfg.WholeBelow, Others: n.serversWithLeader,
+		OnStream: n.onStream, Logger: n.logger,
+	})
+	if err == nil && cfg.Stream != nil && !n.begins() {
+		s.boot, err = n.newBootstrapOf(s)
+	}
+	return s, err
 }
 
 // run returns when ctx has ended (nil) or when the server has failed, and all
 // that it started has ended.
 func (s *server) run(ctx context.Context) error {
 	defer close(s.ended)
-	ctx, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ctx, restart := context.WithCancelCause(ctx)
+	defer restart(nil)
+	s.restart = func() { restart(errAgain) }
 	var wg sync.WaitGroup
-	wg.Go(func() { s.lead(ctx) })
-	wg.Go(func() { s.feedView(ctx) })
-	err := s.replica.Run(ctx)
-	if err == nil && ctx.Err() == nil {
-		err = errors.New("consensus ended without being told to")
+	part := func(what string, run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(inner); err != nil && inner.Err() == nil {
+				s.logger.Error(what+" of this server ended", "err", err)
+			}
+		})
 	}
-	// Duties and feed ask a replica that is no more; they end by their context.
+	part("duties", s.lead)
+	part("feed", s.feed.Run)
+	part("start", s.awaitReady)
+	if s.boot != nil {
+		part("bootstrap", s.boot.Run)
+	}
+	if s.node.cfg.Server && s.node.meetsOthers() {
+		part("timeouts", s.followRoundTrip)
+		part("tags", s.tell)
+	}
+	// Raft hands leadership over before it ends, so the rest lasts as long.
+	err := s.replica.Run(ctx)
+	switch {
+	case err == nil && ctx.Err() == nil:
+		err = errors.New("consensus ended without being told to")
+	case err == nil && errors.Is(context.Cause(ctx), errAgain):
+		err = errAgain
+	}
 	cancel()
 	wg.Wait()
 	return err
+}
+
+// leads reports whether this server leads and does its duties.
+func (s *server) leads() bool { return s.replica.IsLeader() && s.isReady() }
+
+// heardLeader is how this server stands to its leader, for those it tells.
+func (s *server) heardLeader() (known bool, last time.Duration) {
+	last, ok := s.replica.LastContact()
+	l, _ := s.replica.Leadership()
+	return ok && l.LeaderID != "", last
 }
 
 // isReady reports whether the store holds the catalog.
@@ -84,20 +141,49 @@ func (s *server) isReady() bool {
 	}
 }
 
-// setReady says that the store holds the catalog from now on. It is called by
-// one goroutine.
+// setReady says that the store holds the catalog from now on.
 func (s *server) setReady() {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
 	if s.isReady() {
 		return
 	}
 	s.node.known.Store(s)
 	close(s.ready)
+	close(s.node.changed)
+	s.node.changed = make(chan struct{})
 	// The agent's writes have failed, if it had any: not all of a back-off later.
 	s.node.agent.Resync(0)
 }
 
+// catchUpLook is how often a follower that begins looks whether it has caught
+// up.
+const catchUpLook = 20 * time.Millisecond
+
+// awaitReady makes a follower ready once it has applied all that was committed
+// when it first heard of a leader. A leader says so itself.
+func (s *server) awaitReady(ctx context.Context) error {
+	for target := uint64(0); !s.isReady(); {
+		if !wait(ctx, catchUpLook) {
+			return nil
+		}
+		known, last := s.heardLeader()
+		if !known || last > time.Second || s.replica.IsLeader() {
+			target = 0
+			continue
+		}
+		if target == 0 {
+			target = s.replica.Committed()
+		}
+		if _, h := s.store.Read().History(nil); target > 0 && s.replica.Applied() >= target && h.ID != "" {
+			s.setReady()
+		}
+	}
+	return nil
+}
+
 // lead does a leader's duties whenever this server leads.
-func (s *server) lead(ctx context.Context) {
+func (s *server) lead(ctx context.Context) error {
 	for ctx.Err() == nil {
 		lead, changed := s.replica.Leadership()
 		if !lead.Leading {
@@ -122,6 +208,7 @@ func (s *server) lead(ctx context.Context) {
 		}
 		cancel()
 	}
+	return nil
 }
 
 // dutiesRetry is how soon a leader that could not begin tries again.
@@ -133,9 +220,15 @@ func (s *server) dutiesOf(ctx context.Context) error {
 	if err := s.replica.Barrier(ctx); err != nil {
 		return fmt.Errorf("catch up with the log: %w", err)
 	}
-	l, err := leader.New(leader.Config{
-		Catalog: ledCatalog{s}, Members: leader.Alone(s.node.member()), Logger: s.logger,
-	})
+	cfg := leader.Config{
+		Catalog: ledCatalog{s}, Members: leader.Alone(s.node.member()),
+		ReconnectTimeout: s.node.cfg.Gossip.ReconnectTimeout, Logger: s.logger,
+	}
+	if s.node.cfg.Server && s.node.meetsOthers() {
+		cfg.Members, cfg.Servers, cfg.Autopilot = ledMembers{s.node}, ledServers{s}, s.node.cfg.Autopilot
+		cfg.RaftID, cfg.ClusterID, cfg.Expect = s.id, s.replica.ClusterID(), s.node.cfg.BootstrapExpect
+	}
+	l, err := leader.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -143,31 +236,20 @@ func (s *server) dutiesOf(ctx context.Context) error {
 		return err
 	}
 	s.setReady()
+	s.duties.Store(l)
+	defer s.duties.Store(nil)
 	return l.Run(ctx)
 }
 
 // beginning says what kind of history this server would begin.
 func (s *server) beginning() leader.Beginning {
 	return leader.Beginning{
-		// With files set aside, entries that clients know of may be lost; but
-		// once this life has begun a history, it is the one.
-		Anew:        len(s.replica.SetAside()) > 0 && !s.isReady(),
+		// With files set aside, or a majority's word gone, entries that clients
+		// know of may be lost; but once this life has begun a history, it is
+		// the one.
+		Anew:        (len(s.replica.SetAside()) > 0 || s.replica.Recovered()) && !s.isReady(),
 		Provisional: s.node.isProvisional(),
 		Known:       s.node.view.Load().Index(),
-	}
-}
-
-// feedView has the view follow the store once it holds the catalog.
-func (s *server) feedView(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-s.ready:
-	}
-	src := newSource(s.store, s.replica.IsLeader)
-	defer src.close()
-	if err := s.node.view.Follow(ctx, src); err != nil {
-		s.logger.Error("view no longer follows the catalog of this host", "err", err)
 	}
 }
 
@@ -189,6 +271,35 @@ func (s *server) apply(ctx context.Context, request catalog.RequestID, body cata
 	return history.Base + index, nil
 }
 
+// tell has gossip say which history this server follows, and under which ID.
+func (s *server) tell(ctx context.Context) error {
+	said := ""
+	for {
+		_, h := s.store.Read().History(nil)
+		_, netChanged := s.node.network()
+		id := h.ID[:min(len(h.ID), historyDigits+2)] // two hyphens among them
+		if w, _ := s.node.network(); w != nil && s.isReady() && id != said {
+			if err := w.gossip.SetTags(map[string]string{tagHistory: id, tagRaft: s.id}); err == nil {
+				said = id
+			}
+		} else if w != nil && said == "" {
+			if err := w.gossip.SetTags(map[string]string{tagRaft: s.id}); err != nil {
+				s.logger.Debug("cannot tell the server ID yet", "err", err)
+			}
+		}
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-netChanged:
+			said = ""
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
 // ledCatalog is the catalog as the leader's duties see it.
 type ledCatalog struct{ *server }
 
@@ -202,11 +313,16 @@ func (c ledCatalog) Apply(ctx context.Context, body catalog.Body) error {
 }
 
 // pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) {
+func pause(ctx context.Context, d time.Duration) { wait(ctx, d) }
+
+// wait waits and reports true, or false if ctx ends first.
+func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+		return false
 	case <-timer.C:
+		return true
 	}
 }

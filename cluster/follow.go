@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"meibo/cluster/agent"
+	"meibo/cluster/gossip"
+	"meibo/cluster/view"
+)
+
+// followRetry is how long to wait after a stream was lost before the next is
+// asked for: the client has pauses of its own for servers that don't answer.
+const followRetry = 20 * time.Millisecond
+
+// follow feeds the view until ctx ends: from the server of this host once that
+// knows the catalog, else from another.
+func (n *Node) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		s, _, changed := n.running()
+		w, netChanged := n.network()
+		switch {
+		case s != nil && s.isReady():
+			n.followLocal(ctx, s)
+		case w != nil:
+			n.followStream(ctx, w, changed, netChanged)
+		default:
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			case <-netChanged:
+			}
+		}
+		pause(ctx, followRetry)
+	}
+}
+
+// followLocal feeds the view from the server of this host until that ends.
+func (n *Node) followLocal(ctx context.Context, s *server) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer n.cancelOn(ctx, cancel, s.ended, nil)()
+	local := s.feed.Local(n.view.Resume)
+	defer local.Close()
+	if err := n.view.Follow(ctx, local); err != nil && ctx.Err() == nil {
+		n.logger.Error("view no longer follows the catalog of this host", "err", err)
+	}
+}
+
+// followStream feeds the view from another server until the stream is lost, the
+// network changes, or the server of this host knows the catalog itself.
+func (n *Node) followStream(ctx context.Context, w *network, changed, netChanged <-chan struct{}) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	own := make(chan struct{})
+	defer n.cancelOn(ctx, cancel, own, netChanged)()
+	if n.holdsCatalog() {
+		defer n.closeWhenReady(ctx, own, changed)()
+	}
+	stream, err := w.feed.Open(ctx)
+	if err != nil {
+		return
+	}
+	defer stream.Close()
+	addr, _ := w.feed.Server()
+	n.logger.Info("catalog is followed", "server", addr)
+	if err := n.view.Follow(ctx, stream); err != nil {
+		n.logger.Info("stream from a server is lost, another is asked", "server", addr, "err", err)
+	}
+}
+
+// cancelOn cancels when one of the channels is closed. What it returns waits
+// until it no longer watches; ctx must have been cancelled.
+func (n *Node) cancelOn(ctx context.Context, cancel func(), a, b <-chan struct{}) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-ctx.Done():
+		case <-a:
+		case <-b:
+		}
+		cancel()
+	}()
+	return func() { cancel(); <-done }
+}
+
+// closeWhenReady closes own once the server of this host knows the catalog.
+func (n *Node) closeWhenReady(ctx context.Context, own chan struct{}, changed <-chan struct{}) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+			var s *server
+			if s, _, changed = n.running(); s != nil && s.isReady() {
+				close(own)
+				return
+			}
+		}
+	}()
+	return func() { <-done }
+}
+
+const (
+	// syncSpread is over how long the agents of a small cluster spread their
+	// full syncs with a catalog that begins anew. (Consul's figure, for servers
+	// that appear.)
+	syncSpread = 3 * time.Second
+	// historyLook is the least time between two looks at the view's history.
+	historyLook = 100 * time.Millisecond
+)
+
+// syncAnew has the agent tell a catalog that begins anew all that this host
+// holds, until ctx ends: nobody else will.
+func (n *Node) syncAnew(ctx context.Context) {
+	for last := n.view.Load().History().ID; ; {
+		s := n.view.Load()
+		if h := s.History().ID; h != last {
+			last = h
+			n.agent.Resync(syncSpread * time.Duration(agent.Scale(len(n.Members()))))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.Superseded():
+		}
+		if !wait(ctx, historyLook) {
+			return
+		}
+	}
+}
+
+const (
+	// neighboursAsked is how many are asked for what a host without a view, or
+	// without a name, lacks.
+	neighboursAsked = 3
+	// neighbourTimeout bounds the wait for each.
+	neighbourTimeout = 2 * time.Second
+)
+
+// askNeighbours asks members for all they know, or for one service, and reports
+// whether one of them knew something.
+func (n *Node) askNeighbours(ctx context.Context, name string) bool {
+	w, _ := n.network()
+	if w == nil {
+		return false
+	}
+	asked := 0
+	for _, m := range shuffled(w.gossip.Members()) {
+		if m.ID == n.cfg.NodeID || m.Status != gossip.Alive || asked == neighboursAsked || ctx.Err() != nil {
+			continue
+		}
+		asked++
+		if w.askNeighbour(ctx, m, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Neighbour asks other hosts for a service that this one knows nothing of, and
+// reports whether it knows more now.
+func (n *Node) Neighbour(ctx context.Context, name string) bool { return n.askNeighbours(ctx, name) }
+
+func (w *network) askNeighbour(ctx context.Context, m Member, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
+	defer cancel()
+	conn, err := w.link.Dial(ctx, linkAddr(m), viewProtocol, m.ID)
+	if err != nil {
+		return false
+	}
+	img, err := view.AskNeighbour(ctx, conn, name)
+	if err != nil {
+		w.logger.Debug("a neighbour tells nothing", "node", m.Name, "service", name, "err", err)
+		return false
+	}
+	w.logger.Info("a neighbour tells what it knows", "node", m.Name, "service", name)
+	w.node.keepLives(img.Lives)
+	w.node.view.Adopt(img, view.FromNeighbour)
+	return true
+}

@@ -1,0 +1,111 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"meibo/cluster/agent"
+	"meibo/cluster/link"
+)
+
+// What hosts ask of one another besides the catalog's API.
+const (
+	pathLoad    = "/internal/load"
+	pathHealth  = "/internal/health"
+	pathKeyring = "/internal/keyring"
+	pathLeave   = "/internal/leave"
+)
+
+type (
+	loadRequest struct {
+		Node string `codec:"Node"`
+	}
+	keyringRequest struct {
+		Op  KeyringOp `codec:"Op"`
+		Key string    `codec:"Key"`
+	}
+	leaveRequest struct {
+		RaftID string `codec:"RaftID"`
+	}
+)
+
+// ServeCatalog has h answer the requests about the catalog that other hosts
+// carry here.
+func (n *Node) ServeCatalog(h http.Handler) { n.api.Store(&h) }
+
+func (n *Node) catalogHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := n.api.Load()
+		if h == nil {
+			http.Error(w, "this host does not serve the catalog yet", http.StatusServiceUnavailable)
+			return
+		}
+		(*h).ServeHTTP(w, r)
+	})
+}
+
+// internal is what hosts may ask of this one, by path.
+func (w *network) internal() map[string]internalHandler {
+	n := w.node
+	all := map[string]internalHandler{
+		pathApply: w.carrier.applyHandler(n.writeHere), pathLoad: n.loadFor, pathHealth: n.healthFor, pathKeyring: n.keyringFor, pathLeave: n.leaveFor,
+	}
+	for path := range bootstrapPaths {
+		all[path] = n.bootstrapFor(path)
+	}
+	return all
+}
+
+// loadFor tells what the catalog holds of a node.
+func (n *Node) loadFor(ctx context.Context, _ link.Peer, body []byte) (any, error) {
+	var req loadRequest
+	if err := decodeCall(body, &req); err != nil {
+		return nil, err
+	}
+	r, err := n.readLeading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return remoteOf(r, req.Node), nil
+}
+
+func (n *Node) healthFor(context.Context, link.Peer, []byte) (any, error) {
+	s, _, _ := n.running()
+	if s == nil {
+		return nil, errors.New("this host runs no server at present")
+	}
+	return s.health(), nil
+}
+
+func (n *Node) keyringFor(_ context.Context, _ link.Peer, body []byte) (any, error) {
+	var req keyringRequest
+	if err := decodeCall(body, &req); err != nil {
+		return nil, err
+	}
+	return n.ownKeyring(req.Op, req.Key), nil
+}
+
+// leaveFor takes the vote of a server that says that it goes.
+func (n *Node) leaveFor(ctx context.Context, _ link.Peer, body []byte) (any, error) {
+	var req leaveRequest
+	if err := decodeCall(body, &req); err != nil {
+		return nil, err
+	}
+	s, err := n.leading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, noLeader(s.replica.RemoveServer(ctx, req.RaftID))
+}
+
+// remoteOf is what a state of the catalog says of a node, for its agent.
+func remoteOf(r Reader, node string) agent.Remote {
+	var remote agent.Remote
+	_, history := r.History(nil)
+	remote.History = history.ID
+	_, remote.Node = r.Node(nil, node)
+	_, remote.Services = r.NodeServices(nil, node)
+	_, remote.Checks = r.NodeChecks(nil, node)
+	return remote
+}

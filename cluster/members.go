@@ -1,0 +1,494 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/gossip"
+	"meibo/cluster/leader"
+	"meibo/cluster/view"
+)
+
+// Tags that a host tells of itself by gossip.
+const (
+	tagRole     = "role"
+	tagPort     = "port" // of link
+	tagExpect   = "expect"
+	tagRaft     = "raft"
+	tagHistory  = "history"
+	tagNonVoter = "nonvoter"
+	tagVersion  = "build"
+
+	roleServer = "consul"
+	roleAgent  = "node"
+	// historyDigits is how much of a history's ID is told: enough to tell two
+	// apart in few bytes.
+	historyDigits = 16
+)
+
+// neighbourPause is between rounds of asking neighbours.
+const neighbourPause = time.Second
+
+// joinedFile in DataDir says that this host, which nothing in its configuration
+// tells to join others, has done so by command.
+const joinedFile = "joined"
+
+// Errors of what is asked of members.
+var (
+	// ErrAlone means that this host speaks to nobody.
+	ErrAlone = errors.New("this host speaks to no others")
+	// ErrUnknownMember means that gossip knows nobody of that name.
+	ErrUnknownMember = errors.New("no such member")
+)
+
+// gossipConfig is Config.Gossip with this host filled in.
+func (n *Node) gossipConfig() gossip.Config {
+	cfg := n.cfg.Gossip
+	cfg.ID, cfg.Name, cfg.Datacenter = n.cfg.NodeID, n.cfg.NodeName, n.cfg.Datacenter
+	cfg.Keyring, cfg.Tags, cfg.Logger = n.keyring, n.tags(), n.logger
+	if n.cfg.DataDir != "" && cfg.Dir == "" {
+		cfg.Dir = filepath.Join(n.cfg.DataDir, "serf")
+	}
+	cfg.OnLife = n.view.OnLifeChange
+	cfg.OnEvent = n.logEvent
+	cfg.Confirmed = n.confirmedDead
+	return cfg
+}
+
+// tags are what this host tells of itself at the start.
+func (n *Node) tags() map[string]string {
+	tags := map[string]string{
+		tagRole: roleAgent, tagPort: strconv.Itoa(n.cfg.ServerPort), tagVersion: n.cfg.Version, "vsn": "2",
+	}
+	if n.cfg.Server {
+		tags[tagRole] = roleServer
+		if n.cfg.BootstrapExpect > 0 {
+			tags[tagExpect] = strconv.Itoa(n.cfg.BootstrapExpect)
+		}
+	}
+	return tags
+}
+
+// meetsOthers reports whether the configuration has this host speak to others:
+// it is told to join some, or to be a server of some, or it has joined some
+// before.
+func (n *Node) meetsOthers() bool {
+	if n.cfg.Dev && !n.hasJoin() || n.whyAlone() != nil {
+		return false
+	}
+	return n.hasJoin() || n.cfg.Server || n.hasJoined()
+}
+
+// whyAlone is why this host may speak to nobody, whoever asks; nil if it may.
+func (n *Node) whyAlone() error {
+	bind := n.cfg.Gossip.Bind.Addr()
+	keys, _ := n.keyring.Keys()
+	switch {
+	case !bind.IsValid():
+		return fmt.Errorf("%w: it has no address to gossip on", ErrAlone)
+	case len(keys) > 0, n.cfg.InTheClear, bind.IsLoopback():
+		return nil
+	}
+	return fmt.Errorf("%w: it has no key; set encrypt to the output of `meibo keygen` on every host, or to \"none\" to speak in the clear", ErrAlone)
+}
+
+// want has the network come up.
+func (n *Node) want() { n.wantOnce.Do(func() { close(n.wanted) }) }
+
+// hasJoined reports whether this host joined others by command once.
+func (n *Node) hasJoined() bool {
+	select {
+	case <-n.joined:
+		return true
+	default:
+	}
+	if n.cfg.DataDir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(n.cfg.DataDir, joinedFile))
+	return err == nil
+}
+
+// setJoined notes that this host has met others and isn't alone any more.
+func (n *Node) setJoined() {
+	n.joinOnce.Do(func() {
+		if n.isProvisional() && n.cfg.DataDir != "" {
+			path := filepath.Join(n.cfg.DataDir, joinedFile)
+			if err := os.WriteFile(path, []byte("this host belongs to a cluster\n"), 0o600); err != nil {
+				n.logger.Error("cannot keep that this host joined others; after a restart it is alone again", "path", path, "err", err)
+			}
+		}
+		close(n.joined)
+	})
+}
+
+// Member is a host of the cluster, as gossip knows it.
+type Member = gossip.Member
+
+// Members returns all that gossip knows of; this host alone where there is no
+// gossip.
+func (n *Node) Members() []Member {
+	if w, _ := n.network(); w != nil {
+		members, _ := w.gossip.Members()
+		return members
+	}
+	record := n.record()
+	addr, _ := netip.ParseAddr(record.Address)
+	tags := n.tags()
+	tags["id"], tags["dc"] = record.ID, record.Datacenter
+	if n.holdsCatalog() {
+		tags[tagRole] = roleServer
+	}
+	return []Member{{
+		ID: record.ID, Name: record.Node, Datacenter: record.Datacenter, Addr: addr, Port: n.cfg.Gossip.Bind.Port(),
+		Tags: tags, Status: gossip.Alive, Told: gossip.Alive,
+	}}
+}
+
+// MemberOf is the member with the node ID, if gossip knows it.
+func (n *Node) MemberOf(nodeID string) (Member, bool) {
+	for _, m := range n.Members() {
+		if m.ID == nodeID {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// Stream is the server that tells this host of the catalog, by its link address,
+// and since when; "" when it is none but this host.
+func (n *Node) Stream() (addr string, since time.Time) {
+	if w, _ := n.network(); w != nil {
+		return w.feed.Server()
+	}
+	return "", time.Time{}
+}
+
+// Braking reports whether so many members failed at once that this host doubts
+// itself.
+func (n *Node) Braking() bool {
+	w, _ := n.network()
+	return w != nil && w.gossip.Braking()
+}
+
+// Join meets the hosts at the addresses, "host" or "host:port", and returns how
+// many it reached. A host that was alone, with nothing configured that says
+// otherwise, drops the catalog that it began.
+func (n *Node) Join(ctx context.Context, addrs []string) (int, error) {
+	if err := n.whyAlone(); err != nil {
+		return 0, err
+	}
+	if n.cfg.Dev {
+		return 0, fmt.Errorf("%w: it was started with -dev", ErrAlone)
+	}
+	n.want()
+	w, err := n.awaitNetwork(ctx)
+	if err != nil {
+		return 0, err
+	}
+	reached, err := w.gossip.Join(ctx, addrs)
+	if reached > 0 {
+		n.setJoined()
+	}
+	return reached, err
+}
+
+// awaitNetwork waits until there is one, a few seconds at most.
+func (n *Node) awaitNetwork(ctx context.Context) (*network, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.HoldTime)
+	defer cancel()
+	for {
+		w, changed := n.network()
+		if w != nil {
+			return w, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return nil, errors.Join(ErrAlone, n.netErr)
+		}
+	}
+}
+
+// Leave tells the others that this host goes for good: a server first gives up
+// its vote. It returns when they have been told; the caller ends the node.
+func (n *Node) Leave(ctx context.Context) error {
+	w, _ := n.network()
+	if w == nil {
+		return nil
+	}
+	if s, _, _ := n.running(); s != nil && n.cfg.Server && len(s.replica.Servers()) > 1 {
+		if err := s.leaveRaft(ctx); err != nil {
+			n.logger.Warn("this server keeps its vote while it leaves; the leader will take it", "err", err)
+		}
+	}
+	if n.cfg.DataDir != "" {
+		os.Remove(filepath.Join(n.cfg.DataDir, joinedFile))
+	}
+	return w.gossip.Leave(ctx)
+}
+
+// ForceLeave declares a failed member to have left, with prune to be forgotten.
+func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
+	w, _ := n.network()
+	if w == nil {
+		return ErrAlone
+	}
+	if _, ok := w.gossip.Member(name); !ok {
+		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
+	}
+	return w.gossip.ForceLeave(ctx, name, prune)
+}
+
+// logEvent tells the operator what happens to members.
+func (n *Node) logEvent(e gossip.Event) {
+	m := e.Member
+	switch e.Kind {
+	case gossip.Conflict:
+		n.logger.Error("two hosts are in each other's way", "node", m.Name, "id", m.ID, "addr", m.Addr, "err", e.Text)
+	case gossip.Died:
+		n.logger.Warn("member failed", "node", m.Name, "addr", m.Addr, "by", m.ToldBy)
+	case gossip.Updated:
+		n.logger.Debug("member changed", "node", m.Name, "addr", m.Addr)
+	default:
+		n.logger.Info("member "+e.Kind.String(), "node", m.Name, "addr", m.Addr)
+	}
+}
+
+// confirmedDead reports whether a server that has a leader says so of the node.
+func (n *Node) confirmedDead(nodeID string) bool {
+	return n.view.Load().Fresh() && n.view.CatalogSaysDead(nodeID)
+}
+
+// liveness is gossip as the view sees it.
+type liveness struct{ n *Node }
+
+// Life implements view.Liveness.
+func (l liveness) Life(nodeID string) view.Life {
+	w, _ := l.n.network()
+	if w == nil {
+		return view.NeverSeen
+	}
+	return view.Life(w.gossip.Life(nodeID))
+}
+
+// living are the node IDs of the members that are alive, this host's too.
+func (n *Node) living() []string {
+	ids := []string{n.cfg.NodeID}
+	if w, _ := n.network(); w != nil {
+		members, _ := w.gossip.Members()
+		for _, m := range members {
+			if m.ID != n.cfg.NodeID && (m.Status == gossip.Alive || m.Status == gossip.Suspect) {
+				ids = append(ids, m.ID)
+			}
+		}
+	}
+	return ids
+}
+
+// lifeOfAll is what gossip says of the lives of all members.
+func (n *Node) lifeOfAll() []view.LifeOf {
+	w, _ := n.network()
+	if w == nil {
+		return nil
+	}
+	members, _ := w.gossip.Members()
+	lives := make([]view.LifeOf, 0, len(members))
+	for _, m := range members {
+		lives = append(lives, view.LifeOf{NodeID: m.ID, Name: m.Name, Life: view.Life(m.Status), Since: m.Since})
+	}
+	return lives
+}
+
+// keepLives notes what the view's file or a neighbour says of the lives of
+// nodes, and tells gossip, which heeds it for those that it hasn't heard of.
+func (n *Node) keepLives(lives []view.LifeOf) {
+	n.mu.Lock()
+	n.lives = append(n.lives, lives...)
+	w := n.net
+	n.mu.Unlock()
+	if w != nil {
+		restoreLives(w.gossip, lives)
+	}
+}
+
+func restoreLives(g *gossip.Gossip, lives []view.LifeOf) {
+	for _, l := range lives {
+		g.RestoreLife(l.NodeID, l.Name, gossip.Status(l.Life), l.Since)
+	}
+}
+
+// watchMembers keeps up with who is there until ctx ends: it says once that this
+// host has met others, asks neighbours for what a host without a view lacks, and
+// tells of two catalogs in one cluster.
+func (w *network) watchMembers(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { w.meet(ctx) })
+	alarmed := ""
+	for {
+		members, changed := w.gossip.Members()
+		if histories := historiesOf(members); len(histories) > 1 {
+			if text := fmt.Sprint(histories); text != alarmed {
+				alarmed = text
+				w.logger.Error("servers of two catalogs meet here; each host stays with its own: take the servers that should not be here out of the cluster",
+					"histories", text)
+			}
+		} else {
+			alarmed = ""
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+		if !wait(ctx, 200*time.Millisecond) { // a burst is one change
+			return nil
+		}
+	}
+}
+
+// meet waits until this host has met others. One that knows nothing of the
+// catalog asks them before it can have a stream, since the servers may be gone
+// or may have begun anew themselves.
+func (w *network) meet(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-w.gossip.Joined():
+	}
+	w.node.setJoined()
+	for !w.node.view.Load().HasBase() {
+		if w.node.askNeighbours(ctx, "") || !wait(ctx, neighbourPause) {
+			return
+		}
+	}
+}
+
+// historiesOf are the histories that living servers say they follow.
+func historiesOf(members []Member) []string {
+	var list []string
+	for _, m := range members {
+		if h := m.Tags[tagHistory]; h != "" && m.Status == gossip.Alive && isServer(m) && !slices.Contains(list, h) {
+			list = append(list, h)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// ledMembers are the members as the leader's duties see them.
+type ledMembers struct{ n *Node }
+
+// Members implements leader.Members.
+func (l ledMembers) Members() ([]leader.Member, bool, <-chan struct{}) {
+	w, netChanged := l.n.network()
+	if w == nil {
+		return []leader.Member{l.n.member()}, false, netChanged
+	}
+	members, changed := w.gossip.Members()
+	led := make([]leader.Member, 0, len(members))
+	for _, m := range members {
+		if m.Datacenter != l.n.cfg.Datacenter {
+			continue
+		}
+		if one, ok := l.n.asLed(m); ok {
+			led = append(led, one)
+		}
+	}
+	return led, w.gossip.Braking(), changed
+}
+
+// asLed is one member in the leader's words; nothing of one never seen.
+func (n *Node) asLed(m Member) (leader.Member, bool) {
+	led := leader.Member{Since: m.Since, Conflict: m.Conflict}
+	switch m.Status {
+	case gossip.NeverSeen:
+		return led, false
+	case gossip.Failed:
+		led.Status = leader.Failed
+	case gossip.Left:
+		led.Status = leader.Left
+	}
+	if m.ID == n.cfg.NodeID {
+		led.Node = n.record()
+	} else {
+		address := m.Addr.String()
+		led.Node = catalog.Node{
+			ID: m.ID, Node: m.Name, Address: address, Datacenter: m.Datacenter, TaggedAddresses: taggedAddresses(address),
+			Meta: map[string]string{catalog.MetaSegment: "", catalog.MetaVersion: m.Tags[tagVersion]},
+		}
+	}
+	if isServer(m) {
+		led.Server = serverOf(m)
+	}
+	return led, true
+}
+
+// serverOf is what a member that is a server says of itself.
+func serverOf(m Member) *leader.Server {
+	port, _ := strconv.Atoi(m.Tags[tagPort])
+	expect, _ := strconv.Atoi(m.Tags[tagExpect])
+	nonVoter := m.Tags[tagNonVoter] != ""
+	return &leader.Server{
+		Port: port, Meta: serverMeta(m.Tags[tagVersion], nonVoter), RaftID: m.Tags[tagRaft], Addr: linkAddr(m),
+		Expect: expect, NonVoter: nonVoter,
+	}
+}
+
+// shuffled returns the members in a random order.
+func shuffled(members []Member, _ <-chan struct{}) []Member {
+	members = slices.Clone(members)
+	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	return members
+}
+
+// serversWithLeader are the link addresses of servers that follow a catalog.
+func (n *Node) serversWithLeader() []string {
+	w, _ := n.network()
+	if w == nil {
+		return nil
+	}
+	var addrs []string
+	members, _ := w.gossip.Members()
+	for _, m := range members {
+		if m.ID != n.cfg.NodeID && isServer(m) && m.Status == gossip.Alive && m.Tags[tagHistory] != "" {
+			addrs = append(addrs, linkAddr(m))
+		}
+	}
+	return addrs
+}
+
+// raftAddrOf is where a server is now, if gossip knows it.
+func (n *Node) raftAddrOf(id string) (string, bool) {
+	if w, _ := n.network(); w != nil {
+		members, _ := w.gossip.Members()
+		for _, m := range members {
+			if isServer(m) && (m.Tags[tagRaft] == id || m.Tags[tagRaft] == "" && m.ID == id) {
+				return linkAddr(m), true
+			}
+		}
+	}
+	return "", false
+}
+
+// onStream hears that the stream of a host to this server began or broke. One
+// that broke is looked into: a host whose link is refused for long enough is
+// dead, which gossip may be slower to find.
+func (n *Node) onStream(nodeID string, up bool) {
+	if w, _ := n.network(); w != nil && !up {
+		w.suspects.look(nodeID)
+	}
+}

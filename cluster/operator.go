@@ -1,0 +1,257 @@
+package cluster
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"meibo/cluster/consensus"
+	"meibo/cluster/gossip"
+	"meibo/cluster/leader"
+)
+
+// ErrUnknownServer means that the servers' configuration holds no such server.
+var ErrUnknownServer = errors.New("no such server in the Raft configuration")
+
+// RaftServer is one server of the configuration, as this host knows it.
+type RaftServer struct {
+	consensus.Server
+	Node    string // its name; empty if gossip doesn't know it
+	Leading bool
+}
+
+// RaftConfiguration returns the servers' configuration and the index of the
+// entry in the log that made it. ErrNoLeader on a host that has none.
+func (n *Node) RaftConfiguration() ([]RaftServer, uint64, error) {
+	s, _, _ := n.running()
+	if s == nil {
+		return nil, 0, ErrNoLeader
+	}
+	names := make(map[string]string)
+	for _, m := range n.Members() {
+		id := m.Tags[tagRaft]
+		if id == "" {
+			id = m.ID
+		}
+		names[id] = m.Name
+	}
+	names[s.id] = n.cfg.NodeName
+	lead, _ := s.replica.Leadership()
+	var servers []RaftServer
+	for _, one := range s.replica.Servers() {
+		servers = append(servers, RaftServer{Server: one, Node: names[one.ID], Leading: one.ID == lead.LeaderID})
+	}
+	index, _ := strconv.ParseUint(s.replica.Stats()["latest_configuration_index"], 10, 64)
+	return servers, index, nil
+}
+
+// RemovePeer takes a server out of the configuration, by its ID or, where that
+// is empty, by its address. Only the leader can: ErrNoLeader.
+func (n *Node) RemovePeer(ctx context.Context, id, addr string) error {
+	s, err := n.leading(ctx)
+	if err != nil {
+		return err
+	}
+	for _, one := range s.replica.Servers() {
+		if id != "" && one.ID == id || id == "" && one.Addr == addr {
+			return noLeader(s.replica.RemoveServer(ctx, one.ID))
+		}
+	}
+	return fmt.Errorf("%w: id %q, address %q", ErrUnknownServer, id, addr)
+}
+
+// TransferLeader hands leadership to the server of that ID, or to any. Only the
+// leader can: ErrNoLeader.
+func (n *Node) TransferLeader(ctx context.Context, id string) error {
+	s, err := n.leading(ctx)
+	if err != nil {
+		return err
+	}
+	return noLeader(s.replica.TransferLeadership(ctx, id))
+}
+
+// AutopilotHealth is what the leader knows of the servers. ErrNoLeader on any
+// other host.
+func (n *Node) AutopilotHealth() (leader.AutopilotHealth, error) {
+	s, _, _ := n.running()
+	if s == nil {
+		return leader.AutopilotHealth{}, ErrNoLeader
+	}
+	duties := s.duties.Load()
+	if duties == nil {
+		return leader.AutopilotHealth{}, ErrNoLeader
+	}
+	return *duties.Health(), nil
+}
+
+// leaveRaft takes this server out of the configuration, by way of the leader.
+func (s *server) leaveRaft(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if s.leads() {
+		if err := s.replica.TransferLeadership(ctx, ""); err != nil {
+			return err
+		}
+	}
+	w, _ := s.node.network()
+	if w == nil {
+		return ErrAlone
+	}
+	return w.carrier.Call(ctx, true, "", pathLeave, &leaveRequest{RaftID: s.id}, nil)
+}
+
+// ledServers is the servers' configuration as the leader's duties see it.
+type ledServers struct{ *server }
+
+// Configuration implements leader.Servers.
+func (s ledServers) Configuration() (servers []leader.RaftServer, committed bool) {
+	for _, one := range s.replica.Servers() {
+		servers = append(servers, leader.RaftServer(one))
+	}
+	index, err := strconv.ParseUint(s.replica.Stats()["latest_configuration_index"], 10, 64)
+	return servers, err == nil && index <= s.replica.Committed()
+}
+
+// Add implements leader.Servers.
+func (s ledServers) Add(ctx context.Context, one leader.RaftServer) error {
+	return s.replica.AddServer(ctx, consensus.Server(one))
+}
+
+// Remove implements leader.Servers.
+func (s ledServers) Remove(ctx context.Context, id string) error {
+	return s.replica.RemoveServer(ctx, id)
+}
+
+// Health implements leader.Servers.
+func (s ledServers) Health(ctx context.Context, addr string) (leader.ServerHealth, error) {
+	if addr == s.node.raftAddr() {
+		return s.health(), nil
+	}
+	w, _ := s.node.network()
+	if w == nil {
+		return leader.ServerHealth{}, ErrAlone
+	}
+	var health leader.ServerHealth
+	err := w.carrier.Call(ctx, false, addr, pathHealth, nil, &health)
+	return health, err
+}
+
+// health is what this server says of itself.
+func (s *server) health() leader.ServerHealth {
+	h := leader.ServerHealth{RaftID: s.id, ClusterID: s.replica.ClusterID(), LastContact: -1}
+	if last, ok := s.replica.LastContact(); ok {
+		h.LastContact = last
+	}
+	h.LastIndex, h.LastTerm = s.replica.LastIndex()
+	if s.boot != nil {
+		h.Promised = s.boot.Promised()
+	}
+	return h
+}
+
+// KeyringOp is what to do with the keys of gossip and link.
+type KeyringOp string
+
+// The operations.
+const (
+	KeyringList    KeyringOp = "list"
+	KeyringInstall KeyringOp = "install"
+	KeyringUse     KeyringOp = "use"
+	KeyringRemove  KeyringOp = "remove"
+)
+
+// KeyringAnswer is what one host said.
+type KeyringAnswer struct {
+	Node string
+	Err  string   // why it could not do it; empty: it did
+	Keys []string // in base64, the primary first
+}
+
+// keyringTimeout bounds the wait for one host, keyringAtOnce how many are asked
+// at a time.
+const (
+	keyringTimeout = 5 * time.Second
+	keyringAtOnce  = 32
+)
+
+// Keyring carries out op, with a key in base64, on every living member of the
+// cluster, or on this host alone, and returns what each said.
+func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool) ([]KeyringAnswer, error) {
+	if op != KeyringList {
+		if _, err := base64.StdEncoding.DecodeString(key); err != nil || key == "" {
+			return nil, fmt.Errorf("the key must be base64 of 16, 24 or 32 bytes: %q isn't", key)
+		}
+	}
+	answers := []KeyringAnswer{n.ownKeyring(op, key)}
+	w, _ := n.network()
+	if w == nil || alone {
+		return answers, nil
+	}
+	var (
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		slots = make(chan struct{}, keyringAtOnce)
+	)
+	for _, m := range n.Members() {
+		if m.ID == n.cfg.NodeID || m.Status == gossip.Left || m.Status == gossip.NeverSeen {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			answer := w.askKeyring(ctx, m, op, key)
+			mu.Lock()
+			defer mu.Unlock()
+			answers = append(answers, answer)
+		})
+	}
+	wg.Wait()
+	return answers, nil
+}
+
+func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key string) KeyringAnswer {
+	answer := KeyringAnswer{Node: m.Name}
+	if m.Status == gossip.Failed {
+		answer.Err = "the host is failed: give it the key when it is back, or it stays out"
+		return answer
+	}
+	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
+	defer cancel()
+	if err := w.carrier.Call(ctx, false, linkAddr(m), pathKeyring, &keyringRequest{Op: op, Key: key}, &answer); err != nil {
+		answer.Err = err.Error()
+	}
+	answer.Node = m.Name
+	return answer
+}
+
+// ownKeyring carries out op on this host.
+func (n *Node) ownKeyring(op KeyringOp, key string) KeyringAnswer {
+	answer := KeyringAnswer{Node: n.cfg.NodeName}
+	raw, _ := base64.StdEncoding.DecodeString(key)
+	var err error
+	switch op {
+	case KeyringList:
+	case KeyringInstall:
+		err = n.keyring.Install(raw)
+	case KeyringUse:
+		err = n.keyring.Use(raw)
+	case KeyringRemove:
+		err = n.keyring.Remove(raw)
+	default:
+		err = fmt.Errorf("unknown keyring operation %q", op)
+	}
+	if err != nil {
+		answer.Err = err.Error()
+	} else if op != KeyringList {
+		n.logger.Info("keyring changed", "op", op)
+	}
+	keys, _ := n.keyring.Keys()
+	for _, k := range keys {
+		answer.Keys = append(answer.Keys, base64.StdEncoding.EncodeToString(k))
+	}
+	return answer
+}

@@ -1,0 +1,91 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"meibo/cluster/gossip"
+)
+
+const (
+	// refusedFor is for how long a host must refuse connections after its stream
+	// broke to count as dead: longer than a daemon takes to start again.
+	refusedFor = 2 * time.Second
+	// refusedLook is between two tries in that time.
+	refusedLook = 200 * time.Millisecond
+	// maxSuspects bounds how many are looked into at once; of more, gossip finds
+	// out alone.
+	maxSuspects = 64
+)
+
+// suspects looks into hosts whose stream to this server broke. A machine that
+// runs while its daemon doesn't says so at once by refusing connections, which
+// in a large cluster gossip takes much longer to find.
+type suspects struct {
+	net *network
+
+	mu  sync.Mutex // guards following
+	now map[string]bool
+	wg  sync.WaitGroup
+	ctx context.Context // of the network's run
+}
+
+// look begins to look into a host.
+func (s *suspects) look(nodeID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx == nil || s.ctx.Err() != nil || s.now[nodeID] || len(s.now) >= maxSuspects {
+		return
+	}
+	for _, m := range s.net.node.Members() {
+		if m.ID == nodeID && m.Status == gossip.Alive {
+			s.now[nodeID] = true
+			s.wg.Go(func() { s.judge(m) })
+			return
+		}
+	}
+}
+
+// judge tells gossip of a member that refuses connections all the while.
+func (s *suspects) judge(m Member) {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.now, m.ID)
+	}()
+	for begin := time.Now(); time.Since(begin) < refusedFor; {
+		if !isRefused(s.ctx, linkAddr(m)) || !wait(s.ctx, refusedLook) {
+			return
+		}
+	}
+	s.net.logger.Info("a host whose stream broke refuses connections", "node", m.Name, "dur", refusedFor)
+	s.net.gossip.LinkRefused(m.ID)
+}
+
+// isRefused reports whether nobody listens at the address of a machine that
+// runs.
+func isRefused(ctx context.Context, addr string) bool {
+	d := net.Dialer{Timeout: refusedLook}
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err == nil {
+		conn.Close()
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// run has suspects looked into until ctx ends, and waits for those under way.
+func (s *suspects) run(ctx context.Context) error {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	<-ctx.Done()
+	s.mu.Lock() // whoever comes now sees that it has ended
+	s.mu.Unlock()
+	s.wg.Wait()
+	return nil
+}

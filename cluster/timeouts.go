@@ -1,0 +1,91 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"meibo/cluster/consensus"
+	"meibo/cluster/gossip"
+)
+
+const (
+	// nearby is the round trip up to which the shortest timeouts do.
+	nearby = 20 * time.Millisecond
+	// perRoundTrip is by how much of a round trip beyond that they are longer:
+	// a heartbeat, its answer, and as much again for one that was lost.
+	perRoundTrip = 4
+	// roundTripLook is how often the round trip is looked at, and
+	// roundTripWait how long a server that starts waits to learn it.
+	roundTripLook = 10 * time.Second
+	roundTripWait = 3 * time.Second
+)
+
+// timeoutsFor are Raft's timeouts for servers so far apart.
+func timeoutsFor(rtt time.Duration) (heartbeat, lease time.Duration) {
+	extra := perRoundTrip * max(0, rtt-nearby)
+	return consensus.DefaultHeartbeat + extra, consensus.DefaultLease + extra*3/4
+}
+
+// tunedByHand reports whether the configuration says what the timeouts are.
+func (n *Node) tunedByHand() bool { return n.cfg.Consensus.Heartbeat > 0 }
+
+// setTimeouts makes the timeouts of a server that is about to start those that
+// suit the round trip. The lease can't be changed later, so it waits a little to
+// learn how far the others are.
+func (n *Node) setTimeouts(ctx context.Context, cfg *consensus.Config) {
+	if n.tunedByHand() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, roundTripWait)
+	defer cancel()
+	rtt, known := n.roundTrip()
+	for !known && wait(ctx, catchUpLook) {
+		rtt, known = n.roundTrip()
+	}
+	cfg.Heartbeat, cfg.Lease = timeoutsFor(rtt)
+	cfg.Election = cfg.Heartbeat
+}
+
+// roundTrip is the longest to any living server, and whether those to all of
+// them that are expected are known.
+func (n *Node) roundTrip() (longest time.Duration, known bool) {
+	w, _ := n.network()
+	if w == nil {
+		return 0, false
+	}
+	members, _ := w.gossip.Members()
+	measured := 0
+	for _, m := range members {
+		if m.ID == n.cfg.NodeID || !isServer(m) || m.Status != gossip.Alive || m.RTT == 0 {
+			continue
+		}
+		measured++
+		longest = max(longest, m.RTT)
+	}
+	return longest, measured > 0 && measured+1 >= n.cfg.BootstrapExpect
+}
+
+// followRoundTrip keeps the timeouts as they should be. A lease that is too
+// short for the distance asks for another life of this server.
+func (s *server) followRoundTrip(ctx context.Context) error {
+	if s.node.tunedByHand() {
+		return nil
+	}
+	for wait(ctx, roundTripLook) {
+		rtt, known := s.node.roundTrip()
+		if !known {
+			continue
+		}
+		heartbeat, lease := timeoutsFor(rtt)
+		if lease > 2*s.lease {
+			s.logger.Warn("servers are further apart than when this one started: it starts again with longer timeouts", "rtt", rtt, "heartbeat", heartbeat)
+			s.restart()
+			return nil
+		}
+		heartbeat = max(heartbeat, s.lease)
+		if err := s.replica.SetTimeouts(heartbeat, heartbeat); err != nil {
+			s.logger.Debug("raft timeouts not set", "err", err)
+		}
+	}
+	return nil
+}
