@@ -3,14 +3,17 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 
 	"meibo/cluster"
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi"
 )
 
@@ -35,6 +38,21 @@ func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) error {
 	return inAPIWords(err)
 }
 
+// Forward implements httpapi.Forwarder.
+func (b catalogBackend) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, write bool) bool {
+	return b.node.Forward(w, r, cluster.Consistency(c), write)
+}
+
+// scopeOf and withScope let a request keep on whose behalf it is made when another host answers it.
+func scopeOf(r *http.Request) (node, datacenter, token string) {
+	s, _ := httpapi.ScopeFrom(r.Context())
+	return s.Node, s.Datacenter, s.Token
+}
+
+func withScope(ctx context.Context, node, datacenter, token string) context.Context {
+	return httpapi.WithScope(ctx, httpapi.Scope{Node: node, Datacenter: datacenter, Token: token})
+}
+
 func (b catalogBackend) Leader(context.Context) string  { return b.node.Leader() }
 func (b catalogBackend) Peers(context.Context) []string { return b.node.Peers() }
 
@@ -45,6 +63,10 @@ func inAPIWords(err error) error {
 		return nil
 	case errors.Is(err, cluster.ErrNoLeader):
 		return httpapi.ErrNoLeader
+	case errors.Is(err, cluster.ErrUnknownMember):
+		return httpapi.ErrUnknownMember
+	case errors.Is(err, cluster.ErrUnknownServer):
+		return fmt.Errorf("%w: %w", httpapi.ErrUnknownServer, err)
 	case errors.Is(err, agent.ErrUnknownService):
 		return httpapi.ErrUnknownService
 	case errors.Is(err, agent.ErrUnknownCheck):
@@ -115,51 +137,132 @@ func (h hostAgent) Self() httpapi.Self {
 
 func (h hostAgent) isServer() bool { return h.d.node.Status().State != cluster.Absent }
 
-func (h hostAgent) Members() []httpapi.Member { return []httpapi.Member{h.member()} }
-
-// member is this host in the words of gossip, which a single host doesn't speak yet.
-func (h hostAgent) member() httpapi.Member {
-	record := h.d.node.Record()
-	role := "node"
-	if h.isServer() {
-		role = "consul"
+func (h hostAgent) Members() []httpapi.Member {
+	var members []httpapi.Member
+	for _, m := range h.d.node.Members() {
+		members = append(members, apiMember(m))
 	}
+	slices.SortFunc(members, func(a, b httpapi.Member) int { return strings.Compare(a.Name, b.Name) })
+	return members
+}
+
+// member is this host as gossip knows it.
+func (h hostAgent) member() httpapi.Member {
+	for _, m := range h.d.node.Members() {
+		if m.ID == h.d.node.Record().ID {
+			return apiMember(m)
+		}
+	}
+	return httpapi.Member{Name: h.d.node.Record().Node}
+}
+
+// apiMember is a member in the words of the API.
+func apiMember(m cluster.Member) httpapi.Member {
+	status := map[gossip.Status]httpapi.MemberStatus{
+		gossip.Alive: httpapi.MemberAlive, gossip.Suspect: httpapi.MemberAlive,
+		gossip.Failed: httpapi.MemberFailed, gossip.Left: httpapi.MemberLeft,
+	}[m.Status]
 	return httpapi.Member{
-		Name: record.Node, Addr: record.Address, Port: uint16(h.d.config().Cluster.SerfLAN.Port()), Status: httpapi.MemberAlive,
-		Tags:        map[string]string{"role": role, "dc": record.Datacenter, "id": record.ID, "build": apiLevel, "vsn": "2"},
+		Name: m.Name, Addr: m.Addr.String(), Port: m.Port, Tags: m.Tags, Status: status,
 		ProtocolMin: 1, ProtocolMax: 5, ProtocolCur: 2, DelegateMin: 2, DelegateMax: 5, DelegateCur: 4,
+		Detail: httpapi.MemberDetail{
+			ID: m.ID, State: m.Status.String(), Since: m.Since, Told: m.Told.String(), ToldBy: m.ToldBy, ToldAt: m.ToldAt,
+			HeldUntil: m.HeldUntil, Flaps: m.Flaps, RTT: m.RTT, Conflict: m.Conflict, History: m.Tags["history"],
+		},
 	}
 }
 
-// errAlone answers what a single host has no use for.
-var errAlone = errors.New("not there yet: this daemon is not wired to a cluster")
+func (h hostAgent) Standing() httpapi.Standing {
+	node := h.d.node
+	state := node.View().Load()
+	server, since := node.Stream()
+	return httpapi.Standing{
+		Braking: node.Braking(), Merging: node.View().Merging(), History: state.History().ID, Index: state.Index(),
+		Confirmed: node.View().Confirmed(), Stale: !state.Fresh(), Server: server, ServerSince: since,
+	}
+}
 
-func (h hostAgent) Standing() httpapi.Standing                     { return httpapi.Standing{} }
-func (h hostAgent) Join(context.Context, string) error             { return errAlone }
-func (h hostAgent) Leave(context.Context) error                    { return errAlone }
-func (h hostAgent) ForceLeave(context.Context, string, bool) error { return errAlone }
+func (h hostAgent) Join(ctx context.Context, addr string) error {
+	if err := h.d.config().CheckJoin([]string{addr}); err != nil {
+		return err
+	}
+	_, err := h.d.node.Join(ctx, []string{addr})
+	return err
+}
+
+func (h hostAgent) Leave(ctx context.Context) error { return h.d.leaveCluster(ctx) }
+
+func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) error {
+	return inAPIWords(h.d.node.ForceLeave(ctx, node, prune))
+}
 
 // clusterOperator is the cluster as its operator's endpoints ask for it.
 type clusterOperator struct{ d *daemon }
 
 var _ httpapi.Operator = clusterOperator{}
 
-func (o clusterOperator) Keyring(context.Context, httpapi.KeyringOp, string, httpapi.KeyringOptions) ([]httpapi.KeyringResponse, error) {
-	return nil, errAlone
+func (o clusterOperator) Keyring(ctx context.Context, op httpapi.KeyringOp, key string, opts httpapi.KeyringOptions) ([]httpapi.KeyringResponse, error) {
+	answers, err := o.d.node.Keyring(ctx, cluster.KeyringOp(op), key, opts.LocalOnly)
+	if err != nil {
+		return nil, err
+	}
+	pool := httpapi.KeyringResponse{
+		Datacenter: o.d.node.Record().Datacenter, Messages: map[string]string{}, Keys: map[string]int{}, PrimaryKeys: map[string]int{},
+		NumNodes: len(answers),
+	}
+	for _, a := range answers {
+		if a.Err != "" {
+			pool.Messages[a.Node] = a.Err
+		}
+		for i, key := range a.Keys {
+			pool.Keys[key]++
+			if i == 0 {
+				pool.PrimaryKeys[key]++
+			}
+		}
+	}
+	if n := len(pool.Messages); n > 0 {
+		pool.Error = fmt.Sprintf("%d of %d hosts could not do it", n, len(answers))
+	}
+	return []httpapi.KeyringResponse{pool}, nil
 }
 
 func (o clusterOperator) RaftConfiguration(context.Context) (httpapi.RaftConfiguration, error) {
-	return httpapi.RaftConfiguration{}, errAlone
+	servers, index, err := o.d.node.RaftConfiguration()
+	if err != nil {
+		return httpapi.RaftConfiguration{}, inAPIWords(err)
+	}
+	conf := httpapi.RaftConfiguration{Index: index}
+	for _, s := range servers {
+		conf.Servers = append(conf.Servers, httpapi.RaftServer{
+			ID: s.ID, Node: s.Node, Address: s.Addr, Leader: s.Leading, ProtocolVersion: "3", Voter: s.Voter,
+		})
+	}
+	return conf, nil
 }
 
-func (o clusterOperator) RemovePeer(context.Context, string, string) error { return errAlone }
-func (o clusterOperator) TransferLeader(context.Context, string) error     { return errAlone }
+func (o clusterOperator) RemovePeer(ctx context.Context, id, address string) error {
+	return inAPIWords(o.d.node.RemovePeer(ctx, id, address))
+}
+
+func (o clusterOperator) TransferLeader(ctx context.Context, id string) error {
+	return inAPIWords(o.d.node.TransferLeader(ctx, id))
+}
+
 func (o clusterOperator) AutopilotConfig() httpapi.AutopilotConfig {
 	return httpapi.AutopilotConfig(o.d.config().Cluster.Autopilot)
 }
 
 func (o clusterOperator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {
-	return httpapi.AutopilotHealth{}, errAlone
+	health, err := o.d.node.AutopilotHealth()
+	if err != nil {
+		return httpapi.AutopilotHealth{}, inAPIWords(err)
+	}
+	out := httpapi.AutopilotHealth{Healthy: health.Healthy, FailureTolerance: health.FailureTolerance}
+	for _, s := range health.Servers {
+		out.Servers = append(out.Servers, httpapi.AutopilotServer(s))
+	}
+	return out, nil
 }
 
 func serviceDefinition(def httpapi.ServiceDefinition) agent.ServiceDefinition {

@@ -53,12 +53,15 @@ type daemon struct {
 	cfg *config.Config
 
 	http chan []net.Addr // holds the addresses of the API while it is served
+
+	leave chan struct{} // closed once this host has left its cluster: the daemon is to end
+	left  sync.Once
 }
 
 // newDaemon makes every part and binds the DNS sockets; it starts nothing. A fault of anything but DNS and the
 // configuration is not an error here: Run retries it.
 func newDaemon(c daemonConfig) (*daemon, error) {
-	d := &daemon{load: c.Load, log: c.Logger, level: c.Level, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1)}
+	d := &daemon{load: c.Load, log: c.Logger, level: c.Level, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -66,12 +69,13 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.node, err = cluster.New(nodeConfig(c.Config, d.log)); err != nil {
 		return nil, err
 	}
-	if d.dns, err = newDNS(c.Config, d.node.View(), c.Files, d.log); err != nil {
+	if d.dns, err = newDNS(c.Config, d.node, c.Files, d.log); err != nil {
 		return nil, err
 	}
 	if d.api, err = d.newAPI(c.Config); err != nil {
 		return nil, err
 	}
+	d.node.ServeCatalog(d.api.Catalog())
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), d.node.Collector(), d.api)
 	d.registry.MustRegister(d.dns.collectors()...)
 	return d, nil
@@ -82,9 +86,11 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 		NodeName: cfg.Node.Name, NodeID: cfg.Node.ID, Datacenter: cfg.Node.Datacenter,
 		Address: cfg.Node.Advertise.String(), TaggedAddresses: cfg.Node.TaggedAddresses, Meta: cfg.Node.Meta,
 		DataDir: cfg.DataDir, Dev: cfg.Dev, Server: cfg.Cluster.Server, Bootstrap: cfg.Cluster.Bootstrap,
-		BootstrapExpect: cfg.Cluster.BootstrapExpect, Join: append(cfg.Cluster.RetryJoin, cfg.Cluster.RetryJoinWAN...),
-		ServerPort: cfg.Cluster.ServerPort, Version: apiLevel, Logger: log,
-		Agent: cfg.AgentConfig(),
+		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel,
+		Gossip: cfg.GossipConfig(), Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
+		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
+		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout, Scope: scopeOf, WithScope: withScope,
+		Agent: cfg.AgentConfig(), Logger: log,
 	}
 }
 
@@ -98,7 +104,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	}
 	api := cfg.HTTPConfig()
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
-	api.Agent, api.Backend, api.Operator = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}
+	api.Agent, api.Backend, api.Operator, api.Forwarder = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}, catalogBackend{d.node}
 	api.Version = strings.TrimPrefix(version, "v")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
@@ -129,11 +135,37 @@ func (d *daemon) Run(ctx context.Context) error {
 		parts.Wait()
 		stop(nil)
 		return <-lost
+	case <-d.leave:
+		// Whoever asked for it still gets an answer; requests under way have a moment.
+		pauseFor(ctx, d.config().Cluster.LeaveDrainTime)
+		stopRest()
+		parts.Wait()
+		stop(nil)
+		return <-lost
 	case err := <-lost:
 		stopRest()
 		parts.Wait()
 		return errors.Join(errors.New("dns is lost, which ends the daemon"), err)
 	}
+}
+
+// pauseFor waits, unless ctx ends first.
+func pauseFor(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// leaveCluster tells the others that this host goes, and has the daemon end.
+func (d *daemon) leaveCluster(ctx context.Context) error {
+	if err := d.node.Leave(ctx); err != nil {
+		return err
+	}
+	d.left.Do(func() { close(d.leave) })
+	return nil
 }
 
 // serveHTTP serves the API whenever its addresses can be had.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meibo/cache"
+	"meibo/cluster"
 	"meibo/cluster/catalog"
 	"meibo/cluster/view"
 	"meibo/cmd/meibo/config"
@@ -50,7 +51,8 @@ type dnsService struct {
 }
 
 // newDNS binds the listeners, so that a taken port ends the start, and answers nothing yet.
-func newDNS(cfg *config.Config, v *view.View, files []*os.File, log *slog.Logger) (*dnsService, error) {
+func newDNS(cfg *config.Config, node *cluster.Node, files []*os.File, log *slog.Logger) (*dnsService, error) {
+	v := node.View()
 	d := &dnsService{log: log, cfg: cfg, names: cfg.ZoneConfig(), special: local.NewSpecial(local.SpecialConfig{}), restart: make(chan struct{}, 1)}
 	var err error
 	if d.cache, err = cache.New(cfg.CacheConfig()); err != nil {
@@ -60,7 +62,7 @@ func newDNS(cfg *config.Config, v *view.View, files []*os.File, log *slog.Logger
 		return nil, err
 	}
 	d.zone, err = consul.New(consul.Options{
-		Config: cfg.ZoneConfig(), Source: viewSource{v}, Moved: v.BumpEpoch, Logger: log,
+		Config: cfg.ZoneConfig(), Source: viewSource{v}, Moved: v.BumpEpoch, Neighbour: node.Neighbour, Logger: log,
 		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return d.resolver.Lookup(ctx, q) },
 	})
 	if err != nil {

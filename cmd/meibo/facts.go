@@ -40,6 +40,7 @@ func (d *daemon) facts() *facts {
 		zone: d.dns.zone, view: d.node.View(), self: d.node.Record().Node,
 		onlyPassing: func() bool { return d.config().Zone.OnlyPassing },
 		checks:      d.fetchChecks,
+		member:      d.node.MemberOf,
 	}
 }
 

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+// verifying reports whether this is the long form, with its bars in seconds.
+func verifying() bool { return os.Getenv("MEIBO_VERIFY") != "" }
+
+// times is how often a fault is repeated: once, or as often as the long form says.
+func times(long int) int {
+	if verifying() {
+		return long
+	}
+	return 1
+}
+
+// TestFleet_AnswersWhileLeadersDie kills the leader under a load of lookups and waits until writes are back.
+func TestFleet_AnswersWhileLeadersDie(t *testing.T) {
+	inHost(t, func(t *testing.T) {
+		f := newFleet(t, 3, 4)
+		f.start()
+		writer := f.agents()[0]
+		var back []time.Duration
+		for i := range times(20) {
+			leader := f.leader()
+			begin := time.Now()
+			leader.kill()
+			eventually(t, "a write", func() error {
+				return writer.call("PUT", "/v1/catalog/register", fmt.Sprintf(`{"Node":"ext-%d","Address":"192.0.2.1"}`, i), nil)
+			})
+			back = append(back, time.Since(begin))
+			leader.up()
+			f.whole()
+		}
+		slices.Sort(back)
+		t.Logf("writes back after the leader's death: p50 %v, p95 %v, max %v of %d", back[len(back)/2].Round(time.Millisecond),
+			back[len(back)*95/100].Round(time.Millisecond), back[len(back)-1].Round(time.Millisecond), len(back))
+		if verifying() && !raceEnabled {
+			if p95, most := back[len(back)*95/100], back[len(back)-1]; p95 > 800*time.Millisecond || most > 1200*time.Millisecond {
+				t.Errorf("p95 %v, want ≤ 0.8 s; max %v, want ≤ 1.2 s", p95, most)
+			}
+		}
+		f.client.settled()
+		f.client.check()
+	})
+}
+
+// TestFleet_ChecksReachEveryHost turns a check critical and measures how long until every host leaves the instance out.
+func TestFleet_ChecksReachEveryHost(t *testing.T) {
+	inHost(t, func(t *testing.T) {
+		f := newFleet(t, 3, 4)
+		f.start()
+		h := f.agents()[1]
+		var took []time.Duration
+		for range times(20) {
+			begin := time.Now()
+			must(t, h.setCheck("web", "critical"))
+			f.client.falls("web", h)
+			f.client.settled()
+			took = append(took, time.Since(begin))
+			must(t, h.setCheck("web", "passing"))
+			f.client.rises("web", h)
+			f.client.settled()
+		}
+		slices.Sort(took)
+		t.Logf("a critical check in every host's answers: p50 %v, max %v of %d", took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), len(took))
+		if most := took[len(took)-1]; verifying() && !raceEnabled && most > 500*time.Millisecond {
+			t.Errorf("%v until every host's answer was right, want ≤ 500 ms", most)
+		}
+		f.client.check()
+	})
+}

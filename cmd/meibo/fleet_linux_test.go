@@ -1,0 +1,408 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fleetKey is the secret of the test's clusters.
+const fleetKey = "bWVpYm8gdGVzdCBmbGVldCBrZXkgMDEyMzQ1Njc4OWE="
+
+// fleet is several hosts on one switch, each a network namespace of its own with one daemon in it.
+type fleet struct {
+	t      *testing.T
+	net    *netSwitch
+	dir    string
+	hosts  []*fleetHost
+	client *load
+}
+
+// fleetHost is one host of a fleet.
+type fleetHost struct {
+	fleet  *fleet
+	n      byte
+	name   string
+	server bool
+	dir    string
+	proc   *process // nil while the daemon is down
+	do     chan func()
+	http   *http.Client
+	extra  string // further lines of configuration
+}
+
+// newFleet makes the hosts s1… (servers) and a1… (agents) and starts nothing. It must be called inHost.
+func newFleet(t *testing.T, servers, agents int) *fleet {
+	t.Helper()
+	f := &fleet{t: t, net: newSwitch(t), dir: t.TempDir()}
+	for i := range servers + agents {
+		h := &fleetHost{fleet: f, n: byte(i + 1), server: i < servers, do: make(chan func())}
+		if h.name = fmt.Sprintf("s%d", i+1); !h.server {
+			h.name = fmt.Sprintf("a%d", i+1-servers)
+		}
+		h.dir = filepath.Join(f.dir, h.name)
+		must(t, os.MkdirAll(h.dir, 0o755))
+		h.live(t)
+		f.hosts = append(f.hosts, h)
+	}
+	f.client = newLoad(f)
+	return f
+}
+
+// live makes the host's namespace, kept by a thread that runs what is to happen on the host.
+func (h *fleetHost) live(t *testing.T) {
+	t.Helper()
+	ready := make(chan error)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = h.fleet.net.plug(h.n)
+		}
+		ready <- err
+		for f := range h.do {
+			f()
+		}
+	})
+	t.Cleanup(func() { close(h.do); wg.Wait() })
+	if err := <-ready; err != nil {
+		t.Skipf("this machine lets this user have no network of hosts (%v): run as root with /dev/net/tun", err)
+	}
+	h.http = &http.Client{Timeout: 12 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		Dial: func(network, addr string) (c net.Conn, err error) {
+			h.inside(func() { c, err = net.DialTimeout(network, addr, 2*time.Second) })
+			return c, err
+		}}}
+}
+
+// inside runs f in the host's network namespace: sockets made there belong to it.
+func (h *fleetHost) inside(f func()) {
+	done := make(chan struct{})
+	h.do <- func() { defer close(done); f() }
+	<-done
+}
+
+func (h *fleetHost) addr() string { return hostAddr(h.n).String() }
+
+// config is the host's configuration file.
+func (h *fleetHost) config() string {
+	var join []string
+	servers := 0
+	for _, o := range h.fleet.hosts {
+		if o.server {
+			servers++
+		}
+		if o.server || h.fleet.isFirstAgent(o) { // somebody must be there to be asked when no server is
+			join = append(join, o.addr())
+		}
+	}
+	text := fmt.Sprintf(`
+node_name  = %q
+bind_addr  = %q
+data_dir   = %q
+cache_dir  = %q
+encrypt    = %q
+retry_join = [%s]
+retry_interval = "1s"
+listen     = ["127.0.0.1:53"]
+log_level  = "DEBUG"
+enable_script_checks = false
+performance { raft_multiplier = %d }
+hosts { files = [] }
+`, h.name, h.addr(), h.data(), h.cache(), fleetKey, `"`+strings.Join(join, `", "`)+`"`, raftMultiplier)
+	if raftMultiplier == 0 {
+		text = strings.Replace(text, "performance { raft_multiplier = 0 }\n", "", 1)
+	}
+	if h.server {
+		text += fmt.Sprintf("server = true\nbootstrap_expect = %d\n", servers)
+	}
+	return text + h.extra
+}
+
+func (h *fleetHost) data() string  { return filepath.Join(h.dir, "data") }
+func (h *fleetHost) cache() string { return filepath.Join(h.dir, "cache") }
+
+// up starts the daemon.
+func (h *fleetHost) up() {
+	t := h.fleet.t
+	t.Helper()
+	bin, err := fleetBinary()
+	must(t, err)
+	writeFile(t, h.dir, "meibo.hcl", h.config())
+	cmd := exec.Command(bin, "agent", "-config-file", filepath.Join(h.dir, "meibo.hcl"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66")
+	h.inside(func() { h.proc = startQuiet(t, cmd, filepath.Join(h.dir, "log")) })
+	h.fleet.client.began(h)
+}
+
+// kill ends the daemon at once; its host lives, so that peers' packets are refused.
+func (h *fleetHost) kill() {
+	h.fleet.client.ended(h)
+	_ = h.proc.Process.Kill()
+	<-h.proc.done
+	h.proc = nil
+}
+
+// down ends the daemon the polite way.
+func (h *fleetHost) down() {
+	t := h.fleet.t
+	t.Helper()
+	h.fleet.client.ended(h)
+	must(t, h.proc.Process.Signal(syscall.SIGTERM))
+	if code := h.proc.wait(t); code != 0 {
+		t.Errorf("%s: after SIGTERM exit code %d", h.name, code)
+	}
+	h.proc = nil
+}
+
+func (h *fleetHost) signal(sig syscall.Signal) { must(h.fleet.t, h.proc.Process.Signal(sig)) }
+
+// log is all that the host's daemons have said.
+func (h *fleetHost) log() string {
+	b, _ := os.ReadFile(filepath.Join(h.dir, "log"))
+	return string(b)
+}
+
+// get asks the host's own HTTP API.
+func (h *fleetHost) get(path string, into any) error { return h.call("GET", path, "", into) }
+
+// call sends a request to the host's own HTTP API and decodes the answer unless into is nil.
+func (h *fleetHost) call(method, path, body string, into any) error {
+	req, err := http.NewRequest(method, "http://127.0.0.1:8500"+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := h.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil:
+		return err
+	case res.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s %s on %s: %d %s", method, path, h.name, res.StatusCode, data)
+	case into == nil:
+		return nil
+	}
+	return json.Unmarshal(data, into)
+}
+
+// register makes the host offer a service, checked by a TTL that the test sets.
+func (h *fleetHost) register(name string, port int) {
+	h.fleet.t.Helper()
+	body := fmt.Sprintf(`{"Name":%q,"ID":%q,"Port":%d,"Check":{"CheckID":"%s-up","TTL":"240h","Status":"passing"}}`, name, name, port, name)
+	must(h.fleet.t, h.call("PUT", "/v1/agent/service/register", body, nil))
+	h.fleet.client.rises(name, h)
+}
+
+func (h *fleetHost) deregister(name string) {
+	h.fleet.t.Helper()
+	h.fleet.client.falls(name, h)
+	must(h.fleet.t, h.call("PUT", "/v1/agent/service/deregister/"+name, "", nil))
+}
+
+// setCheck makes the service's check pass, warn or fail.
+func (h *fleetHost) setCheck(name, status string) error {
+	return h.call("PUT", "/v1/agent/check/"+map[string]string{"passing": "pass", "warning": "warn", "critical": "fail"}[status]+"/"+name+"-up", "", nil)
+}
+
+// host is the host of that name.
+func (f *fleet) host(name string) *fleetHost {
+	f.t.Helper()
+	for _, h := range f.hosts {
+		if h.name == name {
+			return h
+		}
+	}
+	f.t.Fatalf("no host %s", name)
+	return nil
+}
+
+func (f *fleet) servers() []*fleetHost {
+	var list []*fleetHost
+	for _, h := range f.hosts {
+		if h.server {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+func (f *fleet) agents() []*fleetHost {
+	var list []*fleetHost
+	for _, h := range f.hosts {
+		if !h.server {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// start starts all daemons and waits until every host knows every other and each answers for all services: "web" on each
+// agent, "api" on the first two of them, "db" on the first server.
+func (f *fleet) start() {
+	f.t.Helper()
+	begin := time.Now()
+	for _, h := range f.hosts {
+		h.up()
+	}
+	f.whole()
+	f.t.Logf("%d hosts are one cluster after %v", len(f.hosts), time.Since(begin).Round(time.Millisecond))
+	for _, h := range f.agents() {
+		h.register("web", 80)
+	}
+	for _, h := range f.agents()[:2] {
+		h.register("api", 8080)
+	}
+	f.servers()[0].register("db", 5432)
+	f.client.settled()
+	f.client.run()
+}
+
+// whole waits until all running hosts see one another and a leader.
+func (f *fleet) whole() time.Duration {
+	f.t.Helper()
+	return eventually(f.t, "the cluster is whole", func() error {
+		for _, h := range f.hosts {
+			if h.proc == nil {
+				continue
+			}
+			if err := h.seesAll(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// seesAll reports which running host this one doesn't count as alive, or that it knows no leader.
+func (h *fleetHost) seesAll() error {
+	var members []struct {
+		Name   string
+		Status int
+	}
+	if err := h.get("/v1/agent/members", &members); err != nil {
+		return err
+	}
+	alive := map[string]bool{}
+	for _, m := range members {
+		alive[m.Name] = m.Status == 1
+	}
+	for _, o := range h.fleet.hosts {
+		if o.proc != nil && !alive[o.name] {
+			return fmt.Errorf("%s does not see %s alive: %v", h.name, o.name, alive)
+		}
+	}
+	var leader string
+	if err := h.get("/v1/status/leader", &leader); err != nil || leader == "" {
+		return fmt.Errorf("%s knows no leader: %v", h.name, err)
+	}
+	return nil
+}
+
+// leader is the server that leads, as a running server says.
+func (f *fleet) leader() *fleetHost {
+	f.t.Helper()
+	var found *fleetHost
+	eventually(f.t, "a leader", func() error {
+		for _, h := range f.servers() {
+			var addr string
+			if h.proc == nil || h.get("/v1/status/leader", &addr) != nil || addr == "" {
+				continue
+			}
+			for _, o := range f.servers() {
+				if o.proc != nil && strings.HasPrefix(addr, o.addr()+":") {
+					found = o
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("none")
+	})
+	return found
+}
+
+// cable pulls or plugs a host's cable.
+func (f *fleet) cable(h *fleetHost, cut bool) {
+	for _, o := range f.hosts {
+		if o != h {
+			f.net.setBoth(h.n, o.n, path{cut: cut})
+		}
+	}
+}
+
+// between sets what happens on every path between two groups.
+func (f *fleet) between(a, b []*fleetHost, p path) {
+	for _, x := range a {
+		for _, y := range b {
+			if x != y {
+				f.net.setBoth(x.n, y.n, p)
+			}
+		}
+	}
+}
+
+// startQuiet is start with the output in a file, which more than one life of a daemon appends to.
+func startQuiet(t *testing.T, cmd *exec.Cmd, path string) *process {
+	t.Helper()
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	must(t, err)
+	defer out.Close()
+	p := &process{Cmd: cmd, output: &syncBuffer{}, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = out, out
+	must(t, cmd.Start())
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-p.done
+	})
+	return p
+}
+
+// fleetBinary is the daemon that fleets run: built with the race detector when this test is, else the plain one.
+func fleetBinary() (string, error) {
+	if !raceEnabled {
+		return meiboBinary()
+	}
+	return raceBinary()
+}
+
+var raceBinary = sync.OnceValues(func() (string, error) {
+	if bin := os.Getenv("MEIBO_RACE_BIN"); bin != "" {
+		return bin, nil
+	}
+	dir, err := os.MkdirTemp("", "meibo-race")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "meibo")
+	if out, err := exec.Command("go", "build", "-race", "-o", bin, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build -race: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func (f *fleet) isFirstAgent(h *fleetHost) bool {
+	agents := f.agents()
+	return len(agents) > 0 && h == agents[0]
+}

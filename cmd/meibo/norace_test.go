@@ -1,0 +1,8 @@
+//go:build !race
+
+package main
+
+const (
+	raceEnabled    = false
+	raftMultiplier = 0 // meibo's own timeouts
+)

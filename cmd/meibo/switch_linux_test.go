@@ -1,0 +1,232 @@
+package main
+
+import (
+	"container/heap"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The network between hosts: a switch in this process. Each host has a network namespace with one TAP device in it, and
+// the switch holds the other end, so that any frame of any pair can be dropped or held up without asking the kernel for
+// a queueing discipline or a packet filter that it may not have.
+
+// path is what happens to frames from one host to another.
+type path struct {
+	cut   bool
+	loss  float64 // of 1
+	delay time.Duration
+}
+
+// netSwitch forwards frames by the last octet of their destination's MAC address.
+type netSwitch struct {
+	mu    sync.Mutex // guards following
+	ports map[byte]*os.File
+	paths map[[2]byte]path
+	late  frameHeap
+	rng   *rand.Rand
+
+	wake chan struct{}
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+func newSwitch(t *testing.T) *netSwitch {
+	s := &netSwitch{
+		ports: map[byte]*os.File{}, paths: map[[2]byte]path{}, rng: rand.New(rand.NewPCG(1, 2)),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	s.wg.Go(s.deliverLate)
+	t.Cleanup(func() {
+		close(s.stop)
+		s.mu.Lock()
+		for _, f := range s.ports {
+			f.Close()
+		}
+		s.mu.Unlock()
+		s.wg.Wait()
+	})
+	return s
+}
+
+// set changes what happens to frames from one host to another.
+func (s *netSwitch) set(from, to byte, p path) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paths[[2]byte{from, to}] = p
+}
+
+// setBoth is set in both directions.
+func (s *netSwitch) setBoth(a, b byte, p path) {
+	s.set(a, b, p)
+	s.set(b, a, p)
+}
+
+// heal forgets all that was set.
+func (s *netSwitch) heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.paths)
+}
+
+// plug makes the calling thread's network namespace a host on the switch: a device eth0 with the address 10.77.0.n/24.
+func (s *netSwitch) plug(n byte) error {
+	f, err := openTAP("eth0")
+	if err != nil {
+		return err
+	}
+	if err := configure("eth0", n); err != nil {
+		f.Close()
+		return err
+	}
+	s.mu.Lock()
+	s.ports[n] = f
+	s.mu.Unlock()
+	s.wg.Go(func() { s.forward(n, f) })
+	return nil
+}
+
+func openTAP(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) && os.Getuid() == 0 {
+		node := filepath.Join(os.TempDir(), fmt.Sprintf("tun-%d", os.Getpid()))
+		if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200))); err == nil {
+			defer os.Remove(node)
+		}
+		fd, err = unix.Open(node, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make a TAP device: %w", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// configure gives the device in this thread's namespace its addresses and sets it and loopback up.
+func configure(name string, n byte) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	do := func(dev string, call uint, edit func(*unix.Ifreq) error) error {
+		req, err := unix.NewIfreq(dev)
+		if err == nil {
+			err = edit(req)
+		}
+		if err == nil {
+			err = unix.IoctlIfreq(fd, call, req)
+		}
+		return err
+	}
+	up := func(req *unix.Ifreq) error { req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING); return nil }
+	return errors.Join(
+		setMAC(fd, name, n),
+		do(name, unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{10, 77, 0, n}) }),
+		do(name, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{255, 255, 255, 0}) }),
+		do(name, unix.SIOCSIFFLAGS, up),
+		do("lo", unix.SIOCSIFFLAGS, up),
+	)
+}
+
+// forward reads a host's frames until its device is closed.
+func (s *netSwitch) forward(from byte, f *os.File) {
+	buf := make([]byte, 65536)
+	for {
+		n, err := f.Read(buf)
+		if err != nil {
+			return
+		}
+		if n < 14 {
+			continue
+		}
+		s.send(from, buf[:n])
+	}
+}
+
+func (s *netSwitch) send(from byte, frame []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	broadcast := frame[0]&1 == 1
+	for to, port := range s.ports {
+		if to == from || !broadcast && frame[5] != to {
+			continue
+		}
+		p := s.paths[[2]byte{from, to}]
+		switch {
+		case p.cut, p.loss > 0 && s.rng.Float64() < p.loss:
+		case p.delay > 0:
+			heap.Push(&s.late, lateFrame{time.Now().Add(p.delay), append([]byte(nil), frame...), port})
+			select {
+			case s.wake <- struct{}{}:
+			default:
+			}
+		default:
+			_, _ = port.Write(frame) // a full or closed device loses it, as wires do
+		}
+	}
+}
+
+// deliverLate hands over what was held up.
+func (s *netSwitch) deliverLate() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		wait := time.Hour
+		for len(s.late) > 0 {
+			if wait = time.Until(s.late[0].at); wait > 0 {
+				break
+			}
+			late := heap.Pop(&s.late).(lateFrame)
+			_, _ = late.port.Write(late.frame)
+			wait = time.Hour
+		}
+		s.mu.Unlock()
+		timer.Reset(wait)
+		select {
+		case <-s.stop:
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+type lateFrame struct {
+	at    time.Time
+	frame []byte
+	port  *os.File
+}
+
+type frameHeap []lateFrame
+
+func (h frameHeap) Len() int           { return len(h) }
+func (h frameHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h frameHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *frameHeap) Push(x any)        { *h = append(*h, x.(lateFrame)) }
+func (h *frameHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}
+
+// hostAddr is the address of the n-th host.
+func hostAddr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, n}) }
