@@ -3,6 +3,7 @@ package view
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -292,4 +293,15 @@ func addrKey(addr netip.Addr, o addrOwner) string {
 	key += "\x01" + nameKey(o.service) + "\x00"
 	key = string(binary.BigEndian.AppendUint16([]byte(key), uint16(len(o.node))))
 	return key + o.node + o.serviceID
+}
+
+// Unconfirmed reports whether only an earlier history, a file or a neighbour
+// knows of a service, by its ID, on a node; or of the node itself, for no ID.
+func (s *State) Unconfirmed(node, serviceID string) bool {
+	e := s.node(nameKey(node))
+	if e == nil {
+		return false
+	}
+	_, found := slices.BinarySearch(e.unconfirmed, serviceID)
+	return found
 }
