@@ -265,7 +265,7 @@ func markAll(s *State, services, nodes []string) (marks, map[string]*atomic.Uint
 		"any": s.Any(), "names": s.Names(), "addresses": s.Addresses(), "epoch": s.Epoch(),
 	}
 	for _, name := range services {
-		if _, c, known := s.Service(name); known == Yes {
+		if _, c, _ := s.Service(name); c != nil {
 			counters["service "+name] = c
 		}
 	}
