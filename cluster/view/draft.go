@@ -237,6 +237,9 @@ func (d *draft) finishService(name string, nodes map[string][]catalog.Instance) 
 	}
 	var exists bool
 	exists, next.known = d.view.standing(name, next)
+	if next.known || !exists {
+		delete(d.view.origins, name)
+	}
 	next.origin = d.view.originOf(name, next.known)
 	if exists && next.known && (old == nil || !old.known) {
 		d.next.filled++

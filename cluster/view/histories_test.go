@@ -45,7 +45,7 @@ func placesOf(instances []catalog.Instance) string {
 	return strings.Join(out, " ")
 }
 
-func older(s *State, name string) string {
+func olderPlaces(s *State, name string) string {
 	instances, ok := s.Older(name)
 	if !ok {
 		return "none"

@@ -69,7 +69,7 @@ type world struct {
 	settings int
 }
 
-func (w *world) answer(s *State) string { return fmt.Sprint(w.settings, " ", show(s, "web")) }
+func (w *world) answer(s *State) string { return fmt.Sprint(w.settings, " ", showStanding(s, "web")) }
 
 // writer takes changes one after the other, in steps: settings, publish, then
 // each counter that the reader may hold on its own; the others come with the
@@ -151,7 +151,7 @@ func (r *reader) step() {
 			r.s, r.pc = now, 5
 		}
 	case 6: // build from that state, store
-		r.e.content = r.settings + " " + show(r.s, "web")
+		r.e.content = r.settings + " " + showStanding(r.s, "web")
 		e := r.e
 		r.stored = &e
 	}
@@ -216,6 +216,16 @@ func configured(value int) change {
 	}
 }
 
+// subscriptionEnd is what sweep does to an idle subscription.
+func subscriptionEnd() change {
+	return change{draft: func(v *View) *draft {
+		d := v.newDraft()
+		delete(v.current.complete, "web")
+		d.touchName("web")
+		return d
+	}}
+}
+
 // scenarios are pairs of changes of the service web, from each beginning.
 func scenarios() map[string]struct {
 	start   catalog.Update
@@ -226,19 +236,31 @@ func scenarios() map[string]struct {
 	there := whole(2, node("n1", "10.0.0.1", service("web", 1)))
 	absent := whole(2, node("n1", "10.0.0.1"))
 	pair := func(a, b catalog.Update) []change { return []change{batchChange(a), batchChange(b)} }
+	n1 := node("n1", "10.0.0.1")
+	named, known := base(2, "web", n1), filled(base(2, "web", n1), contents(2, "web", "n1"))
+	answered, nameGone := contents(3, "web", "n1"), inHistory("h1", catalog.Update{Index: 4, GoneNames: []string{"web"}})
+	anew := confirmed(inHistory("h2", whole(9)))
+	done := inHistory("h2", update(10, synced("h2", n1)))
 	type scenario = struct {
 		start   catalog.Update
 		changes []change
 	}
 	return map[string]scenario{
-		"altered, retired":    {there, pair(with(2), none)},
-		"altered, altered":    {there, pair(with(2), with(3))},
-		"retired, created":    {there, pair(none, with(2))},
-		"created, altered":    {absent, pair(with(2), with(3))},
-		"created, retired":    {absent, pair(with(2), none)},
-		"node gone, created":  {there, pair(gone(2, "n1"), with(2))},
-		"configured, altered": {there, []change{configured(1), batchChange(with(2))}},
-		"retired, configured": {there, []change{batchChange(none), configured(1)}},
+		"altered, retired":        {there, pair(with(2), none)},
+		"altered, altered":        {there, pair(with(2), with(3))},
+		"retired, created":        {there, pair(none, with(2))},
+		"created, altered":        {absent, pair(with(2), with(3))},
+		"created, retired":        {absent, pair(with(2), none)},
+		"node gone, created":      {there, pair(gone(2, "n1"), with(2))},
+		"configured, altered":     {there, []change{configured(1), batchChange(with(2))}},
+		"contents come, altered":  {named, pair(answered, inHistory("h1", catalog.Update{Index: 4, Parts: []catalog.Part{{Node: "n1", Service: "web", Services: []*catalog.Service{service("web", 9)}}}}))},
+		"contents come, gone":     {named, pair(answered, nameGone)},
+		"named, contents come":    {base(1, "", n1), pair(named, answered)},
+		"subscription ends, anew": {known, []change{subscriptionEnd(), batchChange(answered)}},
+		"subscription ends, gone": {known, []change{subscriptionEnd(), batchChange(nameGone)}},
+		"new history, synced":     {there, pair(anew, done)},
+		"new history, named":      {there, pair(anew, inHistory("h2", with(3)))},
+		"retired, configured":     {there, []change{batchChange(none), configured(1)}},
 	}
 }
 

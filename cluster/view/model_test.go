@@ -193,7 +193,7 @@ func cacheAll(s *State) []cached {
 		all = append(all, cached{what, func() bool { return counter.Load() == value }, now(s), now})
 	}
 	for _, name := range modelServices {
-		add("service "+name, func(s *State) string { return show(s, name) }, counterOf(s, name))
+		add("service "+name, func(s *State) string { return showStanding(s, name) }, counterOf(s, name))
 	}
 	for _, name := range modelNodes {
 		now := func(s *State) string { return showNode(s, name) }

@@ -41,8 +41,8 @@ func part1(name, node string) catalog.Part {
 	return catalog.Part{Node: node, Service: name, Services: []*catalog.Service{service(name, 80)}}
 }
 
-// with adds contents to an update.
-func with(u, contents catalog.Update) catalog.Update {
+// filled adds contents to an update.
+func filled(u, contents catalog.Update) catalog.Update {
 	u.Complete = append(u.Complete, contents.Complete...)
 	u.Parts = append(u.Parts, contents.Parts...)
 	return u
@@ -208,7 +208,7 @@ func TestRule10_AnIdleSubscriptionEndsAndItsContentsStayAsOlderOnes(t *testing.T
 		v.Want("db")
 		synctest.Wait()
 		src.take()
-		src.updates <- with(contents(2, "web", "n1"), contents(2, "db", "n2"))
+		src.updates <- filled(contents(2, "web", "n1"), contents(2, "db", "n2"))
 		synctest.Wait()
 		_, web, _ := v.Load().Service("web")
 		_, db, _ := v.Load().Service("db")
@@ -233,7 +233,7 @@ func TestRule10_AnIdleSubscriptionEndsAndItsContentsStayAsOlderOnes(t *testing.T
 		}
 		wantPlaces(t, v, "web", "not yet")
 		wantPlaces(t, v, "db", "n2/db")
-		if got := older(v.Load(), "web"); got != "n1/web" {
+		if got := olderPlaces(v.Load(), "web"); got != "n1/web" {
 			t.Errorf("older: %s", got)
 		}
 		if from, at := v.Load().Provenance("web"); from != "catalog" || at.IsZero() {
@@ -265,14 +265,14 @@ func TestRule10_AWholeCatalogEndsNothing(t *testing.T) {
 
 func TestRule11_ContentsThatAResetLeavesOutAreOlderOnes(t *testing.T) {
 	v := mustNew(t, Config{})
-	all := with(contents(1, "web", "n1", "n2"), contents(1, "db", "n1"))
-	mustTake(t, v, with(base(1, "web db", three()...), all))
+	all := filled(contents(1, "web", "n1", "n2"), contents(1, "db", "n1"))
+	mustTake(t, v, filled(base(1, "web db", three()...), all))
 	_, web, _ := v.Load().Service("web")
 	start := web.Load()
-	mustTake(t, v, with(base(2, "web db", three()[0]), contents(2, "db", "n1")))
+	mustTake(t, v, filled(base(2, "web db", three()[0]), contents(2, "db", "n1")))
 	wantPlaces(t, v, "db", "n1/db")
 	wantPlaces(t, v, "web", "not yet")
-	if got := older(v.Load(), "web"); got != "n1/web" {
+	if got := olderPlaces(v.Load(), "web"); got != "n1/web" {
 		t.Errorf("older: %q, want that on the node that is left", got)
 	}
 	if web.Load() != start+1 {
@@ -332,7 +332,7 @@ func TestSwitch_BetweenWholeAndPartial(t *testing.T) {
 	mustTake(t, v, confirmed(whole(1, node("n1", "10.0.0.1", service("web", 80)))))
 	mustTake(t, v, base(2, "web", node("n1", "10.0.0.1")))
 	wantPlaces(t, v, "web", "not yet")
-	if got := older(v.Load(), "web"); got != "n1/web" {
+	if got := olderPlaces(v.Load(), "web"); got != "n1/web" {
 		t.Errorf("older: %s", got)
 	}
 	v.Want("web")
@@ -348,10 +348,10 @@ func TestSwitch_BetweenWholeAndPartial(t *testing.T) {
 
 func TestRule16_InAPartialCatalogSubscribedNamesDoNotShrink(t *testing.T) {
 	v := mustNew(t, Config{})
-	mustTake(t, v, with(base(1, "web db mail", three()...), contents(1, "web", "n1", "n2")))
+	mustTake(t, v, filled(base(1, "web db mail", three()...), contents(1, "web", "n1", "n2")))
 	h2 := func(u catalog.Update) { mustTake(t, v, confirmed(inHistory("h2", u))) }
 	// The servers come back empty; n1 is the first to tell what it has.
-	h2(with(base(10, "", node("n1", "10.0.0.1")), contents(10, "web")))
+	h2(filled(base(10, "", node("n1", "10.0.0.1")), contents(10, "web")))
 	wantPlaces(t, v, "web", "n1/web n2/web")
 	wantPlaces(t, v, "mail", "not yet")
 	wantPlaces(t, v, "never", "no")
@@ -384,7 +384,7 @@ func TestRule9_AnOwnServiceShowsBeforeAndBesideOthers(t *testing.T) {
 	}
 	mustTake(t, v, inHistory("h1", catalog.Update{Index: 2, Names: []string{"web"}}))
 	wantPlaces(t, v, "web", "not yet")
-	if got := older(v.Load(), "web"); got != "me/web" {
+	if got := olderPlaces(v.Load(), "web"); got != "me/web" {
 		t.Errorf("older: %s", got)
 	}
 	mustTake(t, v, contents(3, "web", "n1"))
@@ -396,7 +396,7 @@ func TestRule9_AnOwnServiceShowsBeforeAndBesideOthers(t *testing.T) {
 
 func TestLookups_DoNotAllocate(t *testing.T) {
 	v := mustNew(t, Config{})
-	mustTake(t, v, with(base(1, "web db", three()...), contents(1, "web", "n1")))
+	mustTake(t, v, filled(base(1, "web db", three()...), contents(1, "web", "n1")))
 	s := v.Load()
 	if n := testing.AllocsPerRun(100, func() {
 		s.Service("web")

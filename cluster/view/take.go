@@ -130,6 +130,7 @@ func (v *View) install(d *draft, next *holding) {
 		v.logger.Info("catalog is known", "history", next.history.ID, "index", next.index)
 	case old.history.ID == next.history.ID:
 		next.keep(old)
+		v.noteOrigin(old, next)
 		for key, was := range old.nodes {
 			v.forgetRemoved(key, was, next.nodes[key])
 		}
@@ -141,6 +142,19 @@ func (v *View) install(d *draft, next *holding) {
 	}
 	v.askAnew()
 	d.touchAll()
+}
+
+// noteOrigin notes when contents were last good that are older ones from now on.
+func (v *View) noteOrigin(old, next *holding) {
+	if next.whole || !old.vouched {
+		return
+	}
+	at := &origin{from: fromCatalog, at: v.Confirmed()}
+	for name := range next.names {
+		if old.isComplete(name) && !next.complete.has(name) {
+			v.origins[name] = at
+		}
+	}
 }
 
 // beginHistory goes over from one history to another. What a provisional one
