@@ -1,8 +1,10 @@
 package gossip
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -310,5 +312,108 @@ func TestSnapshot_ARestartedHostFindsTheOthersByItself(t *testing.T) {
 		last.stop()
 		last = n.start(t, 5, func(c *Config) { c.Dir = dir })
 		within(t, 10*time.Second, "joins by retry_join", func() bool { return whole(hosts[0], hosts[1], last) })
+	})
+}
+
+func TestLoss_20PercentEachWayShowsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 7)
+		var seen []*[]Status
+		for _, h := range hosts {
+			for _, other := range hosts {
+				if h != other {
+					seen = append(seen, h.watch(other.self.name))
+				}
+			}
+		}
+		dice := rand.New(rand.NewPCG(1, 2))
+		n.lose = func() bool { return dice.IntN(5) == 0 }
+		time.Sleep(10 * time.Minute)
+		for _, s := range seen {
+			if slices.Contains(*s, Failed) {
+				t.Errorf("a healthy host was out: %v", *s)
+			}
+		}
+		claims := uint64(0)
+		for _, h := range hosts {
+			h.mu.Lock()
+			claims += h.ledger.counts.claims
+			h.mu.Unlock()
+		}
+		t.Logf("%d claims in 10 minutes at 7 hosts", claims)
+	})
+}
+
+func TestRule20_LinkRefusedIsAConfirmedClaimUntilTheNextAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 3)
+		time.Sleep(10 * time.Second)
+		lives := make(chan string, 16)
+		late := n.start(t, 4, func(c *Config) { c.OnLife = func(id string) { lives <- id } })
+		within(t, 10*time.Second, "all see all", func() bool { return whole(append(hosts, late)...) })
+		for len(lives) > 0 {
+			<-lives
+		}
+		hosts[2].stop()
+		late.LinkRefused(id(3))
+		if late.Life(id(3)) != Failed {
+			t.Errorf("got %v at once, want failed", late.Life(id(3)))
+		}
+		if got := <-lives; got != id(3) {
+			t.Errorf("told of %s", got)
+		}
+		hosts[2] = n.start(t, 3, nil)
+		began := time.Now()
+		within(t, 15*time.Second, "it is back", func() bool { return late.Life(id(3)) == Alive })
+		if took := time.Since(began); took < holdFirst {
+			t.Errorf("back after %v, held down for less than %v", took, holdFirst)
+		}
+		late.LinkRefused("nobody")
+	})
+}
+
+func TestRule21_AServersWordEndsTheBrake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		var confirms atomic.Bool
+		late := n.start(t, 6, func(c *Config) { c.Confirmed = func(string) bool { return confirms.Load() } })
+		within(t, 10*time.Second, "all see all", func() bool { return whole(append(hosts, late)...) })
+		time.Sleep(2 * time.Minute)
+		for _, h := range hosts {
+			h.stop()
+		}
+		within(t, time.Minute, "it brakes", late.Braking)
+		time.Sleep(5 * time.Minute)
+		for _, h := range hosts {
+			if s := late.sees(h.self.name); s == Failed {
+				t.Errorf("%s is %v under the brake", h.self.name, s)
+			}
+		}
+		confirms.Store(true)
+		within(t, 3*time.Second, "the dead are out", func() bool { return !late.Braking() && all([]*host{late}, "h1", Failed) && late.sees("h5") == Failed })
+	})
+}
+
+func TestRule19_RestoredLifeFillsOnlyWhatIsNotKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 2)
+		h := hosts[0]
+		h.RestoreLife(id(2), "h2", Failed, time.Now())
+		h.RestoreLife(id(7), "h7", Failed, time.Now())
+		h.RestoreLife(id(8), "h8", Left, time.Now())
+		h.RestoreLife(id(7), "h7", Alive, time.Now())
+		for i, want := range map[int]Status{1: Alive, 2: Alive, 7: Failed, 8: Left, 9: NeverSeen} {
+			if got := h.Life(id(i)); got != want {
+				t.Errorf("host %d: got %v, want %v", i, got, want)
+			}
+		}
+		n.start(t, 7, nil)
+		if within(t, 20*time.Second, "it answers", func() bool { return h.Life(id(7)) == Alive }) < holdFirst {
+			t.Error("a host said to be dead came back without hold-down")
+		}
 	})
 }

@@ -18,6 +18,7 @@ type network struct {
 	mu    sync.Mutex // guards following
 	hosts map[netip.AddrPort]*port
 	cut   func(from, to netip.AddrPort) bool
+	lose  func() bool // loses a packet; called with mu held
 	taps  []func(from, to netip.AddrPort, packet []byte)
 }
 
@@ -84,7 +85,10 @@ func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 	for _, tap := range taps {
 		tap(p.at, to, b)
 	}
-	if other := p.net.find(to); other != nil && !p.net.lost(p.at, to) {
+	p.net.mu.Lock()
+	lose := p.net.lose != nil && p.net.lose()
+	p.net.mu.Unlock()
+	if other := p.net.find(to); other != nil && !lose && !p.net.lost(p.at, to) {
 		other.put(b, p.at)
 	}
 	return time.Now(), nil
@@ -109,21 +113,21 @@ func (p *port) DialTimeout(addr string, timeout time.Duration) (net.Conn, error)
 	}
 	here, there := net.Pipe()
 	select {
-	case other.streams <- named2{there, p.at, to}:
-		return named2{here, to, p.at}, nil
+	case other.streams <- pipe{there, p.at, to}:
+		return pipe{here, to, p.at}, nil
 	case <-other.done:
 		return nil, fmt.Errorf("dial tcp %s: refused", addr)
 	}
 }
 
-// named2 is a pipe with addresses.
-type named2 struct {
+// pipe is a pipe with addresses.
+type pipe struct {
 	net.Conn
 	remote, local netip.AddrPort
 }
 
-func (c named2) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
-func (c named2) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
+func (c pipe) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+func (c pipe) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
 
 func (p *port) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	return p.DialTimeout(a.Addr, timeout)
