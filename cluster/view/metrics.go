@@ -14,7 +14,10 @@ var (
 		"1 while a server that has a leader confirms the view, else 0.", nil, nil)
 	confirmedDesc = prometheus.NewDesc("meibo_view_confirmed_seconds",
 		"Seconds since a server that has a leader confirmed the view; absent if none ever did.", nil, nil)
-	indexDesc     = prometheus.NewDesc("meibo_view_index", "Catalog index up to which the view is complete.", nil, nil)
+	indexDesc    = prometheus.NewDesc("meibo_view_index", "Catalog index up to which the view is complete.", nil, nil)
+	subsDesc     = prometheus.NewDesc("meibo_view_subscriptions", "Services that are subscribed to by name.", nil, nil)
+	rememberDesc = prometheus.NewDesc("meibo_view_remembered_nodes",
+		"Nodes of which something is remembered from earlier histories.", nil, nil)
 	publishedDesc = prometheus.NewDesc("meibo_view_states_total", "States published.", nil, nil)
 )
 
@@ -26,7 +29,7 @@ type collector struct{ v *View }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		servicesDesc, instancesDesc, nodesDesc, freshDesc, confirmedDesc, indexDesc, publishedDesc,
+		servicesDesc, instancesDesc, nodesDesc, freshDesc, confirmedDesc, indexDesc, subsDesc, rememberDesc, publishedDesc,
 	} {
 		ch <- d
 	}
@@ -43,6 +46,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(instancesDesc, float64(instances))
 	gauge(nodesDesc, float64(nodes))
 	gauge(indexDesc, float64(s.Index()))
+	c.v.mu.Lock()
+	subs, remembered := len(c.v.subs), len(c.v.remembered)
+	c.v.mu.Unlock()
+	gauge(subsDesc, float64(subs))
+	gauge(rememberDesc, float64(remembered))
 	fresh := 0.0
 	if s.Fresh() {
 		fresh = 1

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -144,4 +145,51 @@ func BenchmarkChange(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkPart is one change of a service of 5,000 instances, told as its part
+// alone, as a stream does.
+func BenchmarkPart(b *testing.B) {
+	v := mustNew(b, Config{})
+	start := base(1, "big")
+	start.Complete = []string{"big"}
+	for i := range 5000 {
+		n := strconv.Itoa(i)
+		rec := node("n"+n, "10.0."+strconv.Itoa(i/250)+"."+strconv.Itoa(i%250))
+		start.Nodes = append(start.Nodes, catalog.NodeState{Node: rec.Node})
+		start.Parts = append(start.Parts, part1("big", "n"+n))
+	}
+	mustTake(b, v, start)
+	b.ReportAllocs()
+	for n := uint64(2); b.Loop(); n++ {
+		p := part1("big", "n42")
+		p.Checks = []*catalog.Check{check("c", []string{catalog.Passing, catalog.Critical}[n%2], "big")}
+		mustTake(b, v, catalog.Update{History: catalog.History{ID: "h1"}, Index: n, Parts: []catalog.Part{p}})
+	}
+}
+
+func TestBaseSet_OfManyNodesCostsLittle(t *testing.T) {
+	const nodes = 5000
+	u := base(1, "web")
+	for i := range nodes {
+		n := strconv.Itoa(i)
+		rec := node("node-"+n+".example", "10.0."+strconv.Itoa(i/250)+"."+strconv.Itoa(i%250))
+		u.Nodes = append(u.Nodes, catalog.NodeState{Node: rec.Node})
+	}
+	v := mustNew(t, Config{})
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	mustTake(t, v, u)
+	used := heap() - before
+	t.Logf("%d bytes for each of %d nodes, its record aside", used/nodes, nodes)
+	if used > 10<<20 {
+		t.Errorf("%d bytes for %d nodes", used, nodes)
+	}
+	runtime.KeepAlive(u)
+	runtime.KeepAlive(v)
 }

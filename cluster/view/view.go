@@ -7,6 +7,17 @@
 // the first moment it answers what the agent holds; other names are NotYet until
 // a base set, the set of names that exist, has come from anywhere.
 //
+// Of a small catalog a source tells everything. Of a large one it tells the base
+// set, and contents of the services that were asked for: Want subscribes, and
+// what nobody needs for an hour ends. A service whose contents are not here is
+// NotYet; what was known of it before is to be had as Older.
+//
+// What is held comes in layers, node by node. On top what the present history
+// says; below it what is remembered of earlier ones, until the node has told
+// this one all it has, has left, or is named by a tombstone. So a catalog that
+// begins anew, empty, makes no answer shrink. A source that lags behind, or that
+// tells another history without a leader, is heard but does not count yet.
+//
 // Freshness rests on counters, each atomic, only growing, none used twice. A
 // writer publishes the new state, then moves the counters of what the change
 // touches: those of the names, Names when a name begins or ceases, Any. A name
