@@ -49,6 +49,7 @@ type worldHost struct {
 	name   string
 	server bool
 	kill   func()
+	gone   chan struct{} // closed once it is killed
 
 	// where this host believes a server to be, if not where the world knows.
 	servers []string
@@ -86,7 +87,9 @@ func (w *world) add(name string, server bool, change ...func(*link.Config)) *wor
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
+	h.gone = make(chan struct{})
 	wg.Go(func() {
+		defer close(h.gone)
 		if err := l.Run(ctx); err != nil {
 			w.t.Errorf("run %s: %v", name, err)
 		}
@@ -102,7 +105,8 @@ func (w *world) add(name string, server bool, change ...func(*link.Config)) *wor
 		w.mu.Lock()
 		w.hosts = slices.DeleteFunc(w.hosts, func(o *worldHost) bool { return o == h })
 		w.mu.Unlock()
-		cancel() // the links first, as when a process dies
+		cancel()
+		<-h.gone // the links first, as when a process dies: nothing more is answered
 		stop()
 		wg.Wait()
 	})
@@ -425,25 +429,13 @@ func TestForward_WriteIsCarriedOutOnceWhenTheLeaderDiesBeforeItAnswers(t *testin
 			return nil
 		}
 		die.Do(func() { go func() { s1.kill(); w.lead(s3) }() })
-		<-s1.dead()
+		<-s1.gone
 		return nil
 	}
 	wantAnswer(t, agent.ask("PUT", "/v1/write", []byte("body")), 200, "s3 /v1/write for [agent dc1 secret] body 4")
 	if got := w.writes(); !slices.Equal(got, []int{1}) {
 		t.Errorf("writes carried out: %v, want one, once", got)
 	}
-}
-
-// dead is closed when the host is out of the world.
-func (h *worldHost) dead() <-chan struct{} {
-	ch := make(chan struct{})
-	go func() {
-		defer close(ch)
-		for slices.Contains(h.w.all(), h) {
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	return ch
 }
 
 func (w *world) all() []*worldHost {
@@ -457,7 +449,7 @@ func TestForward_WriteIsCarriedOutOnceWhenTheServerInBetweenDies(t *testing.T) {
 	w.onWrite = func(*worldHost) error {
 		if slices.Contains(w.all(), s2) {
 			go s2.kill()
-			<-s2.dead()
+			<-s2.gone
 		}
 		return nil
 	}
