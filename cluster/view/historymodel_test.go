@@ -357,7 +357,10 @@ func TestModel_HistoriesAndSubscriptions(t *testing.T) {
 		var entries []cached
 		t.Repeat(map[string]func(*rapid.T){
 			"change": func(t *rapid.T) { mustTake(t, v, m.change(t)) },
-			"reset":  func(t *rapid.T) { mustTake(t, v, m.reset(t)) },
+			"reset": func(t *rapid.T) {
+				v.setSource(src) // another stream
+				mustTake(t, v, m.reset(t))
+			},
 			"refused": func(t *rapid.T) {
 				u := catalog.Update{History: catalog.History{ID: "other"}, Index: m.index + 1, Reset: true, Names: []string{"web"}}
 				if rapid.Bool().Draw(t, "lagging") {

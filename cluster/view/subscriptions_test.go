@@ -252,6 +252,45 @@ func TestRule10_AnIdleSubscriptionEndsAndItsContentsStayAsOlderOnes(t *testing.T
 	})
 }
 
+func TestRule10_ContentsThatComeAfterTheEndDoNotCount(t *testing.T) {
+	for name, late := range map[string]catalog.Update{
+		"an answer": contents(3, "web", "n2"),
+		"a Reset":   filled(base(3, "web", three()...), contents(3, "web", "n2")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := mustNew(t, Config{})
+			src := newScripted(0)
+			v.setSource(src)
+			mustTake(t, v, base(1, "web", three()...))
+			v.Want("web")
+			mustTake(t, v, contents(2, "web", "n1"))
+			now := time.Now()
+			for _, d := range []time.Duration{0, idleAfter + time.Minute, probation} {
+				now = now.Add(d)
+				v.sweep(now)
+			}
+			if got := src.take(); got != "+web -web" {
+				t.Fatalf("asked %q", got)
+			}
+			mustTake(t, v, late)
+			wantPlaces(t, v, "web", "not yet")
+			v.Want("web")
+			mustTake(t, v, contents(4, "web", "n3"))
+			wantPlaces(t, v, "web", "n3/web")
+		})
+	}
+}
+
+func TestRule10_WithoutASourceNothingEnds(t *testing.T) {
+	v := mustNew(t, Config{})
+	mustTake(t, v, filled(base(1, "web", three()...), contents(1, "web", "n1")))
+	v.askAnew()
+	for d := range time.Duration(5) {
+		v.sweep(time.Now().Add(d * idleAfter))
+	}
+	wantPlaces(t, v, "web", "n1/web")
+}
+
 func TestRule10_AWholeCatalogEndsNothing(t *testing.T) {
 	v := mustNew(t, Config{})
 	mustTake(t, v, confirmed(whole(1, node("n1", "10.0.0.1", service("web", 80)))))

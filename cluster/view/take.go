@@ -108,6 +108,7 @@ func (v *View) goOn(d *draft, u *catalog.Update) error {
 	if err := v.current.apply(u, c); err != nil {
 		return err
 	}
+	v.disown(v.current)
 	for _, t := range u.Tombstones {
 		v.bury(t)
 	}
@@ -125,6 +126,7 @@ func (v *View) goOn(d *draft, u *catalog.Update) error {
 func (v *View) install(d *draft, next *holding) {
 	old := v.current
 	v.current = next
+	v.disown(next)
 	switch {
 	case old == nil:
 		v.logger.Info("catalog is known", "history", next.history.ID, "index", next.index)

@@ -110,6 +110,7 @@ type View struct {
 	src     Source // the one that is followed; nil: none
 	subs    map[string]*subscription
 	asks    []string // to be asked of src
+	ended   set      // what src was told to end, and may tell yet
 	waiting map[string]chan struct{}
 }
 
@@ -133,6 +134,7 @@ func New(cfg Config) (*View, error) {
 		asked:      make(map[string]time.Time),
 		subs:       make(map[string]*subscription),
 		waiting:    make(map[string]chan struct{}),
+		ended:      make(set),
 	}
 	v.state.Store(newState(v))
 	v.OnLocalChange()

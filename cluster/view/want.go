@@ -74,6 +74,7 @@ func (v *View) setSource(src Source) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.src, v.pending = src, nil
+	clear(v.ended)
 	v.askAnew()
 }
 
@@ -166,6 +167,15 @@ func (v *View) subscribe(key string) {
 	}
 	v.subs[key] = &subscription{used: time.Now()}
 	v.asks = append(v.asks, key)
+	delete(v.ended, key)
+}
+
+// disown sees to it that contents that were under way when their subscription
+// ended don't count: nobody keeps them up to date.
+func (v *View) disown(h *holding) {
+	for name := range v.ended {
+		delete(h.complete, name)
+	}
 }
 
 // release wakes those whose name is known by the state, and asks for the others
@@ -242,8 +252,8 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c := v.current
-	if c == nil || c.whole || !c.vouched {
-		return nil, nil
+	if c == nil || c.whole || !c.vouched || v.src == nil {
+		return nil, nil // nothing to end, or nobody to tell
 	}
 	d := v.newDraft()
 	for name, sub := range v.subs {
@@ -263,6 +273,7 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 		case now.Sub(sub.tried) >= probation:
 			delete(v.subs, name)
 			delete(c.complete, name)
+			v.ended.add(name)
 			v.origins[name] = &origin{from: fromCatalog, at: v.Confirmed()}
 			v.asked[name] = sub.used
 			d.touchName(name)
