@@ -72,6 +72,7 @@ func normalizeArgs(root *cobra.Command, args []string) []string {
 }
 
 func newRoot() *cobra.Command {
+	var showVersion bool
 	root := &cobra.Command{
 		Use:   "meibo",
 		Short: "A host's DNS resolver and its part in service discovery",
@@ -83,12 +84,19 @@ forwards and caches every other name. One daemon per host:
   meibo lookup web.service.consul             an answer, and where it came from`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       version,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !showVersion {
+				return cmd.Help()
+			}
+			fmt.Fprint(cmd.OutOrStdout(), versionText())
+			return nil
+		},
 	}
+	// Not cobra's own: that needs text/template, for which the linker keeps 2 MB of methods that nobody calls.
+	root.Flags().BoolVarP(&showVersion, "version", "v", false, "version of this binary and the API level it follows")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return exitError{2, fmt.Sprintf("%v; `%s -h` lists the flags", err, cmd.CommandPath())}
 	})
-	root.SetVersionTemplate(versionText())
 	root.AddGroup(
 		&cobra.Group{ID: "daemon", Title: "The daemon:"},
 		&cobra.Group{ID: "ask", Title: "Ask it:"},

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-
-	"github.com/hashicorp/go-sockaddr/template"
 )
 
 // Host answers what is asked of the machine. Nil functions ask the real one.
@@ -32,7 +30,7 @@ func (h Host) template(s string) (string, error) {
 	if h.Template != nil {
 		return h.Template(s)
 	}
-	return template.Parse(s)
+	return evaluateTemplate(s)
 }
 
 func (h Host) addresses() ([]netip.Addr, error) {
