@@ -116,21 +116,35 @@ func (n *Node) Apply(ctx context.Context, body catalog.Body) (uint64, error) {
 // write is Apply without the wait for lookups. A command that another host sent
 // keeps the request ID that it came with.
 func (n *Node) write(ctx context.Context, body catalog.Body) (uint64, error) {
-	if w := n.toOthers(); w != nil {
+	w := n.toOthers()
+	if w != nil {
 		return w.carrier.apply(ctx, body)
-	}
-	return n.writeHere(ctx, body)
-}
-
-// writeHere is write on the server that leads.
-func (n *Node) writeHere(ctx context.Context, body catalog.Body) (uint64, error) {
-	s, err := n.leading(ctx)
-	if err != nil {
-		return 0, err
 	}
 	request, ok := requestFrom(ctx)
 	if !ok {
 		request = n.nextRequest()
+	}
+	index, err := n.writeAs(ctx, request, body)
+	if w, _ = n.network(); w != nil && errors.Is(err, consensus.ErrUnknownOutcome) && ctx.Err() == nil {
+		// Whoever leads now carries it out, unless that has happened.
+		return w.carrier.apply(withRequest(ctx, request), body)
+	}
+	return index, err
+}
+
+// writeHere is write on the server that leads, for a host that sent the command.
+func (n *Node) writeHere(ctx context.Context, body catalog.Body) (uint64, error) {
+	request, ok := requestFrom(ctx)
+	if !ok {
+		request = n.nextRequest()
+	}
+	return n.writeAs(ctx, request, body)
+}
+
+func (n *Node) writeAs(ctx context.Context, request catalog.RequestID, body catalog.Body) (uint64, error) {
+	s, err := n.leading(ctx)
+	if err != nil {
+		return 0, err
 	}
 	index, err := s.apply(ctx, request, body)
 	return index, noLeader(err)

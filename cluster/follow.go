@@ -30,6 +30,7 @@ func (n *Node) follow(ctx context.Context) {
 			case <-changed:
 			case <-netChanged:
 			}
+			continue
 		}
 		pause(ctx, followRetry)
 	}
@@ -39,10 +40,16 @@ func (n *Node) follow(ctx context.Context) {
 func (n *Node) followLocal(ctx context.Context, s *server) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer n.cancelOn(ctx, cancel, s.ended, nil)()
+	defer n.cancelOn(ctx, cancel, s.ending, nil)()
 	local := s.feed.Local(n.view.Resume)
 	defer local.Close()
-	if err := n.view.Follow(ctx, local); err != nil && ctx.Err() == nil {
+	err := n.view.Follow(ctx, local)
+	select {
+	case <-s.ending:
+		return // the feed ends first
+	default:
+	}
+	if err != nil && ctx.Err() == nil {
 		n.logger.Error("view no longer follows the catalog of this host", "err", err)
 	}
 }

@@ -83,6 +83,9 @@ func (n *Node) peer() link.Peer {
 
 // isServer reports whether gossip knows the peer as a server.
 func (w *network) isServer(p link.Peer) bool {
+	if p.ID == w.node.cfg.NodeID {
+		return w.node.cfg.Server
+	}
 	m, ok := w.gossip.Member(p.Name)
 	return ok && m.ID == p.ID && isServer(m)
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"meibo/cluster/consensus"
 )
 
 // Pauses between attempts at what failed.
@@ -133,6 +135,14 @@ func (n *Node) keepServer(ctx context.Context) {
 		}
 		if errors.Is(err, errAgain) {
 			continue
+		}
+		if errors.Is(err, consensus.ErrIDSpent) {
+			if again := n.changeServerID(); again == nil {
+				n.logger.Warn("Raft files of this server are lost: it comes back under a new ID, without a vote at first", "err", err)
+				continue
+			} else {
+				err = errors.Join(err, again)
+			}
 		}
 		failures++
 		d := wait.after(time.Since(began))

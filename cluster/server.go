@@ -35,8 +35,9 @@ type server struct {
 	// ready is closed when the store has caught up with the log and a history
 	// has begun: what it says is the catalog.
 	ready chan struct{}
-	// ended is closed when run returns: watches on the store stay silent then.
-	ended chan struct{}
+	// ending is closed when the server begins to end, ended when run returns:
+	// watches on the store stay silent then.
+	ending, ended chan struct{}
 }
 
 // newServer makes a server; it opens no file but those that hold IDs.
@@ -69,7 +70,7 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 	}
 	s := &server{
 		node: n, logger: n.logger, id: cfg.ID, store: cfg.StateMachine.(*state.Store), replica: replica, lease: cfg.Lease,
-		ready: make(chan struct{}), ended: make(chan struct{}),
+		ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 	}
 	s.feed, err = feed.NewServer(feed.ServerConfig{
 		Store: s.store, Leader: s.heardLeader, WholeBelow: n.cfg.WholeBelow, Others: n.serversWithLeader,
@@ -116,6 +117,7 @@ func (s *server) run(ctx context.Context) error {
 	case err == nil && errors.Is(context.Cause(ctx), errAgain):
 		err = errAgain
 	}
+	close(s.ending)
 	cancel()
 	wg.Wait()
 	return err

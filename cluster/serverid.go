@@ -29,7 +29,12 @@ const (
 // vote twice, and vote away what was acknowledged: it gets an ID that has never
 // voted.
 func (n *Node) serverID(dir string) (string, error) {
-	if dir == "" || !n.cfg.Server {
+	switch {
+	case !n.cfg.Server:
+		return n.cfg.NodeID, nil
+	case dir == "" && n.fallback != "":
+		return n.fallback, nil
+	case dir == "":
 		return n.cfg.NodeID, nil
 	}
 	path := filepath.Join(dir, serverIDFile)
@@ -56,6 +61,20 @@ func (n *Node) serverID(dir string) (string, error) {
 		return "", fmt.Errorf("make the folder of Raft's files: %w", err)
 	}
 	return n.fallback, writeNodeID(path, n.fallback)
+}
+
+// changeServerID gives this server an ID that has never voted, for its next
+// life.
+func (n *Node) changeServerID() error {
+	n.fresh, n.fallback = false, newUUID()
+	if n.cfg.DataDir == "" {
+		return nil
+	}
+	dir := filepath.Join(n.cfg.DataDir, raftDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of Raft's files: %w", err)
+	}
+	return writeNodeID(filepath.Join(dir, serverIDFile), n.fallback)
 }
 
 // readID returns the UUID that a file holds; "" if there is no file.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -56,7 +57,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// waitReady waits until the catalog of the daemon at $HTTP has a service: `wait-ready SERVICE`.
+// waitReady waits until the catalog of the daemon at $HTTP has a service, and lookups there follow it: `wait-ready SERVICE`.
 func waitReady(ts *testscript.TestScript, _ bool, args []string) {
 	url := "http://127.0.0.1:" + ts.Getenv("HTTP") + "/v1/catalog/service/" + args[0]
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
@@ -69,6 +70,18 @@ func waitReady(ts *testscript.TestScript, _ bool, args []string) {
 		body := make([]byte, 3)
 		if n, _ := resp.Body.Read(body); resp.StatusCode != http.StatusOK || n < 3 {
 			return fmt.Errorf("%s: %q", resp.Status, body)
+		}
+		var host struct {
+			Stale   bool
+			History string
+		}
+		resp, err = client.Get("http://127.0.0.1:" + ts.Getenv("HTTP") + "/v1/meibo/members")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(&host); err != nil || host.Stale || host.History == "" {
+			return fmt.Errorf("the view: %+v, %v", host, err)
 		}
 		return nil
 	})
