@@ -170,7 +170,11 @@ func (all *beginners) fate() (time.Duration, bool) {
 
 func (l *beginnerLife) call(ctx context.Context, addr, path string, in, out any) error {
 	all := l.host.all
-	there := make(chan error, 1)
+	type reply struct {
+		answer any
+		err    error
+	}
+	there := make(chan reply, 1)
 	go func() { // the message goes on when who sent it has given up
 		d, arrives := all.fate()
 		time.Sleep(d)
@@ -182,7 +186,7 @@ func (l *beginnerLife) call(ctx context.Context, addr, path string, in, out any)
 		peer := all.hosts[i].life
 		all.mu.Unlock()
 		if peer == nil {
-			there <- errors.New("refused")
+			there <- reply{err: errors.New("refused")}
 			return
 		}
 		answer, err := peer.boot.answer(ctx, path, func(v any) error {
@@ -199,19 +203,19 @@ func (l *beginnerLife) call(ctx context.Context, addr, path string, in, out any)
 		if !arrives {
 			return
 		}
-		if err == nil {
-			switch out := out.(type) {
-			case *bootstrapAnswer:
-				*out = answer.(bootstrapAnswer)
-			case *bootstrapEnded:
-				*out = answer.(bootstrapEnded)
-			}
-		}
-		there <- err
+		there <- reply{answer, err}
 	}()
 	select {
-	case err := <-there:
-		return err
+	case r := <-there:
+		if r.err == nil {
+			switch out := out.(type) {
+			case *bootstrapAnswer:
+				*out = r.answer.(bootstrapAnswer)
+			case *bootstrapEnded:
+				*out = r.answer.(bootstrapEnded)
+			}
+		}
+		return r.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -246,6 +250,13 @@ func (all *beginners) overlap() string {
 		}
 	}
 	return ""
+}
+
+// beginnings are those that have begun, with those that they began with.
+func (all *beginners) beginnings() map[string][]string {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return maps.Clone(all.begun)
 }
 
 // end ends all lives and whatever is under way.
@@ -289,21 +300,21 @@ func TestBootstrap_NeverMakesTwoClustersOfOverlappingViews(t *testing.T) {
 			all := newBeginners(rng, expects...)
 			defer all.end()
 			storm(t, all, rng)
-			if len(all.begun) > 0 {
+			if len(all.beginnings()) > 0 {
 				before++
 			}
-			if len(all.begun) > 1 {
+			if len(all.beginnings()) > 1 {
 				began++ // of views that have nothing in common
 			}
 			calm(t, all)
 			if why := all.overlap(); why != "" {
 				t.Fatalf("seed %d: %s", seed, why)
 			}
-			if ids := all.clusters(); slices.Contains(ids, "") || len(all.begun) == 0 {
+			if ids := all.clusters(); slices.Contains(ids, "") || len(all.beginnings()) == 0 {
 				for _, h := range all.hosts {
 					t.Logf("%s: cluster %q, promised to %q, waits: %s", h.member.Name, h.cluster, h.kept.Name, h.life.boot.Waiting())
 				}
-				t.Fatalf("seed %d: when all was well again: %q, begun %v", seed, ids, all.begun)
+				t.Fatalf("seed %d: when all was well again: %q, begun %v", seed, ids, all.beginnings())
 			}
 		})
 	}
@@ -412,8 +423,8 @@ func TestBootstrap_BeginsOnceEnoughAreThere(t *testing.T) {
 		all.hosts[0].start(t, t.Context())
 		all.hosts[1].start(t, t.Context())
 		time.Sleep(time.Minute)
-		if len(all.begun) > 0 {
-			t.Fatalf("two of three: begun %v", all.begun)
+		if len(all.beginnings()) > 0 {
+			t.Fatalf("two of three: begun %v", all.beginnings())
 		}
 		if got, want := all.hosts[0].life.boot.Waiting(), "waiting for servers: 2 of 3 are there"; got != want {
 			t.Errorf("waits: got %q, want %q", got, want)
@@ -421,7 +432,7 @@ func TestBootstrap_BeginsOnceEnoughAreThere(t *testing.T) {
 		all.hosts[2].start(t, t.Context())
 		all.set(everybody)
 		time.Sleep(2 * time.Second)
-		if got := fmt.Sprint(all.begun); got != "map[a:[a b c]]" {
+		if got := fmt.Sprint(all.beginnings()); got != "map[a:[a b c]]" {
 			t.Errorf("begun: got %v, want the first with all three", got)
 		}
 		all.join(func() bool { return true })
@@ -470,8 +481,8 @@ func TestBootstrap_SaysWhatItWaitsFor(t *testing.T) {
 				if got := all.hosts[0].life.boot.Waiting(); !strings.HasPrefix(got, tt.want) {
 					t.Errorf("waits: got %q, want %q", got, tt.want)
 				}
-				if tt.expects[0] != 0 && len(all.begun) > 0 {
-					t.Errorf("begun %v", all.begun)
+				if tt.expects[0] != 0 && len(all.beginnings()) > 0 {
+					t.Errorf("begun %v", all.beginnings())
 				}
 			})
 		})
@@ -489,8 +500,8 @@ func TestRule29_AWipedServerDoesNotBeginBesideTheOthers(t *testing.T) {
 			h.start(t, t.Context())
 		}
 		time.Sleep(time.Minute)
-		if len(all.begun) > 0 {
-			t.Errorf("begun %v", all.begun)
+		if len(all.beginnings()) > 0 {
+			t.Errorf("begun %v", all.beginnings())
 		}
 		if p := all.hosts[0].life.boot.Promised(); p != "" {
 			t.Errorf("promised to %s: no leader would add it", p)
@@ -509,12 +520,12 @@ func TestBootstrap_APromiseToWhoWentForGoodEnds(t *testing.T) {
 		}
 		// b answers at z's address, and isn't z.
 		time.Sleep(promiseLimit - time.Minute)
-		if len(all.begun) > 0 {
-			t.Errorf("begun %v, though z may have", all.begun)
+		if len(all.beginnings()) > 0 {
+			t.Errorf("begun %v, though z may have", all.beginnings())
 		}
 		time.Sleep(2 * time.Minute)
-		if len(all.begun) != 1 {
-			t.Errorf("begun %v, want one", all.begun)
+		if len(all.beginnings()) != 1 {
+			t.Errorf("begun %v, want one", all.beginnings())
 		}
 	})
 }

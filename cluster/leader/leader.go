@@ -46,8 +46,11 @@ const (
 	// retryAfter is how soon a round that failed in part is made again.
 	retryAfter = time.Second
 	// burst is the least time between two rounds: what changes within it is
-	// one.
-	burst = 200 * time.Millisecond
+	// one. With many members it is longer, up to slowest, so that going through
+	// them takes about one part in restOf of the time.
+	burst   = 200 * time.Millisecond
+	slowest = time.Second
+	restOf  = 20
 )
 
 // Status is what is known of a member.
@@ -261,7 +264,7 @@ func (l *Leader) keepCatalog(ctx context.Context) {
 			l.logger.Warn("catalog does not agree with the members yet", "err", err)
 			next = now.Add(retryAfter)
 		}
-		if sleep(ctx, burst, nil) {
+		if sleep(ctx, max(burst, min(restOf*time.Since(now), slowest)), nil) {
 			sleep(ctx, time.Until(next), changed)
 		}
 	}

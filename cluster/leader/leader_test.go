@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/catalog/state"
@@ -30,11 +31,45 @@ type led struct {
 	index  uint64
 	writes int
 	fail   error
+	asked  int // queries of nodes, services and checks
 }
 
 func newLed() *led { return &led{store: state.New()} }
 
-func (l *led) Read() leader.Reader { return l.store.Read() }
+func (l *led) Read() leader.Reader { return counted{l.store.Read(), l} }
+
+// counted counts what is asked of the catalog.
+type counted struct {
+	*state.Read
+	led *led
+}
+
+func (c counted) count() {
+	c.led.mu.Lock()
+	defer c.led.mu.Unlock()
+	c.led.asked++
+}
+
+func (c counted) Node(ws catalog.Watch, name string) (uint64, *catalog.Node) {
+	c.count()
+	return c.Read.Node(ws, name)
+}
+
+func (c counted) NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check) {
+	c.count()
+	return c.Read.NodeChecks(ws, node)
+}
+
+func (c counted) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service) {
+	c.count()
+	return c.Read.NodeServices(ws, node)
+}
+
+func (l *led) queried() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
+}
 
 func (l *led) Apply(_ context.Context, body catalog.Body) error {
 	l.mu.Lock()
@@ -124,6 +159,8 @@ func mustNew(t *testing.T, cfg leader.Config) *leader.Leader {
 	}
 	return l
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestRule29_BeginsAHistoryOnlyWhereThereIsNone(t *testing.T) {
 	c := newLed()

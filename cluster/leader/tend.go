@@ -14,6 +14,8 @@ const (
 	// tendEvery is how often the servers are asked how they are, besides when
 	// members change. It is Consul's.
 	tendEvery = 2 * time.Second
+	// tendGap is the least time between two rounds of asking.
+	tendGap = time.Second
 	// askTimeout bounds the wait for a server to say so.
 	askTimeout = time.Second
 	// stepTimeout bounds one change of the configuration.
@@ -23,9 +25,14 @@ const (
 	mostAsked = 64
 )
 
-// Health is what this leader knows of the servers; nil until it has asked them,
-// or if it tends none.
-func (l *Leader) Health() *AutopilotHealth { return l.health.Load() }
+// Health is what this leader knows of the servers; of none until it has asked
+// them, or if it tends none.
+func (l *Leader) Health() *AutopilotHealth {
+	if h := l.health.Load(); h != nil {
+		return h
+	}
+	return &AutopilotHealth{}
+}
 
 // tender is what is remembered of the servers from one round to the next.
 type tender struct {
@@ -48,19 +55,19 @@ func (l *Leader) tend(ctx context.Context) {
 		members, braking, changed := l.cfg.Members.Members()
 		s := t.survey(ctx, members, braking)
 		t.publish(s)
-		wait := tendEvery
-		if next, ok := s.decide(); ok && ctx.Err() == nil {
-			wait = t.take(ctx, next)
-		}
 		t.sayRefused(s)
-		if sleep(ctx, burst, nil) {
-			sleep(ctx, wait-burst, changed)
+		gap := tendGap
+		if next, ok := s.decide(); ok && ctx.Err() == nil && t.take(ctx, next) {
+			gap = burst // there may be more to do
+		}
+		if sleep(ctx, gap, nil) && gap == tendGap {
+			sleep(ctx, tendEvery-gap, changed)
 		}
 	}
 }
 
-// take carries out a step and returns how long to wait for the next.
-func (t *tender) take(ctx context.Context, next step) time.Duration {
+// take carries out a step and reports whether it is done.
+func (t *tender) take(ctx context.Context, next step) bool {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	err := next.run(ctx, t.cfg.Servers)
@@ -68,10 +75,10 @@ func (t *tender) take(ctx context.Context, next step) time.Duration {
 		if context.Cause(ctx) != context.Canceled {
 			t.logger.Warn("servers' configuration not changed, will try again", "server", next.server.ID, "change", next.String(), "err", err)
 		}
-		return tendEvery
+		return false
 	}
 	t.logger.Info("servers' configuration changed", "server", next.server.ID, "addr", next.server.Addr, "change", next.String())
-	return burst
+	return true
 }
 
 // sayRefused says of servers of another cluster that they aren't taken.

@@ -57,7 +57,7 @@ func (m *model) register(r *catalog.Register) bool {
 	k := strings.ToLower(r.Node.Node)
 	old, known := m.nodes[k]
 	skip := known && r.SkipNodeUpdate
-	former := ""
+	former, dead := "", false
 	if r.Node.ID != "" && !skip {
 		for name, n := range m.nodes {
 			if n.ID == r.Node.ID && name != k {
@@ -70,8 +70,9 @@ func (m *model) register(r *catalog.Register) bool {
 		if known && old.ID != r.Node.ID && living && !adopt {
 			return false
 		}
+		dead = known && old.ID != "" && old.ID != r.Node.ID && checked
 	}
-	if !m.hasServices(r, former != "") {
+	if !m.hasServices(r, former != "" || dead) {
 		return false
 	}
 	n := r.Node
@@ -79,6 +80,10 @@ func (m *model) register(r *catalog.Register) bool {
 		n.Synced = m.nodes[former].Synced
 		n.Agentless = n.Agentless && m.nodes[former].Agentless
 		m.dropNode(former)
+	}
+	if dead {
+		m.dropNode(k)
+		known = false
 	}
 	if known {
 		if n.ID == "" {
@@ -130,6 +135,7 @@ func (m *model) dropNode(name string) {
 
 func (m *model) deregister(d *catalog.Deregister) {
 	switch {
+	case d.NodeID != "" && m.nodes[strings.ToLower(d.Node)].ID != d.NodeID:
 	case d.ServiceID != "":
 		delete(m.services, on(d.Node, d.ServiceID))
 		maps.DeleteFunc(m.checks, func(k string, c catalog.Check) bool {
@@ -219,7 +225,7 @@ func drawRegister(t *rapid.T) *catalog.Register {
 func drawBody(t *rapid.T) catalog.Body {
 	switch rapid.IntRange(0, 9).Draw(t, "command") {
 	case 0:
-		return &catalog.Deregister{Node: drawNode.Draw(t, "node")}
+		return &catalog.Deregister{Node: drawNode.Draw(t, "node"), NodeID: drawID.Draw(t, "id")}
 	case 1:
 		return &catalog.Deregister{Node: drawNode.Draw(t, "node"), ServiceID: drawSID.Draw(t, "sid")}
 	case 2:

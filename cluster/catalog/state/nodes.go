@@ -31,11 +31,14 @@ func (w *writer) register(r *catalog.Register) error {
 	if err != nil {
 		return err
 	}
-	if err := w.checkServices(r, renamed != nil); err != nil {
+	dead := w.deadHolder(r)
+	if err := w.checkServices(r, renamed != nil || dead != nil); err != nil {
 		return err
 	}
-	if renamed != nil {
-		w.deleteNode(renamed)
+	for _, n := range []*catalog.Node{renamed, dead} {
+		if n != nil {
+			w.deleteNode(n)
+		}
 	}
 	w.putNode(r, renamed)
 	if r.Service != nil {
@@ -80,6 +83,22 @@ func (w *writer) checkReserved(holder *catalog.Node, r *catalog.Register, adopt 
 		return nil
 	}
 	return fmt.Errorf("Node name %s is reserved by node %s with name %s (%s)", r.Node.Node, holder.ID, holder.Node, holder.Address)
+}
+
+// deadHolder returns the dead node of another ID whose name the registration
+// takes, if there is one. What was on it was another host's and goes with it: it
+// must not be taken for alive because its successor is. Consul leaves that to
+// the successor's next full sync. A node that never was a member is nobody's
+// successor's to judge, and keeps what it has.
+func (w *writer) deadHolder(r *catalog.Register) *catalog.Node {
+	holder := w.node(r.Node.Node)
+	if holder == nil || r.SkipNodeUpdate || holder.ID == "" || r.Node.ID == "" || strings.EqualFold(holder.ID, r.Node.ID) {
+		return nil
+	}
+	if w.check(holder.Node, catalog.SerfHealth) == nil {
+		return nil
+	}
+	return holder // checkNodeName has seen that it is dead
 }
 
 // checkServices refuses checks of services that neither exist nor come along.

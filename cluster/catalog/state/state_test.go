@@ -212,6 +212,58 @@ func TestRegister_TakesANameByConsulsRules(t *testing.T) {
 	}
 }
 
+// The successor of a dead host under its name begins with nothing of it.
+func TestRegister_TakingADeadNodesNameRemovesWhatWasOnIt(t *testing.T) {
+	l := newLog(t)
+	l.must(registerNode("a", idA), registerService("a", "web"), registerCheck("a", "c", "web", catalog.Passing),
+		registerCheck("a", catalog.SerfHealth, "", catalog.Critical))
+	if err := l.apply(&catalog.Register{Node: node("a", idB), Checks: []*catalog.Check{{CheckID: "c", ServiceID: "web", Status: catalog.Passing}}}); err == nil {
+		t.Error("a check of the dead host's service: got no error")
+	}
+	l.must(&catalog.Register{Node: node("a", idB), Checks: []*catalog.Check{{CheckID: catalog.SerfHealth, Status: catalog.Passing}}})
+	r := l.store.Read()
+	_, n := r.Node(nil, "a")
+	_, services := r.NodeServices(nil, "a")
+	_, checks := r.NodeChecks(nil, "a")
+	if n.ID != idB || n.CreateIndex != l.index || len(services) > 0 || len(checks) != 1 || checks[0].Status != catalog.Passing {
+		t.Errorf("got node %+v, %d services, %d checks", n, len(services), len(checks))
+	}
+	external := newLog(t)
+	external.must(registerNode("a", idA), registerService("a", "web"), registerNode("a", idB))
+	if _, services := external.store.Read().NodeServices(nil, "a"); len(services) != 1 {
+		t.Errorf("an external node that gets another ID: %d services, want its one", len(services))
+	}
+}
+
+func TestDeregister_OfAnIDLeavesANodeOfAnotherAlone(t *testing.T) {
+	l := newLog(t)
+	l.must(registerNode("a", idB), registerService("a", "web"))
+	before := l.indexes()
+	l.must(&catalog.Deregister{Node: "a", NodeID: idA}, &catalog.Deregister{Node: "a", ServiceID: "web", NodeID: idA}, &catalog.Deregister{Node: "gone", NodeID: idA})
+	if diff := cmp.Diff(before, l.indexes()); diff != "" {
+		t.Errorf("indexes (-want +got):\n%s", diff)
+	}
+	l.must(&catalog.Deregister{Node: "A", NodeID: idB})
+	if _, n := l.store.Read().Node(nil, "a"); n != nil {
+		t.Errorf("got %+v, want it gone", n)
+	}
+}
+
+// A retry gets the reply of before whatever came in between: a snapshot, a new
+// history.
+func TestRequest_IsRememberedOverARestoreAndANewHistory(t *testing.T) {
+	l := newLog(t)
+	id := catalog.RequestID{Client: "h1", Counter: 7}
+	first := l.request(id, registerCheck("a", "c", "web", catalog.Passing))
+	l.must(registerService("a", "web"), &catalog.BeginHistory{ID: history1, Base: catalog.NextBase(epoch, 0)})
+	if err := l.store.Restore(bytes.NewReader(l.snapshot())); err != nil {
+		t.Fatal(err)
+	}
+	if again := l.request(id, registerCheck("a", "c", "web", catalog.Passing)); first == nil || again == nil || first.Error() != again.Error() {
+		t.Errorf("got %v, want the first reply, %v", again, first)
+	}
+}
+
 func (l *log) snapshot() []byte {
 	l.t.Helper()
 	var b bytes.Buffer
