@@ -237,7 +237,12 @@ func (n *Node) Leave(ctx context.Context) error {
 	if n.cfg.DataDir != "" {
 		os.Remove(filepath.Join(n.cfg.DataDir, joinedFile))
 	}
-	return w.gossip.Leave(ctx)
+	n.goodbye.say(true)
+	if err := w.gossip.Leave(ctx); err != nil {
+		n.goodbye.say(false)
+		return err
+	}
+	return nil
 }
 
 // ForceLeave declares a failed member to have left, with prune to be forgotten.

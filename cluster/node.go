@@ -138,6 +138,7 @@ type Node struct {
 	fresh    bool
 	fallback string
 	raft     raftPort
+	goodbye  goodbye
 	// api answers requests that other hosts carried here.
 	api atomic.Pointer[http.Handler]
 

@@ -85,7 +85,27 @@ func (n *Node) AutopilotHealth() (leader.AutopilotHealth, error) {
 	if duties == nil {
 		return leader.AutopilotHealth{}, ErrNoLeader
 	}
-	return *duties.Health(), nil
+	if health := duties.Health(); health != nil {
+		return *health, nil
+	}
+	return s.healthAlone()
+}
+
+// errNotLooked: right after an election the leader has yet to ask the servers.
+var errNotLooked = errors.New("the leader has only begun and hasn't asked the servers yet: try again")
+
+// healthAlone is the health of servers that nobody tends: of the one there is.
+func (s *server) healthAlone() (leader.AutopilotHealth, error) {
+	servers := s.replica.Servers()
+	if len(servers) != 1 || servers[0].ID != s.id {
+		return leader.AutopilotHealth{}, errNotLooked
+	}
+	self := leader.ServerState{
+		ID: s.id, Name: s.node.cfg.NodeName, Address: servers[0].Addr, SerfStatus: "alive", Version: s.node.cfg.Version,
+		Leader: true, Healthy: true, Voter: true, StableSince: s.node.Status().Since,
+	}
+	self.LastIndex, self.LastTerm = s.replica.LastIndex()
+	return leader.AutopilotHealth{Healthy: true, Servers: []leader.ServerState{self}}, nil
 }
 
 // leaveRaft takes this server out of the configuration, by way of the leader.
@@ -186,15 +206,15 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 			return nil, fmt.Errorf("the key must be base64 of 16, 24 or 32 bytes: %q isn't", key)
 		}
 	}
-	answers := []KeyringAnswer{n.ownKeyring(op, key)}
 	w, _ := n.network()
 	if w == nil || alone {
-		return answers, nil
+		return []KeyringAnswer{n.ownKeyring(op, key)}, nil
 	}
 	var (
-		mu    sync.Mutex
-		wg    sync.WaitGroup
-		slots = make(chan struct{}, keyringAtOnce)
+		mu      sync.Mutex // guards answers
+		answers []KeyringAnswer
+		wg      sync.WaitGroup
+		slots   = make(chan struct{}, keyringAtOnce)
 	)
 	for _, m := range n.Members() {
 		if m.ID == n.cfg.NodeID || m.Status == gossip.Left || m.Status == gossip.NeverSeen {
@@ -210,9 +230,13 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 		})
 	}
 	wg.Wait()
-	return answers, nil
+	// This host comes last: connections under a key that it removes are cut.
+	return append(answers, n.ownKeyring(op, key)), nil
 }
 
+// askKeyring has one member carry out op. A member that removes a key cuts the
+// connections under it, maybe before its answer is out, so it is asked again on
+// a new one; every op may be carried out twice.
 func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key string) KeyringAnswer {
 	answer := KeyringAnswer{Node: m.Name}
 	if m.Status == gossip.Failed {
@@ -221,7 +245,14 @@ func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key st
 	}
 	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 	defer cancel()
-	if err := w.carrier.Call(ctx, false, linkAddr(m), pathKeyring, &keyringRequest{Op: op, Key: key}, &answer); err != nil {
+	ask := func() error {
+		return w.carrier.Call(ctx, false, linkAddr(m), pathKeyring, &keyringRequest{Op: op, Key: key}, &answer)
+	}
+	err := ask()
+	if err != nil && op == KeyringRemove && ctx.Err() == nil {
+		err = ask()
+	}
+	if err != nil {
 		answer.Err = err.Error()
 	}
 	answer.Node = m.Name
@@ -231,6 +262,12 @@ func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key st
 // ownKeyring carries out op on this host.
 func (n *Node) ownKeyring(op KeyringOp, key string) KeyringAnswer {
 	answer := KeyringAnswer{Node: n.cfg.NodeName}
+	if keys, _ := n.keyring.Keys(); len(keys) == 0 {
+		// The first key must be there before hosts meet: one that began to
+		// encrypt by itself would be alone. The words are Serf's.
+		answer.Err = "Keyring is empty (encryption not enabled)"
+		return answer
+	}
 	raw, _ := base64.StdEncoding.DecodeString(key)
 	var err error
 	switch op {

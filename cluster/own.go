@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"sync"
 
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
@@ -34,6 +36,29 @@ func (c agentCatalog) Load(ctx context.Context, node string) (agent.Remote, erro
 // Apply implements agent.Catalog. It doesn't wait for lookups to show the
 // command: they show what the agent holds already.
 func (c agentCatalog) Apply(ctx context.Context, body catalog.Body) error {
+	c.n.goodbye.mu.RLock()
+	defer c.n.goodbye.mu.RUnlock()
+	if c.n.goodbye.said {
+		return errLeft
+	}
 	_, err := c.n.write(ctx, body)
 	return err
+}
+
+// errLeft is what the agent of a host hears that has left its cluster.
+var errLeft = errors.New("this host has left its cluster: it registers nothing any more")
+
+// goodbye keeps the agent of a host that leaves from registering it again once
+// it has been deregistered.
+type goodbye struct {
+	mu   sync.RWMutex // held for reading by each write of the agent
+	said bool
+}
+
+// say returns when no write of the agent is under way any more. To say false is
+// to stay after all.
+func (g *goodbye) say(said bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.said = said
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +49,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HTTP", strconv.Itoa(freePort(t)))
 			env.Setenv("SERVER", strconv.Itoa(freePort(t)))
 			env.Setenv("SERF", strconv.Itoa(freePort(t)))
+			net := fmt.Sprintf("127.%d.%d.", 1+rand.IntN(254), rand.IntN(256)) // two hosts of the loopback network
+			env.Setenv("S1", net+"1")
+			env.Setenv("A1", net+"2")
 			env.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:"+env.Getenv("HTTP"))
 			env.Setenv("GOCOVERDIR", filepath.Join(env.WorkDir))
 			return nil
@@ -53,6 +59,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"wait-ready": waitReady,
 			"wait-port":  waitPort,
+			"wait-out":   waitOut,
+			"put":        put,
 		},
 	})
 }
@@ -96,6 +104,34 @@ func waitPort(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		return err
 	})
+}
+
+// waitOut runs meibo until it succeeds with an output that matches: `wait-out PATTERN ARGUMENT...`.
+func waitOut(ts *testscript.TestScript, neg bool, args []string) {
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	waitUntil(ts, strings.Join(args, " "), func() error {
+		if err := ts.Exec("meibo", args[1:]...); err != nil {
+			return err
+		}
+		if out := ts.ReadFile("stdout"); pattern.MatchString(out) == neg {
+			return fmt.Errorf("it says:\n%s", out)
+		}
+		return nil
+	})
+}
+
+// put sends a body to the daemon at $CONSUL_HTTP_ADDR: `put PATH BODY`.
+func put(ts *testscript.TestScript, _ bool, args []string) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	req, err := http.NewRequest(http.MethodPut, "http://"+ts.Getenv("CONSUL_HTTP_ADDR")+args[0], strings.NewReader(args[1]))
+	ts.Check(err)
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s", args[0], resp.Status)
+	}
 }
 
 func waitUntil(ts *testscript.TestScript, what string, condition func() error) {
