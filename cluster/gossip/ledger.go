@@ -57,6 +57,7 @@ type record struct {
 	aliveFrom time.Time // since when it lived, the last time that it did; zero: never
 
 	claim    *claim
+	doubt    *doubt
 	verifyAt time.Time
 	nextPing time.Time
 	lastPong time.Time
@@ -111,6 +112,10 @@ type ledger struct {
 	restored map[string]restored  // by ID: what a view's file said of hosts that nobody spoke of yet
 	asked    map[uint64]asked
 	contests map[contestKey]*contest
+
+	round     []*record // whom patrol asks next
+	patrols   []patrol
+	patrolled time.Time
 
 	brake         brake
 	clock         uint64 // Lamport's
@@ -320,13 +325,6 @@ func (l *ledger) left(now time.Time, name, by string) {
 	l.accuse(now, r, by)
 }
 
-// suspected: this host's own probe of a member went unanswered.
-func (l *ledger) suspected(now time.Time, name string) {
-	if r := l.byName[name]; r != nil && r.Told == Alive {
-		l.setTold(now, r, Suspect, l.self.Name)
-	}
-}
-
 // accuse looks into a claim.
 func (l *ledger) accuse(now time.Time, r *record, by string) {
 	l.counts.claims++
@@ -337,6 +335,10 @@ func (l *ledger) accuse(now time.Time, r *record, by string) {
 		return
 	}
 	if r.claim != nil || r.dead && r.back.IsZero() {
+		return
+	}
+	if l.silent(now, r) {
+		l.verdict(now, r)
 		return
 	}
 	l.ask(now, r)
@@ -353,14 +355,18 @@ func (l *ledger) lately(now time.Time, by string) bool {
 
 // ask begins the pings that confirm a claim or refute it.
 func (l *ledger) ask(now time.Time, r *record) {
-	window := max(claimWindow, min(claimWindow/2+2*r.RTT, claimLong))
-	r.claim = &claim{at: now, next: now, until: now.Add(window)}
+	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r))}
 	l.wake(r)
+}
+
+// window is how long answers are waited for.
+func (l *ledger) window(r *record) time.Duration {
+	return max(claimWindow, min(claimWindow/2+2*r.RTT, claimLong))
 }
 
 // verdict: three pings went unanswered, or link found the host's port refused.
 func (l *ledger) verdict(now time.Time, r *record) {
-	r.claim = nil
+	r.claim, r.doubt = nil, nil
 	switch {
 	case !r.back.IsZero():
 		l.relapse(now, r)
@@ -424,7 +430,7 @@ func (l *ledger) revive(now time.Time, r *record) {
 
 // depart: a member left, or was told out.
 func (l *ledger) depart(now time.Time, r *record, by string, prune bool) {
-	r.claim, r.dead = nil, false
+	r.claim, r.doubt, r.dead = nil, nil, false
 	r.back, r.HeldUntil, r.forcedUntil = time.Time{}, time.Time{}, time.Time{}
 	l.unhold(now, r)
 	delete(l.active, r)
@@ -465,6 +471,7 @@ func (l *ledger) restore(id string, s Status, since time.Time) {
 // answered: a member answered a ping, of ours or of memberlist's.
 func (l *ledger) answered(now time.Time, r *record, rtt time.Duration) {
 	r.RTT, r.lastPong, l.anyAnswer = rtt, now, now
+	r.doubt = nil
 	if r.Told == Suspect {
 		l.setTold(now, r, Alive, "")
 	}

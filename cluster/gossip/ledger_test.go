@@ -113,7 +113,7 @@ func TestRule20_APauseOfOurOwnBeginsTheConfirmationAnew(t *testing.T) {
 	b := newBook(t, 5)
 	b.left(b.now, "n1", "")
 	b.step(b.now)
-	b.takeOut()                        // the pings go out,
+	b.takeOut()                         // the pings go out,
 	b.now = b.now.Add(30 * time.Second) // and the process is stopped before the answers are read
 	b.stalledUntil(b.now)
 	b.pass(time.Second)
@@ -250,6 +250,8 @@ func TestRule21_AServersWordTakesOutThoseItConfirms(t *testing.T) {
 	b.is("n1", Suspect)
 	b.confirm(b.now, "id1")
 	b.confirm(b.now, "id2")
+	b.is("n5", Suspect) // asked once more
+	b.pass(time.Second)
 	b.is("n5", Failed)
 	if b.brake.on {
 		t.Error("brakes though half are confirmed")

@@ -11,7 +11,7 @@ import (
 )
 
 // quiet is how long the same kind of warning of memberlist's is told once only.
-const quiet = time.Minute
+const quiet = 5 * time.Minute
 
 // Lines of memberlist's that say what no delegate is told: whom this host
 // itself suspects, and whom it called dead.

@@ -12,8 +12,8 @@ import (
 //
 //   - ping and pong, to one host, bound to each other by a random number;
 //   - notice, to one host: a conflict in words;
-//   - leave and force, to everybody: intents, with a Lamport time and an ID.
-//     They name the life (process) that they are about, so that one that is
+//   - leave, force and doubt, to everybody: intents, with a Lamport time and an
+//     ID. They name the life (process) that they are about, so that one that is
 //     played again after that host came back says nothing.
 type messageKind byte
 
@@ -23,6 +23,7 @@ const (
 	noticeMessage
 	leaveMessage
 	forceMessage
+	doubtMessage
 )
 
 // maxWords bounds a notice.
@@ -67,7 +68,7 @@ func (m message) encode() []byte {
 
 func decodeMessage(b []byte) (message, error) {
 	const head = 1 + 3*8 + 1
-	if len(b) < head || b[0] < byte(pingMessage) || b[0] > byte(forceMessage) {
+	if len(b) < head || b[0] < byte(pingMessage) || b[0] > byte(doubtMessage) {
 		return message{}, errMessage
 	}
 	m := message{
@@ -86,7 +87,7 @@ func decodeMessage(b []byte) (message, error) {
 	if len(m.name) > maxName || len(m.id) > maxName || len(m.from) > maxName || len(m.words) > maxWords {
 		return message{}, errMessage
 	}
-	if reply != "" && m.reply.UnmarshalBinary([]byte(reply)) != nil {
+	if reply != "" && (m.reply.UnmarshalBinary([]byte(reply)) != nil || !m.reply.IsValid()) {
 		return message{}, errMessage
 	}
 	return m, nil
@@ -160,7 +161,7 @@ func cutDeparted(b []byte) (d departed, rest []byte, ok bool) {
 			return d, nil, false
 		}
 	}
-	if d.name == "" || d.id == "" || d.addr.UnmarshalBinary([]byte(addr)) != nil || len(b) < 9 {
+	if d.name == "" || d.id == "" || d.addr.UnmarshalBinary([]byte(addr)) != nil || !d.addr.IsValid() || len(b) < 9 {
 		return d, nil, false
 	}
 	d.life, d.status = binary.BigEndian.Uint64(b), Status(b[8])

@@ -18,8 +18,8 @@ type network struct {
 	mu    sync.Mutex // guards following
 	hosts map[netip.AddrPort]*port
 	cut   func(from, to netip.AddrPort) bool
-	lose  func() bool // loses a packet; called with mu held
-	taps  []func(from, to netip.AddrPort, packet []byte)
+	lose  func() bool                                    // loses a packet; called with mu held
+	taps  []func(from, to netip.AddrPort, packet []byte) // called with mu held
 }
 
 func newNetwork() *network { return &network{hosts: make(map[netip.AddrPort]*port)} }
@@ -80,12 +80,9 @@ func (p *port) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 	to := netip.MustParseAddrPort(addr)
 	p.net.mu.Lock()
-	taps := p.net.taps
-	p.net.mu.Unlock()
-	for _, tap := range taps {
+	for _, tap := range p.net.taps {
 		tap(p.at, to, b)
 	}
-	p.net.mu.Lock()
 	lose := p.net.lose != nil && p.net.lose()
 	p.net.mu.Unlock()
 	if other := p.net.find(to); other != nil && !lose && !p.net.lost(p.at, to) {

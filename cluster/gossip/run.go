@@ -293,7 +293,7 @@ func (g *Gossip) receive(l *ledger, now time.Time, m mail) {
 		l.pong(now, m.message, m.at)
 	case noticeMessage:
 		l.notice(now, m.message)
-	case leaveMessage, forceMessage:
+	case leaveMessage, forceMessage, doubtMessage:
 		l.intent(now, m.message)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 // step does what is due. busy says that more will be soon.
 func (l *ledger) step(now time.Time) (busy bool) {
+	l.patrol(now)
 	for r := range l.active {
 		if !l.stepMember(now, r) {
 			delete(l.active, r)
@@ -33,6 +34,8 @@ func (l *ledger) stepMember(now time.Time, r *record) bool {
 	case r.claim != nil:
 		l.stepClaim(now, r)
 		return true
+	case r.doubt != nil:
+		return l.stepDoubt(now, r) || r.dead
 	case r.Status == Failed && !r.back.IsZero():
 		l.stepReturn(now, r)
 		return true

@@ -249,6 +249,9 @@ func (s *sockets) DialTimeout(addr string, timeout time.Duration) (net.Conn, err
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
 func (s *sockets) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: timeout}
+	if own := s.tcp.Addr().(*net.TCPAddr).IP; !own.IsUnspecified() {
+		dialer.LocalAddr = &net.TCPAddr{IP: own} // as packets do: others may allow this address alone
+	}
 	c, err := dialer.DialContext(s.ctx, "tcp", a.Addr)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,165 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// onLoopback runs a host on sockets, on an address of its own.
+func onLoopback(t *testing.T, i int, edit func(*Config)) *host {
+	t.Helper()
+	cfg := Config{ID: id(i), Name: fmt.Sprintf("h%d", i), Datacenter: "dc1", Logger: testLogger(t, fmt.Sprintf("h%d", i))}
+	cfg.Bind = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 81, 3, byte(i)}), 0)
+	edit(&cfg)
+	return run(t, cfg)
+}
+
+func keyed(t *testing.T, path string, key byte) *Keyring {
+	t.Helper()
+	k, err := OpenKeyring(path, bytes.Repeat([]byte{key}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) {
+	rings := []*Keyring{keyed(t, filepath.Join(t.TempDir(), "ring"), 1), keyed(t, "", 1), keyed(t, "", 1)}
+	first := onLoopback(t, 1, func(c *Config) { c.Keyring = rings[0] })
+	join := []string{first.self.addr.String()}
+	hosts := []*host{first}
+	for i := 2; i <= 3; i++ {
+		hosts = append(hosts, onLoopback(t, i, func(c *Config) { c.Keyring, c.RetryJoin = rings[i-1], join }))
+	}
+	within(t, 10*time.Second, "all see all", func() bool { return whole(hosts...) })
+
+	var log syncBuffer
+	for name, ring := range map[string]*Keyring{"a wrong key": keyed(t, "", 9), "no key": nil} {
+		stranger := onLoopback(t, 9, func(c *Config) {
+			c.Keyring, c.Logger = ring, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		_, err := stranger.Join(t.Context(), join)
+		if err == nil || !strings.Contains(err.Error(), join[0]) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if m, _ := stranger.Members(); len(m) != 1 {
+			t.Errorf("%s: learned %v", name, m)
+		}
+		stranger.stop()
+	}
+
+	next := bytes.Repeat([]byte{2}, 16)
+	for _, step := range []func(*Keyring) error{
+		func(k *Keyring) error { return k.Install(next) },
+		func(k *Keyring) error { return k.Use(next) },
+		func(k *Keyring) error { return k.Remove(bytes.Repeat([]byte{1}, 32)) },
+	} {
+		for _, ring := range rings {
+			if err := step(ring); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := hosts[1].Ping(t.Context(), "h3"); err != nil {
+			t.Error(err)
+		}
+	}
+	late := onLoopback(t, 4, func(c *Config) {
+		ring, _ := OpenKeyring("", next)
+		c.Keyring, c.RetryJoin = ring, join
+	})
+	within(t, 10*time.Second, "a host with the new key joins", func() bool { return whole(append(hosts, late)...) })
+	if m, _ := hosts[0].Members(); len(m) != 4 {
+		t.Errorf("got %v", m)
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func TestSockets_OnlyTheAllowedGossip(t *testing.T) {
+	first := onLoopback(t, 1, func(c *Config) {
+		c.Allowed = []netip.Prefix{netip.MustParsePrefix("127.81.3.1/32"), netip.MustParsePrefix("127.81.3.2/32")}
+	})
+	join := []string{first.self.addr.String()}
+	second := onLoopback(t, 2, func(c *Config) { c.RetryJoin = join })
+	within(t, 10*time.Second, "the allowed one joins", func() bool { return whole(first, second) })
+	third := onLoopback(t, 3, func(c *Config) {})
+	_, err := third.Join(t.Context(), join)
+	if m, _ := first.Members(); len(m) != 2 {
+		t.Errorf("took %v (join: %v)", m, err)
+	}
+}
+
+func TestSockets_ATakenPortIsAnErrorThatNamesIt(t *testing.T) {
+	l, err := net.Listen("tcp", "127.81.3.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	if _, err := New(Config{ID: id(1), Name: "h1", Bind: at}); err == nil || !strings.Contains(err.Error(), at.String()) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestJoin_AFailureNamesTheAddress(t *testing.T) {
+	h := onLoopback(t, 1, func(c *Config) {})
+	for given, want := range map[string]string{
+		"127.81.3.9:1":               "refused",
+		"nobody.invalid.:99999":      "65535",
+		"provider=aws tag_key=meibo": "isn't supported",
+	} {
+		n, err := h.Join(t.Context(), []string{given})
+		if n != 0 || err == nil || !strings.Contains(err.Error(), given) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %d, %v", given, n, err)
+		}
+	}
+	if n, err := h.Join(t.Context(), []string{h.self.addr.String(), "127.81.3.9:1"}); n != 1 || err != nil {
+		t.Errorf("itself: %d, %v", n, err)
+	}
+}
+
+func TestNew_RefusesWhatCannotWork(t *testing.T) {
+	any4 := netip.MustParseAddrPort("0.0.0.0:0")
+	for name, cfg := range map[string]Config{
+		"no name":              {ID: "x", Bind: any4},
+		"no address":           {ID: "x", Name: "y"},
+		"nothing to advertise": {ID: "x", Name: "y", Bind: any4},
+		"tags that don't fit":  {ID: "x", Name: "y", Bind: netip.MustParseAddrPort("127.0.0.1:0"), Tags: map[string]string{"a": strings.Repeat("b", 600)}},
+	} {
+		if g, err := New(cfg); err == nil {
+			t.Errorf("%s was taken", name)
+			g.Close()
+		}
+	}
+	g, err := New(Config{ID: "x", Name: "y", Bind: any4, Advertise: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := g.Local(); l.Port == 0 || l.Addr != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("got %+v", l)
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Run(context.Background()); err == nil {
+		t.Error("ran after Close")
+	}
+}
