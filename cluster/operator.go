@@ -85,7 +85,7 @@ func (n *Node) AutopilotHealth() (leader.AutopilotHealth, error) {
 	if duties == nil {
 		return leader.AutopilotHealth{}, ErrNoLeader
 	}
-	if health := duties.Health(); health != nil {
+	if health := duties.Health(); len(health.Servers) > 0 {
 		return *health, nil
 	}
 	return s.healthAlone()
