@@ -248,8 +248,11 @@ func (n *Node) Leave(ctx context.Context) error {
 // ForceLeave declares a failed member to have left, with prune to be forgotten.
 func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
 	w, _ := n.network()
-	if w == nil {
+	if w == nil && name == n.cfg.NodeName {
 		return ErrAlone
+	}
+	if w == nil {
+		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
 	if _, ok := w.gossip.Member(name); !ok {
 		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
