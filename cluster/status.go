@@ -113,8 +113,6 @@ var (
 		"1 while the catalog of this host runs, 0 while it failed; absent if this host has none.", nil, nil)
 	failuresDesc = prometheus.NewDesc("meibo_catalog_failures_total",
 		"How often the catalog of this host failed and was opened again.", nil, nil)
-	leadingDesc = prometheus.NewDesc("meibo_raft_leading", "1 while this host leads.", nil, nil)
-	appliedDesc = prometheus.NewDesc("meibo_raft_applied_index", "Raft index applied last.", nil, nil)
 )
 
 // Collector returns the metrics of the node and its view.
@@ -128,7 +126,7 @@ type collector struct {
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	c.view.Describe(ch)
-	for _, d := range []*prometheus.Desc{catalogUpDesc, failuresDesc, leadingDesc, appliedDesc} {
+	for _, d := range []*prometheus.Desc{catalogUpDesc, failuresDesc} {
 		ch <- d
 	}
 }
@@ -141,9 +139,30 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(catalogUpDesc, prometheus.GaugeValue, asFloat(st.State == Running))
 	}
 	ch <- prometheus.MustNewConstMetric(failuresDesc, prometheus.CounterValue, float64(st.Failures))
+}
+
+// PartsCollector returns the metrics of the parts that come and go with lives of
+// the network and of the server. It describes nothing beforehand: what there is
+// to collect changes.
+func (n *Node) PartsCollector() prometheus.Collector { return partsCollector{n} }
+
+type partsCollector struct{ n *Node }
+
+// Describe implements prometheus.Collector.
+func (partsCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c partsCollector) Collect(ch chan<- prometheus.Metric) {
+	if w, _ := c.n.network(); w != nil {
+		for _, part := range []prometheus.Collector{w.gossip.Collector(), w.link.Collector(), w.carrier.Collector()} {
+			part.Collect(ch)
+		}
+	}
 	if s, _, _ := c.n.running(); s != nil {
-		ch <- prometheus.MustNewConstMetric(leadingDesc, prometheus.GaugeValue, asFloat(s.replica.IsLeader()))
-		ch <- prometheus.MustNewConstMetric(appliedDesc, prometheus.GaugeValue, float64(s.replica.Applied()))
+		s.replica.Collector().Collect(ch)
+		if c.n.cfg.Server {
+			s.feed.Collector().Collect(ch)
+		}
 	}
 }
 

@@ -1,0 +1,37 @@
+package feed
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Descriptions of the metrics. All have a fixed number of series.
+var (
+	descStreams = prometheus.NewDesc("meibo_feed_streams", "Hosts that this server tells of the catalog, itself included.", nil, nil)
+	descRefused = prometheus.NewDesc("meibo_feed_refused_total", "Streams refused because there were too many.", nil, nil)
+	descSlow    = prometheus.NewDesc("meibo_feed_slow_total", "Streams cut off because their host did not read.", nil, nil)
+	descResets  = prometheus.NewDesc("meibo_feed_resets_total", "How often a host was told everything anew.", nil, nil)
+	descBytes   = prometheus.NewDesc("meibo_feed_sent_bytes_total", "Bytes sent to hosts, before encryption.", nil, nil)
+)
+
+// Collector returns the server's metrics.
+func (s *Server) Collector() prometheus.Collector { return collector{s} }
+
+type collector struct{ s *Server }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descStreams, descRefused, descSlow, descResets, descBytes} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstMetric(descStreams, prometheus.GaugeValue, float64(c.s.streamCount()))
+	counter := func(d *prometheus.Desc, v uint64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
+	n := &c.s.counts
+	counter(descRefused, n.refused.Load())
+	counter(descSlow, n.slow.Load())
+	counter(descResets, n.resets.Load())
+	counter(descBytes, n.bytes.Load())
+}
