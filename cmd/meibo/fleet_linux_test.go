@@ -59,7 +59,25 @@ func newFleet(t *testing.T, servers, agents int) *fleet {
 		f.hosts = append(f.hosts, h)
 	}
 	f.client = newLoad(f)
+	t.Cleanup(f.tailLogs)
 	return f
+}
+
+// tailLogs shows the end of what each host said, when the test has failed.
+func (f *fleet) tailLogs() {
+	const lines = 25
+	if !f.t.Failed() {
+		return
+	}
+	for _, h := range f.hosts {
+		var said []string
+		for line := range strings.Lines(h.log()) {
+			if !strings.Contains(line, "level=DEBUG") {
+				said = append(said, line)
+			}
+		}
+		f.t.Logf("%s said last:\n%s", h.name, strings.Join(said[max(0, len(said)-lines):], ""))
+	}
 }
 
 // live makes the host's namespace, kept by a thread that runs what is to happen on the host.
