@@ -58,11 +58,15 @@ func (g *Gossip) Run(ctx context.Context) error {
 	label := pprof.Labels("gossip", strconv.FormatUint(runs.Add(1), 10))
 	var ml *memberlist.Memberlist
 	var err error
+	before := g.delegate.meta.Load()
 	pprof.Do(ctx, label, func(context.Context) { ml, err = g.create() })
 	if err != nil {
 		return errors.Join(fmt.Errorf("gossip: %w", err), g.transport.Shutdown())
 	}
 	g.ml.Store(ml)
+	if err := g.tellTagsSince(before, ml); err != nil {
+		g.logger.Debug("gossip: this host's tags are not told yet", "err", err)
+	}
 	close(g.started)
 	var wg sync.WaitGroup
 	wg.Go(func() { g.keep(ctx) })
@@ -393,4 +397,15 @@ func (g *Gossip) reach(to netip.AddrPort) error {
 	}
 	_, err := ml.Join([]string{to.String()})
 	return err
+}
+
+// tellTagsSince tells what was set while memberlist came up with the tags of
+// before.
+func (g *Gossip) tellTagsSince(before *[]byte, ml *memberlist.Memberlist) error {
+	g.tagMu.Lock()
+	defer g.tagMu.Unlock()
+	if g.delegate.meta.Load() == before {
+		return nil
+	}
+	return ml.UpdateNode(tagWait)
 }
