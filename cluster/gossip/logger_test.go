@@ -1,0 +1,48 @@
+package gossip
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestLogger_TellsWhatMattersOnceAndHearsWhomThisHostAccuses(t *testing.T) {
+	var log syncBuffer
+	heard := make(map[string]bool)
+	l := newLines(slog.New(slog.NewTextHandler(&log, nil)), func(name string, dead bool) { heard[name] = dead })
+	for _, text := range []string{
+		"[DEBUG] memberlist: Stream connection from=127.0.0.1:4000",
+		"[INFO] memberlist: Suspect web 1 has failed, no acks received",
+		"[INFO] memberlist: Marking web2 as failed, suspect timeout reached (2 peer confirmations)",
+		"[ERR] memberlist: Failed to send UDP ping: refused",
+		"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.9:8301",
+		"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.9:8301",
+	} {
+		l.Print(text)
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "without our key") || !strings.Contains(got, "10.0.0.9") {
+		t.Errorf("got %q", got)
+	}
+	if dead, ok := heard["web 1"]; !ok || dead || !heard["web2"] {
+		t.Errorf("heard %v", heard)
+	}
+}
+
+func TestMetrics_AreDescribedAndWhole(t *testing.T) {
+	h := onLoopback(t, 1, func(c *Config) {})
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(h.Collector()); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil || len(families) != 13 {
+		t.Errorf("got %d families, %v", len(families), err)
+	}
+	for _, f := range families {
+		if f.GetName() == "meibo_gossip_members" && len(f.GetMetric()) != len(statusNames) {
+			t.Errorf("got %d series of %s", len(f.GetMetric()), f.GetName())
+		}
+	}
+}
