@@ -114,6 +114,9 @@ func (b *builder) build() *Config {
 	c.Cache = b.cache()
 	c.Hosts = b.hosts()
 	c.View = View{WholeBelow: b.size("view.whole_below"), Keep: b.duration("view.keep"), MaxStale: b.duration("view.max_stale"), StaleAnswer: b.text("view.stale_answer")}
+	if c.View.WholeBelow == 0 {
+		c.View.WholeBelow = -1 // never whole, not the default
+	}
 	c.Cluster = b.cluster(c.Node)
 	b.encryption(c)
 	c.Raft = Raft{

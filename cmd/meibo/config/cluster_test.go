@@ -124,6 +124,9 @@ view { keep = "2h" }`)
 	if a := mustLoad(t, `autopilot { server_stabilization_time = "0s" }`).AutopilotConfig(); a.ServerStabilizationTime >= 0 {
 		t.Errorf("no time is taken for the default: %v", a.ServerStabilizationTime)
 	}
+	if v := mustLoad(t, `view { whole_below = 0 }`).View; v.WholeBelow >= 0 {
+		t.Errorf("no size is taken for the default: %d", v.WholeBelow)
+	}
 	if k := c.Key(); len(k) != 32 {
 		t.Errorf("a key of %d bytes", len(k))
 	}

@@ -168,7 +168,7 @@ type Hosts struct {
 
 // View bounds what this host keeps of the catalog.
 type View struct {
-	WholeBelow int64         // subscribe to everything while the catalog is smaller
+	WholeBelow int64         // subscribe to everything while the catalog is smaller; below 0: never
 	Keep       time.Duration // contents nobody asked for
 	MaxStale   time.Duration // answers last confirmed longer ago are what StaleAnswer says; 0: never
 	// StaleAnswer is "ttl" (a short one) or "servfail".
