@@ -20,7 +20,7 @@
 // everywhere after 2.9 s in the median and 3.9 s at most, with no false death in
 // hours at 20 % packet loss.
 //
-// The parts: ledger.go, step.go, doubt.go, deaf.go, brake.go, holddown.go,
+// The parts: ledger.go, claim.go, step.go, doubt.go, deaf.go, brake.go, holddown.go,
 // contest.go and intent.go are the rules, a state machine without clock, lock
 // or socket; gossip.go and run.go give it memberlist's
 // events and carry out what it wants; delegate.go is all that memberlist calls,

@@ -1,0 +1,89 @@
+package gossip
+
+import "time"
+
+// accuse looks into a claim.
+func (l *ledger) accuse(now time.Time, r *record, by string) {
+	l.counts.claims++
+	if now.Sub(l.stalled) < stallIgnore || l.lately(now, by) {
+		l.counts.ignored++
+		r.verifyAt = now.Add(verifyEvery)
+		l.wake(r)
+		return
+	}
+	if r.claim != nil || r.dead && r.back.IsZero() {
+		return
+	}
+	if l.silent(now, r) {
+		l.verdict(now, r)
+		return
+	}
+	l.ask(now, r)
+	if r.Status == Alive {
+		l.setStatus(now, r, Suspect)
+	}
+}
+
+// lately reports whether an accuser was itself dead a short while ago.
+func (l *ledger) lately(now time.Time, by string) bool {
+	r := l.byName[by]
+	return r != nil && !r.diedAt.IsZero() && (r.dead || now.Sub(r.aliveFrom) < accuserDead)
+}
+
+// ask begins the pings that confirm a claim or refute it.
+func (l *ledger) ask(now time.Time, r *record) {
+	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r))}
+	l.wake(r)
+}
+
+// window is how long answers are waited for.
+func (l *ledger) window(r *record) time.Duration {
+	return max(claimWindow, min(claimWindow/2+2*r.RTT, claimLong))
+}
+
+// verdict: three pings went unanswered, or link found the host's port refused.
+func (l *ledger) verdict(now time.Time, r *record) {
+	r.claim, r.doubt = nil, nil
+	switch {
+	case !r.back.IsZero():
+		l.relapse(now, r)
+		return
+	case r.dead || r.Status == Left:
+		return
+	}
+	r.dead, r.diedAt = true, now
+	l.counts.confirmed++
+	l.weigh(now)
+	switch {
+	case l.brake.on:
+		l.hold(now, r)
+	default:
+		l.fail(now, r)
+	}
+}
+
+// fail takes a member out.
+func (l *ledger) fail(now time.Time, r *record) {
+	if now.Before(r.forcedUntil) {
+		l.depart(now, r, "", r.forcePrune)
+		return
+	}
+	r.hold.flap(now)
+	l.counts.flaps++
+	r.Flaps = r.hold.flaps
+	r.back, r.HeldUntil = time.Time{}, time.Time{}
+	l.setStatus(now, r, Failed)
+	l.out.event(now, Died, r, "")
+	l.wake(r)
+}
+
+// relapse: a member on its way back is gone again.
+func (l *ledger) relapse(now time.Time, r *record) {
+	r.back, r.HeldUntil = time.Time{}, time.Time{}
+	r.hold.flap(now)
+	l.counts.flaps++
+	r.Flaps = r.hold.flaps
+	r.nextPing = now.Add(returnPing)
+	l.out.touch(r)
+	l.wake(r)
+}
