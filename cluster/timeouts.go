@@ -18,6 +18,8 @@ const (
 	// roundTripWait how long a server that starts waits to learn it.
 	roundTripLook = 10 * time.Second
 	roundTripWait = 3 * time.Second
+	// roundTripTry is how long one server is asked for a sign of life.
+	roundTripTry = 500 * time.Millisecond
 )
 
 // timeoutsFor are Raft's timeouts for servers so far apart.
@@ -40,10 +42,31 @@ func (n *Node) setTimeouts(ctx context.Context, cfg *consensus.Config) {
 	defer cancel()
 	rtt, known := n.roundTrip()
 	for !known && wait(ctx, catchUpLook) {
+		n.measure(ctx)
 		rtt, known = n.roundTrip()
 	}
 	cfg.Heartbeat, cfg.Lease = timeoutsFor(rtt)
 	cfg.Election = cfg.Heartbeat
+}
+
+// measure asks the servers to which the round trip isn't known yet for a sign of
+// life: gossip's own probes come to them by and by only, the later the more hosts
+// there are, and until then a server that restarts is missing from the quorum.
+func (n *Node) measure(ctx context.Context) {
+	w, _ := n.network()
+	if w == nil {
+		return
+	}
+	members, _ := w.gossip.Members()
+	for _, m := range members {
+		if m.ID != n.cfg.NodeID && isServer(m) && m.Status == gossip.Alive && m.RTT == 0 {
+			try, cancel := context.WithTimeout(ctx, roundTripTry)
+			if _, err := w.gossip.Ping(try, m.Name); err != nil {
+				n.logger.Debug("round trip to a server not measured", "node", m.Name, "err", err)
+			}
+			cancel()
+		}
+	}
 }
 
 // roundTrip is the longest to any living server, and whether those to all of
