@@ -41,6 +41,7 @@ type fleetHost struct {
 	proc   *process // nil while the daemon is down
 	do     chan func()
 	http   *http.Client
+	key    string // what encrypt is; "": not set
 	extra  string // further lines of configuration
 }
 
@@ -49,7 +50,7 @@ func newFleet(t *testing.T, servers, agents int) *fleet {
 	t.Helper()
 	f := &fleet{t: t, net: newSwitch(t), dir: t.TempDir()}
 	for i := range servers + agents {
-		h := &fleetHost{fleet: f, n: byte(i + 1), server: i < servers, do: make(chan func())}
+		h := &fleetHost{fleet: f, n: byte(i + 1), server: i < servers, key: fleetKey, do: make(chan func())}
 		if h.name = fmt.Sprintf("s%d", i+1); !h.server {
 			h.name = fmt.Sprintf("a%d", i+1-servers)
 		}
@@ -60,6 +61,7 @@ func newFleet(t *testing.T, servers, agents int) *fleet {
 	}
 	f.client = newLoad(f)
 	t.Cleanup(f.tailLogs)
+	t.Cleanup(f.keepLogs)
 	return f
 }
 
@@ -77,6 +79,19 @@ func (f *fleet) tailLogs() {
 			}
 		}
 		f.t.Logf("%s said last:\n%s", h.name, strings.Join(said[max(0, len(said)-lines):], ""))
+	}
+}
+
+// keepLogs copies the daemons' logs to the folder that MEIBO_KEEP_LOGS names, if any.
+func (f *fleet) keepLogs() {
+	dir := os.Getenv("MEIBO_KEEP_LOGS")
+	if dir == "" {
+		return
+	}
+	dir = filepath.Join(dir, f.t.Name())
+	_ = os.MkdirAll(dir, 0o755)
+	for _, h := range f.hosts {
+		_ = os.WriteFile(filepath.Join(dir, h.name+".log"), []byte(h.log()), 0o644)
 	}
 }
 
@@ -133,7 +148,6 @@ node_name  = %q
 bind_addr  = %q
 data_dir   = %q
 cache_dir  = %q
-encrypt    = %q
 retry_join = [%s]
 retry_interval = "1s"
 listen     = ["127.0.0.1:53"]
@@ -141,9 +155,12 @@ log_level  = "DEBUG"
 enable_script_checks = false
 performance { raft_multiplier = %d }
 hosts { files = [] }
-`, h.name, h.addr(), h.data(), h.cache(), fleetKey, `"`+strings.Join(join, `", "`)+`"`, raftMultiplier)
+`, h.name, h.addr(), h.data(), h.cache(), `"`+strings.Join(join, `", "`)+`"`, raftMultiplier)
 	if raftMultiplier == 0 {
 		text = strings.Replace(text, "performance { raft_multiplier = 0 }\n", "", 1)
+	}
+	if h.key != "" {
+		text += fmt.Sprintf("encrypt = %q\n", h.key)
 	}
 	if h.server {
 		text += fmt.Sprintf("server = true\nbootstrap_expect = %d\n", servers)
@@ -154,8 +171,15 @@ hosts { files = [] }
 func (h *fleetHost) data() string  { return filepath.Join(h.dir, "data") }
 func (h *fleetHost) cache() string { return filepath.Join(h.dir, "cache") }
 
-// up starts the daemon.
+// up starts the daemon; its services are to be there soon.
 func (h *fleetHost) up() {
+	h.fleet.t.Helper()
+	h.start()
+	h.fleet.client.began(h)
+}
+
+// start starts the daemon.
+func (h *fleetHost) start() {
 	t := h.fleet.t
 	t.Helper()
 	bin, err := fleetBinary()
@@ -165,7 +189,6 @@ func (h *fleetHost) up() {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66")
 	h.inside(func() { h.proc = startQuiet(t, cmd, filepath.Join(h.dir, "log")) })
-	h.fleet.client.began(h)
 }
 
 // kill ends the daemon at once; its host lives, so that peers' packets are refused.

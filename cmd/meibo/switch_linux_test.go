@@ -33,6 +33,7 @@ type netSwitch struct {
 	paths map[[2]byte]path
 	late  frameHeap
 	rng   *rand.Rand
+	see   func(from, to byte, frame []byte) // is shown each frame that is forwarded; nil: nobody
 
 	wake chan struct{}
 	stop chan struct{}
@@ -68,6 +69,20 @@ func (s *netSwitch) set(from, to byte, p path) {
 func (s *netSwitch) setBoth(a, b byte, p path) {
 	s.set(a, b, p)
 	s.set(b, a, p)
+}
+
+// watch shows each frame that is forwarded to see, which must not keep it; nil ends that.
+func (s *netSwitch) watch(see func(from, to byte, frame []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.see = see
+}
+
+// inject delivers a frame to a host once more.
+func (s *netSwitch) inject(to byte, frame []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = s.ports[to].Write(frame)
 }
 
 // heal forgets all that was set.
@@ -167,6 +182,9 @@ func (s *netSwitch) send(from byte, frame []byte) {
 	for to, port := range s.ports {
 		if to == from || !broadcast && frame[5] != to {
 			continue
+		}
+		if s.see != nil {
+			s.see(from, to, frame)
 		}
 		p := s.paths[[2]byte{from, to}]
 		switch {
