@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
 	"net"
@@ -36,6 +37,22 @@ type catalogue struct {
 	t     testing.TB
 	store *state.Store
 	index uint64
+	log   [][]byte
+}
+
+// replica is a store that has applied the first n commands.
+func (c *catalogue) replica(n uint64) *catalogue {
+	r := newCatalogue(c.t)
+	r.catchUp(c, n)
+	return r
+}
+
+// catchUp applies the commands of c up to n.
+func (r *catalogue) catchUp(c *catalogue, n uint64) {
+	for ; r.index < n; r.index++ {
+		r.log = append(r.log, c.log[r.index])
+		r.store.Apply(r.index+1, c.log[r.index])
+	}
 }
 
 func newCatalogue(t testing.TB) *catalogue { return &catalogue{t: t, store: state.New()} }
@@ -48,6 +65,7 @@ func (c *catalogue) do(body catalog.Body) {
 		c.t.Fatal(err)
 	}
 	c.index++
+	c.log = append(c.log, b)
 	c.store.Apply(c.index, b)
 }
 
@@ -57,7 +75,9 @@ func (c *catalogue) begin(history string, base uint64) {
 }
 
 func nodeID(node string) string {
-	return fmt.Sprintf("20000000-0000-4000-8000-%012x", len(node)<<32|int(node[0])<<16|int(node[len(node)-1]))
+	h := fnv.New64a()
+	h.Write([]byte(node))
+	return fmt.Sprintf("20000000-0000-4000-8000-%012x", h.Sum64()>>16)
 }
 
 func register(node, service, id, status string) *catalog.Register {
@@ -241,19 +261,39 @@ type network struct {
 	mu      sync.Mutex
 	servers map[string]*server
 	down    map[string]bool
-	conns   map[string][]net.Conn
-	errs    []error
+	conns   map[string][]*cable
+	errs    []error // of streams, as the servers say
+	dials   int
+}
+
+// cable is a connection that can be cut so that neither end notices.
+type cable struct {
+	net.Conn
+	mute *atomic.Bool
+}
+
+func (c *cable) Write(b []byte) (int, error) {
+	if c.mute.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
 }
 
 func newNetwork(t testing.TB) *network {
-	return &network{t: t, servers: map[string]*server{}, down: map[string]bool{}, conns: map[string][]net.Conn{}}
+	return &network{t: t, servers: map[string]*server{}, down: map[string]bool{}, conns: map[string][]*cable{}}
 }
 
 // start runs a server for the store at the address until the test or its stop.
 func (n *network) start(addr string, store *state.Store, change func(*feed.ServerConfig)) *server {
 	n.t.Helper()
+	return n.startWith(addr, store, true, change)
+}
+
+// startWith says whether the server has a leader.
+func (n *network) startWith(addr string, store *state.Store, leader bool, change func(*feed.ServerConfig)) *server {
+	n.t.Helper()
 	srv := new(server)
-	srv.leader.Store(true)
+	srv.leader.Store(leader)
 	cfg := feed.ServerConfig{
 		Store:  store,
 		Leader: func() (bool, time.Duration) { return srv.leader.Load(), 0 },
@@ -291,17 +331,21 @@ func (n *network) dial(peer string) func(context.Context, string) (net.Conn, err
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		n.dials++
 		srv := n.servers[addr]
 		if srv == nil || n.down[addr] {
 			return nil, fmt.Errorf("dial %s: refused", addr)
 		}
-		here, there := net.Pipe()
+		one, two := net.Pipe()
+		mute := new(atomic.Bool)
+		here, there := &cable{one, mute}, &cable{two, mute}
 		n.conns[addr] = append(n.conns[addr], here)
 		srv.serves.Go(func() {
-			err := srv.Serve(srv.ctx, there, peer)
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.errs = append(n.errs, err)
+			if err := srv.Serve(srv.ctx, there, peer); err != nil {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.errs = append(n.errs, err)
+			}
 		})
 		return here, nil
 	}
@@ -317,35 +361,90 @@ func (n *network) cut(addr string) {
 	n.conns[addr] = nil
 }
 
+// mute makes all connections to the address carry nothing more.
+func (n *network) mute(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conns[addr] {
+		c.mute.Store(true)
+	}
+}
+
+// setDown has the address refuse connections, or accept them again.
+func (n *network) setDown(addr string, down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down[addr] = down
+}
+
+// failures are what servers said of streams that ended.
+func (n *network) failures() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fmt.Sprint(n.errs)
+}
+
 func (n *network) addrs() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Sorted(maps.Keys(n.servers))
 }
 
+// gate is a lock that fake time doesn't wait for.
+type gate chan struct{}
+
+func (g gate) Lock()   { g <- struct{}{} }
+func (g gate) Unlock() { <-g }
+
 // receiver is a host that follows the feed, over as many streams as it takes.
 type receiver struct {
 	t      testing.TB
 	client *feed.Client
 	stop   func()
-	slow   sync.Mutex // held: the host doesn't read
+	slow   gate // shut: the host doesn't read
 
 	mu      sync.Mutex
 	picture *picture
 	names   map[string]bool
+	ended   map[string]bool
 	stream  *feed.Stream
 	log     []catalog.Update
 	errs    []error
 	changed chan struct{}
+	servers []string // nil: all
+}
+
+// setServers says which servers the host knows to be alive.
+func (r *receiver) setServers(addrs ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.servers = addrs
+}
+
+// countAt returns how many of the hosts are with the server.
+func (n *network) countAt(hosts []*receiver, addr string) (count int) {
+	for _, r := range hosts {
+		if at, _ := r.client.Server(); at == addr {
+			count++
+		}
+	}
+	return count
 }
 
 func (n *network) receiver(id string, names ...string) *receiver {
-	r := &receiver{t: n.t, picture: newPicture(), names: map[string]bool{}, changed: make(chan struct{})}
+	r := &receiver{t: n.t, slow: make(gate, 1), picture: newPicture(), names: map[string]bool{}, ended: map[string]bool{}, changed: make(chan struct{})}
 	for _, name := range names {
 		r.names[name] = true
 	}
 	r.client = feed.NewClient(feed.ClientConfig{
-		Dial: n.dial(id), Servers: n.addrs, NodeID: id, Datacenter: "dc1", Resume: r.resume,
+		Dial: n.dial(id), Servers: func() []string {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.servers != nil {
+				return r.servers
+			}
+			return n.addrs()
+		}, NodeID: id, Datacenter: "dc1", Resume: r.resume,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -419,9 +518,14 @@ func (r *receiver) follow(ctx context.Context, s *feed.Stream) {
 	}
 }
 
+// subscribe does nothing for a name that was given up: the answer to the first
+// subscription could be taken for one to the second.
 func (r *receiver) subscribe(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ended[name] {
+		return
+	}
 	r.names[name] = true
 	if r.stream != nil {
 		r.stream.Subscribe(name)
@@ -432,6 +536,7 @@ func (r *receiver) unsubscribe(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.names, name)
+	r.ended[name] = true
 	delete(r.picture.Complete, name)
 	if r.stream != nil {
 		r.stream.Unsubscribe(name)
@@ -456,6 +561,43 @@ func (r *receiver) until(what string, ok func(p *picture) bool) {
 			r.t.Fatalf("no %s within 20 s; errors of streams: %v", what, errs)
 		}
 	}
+}
+
+// now returns what is known at the moment, as a copy that is not written to.
+func (r *receiver) now() picture {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return *r.picture
+}
+
+// count and since return how many updates came, and those after the first n.
+func (r *receiver) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.log)
+}
+
+func (r *receiver) since(n int) []catalog.Update {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.log[n:])
+}
+
+// last returns the newest update.
+func (r *receiver) last() catalog.Update {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.log) == 0 {
+		return catalog.Update{}
+	}
+	return r.log[len(r.log)-1]
+}
+
+// streams returns how the streams so far have ended.
+func (r *receiver) streams() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Sprint(r.errs)
 }
 
 // equals waits until the host is at the store's index and compares.
@@ -483,7 +625,7 @@ func (r *receiver) equals(c *catalogue) {
 
 // local follows the feed in the server's process.
 func (n *network) local(addr string) *receiver {
-	r := &receiver{t: n.t, picture: newPicture(), names: map[string]bool{}, changed: make(chan struct{})}
+	r := &receiver{t: n.t, slow: make(gate, 1), picture: newPicture(), names: map[string]bool{}, ended: map[string]bool{}, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := n.servers[addr].Local(r.resume)
 	var wg sync.WaitGroup

@@ -4,5 +4,5 @@ import "sync/atomic"
 
 // counters are what a server counts.
 type counters struct {
-	refused, slow, resets, bytes atomic.Uint64
+	refused, slow, resets, updates, bytes atomic.Uint64
 }

@@ -58,6 +58,16 @@ func (p *picture) isWhole() bool {
 	return p.whole
 }
 
+// measure returns the size of the catalog as it is told.
+func (p *picture) measure() (size int64, whole bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.things == nil {
+		return 0, false
+	}
+	return p.things.size, p.whole
+}
+
 func newThings(floor uint64) *things {
 	return &things{
 		nodes:    make(map[string]*nodeThings),
@@ -99,7 +109,7 @@ func (t *things) apply(edits []edit, index uint64) touched {
 	for i := range edits {
 		t.put(&edits[i], index, &to)
 	}
-	for name := range to.parts {
+	for _, name := range slices.Sorted(maps.Keys(to.parts)) {
 		t.settleName(name, index, &to)
 	}
 	return to
@@ -330,7 +340,7 @@ func (t *things) tellAll(at *place, whole bool, tell func(*entry), complete func
 	if whole {
 		done = at.asked
 	}
-	for name := range done {
+	for _, name := range slices.Sorted(maps.Keys(done)) {
 		complete(name)
 	}
 }
@@ -342,7 +352,7 @@ func (t *things) tellSince(at *place, tell func(*entry), complete func(string)) 
 			tell(e)
 		}
 	}
-	for name := range at.asked {
+	for _, name := range slices.Sorted(maps.Keys(at.asked)) {
 		if s := t.services[name]; s != nil {
 			for _, e := range s.parts {
 				if !e.gone {

@@ -233,6 +233,7 @@ func (st *serverStream) push() error {
 	}
 	n, err := out.send(st.conn, b)
 	s.counts.bytes.Add(uint64(n))
+	s.counts.updates.Add(1)
 	if err != nil || leader {
 		return err
 	}

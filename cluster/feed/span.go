@@ -40,33 +40,53 @@ func (t *things) spanAround(index uint64) *span {
 	return nil
 }
 
+// maxPairs is how many parts are told one by one before whole services are.
+const maxPairs = 1024
+
 // tellInside tells what the span touched and the journal doesn't hold after the
-// place, and has the services told in full.
+// place.
 func (t *things) tellInside(at *place, in *span, tell func(*entry)) {
 	for key := range in.nodes {
 		var e *entry
 		if n := t.nodes[key]; n != nil {
 			e = n.node
 		}
-		t.tellAgain(at, e, entry{kind: ofNode, gone: true, node: key, label: key}, tell)
+		tellAgain(at, e, entry{kind: ofNode, gone: true, node: key, label: key}, tell)
 	}
 	for name := range in.services {
 		var e *entry
-		if s := t.services[name]; s != nil {
+		s := t.services[name]
+		if s != nil {
 			e = s.name
 		}
-		t.tellAgain(at, e, entry{kind: ofName, gone: true, name: name}, tell)
+		tellAgain(at, e, entry{kind: ofName, gone: true, name: name}, tell)
 		if _, wanted := at.names[name]; wanted || at.whole {
-			if at.asked == nil {
-				at.asked = make(map[string]struct{})
-			}
-			at.asked[name] = struct{}{}
+			in.tellService(at, name, s, tell)
 		}
 	}
 }
 
+// tellService tells the parts of the service that the span may have touched, or
+// has it told in full.
+func (in *span) tellService(at *place, name string, s *serviceThings, tell func(*entry)) {
+	if len(in.nodes)*len(in.services) > maxPairs {
+		if at.asked == nil {
+			at.asked = make(map[string]struct{})
+		}
+		at.asked[name] = struct{}{}
+		return
+	}
+	for key := range in.nodes {
+		var e *entry
+		if s != nil {
+			e = s.parts[key]
+		}
+		tellAgain(at, e, entry{kind: ofPart, gone: true, name: name, node: key, label: key}, tell)
+	}
+}
+
 // tellAgain tells e, or that it is gone if nothing is known of it.
-func (t *things) tellAgain(at *place, e *entry, gone entry, tell func(*entry)) {
+func tellAgain(at *place, e *entry, gone entry, tell func(*entry)) {
 	switch {
 	case e == nil:
 		gone.encode()

@@ -57,6 +57,7 @@ type Stream struct {
 	names    map[string]struct{}
 	orders   map[string]bool // name to "wanted", not sent yet
 	full     bool            // said that MaxNames was reached
+	hints    []string        // where there is said to be a leader
 	seeking  bool
 	nextSeek time.Time
 	seekWait time.Duration
@@ -130,7 +131,7 @@ func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err err
 		case m.Stopping:
 			return u, false, errStopped
 		}
-		s.seek(m.Others)
+		s.hint(m.Others)
 	case frameRefuse:
 		return u, false, refusal(payload)
 	}
@@ -171,7 +172,7 @@ func (s *Stream) take(payload []byte) (u catalog.Update, told bool, err error) {
 // vouched notes whether the server has a leader; without one another is sought.
 func (s *Stream) vouched(confirmed bool) {
 	if !confirmed {
-		s.seek(nil)
+		s.seek()
 		return
 	}
 	s.mu.Lock()
@@ -298,9 +299,17 @@ func (s *Stream) takeOrders() []byte {
 	return out
 }
 
+// hint notes where there is said to be a leader, and seeks one.
+func (s *Stream) hint(others []string) {
+	s.mu.Lock()
+	s.hints = others
+	s.mu.Unlock()
+	s.seek()
+}
+
 // seek looks, beside the stream, for a server that has a leader: at those first
 // that are said to, then at all others.
-func (s *Stream) seek(first []string) {
+func (s *Stream) seek() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seeking || time.Now().Before(s.nextSeek) {
@@ -308,8 +317,9 @@ func (s *Stream) seek(first []string) {
 	}
 	s.seekWait = min(max(2*s.seekWait, firstSeek), lastSeek)
 	s.nextSeek = time.Now().Add(s.seekWait/2 + rand.N(s.seekWait))
+	first := slices.Clone(s.hints)
 	s.lookLocked(func() []string {
-		return append(slices.Clone(first), s.client.order(s.client.cfg.Servers(), true)...)
+		return append(first, s.client.order(s.client.cfg.Servers(), true)...)
 	})
 }
 
