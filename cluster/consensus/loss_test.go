@@ -70,6 +70,30 @@ func TestWipedServer_DoesNotVoteAwayWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// What such a server has in its folder by then must not keep the new ID from beginning there.
+func TestWipedServer_BeginsUnderANewIDInTheSameFolder(t *testing.T) {
+	inBubbleWith(t, 3, onDisk, func(t *testing.T, g *group) {
+		g.write("k", "v")
+		g.same("k", "v")
+		l := g.leader()
+		m := g.others(l)[0]
+		_ = m.end()
+		if err := os.RemoveAll(m.dir); err != nil {
+			t.Fatal(err)
+		}
+		m.start()
+		m.ends(ErrIDSpent)
+		m.id += "b"
+		m.start()
+		ctx, cancel := within(time.Minute)
+		defer cancel()
+		if err := l.AddServer(ctx, Server{ID: m.id, Addr: m.name, Voter: true}); err != nil {
+			t.Fatal(err)
+		}
+		g.same("k", "v")
+	})
+}
+
 func TestFileCutShort_OnOneOfThreeComesBackUnderANewID(t *testing.T) {
 	inBubbleWith(t, 3, onDisk, func(t *testing.T, g *group) {
 		for i := range 50 {
