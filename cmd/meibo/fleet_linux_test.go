@@ -28,6 +28,7 @@ type fleet struct {
 	net    *netSwitch
 	dir    string
 	hosts  []*fleetHost
+	made   byte // hosts, outsiders too
 	client *load
 }
 
@@ -41,8 +42,9 @@ type fleetHost struct {
 	proc   *process // nil while the daemon is down
 	do     chan func()
 	http   *http.Client
-	key    string // what encrypt is; "": not set
-	extra  string // further lines of configuration
+	key    string              // what encrypt is; "": not set
+	extra  string              // further lines of configuration
+	edit   func(string) string // changes the configuration, if not nil
 }
 
 // newFleet makes the hosts s1… (servers) and a1… (agents) and starts nothing. It must be called inHost.
@@ -50,13 +52,12 @@ func newFleet(t *testing.T, servers, agents int) *fleet {
 	t.Helper()
 	f := &fleet{t: t, net: newSwitch(t), dir: t.TempDir()}
 	for i := range servers + agents {
-		h := &fleetHost{fleet: f, n: byte(i + 1), server: i < servers, key: fleetKey, do: make(chan func())}
-		if h.name = fmt.Sprintf("s%d", i+1); !h.server {
-			h.name = fmt.Sprintf("a%d", i+1-servers)
+		name := fmt.Sprintf("s%d", i+1)
+		if i >= servers {
+			name = fmt.Sprintf("a%d", i+1-servers)
 		}
-		h.dir = filepath.Join(f.dir, h.name)
-		must(t, os.MkdirAll(h.dir, 0o755))
-		h.live(t)
+		h := f.outsider(name, nil)
+		h.server = i < servers
 		f.hosts = append(f.hosts, h)
 	}
 	f.client = newLoad(f)
@@ -93,6 +94,16 @@ func (f *fleet) keepLogs() {
 	for _, h := range f.hosts {
 		_ = os.WriteFile(filepath.Join(dir, h.name+".log"), []byte(h.log()), 0o644)
 	}
+}
+
+// outsider makes a host on the fleet's switch that is none of the fleet's: nobody waits for it, and no load asks it.
+func (f *fleet) outsider(name string, edit func(config string) string) *fleetHost {
+	f.t.Helper()
+	f.made++
+	h := &fleetHost{fleet: f, n: f.made, name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name), do: make(chan func())}
+	must(f.t, os.MkdirAll(h.dir, 0o755))
+	h.live(f.t)
+	return h
 }
 
 // live makes the host's namespace, kept by a thread that runs what is to happen on the host.
@@ -165,7 +176,10 @@ hosts { files = [] }
 	if h.server {
 		text += fmt.Sprintf("server = true\nbootstrap_expect = %d\n", servers)
 	}
-	return text + h.extra
+	if text += h.extra; h.edit != nil {
+		text = h.edit(text)
+	}
+	return text
 }
 
 func (h *fleetHost) data() string  { return filepath.Join(h.dir, "data") }
