@@ -203,9 +203,8 @@ type History struct {
 	Provisional bool `codec:"Provisional,omitempty"`
 }
 
-// Tombstone says that something was deregistered in this history which the
-// history did not know: hosts that remember it from another one must forget
-// it. ServiceID and CheckID are both empty for a whole node.
+// Tombstone says that something was deregistered in this history: hosts that
+// remember it from another one must forget it. ServiceID and CheckID are both empty for a whole node.
 type Tombstone struct {
 	Node      string `codec:"Node"`
 	ServiceID string `codec:"ServiceID,omitempty"`

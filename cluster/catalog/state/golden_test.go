@@ -153,7 +153,7 @@ func TestGoldenLogAndSnapshot_OfVersion1Load(t *testing.T) {
 	_, services := r.Services(nil)
 	_, stones := r.Tombstones(nil)
 	_, n := r.NodeByID(nil, idB)
-	if len(services) != 2 || len(stones) != 2 || n == nil || n.Node != "gamma" {
+	if len(services) != 2 || len(stones) != 4 || n == nil || n.Node != "gamma" {
 		t.Errorf("got services %v, %d tombstones, node %+v", services, len(stones), n)
 	}
 }

@@ -7,28 +7,36 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// deregister removes what is named. Where the catalog of this history may
-// not know all that other hosts remember, a tombstone tells them.
+// deregister removes what is named. A tombstone tells those who remember it
+// from another history, which may be hosts that are away at present, unless
+// this history is known to hold all there is of the node: then what it doesn't
+// name isn't there.
 func (w *writer) deregister(d *catalog.Deregister) {
 	n := w.node(d.Node)
 	switch {
 	case d.NodeID != "" && (n == nil || !strings.EqualFold(n.ID, d.NodeID)):
+		return
 	case d.ServiceID != "":
 		if s := w.service(d.Node, d.ServiceID); s != nil {
 			w.deleteService(s)
-		} else if !w.isComplete(n) {
-			w.putTombstone(d.Node, d.ServiceID, "")
 		}
 	case d.CheckID != "":
 		if c := w.check(d.Node, d.CheckID); c != nil {
 			w.deleteCheck(c)
-		} else if !w.isComplete(n) {
-			w.putTombstone(d.Node, "", d.CheckID)
 		}
-	case n != nil:
-		w.deleteNode(n)
 	default:
-		w.putTombstone(d.Node, "", "")
+		if n != nil {
+			w.deleteNode(n)
+		}
+		n = nil
+	}
+	if w.isComplete(n) {
+		return
+	}
+	if d.ServiceID != "" {
+		w.putTombstone(d.Node, d.ServiceID, "")
+	} else {
+		w.putTombstone(d.Node, "", d.CheckID)
 	}
 }
 

@@ -157,7 +157,7 @@ func (r *Read) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalo
 	return r.index(ws, ixState(status)), collect[*catalog.Check](r.tx, tableChecks, byStatus, key(status))
 }
 
-// Tombstones returns what was deregistered without being known, by name.
+// Tombstones returns what was deregistered and may be remembered elsewhere, by name.
 func (r *Read) Tombstones(ws catalog.Watch) (uint64, []*catalog.Tombstone) {
 	return r.index(ws, ixTombstones), all[*catalog.Tombstone](r.tx, tableTombstones)
 }
