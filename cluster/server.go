@@ -143,8 +143,14 @@ func (s *server) isReady() bool {
 	}
 }
 
-// setReady says that the store holds the catalog from now on.
+// setReady says that the store holds the catalog from now on. A recovery by
+// peers.json is over then, and must not be made again at the next start.
 func (s *server) setReady() {
+	if s.replica.Recovered() {
+		if err := s.node.dropPeers(); err != nil {
+			s.logger.Error("peers.json has been used and cannot be removed: remove it before this server starts again", "err", err)
+		}
+	}
 	s.node.mu.Lock()
 	defer s.node.mu.Unlock()
 	if s.isReady() {
