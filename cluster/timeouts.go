@@ -85,7 +85,10 @@ func (n *Node) roundTrip() (longest time.Duration, known bool) {
 		measured++
 		longest = max(longest, m.RTT)
 	}
-	return longest, measured > 0 && measured+1 >= n.cfg.BootstrapExpect
+	if measured == 0 {
+		return 0, n.begins() // it needs nobody, and may be the only one
+	}
+	return longest, measured+1 >= n.cfg.BootstrapExpect
 }
 
 // followRoundTrip keeps the timeouts as they should be. A lease that is too
