@@ -191,10 +191,11 @@ type KeyringAnswer struct {
 	Keys []string // in base64, the primary first
 }
 
-// keyringTimeout bounds the wait for one host, keyringAtOnce how many are asked
-// at a time.
+// keyringTimeout bounds the wait for one host, keyringAgain is how long after a
+// lost answer it is asked again, keyringAtOnce how many are asked at a time.
 const (
 	keyringTimeout = 5 * time.Second
+	keyringAgain   = 50 * time.Millisecond
 	keyringAtOnce  = 32
 )
 
@@ -235,8 +236,9 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 }
 
 // askKeyring has one member carry out op. A member that removes a key cuts the
-// connections under it, maybe before its answer is out, so it is asked again on
-// a new one; every op may be carried out twice.
+// connections under it, maybe before its answer is out, so it is asked again; a
+// connection that is cut may still be the one that the next try takes. Every op
+// may be carried out twice.
 func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key string) KeyringAnswer {
 	answer := KeyringAnswer{Node: m.Name}
 	if m.Status == gossip.Failed {
@@ -249,7 +251,8 @@ func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key st
 		return w.carrier.Call(ctx, false, linkAddr(m), pathKeyring, &keyringRequest{Op: op, Key: key}, &answer)
 	}
 	err := ask()
-	if err != nil && op == KeyringRemove && ctx.Err() == nil {
+	var lost *lostError
+	for errors.As(err, &lost) && lost.sent && wait(ctx, keyringAgain) {
 		err = ask()
 	}
 	if err != nil {
