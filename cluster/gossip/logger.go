@@ -5,13 +5,21 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
 )
 
-// quiet is how long the same kind of warning of memberlist's is told once only.
-const quiet = 5 * time.Minute
+const (
+	// quiet is how long the same kind of warning of memberlist's about the same
+	// host is told once only.
+	quiet = 5 * time.Minute
+	// maxTold bounds what is remembered of that: strangers choose how many
+	// addresses they come from. Beyond it hosts aren't told apart.
+	maxTold = 128
+)
 
 // Lines of memberlist's that say what no delegate is told: whom this host
 // itself suspects, and whom it called dead.
@@ -75,14 +83,30 @@ func (l *lines) Write(line []byte) (int, error) {
 func (l *lines) warn(means, text string) {
 	now := time.Now()
 	l.mu.Lock()
-	again := now.Sub(l.told[means]) < quiet
+	maps.DeleteFunc(l.told, func(_ string, at time.Time) bool { return now.Sub(at) >= quiet })
+	what := means
+	if len(l.told) < maxTold {
+		what += sourceOf(text)
+	}
+	_, again := l.told[what]
 	if !again {
-		l.told[means] = now
+		l.told[what] = now
 	}
 	l.mu.Unlock()
 	if !again {
 		l.to.Warn("gossip: "+means, "memberlist", text)
 	}
+}
+
+// sourceOf is the address in a line that ends with from=ADDRESS:PORT, without the
+// port; "" if there is none.
+func sourceOf(text string) string {
+	_, from, _ := strings.Cut(text, "from=")
+	addr, err := netip.ParseAddrPort(from)
+	if err != nil {
+		return ""
+	}
+	return addr.Addr().String()
 }
 
 // between cuts the words out of begin…end…, where the line starts with begin.

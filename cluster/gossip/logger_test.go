@@ -18,12 +18,19 @@ func TestLogger_TellsWhatMattersOnceAndHearsWhomThisHostAccuses(t *testing.T) {
 		"[INFO] memberlist: Marking web2 as failed, suspect timeout reached (2 peer confirmations)",
 		"[ERR] memberlist: Failed to send UDP ping: refused",
 		"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.9:8301",
-		"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.9:8301",
+		"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.9:40000",
+		"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.8:8301",
 	} {
 		l.Print(text)
 	}
-	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "without our key") || !strings.Contains(got, "10.0.0.9") {
+	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "without our key") || !strings.Contains(got, "10.0.0.9") || !strings.Contains(got, "10.0.0.8") {
 		t.Errorf("got %q", got)
+	}
+	for i := range 1 << 12 { // strangers from many addresses do not fill the log
+		l.Printf("[ERR] memberlist: no installed keys could decrypt the message from=10.1.%d.%d:8301", i>>8&255, i&255)
+	}
+	if n := strings.Count(log.String(), "\n"); n > maxTold+1 {
+		t.Errorf("strangers made %d lines", n)
 	}
 	if dead, ok := heard["web 1"]; !ok || dead || !heard["web2"] {
 		t.Errorf("heard %v", heard)
