@@ -251,7 +251,9 @@ func (f *fleet) healthy(back *fleetHost) {
 			return err
 		}
 		eventually(f.t, back.name+" has all writes", func() error {
-			var got struct{ Node *struct{ Meta map[string]string } }
+			var got struct {
+				Node *struct{ Meta map[string]string }
+			}
 			if err := back.get("/v1/catalog/node/mark?stale", &got); err != nil || got.Node == nil || got.Node.Meta["mark"] != mark {
 				return fmt.Errorf("%+v, %v", got, err)
 			}
