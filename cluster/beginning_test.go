@@ -64,6 +64,9 @@ func awaitServers(t *testing.T, nodes []*running, n int) (history string, server
 	for _, one := range nodes {
 		h, err := one.AutopilotHealth()
 		t.Logf("%s: %+v, %v", one.cfg.NodeName, h, err)
+		for _, m := range one.Members() {
+			t.Logf("%s sees %+v", one.cfg.NodeName, m)
+		}
 	}
 	t.Fatalf("there never were %d healthy voters", n)
 	return "", nil

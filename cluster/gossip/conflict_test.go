@@ -1,11 +1,14 @@
 package gossip
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 func (h *host) conflict(name string) string {
@@ -200,4 +203,29 @@ func TestReplay_RecordedPacketsChangeNothing(t *testing.T) {
 			t.Errorf("after %d packets played again: %v", len(recorded), seen.list())
 		}
 	})
+}
+
+// A host that comes back at once with another node ID is told of its former
+// self, louder than it speaks. memberlist must hear that, to speak louder still.
+func TestConflict_AHostHearsOfItsFormerSelf(t *testing.T) {
+	here, elsewhere := netip.MustParseAddrPort("192.0.2.1:8301"), netip.MustParseAddrPort("192.0.2.2:8301")
+	d := &delegate{
+		self: identity{name: "h1", id: id(1), dc: "dc1", addr: here}, mail: newMailbox(),
+		vet: &vet{byName: make(map[string]*vetted), byID: make(map[string]string)},
+	}
+	alive := func(name, nodeID string, at netip.AddrPort) error {
+		raw, err := meta{tags: map[string]string{tagID: nodeID, tagDatacenter: "dc1"}}.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.NotifyAlive(&memberlist.Node{Name: name, Addr: at.Addr().AsSlice(), Port: at.Port(), Meta: raw})
+	}
+	if err := alive("h1", id(9), here); err != nil {
+		t.Errorf("of its own name and address: %v", err)
+	}
+	for what, err := range map[string]error{"its name elsewhere": alive("h1", id(9), elsewhere), "its ID elsewhere": alive("h2", id(1), elsewhere)} {
+		if !errors.Is(err, errContested) {
+			t.Errorf("%s: got %v, want it contested", what, err)
+		}
+	}
 }

@@ -185,7 +185,10 @@ func (d *delegate) check(n *memberlist.Node) error {
 	if dc != d.self.dc {
 		return fmt.Errorf("it is of datacenter %q, this host of %q", dc, d.self.dc)
 	}
-	if n.Name == d.self.name && id == d.self.id && at == d.self.addr {
+	if n.Name == d.self.name && at == d.self.addr {
+		// This host, or who was here before it lost its node ID. memberlist must
+		// hear of that one: only then does it speak louder, and the others hear
+		// who is here now.
 		return nil
 	}
 	if d.contests(n.Name, id, at, e) {
