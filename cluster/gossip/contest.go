@@ -11,6 +11,11 @@ const (
 	maxContests = 64
 	// contestAgain is how often a conflict is looked at again, and both told of it.
 	contestAgain = 30 * time.Second
+	// contestRetry is how soon a newcomer that didn't answer is asked again, and
+	// contestTries how often: it may have been busy with its start, and what it
+	// told of itself doesn't come again by itself.
+	contestRetry = time.Second
+	contestTries = 20
 	// conflictKept is how long this host believes others that it is in one.
 	conflictKept = 3 * contestAgain
 )
@@ -33,6 +38,7 @@ type contest struct {
 	life         uint64
 	refused      bool
 	again        time.Time
+	tries        int
 }
 
 // contested: a host claims a name, or an ID, that another has elsewhere.
@@ -68,11 +74,11 @@ func (l *ledger) stepContest(now time.Time, c *contest) bool {
 	if c.holder != l.self && l.byID[c.holder.ID] != c.holder {
 		return false
 	}
-	if c.refused && now.Before(c.again) {
+	if now.Before(c.again) {
 		return true
 	}
-	if c.refused || l.stalled.After(c.at) {
-		c.at, c.next, c.sent, c.refused = now, now, 0, false
+	if c.refused || l.stalled.After(c.at) || !c.again.IsZero() {
+		c.at, c.next, c.sent, c.refused, c.again = now, now, 0, false, time.Time{}
 		c.holds, c.comes = c.holder == l.self, false
 	}
 	if c.sent < claimPings && !now.Before(c.next) {
@@ -83,6 +89,10 @@ func (l *ledger) stepContest(now time.Time, c *contest) bool {
 		return true
 	}
 	if c.sent < claimPings || now.Sub(c.at) < claimWindow {
+		return true
+	}
+	if c.tries++; !c.comes && c.tries < contestTries {
+		c.again = now.Add(contestRetry)
 		return true
 	}
 	l.uncontested(now, c)
