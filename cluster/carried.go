@@ -149,6 +149,12 @@ func (c *carrier) serveCall(w http.ResponseWriter, r *http.Request, in *carried)
 		writeCarried(w, http.StatusBadRequest, "", "read the call's body: "+err.Error())
 		return
 	}
+	if from := getMark(r.Header, headerFrom); from != "" && r.URL.Path == pathApply && c.cfg.Elsewhere != nil {
+		if err := c.cfg.Elsewhere(in.peer, from); err != nil {
+			writeOutcome(w, err)
+			return
+		}
+	}
 	_, isLeader := c.cfg.Where.Self()
 	if r.Header.Get(headerTo) == toTheLeader && !isLeader {
 		if c.relayCall(w, r, body) {

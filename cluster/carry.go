@@ -77,6 +77,10 @@ type carrierConfig struct {
 	// IsServer reports whether a peer is one of the servers: those may speak for
 	// others. nil: nobody is.
 	IsServer func(link.Peer) bool
+	// Addr is this host's link address, which it tells. Elsewhere is why a host
+	// at the address is not to write as the peer; nil: it may. Both may be nil.
+	Addr      func() string
+	Elsewhere func(p link.Peer, addr string) error
 	Logger   *slog.Logger // nil discards
 }
 
@@ -222,6 +226,9 @@ func (c *carrier) Call(ctx context.Context, toLeader bool, addr, path string, in
 			j.mark(req.Header)
 			if toLeader {
 				req.Header.Set(headerTo, toTheLeader)
+			}
+			if j.hops == 0 && c.cfg.Addr != nil {
+				setMark(req.Header, headerFrom, c.cfg.Addr())
 			}
 		}
 		return req, err

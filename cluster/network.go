@@ -72,6 +72,7 @@ func (n *Node) newNetwork() (*network, error) {
 	w.carrier = newCarrier(carrierConfig{
 		Transport: l.Transport(), Where: w, Self: n.peer(), Hold: n.cfg.HoldTime, Logger: n.logger,
 		Scope: n.cfg.Scope, WithScope: n.cfg.WithScope, IsServer: w.isServer,
+		Addr: func() string { return linkAddr(w.gossip.Local()) }, Elsewhere: w.elsewhere,
 	})
 	return w, nil
 }
@@ -88,6 +89,18 @@ func (w *network) isServer(p link.Peer) bool {
 	}
 	m, ok := w.gossip.Member(p.Name)
 	return ok && m.ID == p.ID && isServer(m)
+}
+
+// elsewhere refuses what a host at the address writes as the peer while that
+// one lives at another: one of the two is a clone, and gossip has yet to tell
+// them, or has told them. Who moved waits until gossip has seen it.
+func (w *network) elsewhere(p link.Peer, addr string) error {
+	m, ok := w.node.MemberOf(p.ID)
+	if !ok || m.Status != gossip.Alive && m.Status != gossip.Suspect || linkAddr(m) == addr {
+		return nil
+	}
+	return fmt.Errorf("%w: node ID %s is that of %s at %s, which lives, and not of %s at %s: if one is a clone, remove node-id from its data_dir and restart it", ErrNotAllowed,
+		p.ID, m.Name, linkAddr(m), p.Name, addr)
 }
 
 // dialFeed connects to the feed of the server at an address.
