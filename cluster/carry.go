@@ -81,7 +81,7 @@ type carrierConfig struct {
 	// at the address is not to write as the peer; nil: it may. Both may be nil.
 	Addr      func() string
 	Elsewhere func(p link.Peer, addr string) error
-	Logger   *slog.Logger // nil discards
+	Logger    *slog.Logger // nil discards
 }
 
 // carrier carries requests. Its methods may be called by several goroutines.

@@ -30,7 +30,7 @@ const (
 	headerOriginName       = markPrefix + "Origin-Name"
 	headerOriginDatacenter = markPrefix + "Origin-Datacenter"
 	headerTo               = markPrefix + "To"
-	headerFrom             = markPrefix + "From" // link address of who asks
+	headerFrom             = markPrefix + "From"    // link address of who asks
 	headerOutcome          = markPrefix + "Outcome" // may be asked for again
 	headerError            = markPrefix + "Error"   // what kind, final
 
