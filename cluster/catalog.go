@@ -106,6 +106,9 @@ func (n *Node) Apply(ctx context.Context, body catalog.Body) (uint64, error) {
 	if err != nil {
 		return 0, noteOutcome(ctx, err)
 	}
+	if w, _ := n.network(); w != nil {
+		w.feed.Await(index)
+	}
 	if err := n.view.Wait(ctx, index); err != nil {
 		// It did happen; lookups will show it as soon as they can.
 		n.logger.Warn("a write does not show in lookups yet", "index", index, "err", err)

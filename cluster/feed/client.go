@@ -45,9 +45,9 @@ type Client struct {
 	cfg    ClientConfig
 	logger *slog.Logger
 
-	mu       sync.Mutex // guards following
-	addr     string     // of the server of the open stream
-	since    time.Time
+	mu       sync.Mutex           // guards following
+	stream   *Stream              // the open one; nil when there is none
+	since    time.Time            // when it was opened
 	failures int                  // since an update came
 	failed   map[string]time.Time // when a server last failed
 	prepared *candidate           // where to move to
@@ -69,7 +69,22 @@ func NewClient(cfg ClientConfig) *Client {
 func (c *Client) Server() (addr string, since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.addr, c.since
+	if c.stream == nil {
+		return "", time.Time{}
+	}
+	return c.stream.addr, c.since
+}
+
+// Await asks the server of the open stream, if there is one, to tell of an index
+// as soon as it is reached, though nothing that this host follows may have
+// changed: otherwise it hears of it with the next heartbeat. It does not block.
+func (c *Client) Await(index uint64) {
+	c.mu.Lock()
+	s := c.stream
+	c.mu.Unlock()
+	if s != nil {
+		s.await(index)
+	}
 }
 
 // Open connects to the best server and returns the stream from it: the first,
@@ -242,17 +257,19 @@ func (c *Client) start(ctx context.Context, to *candidate) (*Stream, error) {
 		return nil, context.Cause(ctx)
 	}
 	c.mu.Lock()
-	c.addr, c.since = to.addr, time.Now()
+	c.stream, c.since = s, time.Now()
 	c.mu.Unlock()
 	s.wg.Go(s.talk)
 	return s, nil
 }
 
 // ended notes that a stream is over.
-func (c *Client) ended() {
+func (c *Client) ended(s *Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addr, c.since = "", time.Time{}
+	if c.stream == s {
+		c.stream = nil
+	}
 }
 
 // prepare keeps a server for the next Open, which comes at once or not at all.

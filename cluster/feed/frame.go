@@ -22,6 +22,7 @@ const Version = 1
 //	subscribe    names
 //	unsubscribe  names
 //	beat         it is there
+//	await        an index: it wants to hear when that is reached
 //
 // and from the server
 //
@@ -38,6 +39,7 @@ const (
 	frameUpdate      byte = 6
 	frameMove        byte = 7
 	frameRefuse      byte = 8
+	frameAwait       byte = 9
 )
 
 const (
@@ -178,6 +180,16 @@ func decodeNames(b []byte) ([]string, error) {
 	f := fields{b: b}
 	names := f.list()
 	return names, f.err
+}
+
+func awaitFrame(index uint64) []byte {
+	return frame(frameAwait, func(e *encoder) { e.number(index) })
+}
+
+func decodeAwait(b []byte) (uint64, error) {
+	f := fields{b: b}
+	index := f.number()
+	return index, f.err
 }
 
 // move asks a host to go elsewhere.

@@ -317,6 +317,7 @@ func (n *network) startWith(addr string, store *state.Store, leader bool, change
 	srv.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
+		n.setDown(addr, true)
 		srv.serves.Wait()
 	})
 	n.t.Cleanup(srv.stop)

@@ -58,6 +58,13 @@ func (p *picture) isWhole() bool {
 	return p.whole
 }
 
+// at returns the index that the picture shows.
+func (p *picture) at() uint64 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.index
+}
+
 // measure returns the size of the catalog as it is told.
 func (p *picture) measure() (size int64, whole bool) {
 	p.mu.RLock()

@@ -259,6 +259,7 @@ func TestHostResumesWithWhatItMissed(t *testing.T) {
 		n.start("s2", c.store, subscriptions)
 		r := n.receiver(host, "web", "db")
 		r.equals(c)
+		settle(time.Second)
 		for _, addr := range []string{"s1", "s2", "s1"} {
 			n.setDown("s1", true)
 			n.setDown("s2", true)
@@ -451,7 +452,7 @@ func TestStoppingServerSendsItsHostsElsewhere(t *testing.T) {
 		for i := range 30 {
 			hosts = append(hosts, n.receiver(fmt.Sprintf("30000000-0000-4000-8000-%012d", i)))
 		}
-		settle(time.Second)
+		settle(7 * time.Minute) // those that met a server before it had a leader have found their place
 		began := time.Now()
 		n.setDown("s1", true)
 		servers["s1"].stop()
@@ -550,6 +551,28 @@ func TestServerSaysWhichHostsHaveAStream(t *testing.T) {
 		settle(time.Second)
 		if got := fmt.Sprint(said); got != "[1true 1false]" {
 			t.Errorf("said %s, want the first beginning and the last end", got)
+		}
+	})
+}
+
+func TestHostThatWaitsForAnIndexHearsOfItAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+		n.start("s1", c.store, subscriptions)
+		r := n.receiver(host)
+		r.equals(c)
+		for _, after := range []bool{false, true} {
+			settle(1100 * time.Millisecond) // between two heartbeats
+			if after {
+				c.do(&catalog.Deregister{Node: "n1", ServiceID: "no such"})
+			}
+			r.client.Await(1000 + c.index + map[bool]uint64{false: 1}[after])
+			if !after {
+				c.do(&catalog.Deregister{Node: "n1", ServiceID: "no such"})
+			}
+			settle(100 * time.Millisecond)
+			if p := r.now(); p.Index != 1000+c.index {
+				t.Errorf("the host is at index %d, want %d", p.Index, 1000+c.index)
+			}
 		}
 	})
 }

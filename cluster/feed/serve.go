@@ -132,7 +132,7 @@ func (st *serverStream) begin(payload []byte) error {
 func fold(names []string) error {
 	for i, name := range names {
 		if len(name) > catalog.MaxNameLength || name == "" {
-			return fmt.Errorf("subscribe: a name of %d bytes: want 1 to %d", len(name), catalog.MaxNameLength)
+			return fmt.Errorf("a name of %d bytes: want 1 to %d", len(name), catalog.MaxNameLength)
 		}
 		names[i] = strings.ToLower(name)
 	}
@@ -151,20 +151,32 @@ func (st *serverStream) read() error {
 		if buf = grown; cap(buf) > maxFirstFrame {
 			buf = nil // an idle stream holds little
 		}
-		if kind != frameSubscribe && kind != frameUnsubscribe {
-			continue
-		}
-		names, err := decodeNames(payload)
-		if err != nil {
-			return fmt.Errorf("subscribe: %w", err)
-		}
-		if err := fold(names); err != nil {
-			return err
-		}
-		if err := st.ask(names, kind == frameUnsubscribe, st.server.cfg.Limits.Names); err != nil {
+		if err := st.hear(kind, payload); err != nil {
 			return err
 		}
 	}
+}
+
+// hear takes one frame; those of newer hosts and signs of life need nothing.
+func (st *serverStream) hear(kind byte, payload []byte) error {
+	switch kind {
+	case frameSubscribe, frameUnsubscribe:
+		names, err := decodeNames(payload)
+		if err == nil {
+			err = fold(names)
+		}
+		if err != nil {
+			return fmt.Errorf("subscribe: %w", err)
+		}
+		return st.ask(names, kind == frameUnsubscribe, st.server.cfg.Limits.Names)
+	case frameAwait:
+		index, err := decodeAwait(payload)
+		if err != nil {
+			return fmt.Errorf("await: %w", err)
+		}
+		st.server.await(&st.subscriber, index)
+	}
+	return nil
 }
 
 // write tells the host what is new until the stream ends.

@@ -89,6 +89,7 @@ type Server struct {
 	hosts       map[string]int // admitted streams by node ID
 	subscribers map[*subscriber]struct{}
 	locals      map[*subscriber]struct{} // those in this process
+	waiting     map[*subscriber]uint64   // those that want to hear of an index
 	byName      map[string]*audience
 
 	telling sync.Mutex     // held while OnStream is called; guards following
@@ -124,9 +125,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	return &Server{
 		cfg: cfg, logger: cfg.Logger, stop: make(chan struct{}),
 		subscribers: make(map[*subscriber]struct{}), locals: make(map[*subscriber]struct{}),
-		byName: make(map[string]*audience),
-		hosts:  make(map[string]int),
-		up:     make(map[string]int),
+		waiting: make(map[*subscriber]uint64), byName: make(map[string]*audience),
+		hosts: make(map[string]int),
+		up:    make(map[string]int),
 	}, nil
 }
 

@@ -56,6 +56,7 @@ type Stream struct {
 	mu       sync.Mutex // guards following
 	names    map[string]struct{}
 	orders   map[string]bool // name to "wanted", not sent yet
+	awaited  uint64          // index to hear of, not sent yet
 	full     bool            // said that MaxNames was reached
 	hints    []string        // where there is said to be a leader
 	seeking  bool
@@ -222,7 +223,7 @@ func (s *Stream) fail(why error) {
 func (s *Stream) Close() {
 	s.fail(errClosed)
 	s.wg.Wait()
-	s.client.ended()
+	s.client.ended(s)
 }
 
 // Subscribe asks for the contents of the services, in any letter case. An
@@ -265,6 +266,14 @@ func (s *Stream) Unsubscribe(names ...string) {
 	s.poke()
 }
 
+// await has the server tell of an index as soon as it is reached.
+func (s *Stream) await(index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.awaited = max(index, s.awaited)
+	s.poke()
+}
+
 func (s *Stream) poke() {
 	select {
 	case s.wake <- struct{}{}:
@@ -277,8 +286,10 @@ func (s *Stream) poke() {
 func (s *Stream) takeOrders() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.orders) == 0 {
-		return nil
+	var out []byte
+	if s.awaited > 0 {
+		out = awaitFrame(s.awaited)
+		s.awaited = 0
 	}
 	var want, end []string
 	for _, name := range slices.Sorted(maps.Keys(s.orders)) {
@@ -289,7 +300,6 @@ func (s *Stream) takeOrders() []byte {
 		}
 	}
 	clear(s.orders)
-	var out []byte
 	if len(end) > 0 {
 		out = append(out, namesFrame(frameUnsubscribe, end)...)
 	}

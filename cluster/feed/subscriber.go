@@ -41,6 +41,7 @@ func (s *Server) leave(sub *subscriber) {
 	defer s.mu.Unlock()
 	delete(s.subscribers, sub)
 	delete(s.locals, sub)
+	delete(s.waiting, sub)
 	for name := range sub.place.names {
 		s.unwantLocked(sub, name)
 	}
@@ -124,28 +125,46 @@ func (s *Server) unwantLocked(sub *subscriber, name string) {
 	}
 }
 
+// await has the subscriber woken when the index is reached. Who wrote something
+// waits to hear of it, though it may be nothing that concerns this host.
+func (s *Server) await(sub *subscriber, index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting[sub] = max(index, s.waiting[sub])
+	s.wakeWaitingLocked(s.picture.at())
+}
+
+func (s *Server) wakeWaitingLocked(index uint64) {
+	for sub, wanted := range s.waiting {
+		if index >= wanted {
+			delete(s.waiting, sub)
+			sub.poke()
+		}
+	}
+}
+
 // wake wakes whom a change concerns.
 func (s *Server) wake(to touched) {
-	whole := s.picture.isWhole()
+	whole, index := s.picture.isWhole(), s.picture.at()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if to.base || (whole && len(to.parts) > 0) {
+		clear(s.waiting)
 		for sub := range s.subscribers {
 			sub.poke()
 		}
 		return
 	}
+	s.wakeWaitingLocked(index)
 	// Whoever wrote in this process waits for the index, changes or none.
 	for sub := range s.locals {
 		sub.poke()
 	}
 	for name := range to.parts {
-		a := s.byName[name]
-		if a == nil {
-			continue
-		}
-		for sub := range a.subs {
-			sub.poke()
+		if a := s.byName[name]; a != nil {
+			for sub := range a.subs {
+				sub.poke()
+			}
 		}
 	}
 }

@@ -227,6 +227,12 @@ func again(t *testing.T, kind byte, payload []byte) {
 			first = m
 			second, err2 = decodeMove(reread(m.frame()))
 		}
+	case frameAwait:
+		var index uint64
+		if index, err = decodeAwait(payload); err == nil {
+			first = index
+			second, err2 = decodeAwait(reread(awaitFrame(index)))
+		}
 	case frameRefuse:
 		refusal(payload)
 	case frameUpdate:
