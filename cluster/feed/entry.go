@@ -57,6 +57,14 @@ func (n *entry) encode() {
 	n.record = e.out
 }
 
+// weight is what the entry adds to the size of the catalog.
+func (n *entry) weight() int64 {
+	if n.gone || n.kind == ofTombstone {
+		return 0
+	}
+	return int64(len(n.record))
+}
+
 // empty is what is told of a part that is gone.
 func (n *entry) empty() *catalog.Part { return &catalog.Part{Node: n.label, Service: n.name} }
 

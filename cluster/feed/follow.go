@@ -115,7 +115,8 @@ func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
 	}
 	edits := t.editsFor(r, c, anew)
 	var tombs []*catalog.Tombstone
-	if anew || c.resync || c.tombs || len(t.tombs) > 0 {
+	c.tombs = c.tombs || c.resync || anew
+	if c.tombs {
 		_, tombs = r.Tombstones(nil)
 	}
 
@@ -126,7 +127,9 @@ func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
 	}
 	p.history, p.index, p.things = history, index, t
 	to := t.apply(edits, index)
-	t.setTombstones(tombs, index, &to)
+	if c.tombs {
+		t.setTombstones(tombs, index, &to)
+	}
 	t.forget(limit.gone)
 	whole := t.size < limit.wholeBelow || (p.whole && t.size <= 2*limit.wholeBelow)
 	to.base = to.base || anew || whole != p.whole

@@ -147,14 +147,10 @@ func (t *things) put(ed *edit, index uint64, to *touched) {
 		e = &entry{gone: true}
 	}
 	was, older, newer, at := e.gone, e.older, e.newer, e.index
-	if !was {
-		t.size -= int64(len(e.record))
-	}
+	t.size -= e.weight()
 	*e = ed.next
 	e.older, e.newer, e.index = older, newer, at
-	if !e.gone {
-		t.size += int64(len(e.record))
-	}
+	t.size += e.weight()
 	t.keep(e, was)
 	if ed.quiet {
 		return
@@ -282,7 +278,6 @@ func (t *things) setTombstones(list []*catalog.Tombstone, index uint64, to *touc
 	for _, key := range slices.Collect(maps.Keys(t.tombs)) {
 		if !now[key] { // what it spoke of was registered: the registration is told
 			t.journal.remove(t.tombs[key])
-			t.size -= int64(len(t.tombs[key].record))
 			delete(t.tombs, key)
 		}
 	}

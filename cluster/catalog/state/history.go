@@ -72,6 +72,7 @@ func (w *writer) clearTombstone(node, serviceID, checkID string) {
 	if row := first(w.tx, tableTombstones, byID, tombstoneKey(node, serviceID, checkID)); row != nil {
 		w.dropTombstone(row.(*catalog.Tombstone))
 		w.touch(ixTombstones)
+		w.change.addMarked(node)
 	}
 }
 
