@@ -31,34 +31,35 @@ type suspects struct {
 	mu  sync.Mutex // guards following
 	now map[string]bool
 	wg  sync.WaitGroup
-	ctx context.Context // of the network's run
+	ctx context.Context // of the network's run; nil before and after it
 }
 
 // look begins to look into a host.
 func (s *suspects) look(nodeID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx == nil || s.ctx.Err() != nil || s.now[nodeID] || len(s.now) >= maxSuspects {
+	if s.ctx == nil || s.now[nodeID] || len(s.now) >= maxSuspects {
 		return
 	}
 	for _, m := range s.net.node.Members() {
 		if m.ID == nodeID && m.Status == gossip.Alive {
 			s.now[nodeID] = true
-			s.wg.Go(func() { s.judge(m) })
+			ctx := s.ctx
+			s.wg.Go(func() { s.judge(ctx, m) })
 			return
 		}
 	}
 }
 
 // judge tells gossip of a member that refuses connections all the while.
-func (s *suspects) judge(m Member) {
+func (s *suspects) judge(ctx context.Context, m Member) {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.now, m.ID)
 	}()
 	for begin := time.Now(); time.Since(begin) < refusedFor; {
-		if !isRefused(s.ctx, linkAddr(m)) || !wait(s.ctx, refusedLook) {
+		if !isRefused(ctx, linkAddr(m)) || !wait(ctx, refusedLook) {
 			return
 		}
 	}
@@ -84,7 +85,8 @@ func (s *suspects) run(ctx context.Context) error {
 	s.ctx = ctx
 	s.mu.Unlock()
 	<-ctx.Done()
-	s.mu.Lock() // whoever comes now sees that it has ended
+	s.mu.Lock()
+	s.ctx = nil // nobody is looked into from now on
 	s.mu.Unlock()
 	s.wg.Wait()
 	return nil

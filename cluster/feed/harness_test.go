@@ -492,8 +492,10 @@ func (r *receiver) follow(ctx context.Context, s *feed.Stream) {
 	}
 	r.mu.Unlock()
 	for {
-		r.slow.Lock()
-		r.slow.Unlock()
+		func() { // while it is held, this host doesn't read
+			r.slow.Lock()
+			defer r.slow.Unlock()
+		}()
 		u, err := s.Next(ctx)
 		r.mu.Lock()
 		if err != nil {

@@ -83,17 +83,6 @@ func (s *scripted) take() string {
 	return asked
 }
 
-// follow has v follow src until the test ends.
-func follow(t *testing.T, v *View, src *scripted) {
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- v.Follow(ctx, src) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
-}
-
 // contextOf is a context that the test cancels by hand, as in bubbles, which end
 // before their cleanup.
 func contextOf(t *testing.T) (context.Context, context.CancelFunc) {

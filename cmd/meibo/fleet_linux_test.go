@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -127,7 +128,7 @@ func (h *fleetHost) live(t *testing.T) {
 		t.Skipf("this machine lets this user have no network of hosts (%v): run as root with /dev/net/tun", err)
 	}
 	h.http = &http.Client{Timeout: 12 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
-		Dial: func(network, addr string) (c net.Conn, err error) {
+		DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
 			h.inside(func() { c, err = net.DialTimeout(network, addr, 2*time.Second) })
 			return c, err
 		}}}

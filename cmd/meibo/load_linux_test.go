@@ -59,8 +59,7 @@ type load struct {
 	mu     sync.Mutex // guards following
 	turns  map[instanceKey][]turn
 	unsure map[pairKey][]turn // either from then on, or absent: back to what turns say
-	up     map[string]time.Time
-	down   map[string][]turn // absent: down, either: starting, present: answers
+	down   map[string][]turn  // absent: down, either: starting, present: answers
 	all    []lookup
 
 	stop context.CancelFunc
