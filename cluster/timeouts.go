@@ -18,8 +18,10 @@ const (
 	// roundTripWait how long a server that starts waits to learn it.
 	roundTripLook = 10 * time.Second
 	roundTripWait = 3 * time.Second
-	// roundTripTry is how long one server is asked for a sign of life.
-	roundTripTry = 500 * time.Millisecond
+	// roundTripTry is how long one server is asked for a sign of life, and
+	// roundTripTries how often to make sure.
+	roundTripTry   = 500 * time.Millisecond
+	roundTripTries = 5
 )
 
 // timeoutsFor are Raft's timeouts for servers so far apart.
@@ -69,6 +71,32 @@ func (n *Node) measure(ctx context.Context) {
 	}
 }
 
+// shortest asks every living server several times and returns the longest round
+// trip to any by the best answer of each; those that don't answer count as known.
+func (n *Node) shortest(ctx context.Context, known time.Duration) time.Duration {
+	w, _ := n.network()
+	if w == nil {
+		return known
+	}
+	var longest time.Duration
+	members, _ := w.gossip.Members()
+	for _, m := range members {
+		if m.ID == n.cfg.NodeID || !isServer(m) || m.Status != gossip.Alive {
+			continue
+		}
+		best := known
+		for range roundTripTries {
+			try, cancel := context.WithTimeout(ctx, roundTripTry)
+			if rtt, err := w.gossip.Ping(try, m.Name); err == nil && rtt > 0 {
+				best = min(best, rtt)
+			}
+			cancel()
+		}
+		longest = max(longest, best)
+	}
+	return longest
+}
+
 // roundTrip is the longest to any living server, and whether those to all of
 // them that are expected are known.
 func (n *Node) roundTrip() (longest time.Duration, known bool) {
@@ -103,6 +131,10 @@ func (s *server) followRoundTrip(ctx context.Context) error {
 			continue
 		}
 		heartbeat, lease := timeoutsFor(rtt)
+		if lease > 2*s.lease { // one late answer is no distance
+			rtt = s.node.shortest(ctx, rtt)
+			heartbeat, lease = timeoutsFor(rtt)
+		}
 		if lease > 2*s.lease {
 			s.logger.Warn("servers are further apart than when this one started: it starts again with longer timeouts", "rtt", rtt, "heartbeat", heartbeat)
 			s.restart()
