@@ -18,7 +18,7 @@ func TestFleet_AnswersWhileHostsFreeze(t *testing.T) {
 		f.start()
 		agent, writer := f.agents()[3], f.agents()[0]
 		turns := [][]func() *fleetHost{{f.leader, func() *fleetHost { return agent }}, {f.follower}}
-		asleep := 8 * time.Second
+		asleep := 6 * time.Second
 		if verifying() {
 			asleep = 30 * time.Second
 			turns = [][]func() *fleetHost{{f.leader}, {f.follower}, {func() *fleetHost { return agent }}}
