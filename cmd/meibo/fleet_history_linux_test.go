@@ -50,7 +50,7 @@ var catalogFaults = []struct {
 		l.up()
 	}},
 	{"leader cut off with an agent", func(f *fleet) {
-		away := 2 * time.Second // too short to be taken for dead
+		away := 1200 * time.Millisecond // too short to be taken for dead
 		if verifying() {
 			away = 6 * time.Second
 		}
@@ -58,7 +58,7 @@ var catalogFaults = []struct {
 	}},
 	{"leader heard by nobody", func(f *fleet) {
 		l := f.leader()
-		f.mute(l, 2500*time.Millisecond)
+		f.mute(l, 1200*time.Millisecond)
 	}},
 	{"leader frozen", func(f *fleet) {
 		l := f.leader()

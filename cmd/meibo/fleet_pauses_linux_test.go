@@ -53,7 +53,8 @@ func (f *fleet) freeze(mark string, hosts []*fleetHost, asleep time.Duration, wr
 		f.client.apart([]*fleetHost{h}, f.hosts)
 	}
 	changed := f.agents()[1]
-	eventually(f.t, "writes while hosts sleep", func() error { return register(writer, node, "192.0.2.2") })
+	wrote := eventually(f.t, "writes while hosts sleep", func() error { return register(writer, node, "192.0.2.2") })
+	f.t.Logf("%d asleep: a write was through after %v ms", len(hosts), wrote.Milliseconds())
 	changed.deregister("api")
 	f.client.soak(asleep)
 
