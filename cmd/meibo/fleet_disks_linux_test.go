@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -349,14 +350,27 @@ func (f *fleet) damagedView(h *fleetHost, damage func([]byte) []byte) {
 	must(f.t, err)
 	must(f.t, os.WriteFile(h.viewFile(), damage(b), 0o600))
 	since := len(h.log())
-	h.up()
-	took := eventually(f.t, "a host whose view is damaged answers", func() error { return f.client.exactOn(h) })
+	h.start() // until it has asked others it may know its own services alone, and say so of the rest
+	took := eventually(f.t, "a host whose view is damaged answers", func() error { return f.exactElse(h) })
+	f.client.began(h)
 	must(f.t, h.says("last known view does not count, set aside", since))
 	if aside, _ := filepath.Glob(h.viewFile() + ".set-aside-*"); len(aside) != 1 {
 		f.t.Errorf("%s: set aside: %v, want one file", h.name, aside)
 	}
 	eventually(f.t, "the view is on disk anew", func() error { _, err := os.Stat(h.viewFile()); return err })
 	f.t.Logf("view file damaged: all is answered %v after the start", took.Round(time.Millisecond))
+}
+
+// exactElse is exactOn for a host whose own services are not counted yet.
+func (f *fleet) exactElse(h *fleetHost) error {
+	for _, service := range f.client.services() {
+		got := h.lookup(service)
+		got.addrs = slices.DeleteFunc(got.addrs, func(a netip.Addr) bool { return a == hostAddr(h.n) })
+		if err := f.client.exact(got); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fullCache fills the disk that a host keeps its view on.

@@ -107,9 +107,9 @@ func (f *fleet) raftFilesGone(w *recorder) {
 		return nil
 	})
 	took := time.Since(begin)
-	f.recovered(victim, w)
 	stop()
 	wg.Wait()
+	f.recovered(victim, w)
 	eventually(f.t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
 	f.t.Logf("Raft files gone: %v; votes again after %v; meanwhile %d writes, %d failed, the longest took %v", seen,
 		took.Round(time.Millisecond), w.n, len(failed), longest.Round(time.Millisecond))
