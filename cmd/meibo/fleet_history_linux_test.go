@@ -30,6 +30,9 @@ func TestFleet_CatalogIsLinearizable(t *testing.T) {
 				t.Logf("%s: whole again after %v ms", fault.name, time.Since(begin).Milliseconds())
 			}
 		}
+		if verifying() {
+			f.split([]*fleetHost{f.leader(), f.agents()[2]}, 6*time.Second)
+		}
 		stop()
 		rec.judge(t)
 		f.seedStaleRead(rec)
@@ -50,11 +53,8 @@ var catalogFaults = []struct {
 		l.up()
 	}},
 	{"leader cut off with an agent", func(f *fleet) {
-		away := 1200 * time.Millisecond // too short to be taken for dead
-		if verifying() {
-			away = 6 * time.Second
-		}
-		f.split([]*fleetHost{f.leader(), f.agents()[3]}, away)
+		// Too short to be taken for dead: whoever dies again and again is held down longer each time.
+		f.split([]*fleetHost{f.leader(), f.agents()[3]}, 1200*time.Millisecond)
 	}},
 	{"leader heard by nobody", func(f *fleet) {
 		l := f.leader()
@@ -190,7 +190,9 @@ func (r *catalogHistory) clients(f *fleet) (stop func()) {
 			}
 		})
 	}
-	return func() { close(done); wg.Wait() }
+	stop = sync.OnceFunc(func() { close(done); wg.Wait() })
+	f.t.Cleanup(stop)
+	return stop
 }
 
 // one makes an operation; false: its outcome is unknown.
