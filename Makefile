@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 5s
 
 .DEFAULT_GOAL := build
-.PHONY: build run test lint bench fuzz verify clean FORCE
+.PHONY: build run test lint bench bench-feed fuzz verify clean FORCE
 
 build: bin/meibo
 
@@ -34,6 +34,10 @@ fuzz:
 bench: build
 	@go test -run '^$$' -bench . -benchtime 2s ./resolver/... ./cache/... ./forwarder/... ./cluster/...
 	@MEIBO_BIN=$$PWD/bin/meibo go test -count=1 -run '^$$' -bench . -benchtime 5x ./bench/...
+
+# Three hundred hosts against three servers, for a few minutes; the figures go into bench/RESULTS.md.
+bench-feed: build
+	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
 
 # The long forms: minutes of fuzzing per target, and the bars in milliseconds, on the plain binary.
 verify: build

@@ -1,0 +1,230 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What the load of `make bench-feed` is.
+const (
+	feedHosts     = 300
+	feedProcesses = 4
+	feedChanges   = 200
+	feedRate      = 10 // changes each second
+	feedServices  = 60
+	feedNames     = 20 // services that each host uses
+
+	maxFleetStart = 10 * time.Second
+	maxNoise      = time.Millisecond // what changes of a large service may add to other names' p99
+)
+
+// report is the table, row by row.
+type report struct{ rows [][]string }
+
+func (r *report) row(what string, cells ...string) {
+	r.rows = append(r.rows, append([]string{what}, cells...))
+}
+
+// TestFeedLoad measures 300 hosts against three real servers and writes RESULTS.md. It takes minutes and a quiet machine.
+func TestFeedLoad(t *testing.T) {
+	if os.Getenv("MEIBO_FEED_LOAD") == "" {
+		t.Skip("takes minutes: run make bench-feed")
+	}
+	whole := measureFeed(t, "")
+	named := measureFeed(t, "view { whole_below = 0 }\n")
+	var r report
+	r.row("300 hosts, three servers", "whole catalog", "by name")
+	for i := range whole {
+		r.row(whole[i][0], whole[i][1], named[i][1])
+	}
+	large := measureLarge(t)
+	writeResults(t, r, large)
+}
+
+// measureFeed returns names of figures and their values.
+func measureFeed(t *testing.T, extra string) [][2]string {
+	t.Helper()
+	c := newRealCluster(t, extra)
+	defer c.stop()
+	c.leader()
+	c.fill(feedCatalog())
+	var out [][2]string
+	add := func(what, format string, args ...any) {
+		out = append(out, [2]string{what, fmt.Sprintf(format, args...)})
+	}
+
+	// Without hosts: what the writes themselves cost.
+	seq := uint64(0)
+	idle0 := c.used(func() { time.Sleep(10 * time.Second) }) / 10
+	write0 := c.used(func() { seq, _ = c.change(nil, seq) })
+	memory0 := c.held()
+
+	began := time.Now()
+	p := c.play(feedHosts, feedProcesses, feedUses())
+	defer p.stop()
+	ready := p.times("ready", 0)
+	start := time.Unix(0, ready[len(ready)-1]).Sub(began)
+	add("start of the fleet, to the last host's answers", "%.2f s", start.Seconds())
+	time.Sleep(5 * time.Second)
+	memory1 := c.held()
+	add("memory for each stream on a server, TLS included", "%.1f KiB", (memory1-memory0)/feedHosts/1024)
+
+	idle1 := c.used(func() { time.Sleep(10 * time.Second) }) / 10
+	var spread spread
+	write1 := c.used(func() { seq, spread = c.change(p, seq) })
+	seconds := time.Duration(feedChanges / feedRate)
+	pushed := (write1 - idle1*seconds) - (write0 - idle0*seconds)
+	add("server CPU for an idle stream", "%.0f µs/s", float64((idle1-idle0).Microseconds())/feedHosts)
+	add("server CPU for a change pushed to one host", "%.1f µs", float64(pushed.Microseconds())/feedChanges/feedHosts)
+	add("a change, from the write's request to one host's answers, p50 / p99", "%s / %s", ms(spread.each, 50), ms(spread.each, 99))
+	add("the same to the last host, p50 / p99", "%s / %s", ms(spread.last, 50), ms(spread.last, 99))
+	add("the write itself, request to reply, p50 / p99", "%s / %s", ms(spread.write, 50), ms(spread.write, 99))
+
+	killed := time.Now()
+	for _, h := range c.servers {
+		h.kill()
+	}
+	for _, h := range c.servers {
+		c.start(h)
+	}
+	c.leader()
+	led := time.Since(killed)
+	again := p.confirmed(killed)
+	back := time.Unix(0, again[len(again)-1]).Sub(killed)
+	half := time.Unix(0, again[len(again)/2]).Sub(killed)
+	add("all servers killed and started: leader / half of the hosts / the last host confirmed", "%.2f s / %.2f s / %.2f s",
+		led.Seconds(), half.Seconds(), back.Seconds())
+	if start > maxFleetStart || back > maxFleetStart {
+		missed(t, "the fleet took %v to start and %v to be back, want %v at most", start, back, maxFleetStart)
+	}
+	return out
+}
+
+// missed says that a bar is missed, which fails in `make verify` alone: a time says something about the machine too.
+func missed(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("MEIBO_VERIFY") != "" {
+		t.Errorf(format, args...)
+		return
+	}
+	t.Logf("missed: "+format, args...)
+}
+
+// used is the servers' CPU for what f does.
+func (c *realCluster) used(f func()) time.Duration {
+	before := c.cpu()
+	f()
+	return c.cpu() - before
+}
+
+// spread is how long changes took.
+type spread struct{ each, last, write []time.Duration }
+
+// change writes changes at the rate, and waits for each to reach all hosts of p, if not nil.
+func (c *realCluster) change(p *children, seq uint64) (uint64, spread) {
+	c.t.Helper()
+	leader := c.leader()
+	var s spread
+	tick := time.NewTicker(time.Second / feedRate)
+	defer tick.Stop()
+	for range feedChanges {
+		<-tick.C
+		seq++
+		sent := time.Now()
+		err := leader.register(fmt.Sprintf(`{"Node":"outside","Address":"192.0.2.200","Service":{"Service":%q,"Port":80,"Meta":{"seq":"%d"}}}`, changing, seq))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		s.write = append(s.write, time.Since(sent))
+		if p == nil {
+			continue
+		}
+		times := p.times("change", seq)
+		for _, at := range times {
+			s.each = append(s.each, time.Unix(0, at).Sub(sent))
+		}
+		s.last = append(s.last, time.Unix(0, times[len(times)-1]).Sub(sent))
+	}
+	for _, list := range [][]time.Duration{s.each, s.last, s.write} {
+		slices.Sort(list)
+	}
+	return seq, s
+}
+
+// ms is a percentile of a sorted list.
+func ms(sorted []time.Duration, percent int) string {
+	return fmt.Sprintf("%.1f ms", float64(percentile(sorted, percent).Microseconds())/1000)
+}
+
+func percentile(sorted []time.Duration, percent int) time.Duration {
+	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
+}
+
+// feedCatalog is a node for each host with four services, and the one that changes.
+func feedCatalog() (bodies []string) {
+	for i := range feedHosts {
+		for j := range 4 {
+			name := fmt.Sprintf("svc-%02d", (i+j*17)%feedServices)
+			bodies = append(bodies, fmt.Sprintf(`{"Node":"host-%03d","Address":"10.0.%d.%d","Service":{"Service":%q,"Port":%d,"Tags":["v1","prod"],"Meta":{"version":"1.2.3"}},`+
+				`"Check":{"CheckID":"service:%s","Name":"Service '%s' check","ServiceID":%q,"Status":"passing","Output":"HTTP GET http://10.0.%d.%d/health: 200 OK"}}`,
+				i, i/250, i%250+1, name, 8000+j, name, name, name, i/250, i%250+1))
+		}
+	}
+	return append(bodies, fmt.Sprintf(`{"Node":"outside","Address":"192.0.2.200","Service":{"Service":%q,"Port":80,"Meta":{"seq":"0"}}}`, changing))
+}
+
+func feedUses() []string {
+	names := []string{changing}
+	for i := range feedNames - 1 {
+		names = append(names, fmt.Sprintf("svc-%02d", i*3))
+	}
+	return names
+}
+
+// writeResults prints the tables and puts them into RESULTS.md, in the place of the last ones.
+func writeResults(t *testing.T, tables ...report) {
+	t.Helper()
+	var b bytes.Buffer
+	version, _ := exec.Command("git", "describe", "--always", "--dirty").Output()
+	fmt.Fprintf(&b, "## make bench-feed\n\n%s, %s, %d CPUs, %s %s/%s, commit %s. Everything runs on this one machine.\n",
+		time.Now().Format("2 January 2006"), cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.TrimSpace(string(version)))
+	for _, r := range tables {
+		b.WriteByte('\n')
+		for i, row := range r.rows {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+			if i == 0 {
+				fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(row)))
+			}
+		}
+	}
+	t.Logf("\n%s", b.String())
+	const file = "RESULTS.md"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		old = []byte("# Measurements\n\nEach section is written by the command that it is named after.\n")
+	}
+	section := regexp.MustCompile(`(?ms)^## make bench-feed\n.*?(^## |\z)`)
+	rest := section.ReplaceAll(old, []byte("$1"))
+	text := append(bytes.TrimRight(rest, "\n"), append([]byte("\n\n"), b.Bytes()...)...)
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Error(err)
+	}
+}
+
+func cpuModel() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.Trim(name, "\t :\n")
+		}
+	}
+	return runtime.GOARCH
+}
