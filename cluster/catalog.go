@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -322,8 +323,14 @@ func (r *storeReader) History(ws catalog.Watch) (uint64, catalog.History) {
 // whether it did; false: this host is to answer. Safe for concurrent use.
 func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c Consistency, write bool) bool {
 	net, _ := n.network()
-	if net == nil || !write && n.readsView(r.Context(), c) {
+	if net == nil || !write && !asksOfServers(r) && n.readsView(r.Context(), c) {
 		return false
 	}
 	return net.carrier.Forward(w, r, c, write)
+}
+
+// asksOfServers reports whether a request is about the servers themselves, of
+// which no view knows.
+func asksOfServers(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, "/v1/status/") || strings.HasPrefix(r.URL.Path, "/v1/operator/")
 }
