@@ -40,7 +40,7 @@ gotest() {
        /_test\.go:[0-9]+: .*([0-9](ms|µs|s|MB)( |,|$)|p = |rows|none lost)/ && !/rapid|=== RUN/ { sub(/^ *[a-z_]+_test\.go:[0-9]+: /, ""); print "  " name ": " $0 }' "$log"
   while read -r line; do missing+=("$line"); done < <(grep -hA3 -E '^ *--- SKIP' "$log" | tr -s '\n ' ' ' | sed 's/ --- SKIP/\n--- SKIP/g' | grep SKIP | sort -u)
   if [ $code != 0 ]; then
-    echo "---- what failed:"; grep -vE '^ *(=== |--- PASS|--- SKIP)|^ok|^\?|^PASS' "$log" | tail -400
+    echo "---- what failed:"; grep -E '^ *--- FAIL|DATA RACE' "$log"; grep -vE '^ *(=== |--- PASS|--- SKIP)|^ok|^\?|^PASS' "$log" | tail -400
     failed+=("go test $*")
   fi
 }
