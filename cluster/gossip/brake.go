@@ -9,6 +9,7 @@ import "time"
 const (
 	brakeWindow = time.Minute
 	brakeLeast  = 3
+	afterBrake  = 2 * time.Second
 )
 
 // brake is the state of it. While it is on, whoever is found dead stays
@@ -25,17 +26,8 @@ func (l *ledger) weigh(now time.Time) {
 		return
 	}
 	then := now.Add(-brakeWindow)
-	alive, died := 0, 0
-	for _, r := range l.byName {
-		if r.settled || !r.aliveAt(then, l.started) {
-			continue
-		}
-		alive++
-		if r.dead && r.diedAt.After(then) {
-			died++
-		}
-	}
-	if died < brakeLeast || 2*died <= alive {
+	alive, died := l.toll(now)
+	if !brakes(alive, died) {
 		return
 	}
 	l.brake = brake{on: true, since: now, held: make(map[*record]bool)}
@@ -47,6 +39,25 @@ func (l *ledger) weigh(now time.Time) {
 	}
 	l.out.say(braked, "dead", died, "of", alive)
 }
+
+// toll counts the others that lived a minute ago, and those of them that died
+// since.
+func (l *ledger) toll(now time.Time) (alive, died int) {
+	then := now.Add(-brakeWindow)
+	for _, r := range l.byName {
+		if r.settled || !r.aliveAt(then, l.started) {
+			continue
+		}
+		alive++
+		if r.dead && r.diedAt.After(then) {
+			died++
+		}
+	}
+	return alive, died
+}
+
+// brakes reports whether so many deaths are too many.
+func brakes(alive, died int) bool { return died >= brakeLeast && 2*died > alive }
 
 // aliveAt reports whether the member lived then: as long as this host hasn't
 // run for that long, whether it lived at all since it was first known.
@@ -89,7 +100,9 @@ func (l *ledger) confirm(now time.Time, id string) {
 }
 
 // release ends the brake when half of those it was about are accounted for. The
-// others are asked once more: they may be back just now too.
+// others are asked once more, with patience: they may be back just now too, and
+// ways that were cut take a second or two to be found again. Those whom nobody
+// accused live, as far as is known.
 func (l *ledger) release(now time.Time) {
 	dead := 0
 	for _, still := range l.brake.held {
@@ -104,9 +117,14 @@ func (l *ledger) release(now time.Time) {
 	l.brake = brake{}
 	l.out.say(unbraked)
 	for r, still := range held {
-		if still && r.dead {
+		switch {
+		case !still || !r.dead:
+		case r.unaccused:
+			l.revive(now, r)
+		default:
 			r.dead, r.settled = false, true
 			l.ask(now, r)
+			r.claim.pace, r.claim.until = afterBrake/4, now.Add(afterBrake)
 		}
 	}
 }

@@ -5,17 +5,27 @@ import "time"
 // accuse looks into a claim.
 func (l *ledger) accuse(now time.Time, r *record, by string) {
 	l.counts.claims++
+	r.unaccused = false
 	if now.Sub(l.stalled) < stallIgnore || l.lately(now, by) {
 		l.counts.ignored++
 		r.verifyAt = now.Add(verifyEvery)
 		l.wake(r)
 		return
 	}
-	if r.claim != nil || r.dead && r.back.IsZero() {
+	if c := r.claim; c != nil {
+		if c.probe { // accused only now: others are to be asked along with it
+			l.ask(now, r)
+			r.claim.deaf = c.deaf
+		}
+		return
+	}
+	if r.dead && r.back.IsZero() {
 		return
 	}
 	if l.silent(now, r) {
-		l.verdict(now, r)
+		if !l.deaf(now, r, r.doubt.controls, r.doubt.since) {
+			l.verdict(now, r)
+		}
 		return
 	}
 	l.ask(now, r)
@@ -32,7 +42,7 @@ func (l *ledger) lately(now time.Time, by string) bool {
 
 // ask begins the pings that confirm a claim or refute it.
 func (l *ledger) ask(now time.Time, r *record) {
-	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r))}
+	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r)), pace: claimPace}
 	l.wake(r)
 }
 

@@ -39,6 +39,7 @@ type doubt struct {
 	since, next time.Time       // of the pings; zero: it isn't asked yet
 	until       time.Time
 	sent        int
+	controls    []*record // are asked along with it, in turn
 	told        bool
 	own         bool // it is this host's alone yet
 }
@@ -137,9 +138,12 @@ func (l *ledger) stepDoubt(now time.Time, r *record) bool {
 		d.since, d.next, d.sent = now, now, 0
 	}
 	if !now.Before(d.next) {
+		if d.sent == 0 {
+			d.controls = l.controls(r, claimPings)
+		}
 		l.pingMember(now, r)
-		for _, control := range l.controls(r, 1) {
-			l.pingMember(now, control)
+		if n := len(d.controls); n > 0 {
+			l.pingMember(now, d.controls[d.sent%n])
 		}
 		d.sent++
 		d.next = now.Add(doubtPace)
@@ -164,7 +168,9 @@ func (l *ledger) stepDoubt(now time.Time, r *record) bool {
 	}
 	if now.Sub(d.since) >= max(doubtLong, l.window(r)) && l.heeded(r) {
 		l.counts.claims++
-		l.verdict(now, r)
+		if !l.deaf(now, r, d.controls, d.since) {
+			l.verdict(now, r)
+		}
 	}
 	return r.doubt != nil
 }

@@ -88,7 +88,7 @@ func (l *ledger) forced(now time.Time, r *record, m message) {
 	switch {
 	case r.Status == Failed, r.dead, r.Status == Left:
 		l.depart(now, r, m.from, m.prune)
-	case r.claim != nil, r.Told == Failed:
+	case r.claim != nil && !r.claim.probe, r.Told == Failed:
 		r.forcedUntil, r.forcePrune = now.Add(forceKept), m.prune
 	}
 }

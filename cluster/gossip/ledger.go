@@ -53,6 +53,7 @@ type record struct {
 
 	dead      bool // found dead: Failed, or Suspect under the brake
 	settled   bool // the brake is done with this death
+	unaccused bool // dead for no other reason than that too many were silent
 	diedAt    time.Time
 	aliveFrom time.Time // since when it lived, the last time that it did; zero: never
 
@@ -73,7 +74,10 @@ type record struct {
 type claim struct {
 	at, next, until time.Time
 	sent            int
-	deaf            bool // a whole window has passed in which nobody at all answered
+	pace            time.Duration
+	controls        []*record // are asked along with it
+	deaf            bool      // a whole window has passed, in which others were silent too
+	probe           bool      // nobody accuses it: it is asked since others are silent
 }
 
 // asked is a ping that may still be answered.
@@ -328,7 +332,7 @@ func (l *ledger) left(now time.Time, name, by string) {
 // revive: a member lives.
 func (l *ledger) revive(now time.Time, r *record) {
 	was, since := r.Status, r.aliveFrom
-	r.dead, r.settled = false, false
+	r.dead, r.settled, r.unaccused = false, false, false
 	r.back, r.HeldUntil, r.forcedUntil = time.Time{}, time.Time{}, time.Time{}
 	if was == Alive {
 		return
@@ -390,8 +394,10 @@ func (l *ledger) answered(now time.Time, r *record, rtt time.Duration) {
 		l.setTold(now, r, Alive, "")
 	}
 	if r.claim != nil {
+		if !r.claim.probe {
+			l.counts.refuted++
+		}
 		r.claim = nil
-		l.counts.refuted++
 		if r.Told == Failed {
 			r.verifyAt = now.Add(verifyEvery)
 			l.out.calls = append(l.out.calls, r.at())

@@ -251,7 +251,7 @@ func TestRule21_AServersWordTakesOutThoseItConfirms(t *testing.T) {
 	b.confirm(b.now, "id1")
 	b.confirm(b.now, "id2")
 	b.is("n5", Suspect) // asked once more
-	b.pass(time.Second)
+	b.pass(afterBrake + time.Second)
 	b.is("n5", Failed)
 	if b.brake.on {
 		t.Error("brakes though half are confirmed")
@@ -279,6 +279,79 @@ func TestRule21_WhoHearsNobodyTakesOutNobody(t *testing.T) {
 	if !b.brake.on {
 		t.Error("doesn't brake")
 	}
+}
+
+func TestRule21_AMinorityTakesOutNobody(t *testing.T) {
+	for _, hosts := range []int{7, 40} {
+		for heard := range 3 { // beside itself, the minority has so many
+			b := newBook(t, hosts)
+			for i := heard; i < hosts; i++ {
+				b.silent[fmt.Sprintf("n%d", i)] = true
+			}
+			for i := range 4 { // one after the other, as gossip finds them
+				b.left(b.now, fmt.Sprintf("n%d", hosts-1-i), "n0")
+				for range 16 {
+					b.pass(50 * time.Millisecond)
+					for _, r := range b.byName {
+						if r.Status == Failed {
+							t.Fatalf("%d hosts, %d heard: %s is out", hosts, heard, r.Name)
+						}
+					}
+				}
+			}
+			b.pass(5 * time.Second)
+			if !b.brake.on {
+				t.Errorf("%d hosts, %d heard: doesn't brake", hosts, heard)
+			}
+		}
+	}
+}
+
+func TestRule21_WhomNobodyAccusesIsBackWhenTheBrakeEnds(t *testing.T) {
+	b := newBook(t, 7)
+	for i := range 4 {
+		b.silent[fmt.Sprintf("n%d", i)] = true
+	}
+	for i := range 3 { // n3 is only out of this host's reach
+		b.left(b.now, fmt.Sprintf("n%d", i), "n6")
+	}
+	b.pass(3 * time.Second)
+	if !b.brake.on {
+		t.Fatal("doesn't brake though four of seven are silent")
+	}
+	b.confirm(b.now, "id0")
+	b.confirm(b.now, "id1")
+	if b.brake.on {
+		t.Fatal("brakes though two of four deaths are confirmed")
+	}
+	b.pass(4 * time.Second)
+	b.is("n2", Failed)
+	b.is("n3", Alive)
+}
+
+func TestRule21_SomeDeathsAtOnceAreBelieved(t *testing.T) {
+	b := newBook(t, 9)
+	b.silent["n0"], b.silent["n1"], b.silent["n2"] = true, true, true
+	for _, name := range []string{"n0", "n1", "n2"} {
+		b.left(b.now, name, "n8")
+	}
+	b.pass(3 * time.Second)
+	for _, name := range []string{"n0", "n1", "n2"} {
+		b.is(name, Failed)
+	}
+	b.is("n3", Alive)
+	if b.brake.on {
+		t.Error("brakes for three of nine")
+	}
+}
+
+func TestRule20_WhoIsAskedBesideADeadOneIsNotFoundDead(t *testing.T) {
+	b := newBook(t, 9)
+	b.silent["n0"], b.silent["n1"] = true, true // n1 is only restarting: nobody accuses it
+	b.left(b.now, "n0", "n8")
+	b.pass(1700 * time.Millisecond)
+	b.is("n0", Failed)
+	b.is("n1", Alive)
 }
 
 func TestRule21_ASmallClusterTakesOutItsDead(t *testing.T) {

@@ -71,24 +71,32 @@ func (l *ledger) pingMember(now time.Time, r *record) {
 func (l *ledger) stepClaim(now time.Time, r *record) {
 	c := r.claim
 	if l.stalled.After(c.at) {
+		probe := c.probe
 		l.ask(now, r)
 		c = r.claim
+		c.probe = probe
 	}
 	if c.sent < claimPings && !now.Before(c.next) {
+		if c.sent == 0 && !c.probe {
+			c.controls = l.controls(r, claimPings)
+		}
 		l.pingMember(now, r)
-		for _, control := range l.controls(r, 1) {
+		for _, control := range c.controls {
 			l.pingMember(now, control)
 		}
 		c.sent++
-		c.next = c.next.Add(claimPace)
+		c.next = c.next.Add(c.pace)
 	}
 	if c.sent < claimPings || now.Before(c.until) {
 		return
 	}
-	if l.deaf(now, r) {
-		return
+	switch {
+	case l.deaf(now, r, c.controls, c.at):
+	case c.probe:
+		r.claim = nil
+	default:
+		l.verdict(now, r)
 	}
-	l.verdict(now, r)
 }
 
 // stepReturn watches a member that is on its way back. What ends its hold-down
