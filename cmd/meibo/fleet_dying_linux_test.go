@@ -88,7 +88,7 @@ func (f *fleet) flap(t *testing.T, w *witness, h *fleetHost) {
 	f.client.fogAll(h)
 	var held time.Duration
 	for _, viewer := range others {
-		s, err := viewer.standing()
+		s, err := viewer.outlook()
 		must(t, err)
 		for _, m := range s.Members {
 			if m.Name == h.name && m.HeldUntil != nil {
@@ -133,7 +133,7 @@ func TestFleet_NobodyDiesByLoss(t *testing.T) {
 // cutsStream cuts an agent off from the server that feeds it, and waits until another does.
 func (f *fleet) cutsStream(t *testing.T, agent *fleetHost) {
 	t.Helper()
-	s, err := agent.standing()
+	s, err := agent.outlook()
 	must(t, err)
 	at := slices.IndexFunc(f.servers(), func(h *fleetHost) bool { return strings.HasPrefix(s.Server, h.addr()+":") })
 	if at < 0 {
@@ -142,7 +142,7 @@ func (f *fleet) cutsStream(t *testing.T, agent *fleetHost) {
 	begin := time.Now()
 	f.net.setBoth(agent.n, f.servers()[at].n, path{cut: true})
 	eventually(t, "another server feeds the agent", func() error {
-		now, err := agent.standing()
+		now, err := agent.outlook()
 		if err == nil && (now.Server == s.Server || now.Server == "" || now.Stale) {
 			err = fmt.Errorf("fed by %q, stale: %v", now.Server, now.Stale)
 		}
@@ -166,7 +166,7 @@ func (f *fleet) cutsGossip(t *testing.T, w *witness, leader *fleetHost) {
 	f.between([]*fleetHost{leader}, others, path{cut: true, port: port})
 	took := w.outOn(t, leader, others)
 	eventually(t, "the leader doubts itself", func() error {
-		s, err := leader.standing()
+		s, err := leader.outlook()
 		if err == nil && !s.Braking {
 			err = fmt.Errorf("it doesn't: %+v", s.Members)
 		}

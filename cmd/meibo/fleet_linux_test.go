@@ -321,6 +321,12 @@ func (f *fleet) start() {
 	}
 	f.whole()
 	f.t.Logf("%d hosts are one cluster after %v", len(f.hosts), time.Since(begin).Round(time.Millisecond))
+	f.offer()
+}
+
+// offer registers the services, and begins to ask for them.
+func (f *fleet) offer() {
+	f.t.Helper()
 	for _, h := range f.agents() {
 		h.register("web", 80)
 	}

@@ -152,7 +152,7 @@ func (f *fleet) rejoin(t *testing.T, after string) {
 
 // isStale reports that a host doesn't say so.
 func isStale(h *fleetHost) error {
-	s, err := h.standing()
+	s, err := h.outlook()
 	if err == nil && !s.Stale {
 		err = fmt.Errorf("%s says that its answers are fresh, by %s", h.name, s.Server)
 	}

@@ -61,6 +61,7 @@ type load struct {
 	unsure map[pairKey][]turn // either from then on, or absent: back to what turns say
 	down   map[string][]turn  // absent: down, either: starting, present: answers
 	all    []lookup
+	exacts []time.Time // when all hosts answered what was true
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -243,7 +244,7 @@ func edeOf(m *dns.Msg) string {
 // settled waits until every running host answers exactly what is true now, and says how long it took.
 func (l *load) settled() time.Duration {
 	l.fleet.t.Helper()
-	return eventually(l.fleet.t, "all hosts answer what is true", func() error {
+	took := eventually(l.fleet.t, "all hosts answer what is true", func() error {
 		for _, h := range l.fleet.hosts {
 			for _, service := range l.services() {
 				if h.proc == nil {
@@ -256,6 +257,22 @@ func (l *load) settled() time.Duration {
 		}
 		return nil
 	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.exacts = append(l.exacts, time.Now())
+	return took
+}
+
+// graceFrom is since when something must have been so for an answer to be wrong: for as long as the grace, or since all
+// hosts knew.
+func (l *load) graceFrom(at time.Time, grace time.Duration) time.Time {
+	from := at.Add(-grace)
+	for _, exact := range l.exacts {
+		if exact.After(from) && exact.Before(at) {
+			from = exact
+		}
+	}
+	return from
 }
 
 // exactOn is exact for every service on one host.
@@ -266,6 +283,49 @@ func (l *load) exactOn(h *fleetHost) error {
 		}
 	}
 	return nil
+}
+
+// answersOn reports the first service that the host has no answer for.
+func (l *load) answersOn(h *fleetHost) error {
+	for _, service := range l.services() {
+		if got := h.lookup(service); got.err != nil || len(got.addrs) == 0 {
+			return fmt.Errorf("%s on %s: %v %w", service, h.name, got.addrs, got.err)
+		}
+	}
+	return nil
+}
+
+// settledOn is settled on some hosts only: the others have reasons to answer something else.
+func (l *load) settledOn(hosts []*fleetHost) time.Duration {
+	l.fleet.t.Helper()
+	return eventually(l.fleet.t, "hosts answer what is true", func() error {
+		for _, h := range hosts {
+			if err := l.exactOn(h); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// turnovers is how often a host went from a viewer's answers, or came back to them, since then: of its services, the
+// one that did so most often.
+func (l *load) turnovers(viewer, h *fleetHost, since time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most, count, last := 0, map[string]int{}, map[string]bool{}
+	for _, got := range l.all {
+		if got.viewer != viewer || got.err != nil || len(l.turns[instanceKey{got.service, h.name}]) == 0 {
+			continue
+		}
+		has := slices.Contains(got.addrs, hostAddr(h.n))
+		if was, seen := last[got.service]; seen && was != has && got.at.After(since) {
+			count[got.service]++
+			most = max(most, count[got.service])
+		}
+		last[got.service] = has
+	}
+	return most
 }
 
 // soak lets the load go on for so long: the one wait here that is for time itself.
@@ -365,21 +425,23 @@ func (l *load) serving(viewer string, from, to time.Time) bool {
 func (l *load) wrong(got lookup) string {
 	any := false // an instance is surely there
 	var missing, extra []string
+	asked := got.at.Add(-got.took)
+	rising, falling := l.graceFrom(asked, l.rising), l.graceFrom(asked, l.falling)
 	for _, h := range l.fleet.hosts {
 		key := instanceKey{got.service, h.name}
 		if len(l.turns[key]) == 0 {
 			continue
 		}
 		has := slices.Contains(got.addrs, hostAddr(h.n))
-		unsure := l.was(l.unsure[pairKey{got.viewer.name, h.name}], either, got.at.Add(-l.rising), got.at)
-		surely := l.stayed(l.turns[key], present, got.at.Add(-l.rising), got.at)
+		unsure := l.was(l.unsure[pairKey{got.viewer.name, h.name}], either, rising, got.at)
+		surely := l.stayed(l.turns[key], present, rising, got.at)
 		if surely && !unsure {
 			any = true
 			if !has {
 				missing = append(missing, h.name)
 			}
 		}
-		if has && !unsure && h != got.viewer && l.stayed(l.turns[key], absent, got.at.Add(-l.falling), got.at) {
+		if has && !unsure && h != got.viewer && l.stayed(l.turns[key], absent, falling, got.at) {
 			extra = append(extra, h.name)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,31 @@ type path struct {
 	cut   bool
 	loss  float64 // of 1
 	delay time.Duration
+	port  uint16 // if set, only UDP and this port of TCP fare so
+}
+
+// concerns reports whether the path is one for this frame.
+func (p path) concerns(frame []byte) bool {
+	const ipv4, minimum = 0x0800, 14 + 20 + 4
+	if p.port == 0 {
+		return true
+	}
+	if len(frame) < minimum || binary.BigEndian.Uint16(frame[12:]) != ipv4 {
+		return false
+	}
+	packet := frame[14:]
+	header := int(packet[0]&15) * 4
+	switch packet[9] {
+	case unix.IPPROTO_UDP:
+		return true
+	case unix.IPPROTO_TCP:
+		if len(packet) < header+4 {
+			return false
+		}
+		segment := packet[header:]
+		return binary.BigEndian.Uint16(segment) == p.port || binary.BigEndian.Uint16(segment[2:]) == p.port
+	}
+	return false
 }
 
 // netSwitch forwards frames by the last octet of their destination's MAC address.
@@ -187,6 +213,9 @@ func (s *netSwitch) send(from byte, frame []byte) {
 			s.see(from, to, frame)
 		}
 		p := s.paths[[2]byte{from, to}]
+		if !p.concerns(frame) {
+			p = path{}
+		}
 		switch {
 		case p.cut, p.loss > 0 && s.rng.Float64() < p.loss:
 		case p.delay > 0:

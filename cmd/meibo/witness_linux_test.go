@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// standing is what a host makes of the others and how it stands itself, as /v1/meibo/members tells it.
-type standing struct {
+// outlook is what a host makes of the others and how it stands itself, as /v1/meibo/members tells it.
+type outlook struct {
 	Braking, Stale bool
 	Server         string
 	Members        []struct {
@@ -21,21 +21,21 @@ type standing struct {
 	}
 }
 
-func (h *fleetHost) standing() (s standing, err error) {
+func (h *fleetHost) outlook() (s outlook, err error) {
 	err = h.get("/v1/meibo/members", &s)
 	return s, err
 }
 
 // state is what this host makes of another; "" if it can't say.
-func (h *fleetHost) state(of *fleetHost) string {
-	s, err := h.standing()
+func (h *fleetHost) makesOf(of *fleetHost) string {
+	s, err := h.outlook()
 	if err != nil {
 		return ""
 	}
 	return s.of(of)
 }
 
-func (s standing) of(h *fleetHost) string {
+func (s outlook) of(h *fleetHost) string {
 	for _, m := range s.Members {
 		if m.Name == h.name {
 			return m.State
@@ -86,7 +86,7 @@ func (w *witness) watch(ctx context.Context, h *fleetHost) {
 		case <-tick.C:
 		}
 		at := time.Now()
-		if s, err := h.standing(); err == nil {
+		if s, err := h.outlook(); err == nil {
 			w.note(h, s, at)
 		}
 	}
@@ -108,7 +108,7 @@ func (w *witness) mark() time.Time {
 	return time.Now()
 }
 
-func (w *witness) note(h *fleetHost, s standing, at time.Time) {
+func (w *witness) note(h *fleetHost, s outlook, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last[h.name] = at
@@ -182,7 +182,7 @@ func (w *witness) outOn(t *testing.T, of *fleetHost, viewers []*fleetHost) time.
 	t.Helper()
 	return eventually(t, of.name+" is left out", func() error {
 		for _, viewer := range viewers {
-			if state := viewer.state(of); viewer != of && !isOut(state) {
+			if state := viewer.makesOf(of); viewer != of && !isOut(state) {
 				return fmt.Errorf("%s says that it is %s", viewer.name, state)
 			}
 		}
