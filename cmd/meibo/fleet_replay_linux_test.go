@@ -217,7 +217,6 @@ func (r *tape) streams() []stream {
 	type key struct {
 		from, to   byte
 		sport, dst uint16
-		start      uint32
 	}
 	type flow struct {
 		start    uint32
