@@ -42,12 +42,28 @@ func TestConflict_TheNameStaysWithWhoWasThereFirst(t *testing.T) {
 			t.Errorf("got %v", seen.list())
 		}
 		hosts[3].stop()
-		within(t, 60*time.Second, "the newcomer takes over from the dead", func() bool {
+		within(t, 12*time.Second, "the newcomer takes over from the dead", func() bool {
 			m, _ := hosts[0].Member("h4")
 			return m.ID == id(9) && m.Status == Alive && hosts[0].Life(id(4)) == Left
 		})
 		within(t, 4*time.Minute, "the conflict is forgotten", func() bool {
 			return late.Local().Conflict == "" && hosts[0].conflict("h4") == ""
+		})
+	})
+}
+
+func TestConflict_EndsWithTheDeathOfWhoKeptTheName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 4)
+		time.Sleep(10 * time.Second)
+		clone := n.start(t, 9, func(c *Config) { c.ID, c.Name = id(4), "h4" })
+		within(t, 10*time.Second, "a conflict", func() bool { return hosts[0].conflict("h4") != "" })
+		clone.stop()
+		time.Sleep(time.Second)
+		hosts[3].stop()
+		within(t, 8*time.Second, "the death is one like others", func() bool {
+			return all(hosts[:3], "h4", Failed) && hosts[0].conflict("h4") == ""
 		})
 	})
 }

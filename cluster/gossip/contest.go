@@ -74,7 +74,11 @@ func (l *ledger) stepContest(now time.Time, c *contest) bool {
 	if c.holder != l.self && l.byID[c.holder.ID] != c.holder {
 		return false
 	}
-	if now.Before(c.again) {
+	gone := c.holder.Status == Failed || c.holder.Status == Left
+	if gone {
+		l.settled(c)
+	}
+	if now.Before(c.again) && !(gone && c.refused) {
 		return true
 	}
 	if c.refused || l.stalled.After(c.at) || !c.again.IsZero() {
@@ -111,10 +115,7 @@ func (l *ledger) pingContest(now time.Time, c *contest) {
 
 // uncontested: not both of them live.
 func (l *ledger) uncontested(now time.Time, c *contest) {
-	if c.holder.Conflict != "" {
-		c.holder.Conflict = ""
-		l.out.touch(c.holder)
-	}
+	l.settled(c)
 	if c.holds || !c.comes {
 		return
 	}
@@ -125,6 +126,14 @@ func (l *ledger) uncontested(now time.Time, c *contest) {
 		l.verdict(now, c.holder)
 	}
 	l.out.calls = append(l.out.calls, c.newcomer.addr)
+}
+
+// settled: nobody disturbs who has the name and the ID.
+func (l *ledger) settled(c *contest) {
+	if c.holder.Conflict != "" {
+		c.holder.Conflict = ""
+		l.out.touch(c.holder)
+	}
 }
 
 // move: a host answers elsewhere, or by another name, and no longer where it

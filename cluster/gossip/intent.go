@@ -83,14 +83,14 @@ func (l *ledger) intent(now time.Time, m message) {
 }
 
 // forced: an operator says that a dead member shall count as left. One that
-// lives isn't touched; one that is about to be found dead is, then.
+// lives here isn't touched; hosts find a death at different times, so that one
+// found dead soon has left, then.
 func (l *ledger) forced(now time.Time, r *record, m message) {
-	switch {
-	case r.Status == Failed, r.dead, r.Status == Left:
+	if r.Status == Failed || r.dead || r.Status == Left {
 		l.depart(now, r, m.from, m.prune)
-	case r.claim != nil && !r.claim.probe, r.Told == Failed:
-		r.forcedUntil, r.forcePrune = now.Add(forceKept), m.prune
+		return
 	}
+	r.forcedUntil, r.forcePrune = now.Add(forceKept), m.prune
 }
 
 // leave says that this host goes.

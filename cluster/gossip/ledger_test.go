@@ -404,6 +404,21 @@ func TestIntent_OneOfAnEarlierLifeOrPlayedAgainSaysNothing(t *testing.T) {
 	b.is("n0", Failed)
 }
 
+func TestIntent_ForceBeforeTheDeathIsFoundCountsThen(t *testing.T) {
+	b := newBook(t, 3)
+	b.intent(b.now, message{kind: forceMessage, ltime: 6, nonce: 2, name: "n0", id: "id0", life: 7})
+	b.is("n0", Alive)
+	b.die("n0")
+	b.pass(time.Second)
+	b.is("n0", Left)
+
+	b.intent(b.now, message{kind: forceMessage, ltime: 7, nonce: 3, name: "n1", id: "id1", life: 7})
+	b.pass(forceKept)
+	b.die("n1")
+	b.pass(time.Second)
+	b.is("n1", Failed)
+}
+
 func TestIntent_RingTakesEachOnceAndNoOldOnes(t *testing.T) {
 	var r ring
 	for _, test := range []struct {

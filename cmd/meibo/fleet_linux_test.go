@@ -29,7 +29,7 @@ type fleet struct {
 	net    *netSwitch
 	dir    string
 	hosts  []*fleetHost
-	made   byte // hosts, outsiders too
+	made   []*fleetHost // hosts, outsiders too
 	client *load
 }
 
@@ -73,7 +73,7 @@ func (f *fleet) tailLogs() {
 	if !f.t.Failed() {
 		return
 	}
-	for _, h := range f.hosts {
+	for _, h := range f.made {
 		var said []string
 		for line := range strings.Lines(h.log()) {
 			if !strings.Contains(line, "level=DEBUG") {
@@ -92,7 +92,7 @@ func (f *fleet) keepLogs() {
 	}
 	dir = filepath.Join(dir, f.t.Name())
 	_ = os.MkdirAll(dir, 0o755)
-	for _, h := range f.hosts {
+	for _, h := range f.made {
 		_ = os.WriteFile(filepath.Join(dir, h.name+".log"), []byte(h.log()), 0o644)
 	}
 }
@@ -100,8 +100,8 @@ func (f *fleet) keepLogs() {
 // outsider makes a host on the fleet's switch that is none of the fleet's: nobody waits for it, and no load asks it.
 func (f *fleet) outsider(name string, edit func(config string) string) *fleetHost {
 	f.t.Helper()
-	f.made++
-	h := &fleetHost{fleet: f, n: f.made, name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name), do: make(chan func())}
+	h := &fleetHost{fleet: f, n: byte(len(f.made) + 1), name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name), do: make(chan func())}
+	f.made = append(f.made, h)
 	must(f.t, os.MkdirAll(h.dir, 0o755))
 	h.live(f.t)
 	return h

@@ -13,7 +13,7 @@ import (
 )
 
 // quickLeave has a host that leaves not wait for those who may still ask it.
-const quickLeave = "leave_drain_time = \"100ms\"\n"
+const quickLeave = "performance { leave_drain_time = \"100ms\" }\n"
 
 // TestFleet_AnswersWhileMembersComeAndGo clones a host, joins one that was alone, and has hosts and servers come and go.
 func TestFleet_AnswersWhileMembersComeAndGo(t *testing.T) {
