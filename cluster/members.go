@@ -419,6 +419,12 @@ func (l ledMembers) Members() ([]leader.Member, bool, <-chan struct{}) {
 	return led, w.gossip.Braking(), changed
 }
 
+// IsGone implements leader.Members.
+func (l ledMembers) IsGone(nodeID string) bool {
+	w, _ := l.n.network()
+	return w != nil && w.gossip.Life(nodeID) == gossip.Left
+}
+
 // asLed is one member in the leader's words; nothing of one never seen.
 func (n *Node) asLed(m Member) (leader.Member, bool) {
 	led := leader.Member{Since: m.Since, Conflict: m.Conflict}

@@ -124,7 +124,7 @@ func (l *ledger) release(now time.Time) {
 		default:
 			r.dead, r.settled = false, true
 			l.ask(now, r)
-			r.claim.pace, r.claim.until = afterBrake/4, now.Add(afterBrake)
+			r.claim.patient(now)
 		}
 	}
 }

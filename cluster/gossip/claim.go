@@ -40,10 +40,19 @@ func (l *ledger) lately(now time.Time, by string) bool {
 	return r != nil && !r.diedAt.IsZero() && (r.dead || now.Sub(r.aliveFrom) < accuserDead)
 }
 
-// ask begins the pings that confirm a claim or refute it.
+// ask begins the pings that confirm a claim or refute it. After this host was
+// cut off it has patience: ways that were cut take a second or two to be found
+// again.
 func (l *ledger) ask(now time.Time, r *record) {
 	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r)), pace: claimPace}
+	if now.Sub(l.heardAgain) < afterBrake {
+		r.claim.patient(now)
+	}
 	l.wake(r)
+}
+
+func (c *claim) patient(now time.Time) {
+	c.pace, c.until = afterBrake/4, now.Add(afterBrake)
 }
 
 // window is how long answers are waited for.

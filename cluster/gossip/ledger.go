@@ -33,6 +33,10 @@ const (
 	// itself dead so lately.
 	stallIgnore = 500 * time.Millisecond
 	accuserDead = 30 * time.Second
+	// deafAfter: who heard nobody for this long and hears again was cut off, and
+	// asks anew before it finds anybody dead. With four pings a second, a third
+	// of them lost, that is once in ten minutes, and costs half a second.
+	deafAfter = 1500 * time.Millisecond
 
 	// forceKept is how long an order to drop a member waits for its death.
 	forceKept = time.Minute
@@ -124,7 +128,8 @@ type ledger struct {
 	brake         brake
 	clock         uint64 // Lamport's
 	seen          ring
-	stalled       time.Time // when this process last came to itself after a pause
+	heardAgain    time.Time // when this host last heard others again after it was cut off
+	stalled       time.Time // when this process last came to itself after a pause, or heard others again
 	contact       time.Time // first contact with another member
 	anyAnswer     time.Time // the last answer to a ping, whoever gave it
 	conflictUntil time.Time // others say until then that this host is in a conflict
@@ -388,6 +393,10 @@ func (l *ledger) restore(id string, s Status, since time.Time) {
 
 // answered: a member answered a ping, of ours or of memberlist's.
 func (l *ledger) answered(now time.Time, r *record, rtt time.Duration) {
+	if !l.anyAnswer.IsZero() && now.Sub(l.anyAnswer) > deafAfter {
+		l.stalledUntil(now) // what was asked meanwhile was asked in vain
+		l.heardAgain = now
+	}
 	r.RTT, r.lastPong, l.anyAnswer = rtt, now, now
 	r.doubt = nil
 	if r.Told == Suspect {

@@ -120,6 +120,33 @@ func TestRule20_APauseOfOurOwnBeginsTheConfirmationAnew(t *testing.T) {
 	b.is("n1", Alive)
 }
 
+func TestRule20_WhoHearsAgainAsksAnewBeforeAnybodyDies(t *testing.T) {
+	b := newBook(t, 4)
+	for i := range 4 {
+		b.silent[fmt.Sprintf("n%d", i)] = true // this host's cable is out
+	}
+	b.pass(3 * time.Second)
+	b.left(b.now, "n1", "")
+	b.left(b.now, "n2", "")
+	for b.byName["n1"].claim == nil || b.byName["n1"].claim.sent < claimPings {
+		b.pass(busyTurn)
+	}
+	delete(b.silent, "n0") // it is in again, and the answers come one after the other
+	b.ledger.answered(b.now, b.byName["n0"], 0)
+	b.pass(claimWindow + 2*busyTurn)
+	delete(b.silent, "n2")
+	delete(b.silent, "n3")
+	b.pass(claimWindow / 2)
+	delete(b.silent, "n1")
+	b.pass(5 * time.Second)
+	for i := range 4 {
+		b.is(fmt.Sprintf("n%d", i), Alive)
+		if n := b.byName[fmt.Sprintf("n%d", i)].Flaps; n > 0 {
+			t.Errorf("n%d was dead %d times", i, n)
+		}
+	}
+}
+
 func TestRule20_Holddown(t *testing.T) {
 	at := time.Unix(1e9, 0)
 	for _, test := range []struct {

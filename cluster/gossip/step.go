@@ -160,7 +160,7 @@ func (l *ledger) expire(now time.Time) {
 	l.out.touch(l.self)
 }
 
-// stalledUntil notes that this process was held up.
+// stalledUntil notes that this process was held up, or its host cut off.
 func (l *ledger) stalledUntil(now time.Time) { l.stalled = now }
 
 // lost returns members that gossip has lost, in random order, to be called.

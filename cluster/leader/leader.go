@@ -115,6 +115,9 @@ type Members interface {
 	// this host suspects itself; and a channel that is closed when any of that
 	// has changed. The members are not modified.
 	Members() (members []Member, braking bool, changed <-chan struct{})
+	// IsGone reports whether a node ID was a member's that left, was reaped, or
+	// gave way to another of its name. Of an ID never seen it says no.
+	IsGone(nodeID string) bool
 }
 
 // Alone is a cluster of one host.
@@ -122,6 +125,9 @@ type Alone Member
 
 // Members implements [Members].
 func (a Alone) Members() ([]Member, bool, <-chan struct{}) { return []Member{Member(a)}, false, nil }
+
+// IsGone implements [Members].
+func (a Alone) IsGone(string) bool { return false }
 
 // Reader is one unchanging state of the catalog. A nil watch is passed.
 type Reader interface {

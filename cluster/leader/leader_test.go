@@ -127,12 +127,19 @@ type roster struct {
 	members []leader.Member
 	braking bool
 	changed chan struct{}
+	gone    map[string]bool // node IDs
 }
 
 func (r *roster) Members() ([]leader.Member, bool, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.members), r.braking, r.changed
+}
+
+func (r *roster) IsGone(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gone[id]
 }
 
 func (r *roster) set(members ...leader.Member) { r.setBraking(false, members...) }

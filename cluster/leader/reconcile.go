@@ -228,10 +228,8 @@ func (r *reconciler) noteResult(m Member, err error) error {
 
 // agree makes the catalog say what is known of a member.
 func (r *reconciler) agree(ctx context.Context, m Member, heldOff bool) error {
-	if heldOff {
-		if err := r.freeName(ctx, m); err != nil {
-			return err
-		}
+	if err := r.freeName(ctx, m, heldOff); err != nil {
+		return err
 	}
 	for _, body := range wanted(r.cfg.Catalog.Read(), m) {
 		if err := r.cfg.Catalog.Apply(ctx, body); err != nil {
@@ -242,10 +240,13 @@ func (r *reconciler) agree(ctx context.Context, m Member, heldOff bool) error {
 }
 
 // freeName deregisters the holder of a living member's name if it is no member
-// itself: gossip has one host of that name, and it is this one.
-func (r *reconciler) freeName(ctx context.Context, m Member) error {
+// itself: gossip has one host of that name, and it is this one. A holder that
+// gossip knows to be gone gives way at once (a host that was set up anew), one
+// that it never saw when it has held the member off for long.
+func (r *reconciler) freeName(ctx context.Context, m Member, heldOff bool) error {
 	_, holder := r.cfg.Catalog.Read().Node(nil, m.Node.Node)
-	if m.Status != Alive || holder == nil || holder.ID == "" || strings.EqualFold(holder.ID, m.Node.ID) {
+	if m.Status != Alive || holder == nil || holder.ID == "" || strings.EqualFold(holder.ID, m.Node.ID) ||
+		!heldOff && !r.cfg.Members.IsGone(holder.ID) {
 		return nil
 	}
 	members, _, _ := r.cfg.Members.Members()

@@ -197,6 +197,20 @@ func TestName_OfALivingHostIsRefusedToAnother(t *testing.T) {
 	})
 }
 
+func TestName_OfAHostThatIsGoneIsTakenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := lead(t, newLed(), leader.Config{})
+		defer func() { b.stop() }()
+		b.be(member("one", id1, "192.0.2.1", leader.Alive))
+		b.gone = map[string]bool{id1: true} // set up anew, with another ID
+		b.be(member("one", id2, "192.0.2.1", leader.Alive))
+		b.want("taken over", "one 192.0.2.1 serfHealth=passing")
+		if _, node := b.led.store.Read().Node(nil, "one"); node.ID != id2 {
+			t.Errorf("the node has the ID %s, want the new one", node.ID)
+		}
+	})
+}
+
 func TestName_OfADeadHostIsTakenWithNothingOnIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := lead(t, newLed(), leader.Config{})
