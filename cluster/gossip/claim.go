@@ -44,15 +44,16 @@ func (l *ledger) lately(now time.Time, by string) bool {
 // cut off it has patience: ways that were cut take a second or two to be found
 // again.
 func (l *ledger) ask(now time.Time, r *record) {
-	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r)), pace: claimPace}
+	r.claim = &claim{at: now, next: now, until: now.Add(l.window(r)), pings: claimPings, pace: claimPace}
 	if now.Sub(l.heardAgain) < afterBrake {
 		r.claim.patient(now)
 	}
 	l.wake(r)
 }
 
+// patient has a member asked until shortly before the end of a longer time.
 func (c *claim) patient(now time.Time) {
-	c.pace, c.until = afterBrake/4, now.Add(afterBrake)
+	c.pings, c.pace, c.until = 4, afterBrake/4, now.Add(afterBrake)
 }
 
 // window is how long answers are waited for.

@@ -77,7 +77,7 @@ type record struct {
 // claim is a death that is being confirmed.
 type claim struct {
 	at, next, until time.Time
-	sent            int
+	sent, pings     int // of the pings it is asked with
 	pace            time.Duration
 	controls        []*record // are asked along with it
 	deaf            bool      // a whole window has passed, in which others were silent too

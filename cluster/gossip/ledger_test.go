@@ -132,11 +132,11 @@ func TestRule20_WhoHearsAgainAsksAnewBeforeAnybodyDies(t *testing.T) {
 		b.pass(busyTurn)
 	}
 	delete(b.silent, "n0") // it is in again, and the answers come one after the other
-	b.ledger.answered(b.now, b.byName["n0"], 0)
-	b.pass(claimWindow + 2*busyTurn)
-	delete(b.silent, "n2")
 	delete(b.silent, "n3")
-	b.pass(claimWindow / 2)
+	b.ledger.answered(b.now, b.byName["n0"], 0)
+	b.pass(2 * busyTurn)
+	delete(b.silent, "n2")
+	b.pass(2*claimWindow + 2*busyTurn) // longer than an answer is waited for otherwise
 	delete(b.silent, "n1")
 	b.pass(5 * time.Second)
 	for i := range 4 {

@@ -76,7 +76,7 @@ func (l *ledger) stepClaim(now time.Time, r *record) {
 		c = r.claim
 		c.probe = probe
 	}
-	if c.sent < claimPings && !now.Before(c.next) {
+	if c.sent < c.pings && !now.Before(c.next) {
 		if c.sent == 0 && !c.probe {
 			c.controls = l.controls(r, claimPings)
 		}
@@ -87,7 +87,7 @@ func (l *ledger) stepClaim(now time.Time, r *record) {
 		c.sent++
 		c.next = c.next.Add(c.pace)
 	}
-	if c.sent < claimPings || now.Before(c.until) {
+	if c.sent < c.pings || now.Before(c.until) {
 		return
 	}
 	switch {
