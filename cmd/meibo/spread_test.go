@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -21,13 +23,30 @@ func TestLargeServiceWithoutEDNS_SpreadsEvenly(t *testing.T) {
 	s := newSite(t, services.String())
 	s.start(t)
 	s.up(t)
-	// While the catalog still takes the instances in, answers are made anew, and with them the subsets.
-	eventually(t, "the catalog has every instance", func() error {
-		_, body, err := s.call("GET", "/v1/catalog/service/big", "")
-		if n := strings.Count(body, "\"ServiceID\""); err == nil && n != instances {
-			err = fmt.Errorf("%d of them", n)
+	// While the catalog still takes the instances in, and this host the catalog, answers are made anew, and with them
+	// the subsets. So wait for all of them, then until what is known stays as it is for a while.
+	var index string
+	var since time.Time
+	eventually(t, "every instance is answered, and nothing changes any more", func() error {
+		m := new(dns.Msg)
+		m.SetQuestion("big.service.consul.", dns.TypeA)
+		reply, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(m, s.dns)
+		if err != nil {
+			return err
 		}
-		return err
+		status, err := http.Get("http://" + s.http + "/v1/catalog/nodes")
+		if err != nil {
+			return err
+		}
+		defer status.Body.Close()
+		if now := status.Header.Get("X-Consul-Index"); now != index || len(reply.Answer) != instances {
+			index, since = now, time.Now()
+			return fmt.Errorf("%d answers, index %s", len(reply.Answer), index)
+		}
+		if time.Since(since) < time.Second {
+			return fmt.Errorf("index %s since %v", index, time.Since(since))
+		}
+		return nil
 	})
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeSRV} {
 		t.Run(dns.TypeToString[qtype], func(t *testing.T) {
