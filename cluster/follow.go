@@ -143,16 +143,44 @@ func (n *Node) syncAnew(ctx context.Context) {
 }
 
 const (
-	// neighboursAsked is how many are asked for what a host without a view, or
-	// without a name, lacks.
+	// streamIsSoon is how long others are waited for by a host that knows the
+	// catalog from before: a server's word takes a few hundred milliseconds.
+	streamIsSoon = time.Second
+	// neighboursAreSoon is that time for one to which a server has told a catalog
+	// that not all members know yet.
+	neighboursAreSoon = 2 * time.Second
+)
+
+// endExpecting bounds how long this host takes what it knows for less than what
+// others know: until then unknown names are not denied, which must not last.
+func (n *Node) endExpecting(ctx context.Context) {
+	patience := streamIsSoon
+	if !n.view.Load().HasBase() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.Ready():
+		}
+		patience = neighboursAreSoon
+	}
+	if wait(ctx, patience) {
+		n.view.Learned()
+	}
+}
+
+const (
+	// neighboursAsked is how many are asked for a name that this host lacks.
 	neighboursAsked = 3
+	// neighboursAskedForAll is how many are asked in a round for all they know:
+	// more, as some may be as new as this host.
+	neighboursAskedForAll = 8
 	// neighbourTimeout bounds the wait for each.
 	neighbourTimeout = 2 * time.Second
 )
 
-// askNeighbours asks members for all they know, or for one service, and reports
-// whether one of them knew something.
-func (n *Node) askNeighbours(ctx context.Context, name string) bool {
+// Neighbour asks other hosts for a service that this one knows nothing of, and
+// reports whether it knows more now.
+func (n *Node) Neighbour(ctx context.Context, name string) bool {
 	w, _ := n.network()
 	if w == nil {
 		return false
@@ -170,10 +198,8 @@ func (n *Node) askNeighbours(ctx context.Context, name string) bool {
 	return false
 }
 
-// Neighbour asks other hosts for a service that this one knows nothing of, and
-// reports whether it knows more now.
-func (n *Node) Neighbour(ctx context.Context, name string) bool { return n.askNeighbours(ctx, name) }
-
+// askNeighbour asks a member for one service, or for all it knows, and reports
+// whether this host knows more now.
 func (w *network) askNeighbour(ctx context.Context, m Member, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
 	defer cancel()
@@ -188,6 +214,5 @@ func (w *network) askNeighbour(ctx context.Context, m Member, name string) bool 
 	}
 	w.logger.Info("a neighbour tells what it knows", "node", m.Name, "service", name)
 	w.node.keepLives(img.Lives)
-	w.node.view.Adopt(img, view.FromNeighbour)
-	return true
+	return w.node.view.Adopt(img, view.FromNeighbour)
 }

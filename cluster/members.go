@@ -89,6 +89,12 @@ func (n *Node) meetsOthers() bool {
 	return n.hasJoin() || n.cfg.Server || n.hasJoined()
 }
 
+// expectsOthers reports whether there should be hosts that may know more of the
+// catalog than this one does when it starts.
+func (n *Node) expectsOthers() bool {
+	return n.meetsOthers() && (n.hasJoin() || n.hasJoined() || n.cfg.BootstrapExpect > 1)
+}
+
 // whyAlone is why this host may speak to nobody, whoever asks; nil if it may.
 func (n *Node) whyAlone() error {
 	bind := n.cfg.Gossip.Bind.Addr()
@@ -369,8 +375,9 @@ func (w *network) watchMembers(ctx context.Context) error {
 }
 
 // meet waits until this host has met others. One that knows nothing of the
-// catalog asks them before it can have a stream, since the servers may be gone
-// or may have begun anew themselves.
+// catalog, or only of one that has just begun, asks them for what they know,
+// before it has a stream and after: the servers may be gone or may have begun
+// anew themselves.
 func (w *network) meet(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -378,9 +385,37 @@ func (w *network) meet(ctx context.Context) {
 	case <-w.gossip.Joined():
 	}
 	w.node.setJoined()
-	for !w.node.view.Load().HasBase() {
-		if w.node.askNeighbours(ctx, "") || !wait(ctx, neighbourPause) {
+	for v := w.node.view; v.Lacks(); {
+		based := v.Load().HasBase()
+		w.askForAll(ctx)
+		if based && v.Lacks() {
+			v.Learned() // no neighbour knows either
+		}
+		if !wait(ctx, neighbourPause) {
 			return
+		}
+	}
+}
+
+// askForAll asks neighbours for all they know, one after the other, until this
+// host lacks nothing. Agents come first: what the servers know, a stream tells.
+func (w *network) askForAll(ctx context.Context) {
+	members := shuffled(w.gossip.Members())
+	rank := func(m Member) int {
+		if isServer(m) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(members, func(a, b Member) int { return rank(a) - rank(b) })
+	asked := 0
+	for _, m := range members {
+		if asked == neighboursAskedForAll || ctx.Err() != nil || !w.node.view.Lacks() {
+			return
+		}
+		if m.ID != w.node.cfg.NodeID && m.Status == gossip.Alive {
+			asked++
+			w.askNeighbour(ctx, m, "")
 		}
 	}
 }

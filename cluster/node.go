@@ -207,7 +207,7 @@ func (n *Node) openKeyring() error {
 func (n *Node) makeView() error {
 	v, err := view.New(view.Config{
 		NodeName: n.cfg.NodeName, NodeID: n.cfg.NodeID, Local: ownRecord{n.agent}, Logger: n.logger,
-		Liveness: liveness{n}, Living: n.living, Lives: n.lifeOfAll,
+		Liveness: liveness{n}, Living: n.living, Lives: n.lifeOfAll, Expecting: n.expectsOthers(),
 	})
 	if err != nil {
 		return err

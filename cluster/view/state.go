@@ -54,6 +54,9 @@ type State struct {
 	// unsettled says that names may exist that nobody has told this history
 	// yet, and that no earlier view is there to know them by.
 	unsettled bool
+	// expecting says that there is a base set, and that others who may know more
+	// haven't been heard yet.
+	expecting bool
 	// filled grows whenever the contents of a service come to be known.
 	filled uint64
 
@@ -224,6 +227,11 @@ func (s *State) Epoch() *atomic.Uint64 { return &s.counters.epoch }
 // Until then nothing may be denied.
 func (s *State) HasBase() bool { return s.base }
 
+// Expecting reports whether what shows may lack what others know, who are about
+// to be heard: the first moments of a host that has a base set. Names moves when
+// that ends.
+func (s *State) Expecting() bool { return s.expecting }
+
 // Fresh reports whether a server that has a leader confirmed the view within
 // the last StaleAfter.
 func (s *State) Fresh() bool { return s.fresh }
@@ -260,7 +268,7 @@ func (s *State) Superseded() <-chan struct{} { return s.superseded }
 
 // absent is what is known of a name that is not in the trees.
 func (s *State) absent() Known {
-	if s.base && !s.unsettled {
+	if s.base && !s.unsettled && !s.expecting {
 		return No
 	}
 	return NotYet

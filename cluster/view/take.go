@@ -228,10 +228,44 @@ func (v *View) settle(d *draft) {
 		}
 		clear(v.missed)
 	}
+	if v.expecting && v.current != nil && v.current.vouched && (!merging || v.earlier) {
+		v.learn(d)
+	}
+	if expecting := v.expecting && v.current != nil; expecting != d.next.expecting {
+		d.next.expecting = expecting
+		d.names = true
+	}
 	if unsettled := merging && !v.earlier; unsettled != d.next.unsettled {
 		d.next.unsettled = unsettled
 		d.names = true
 	}
+}
+
+// learn ends the time in which others are expected to tell more.
+func (v *View) learn(d *draft) {
+	v.expecting = false
+	d.services.Root().Walk(func(key []byte, _ any) bool {
+		d.touchName(string(key))
+		return false
+	})
+	for name := range d.edits {
+		d.touchName(name)
+	}
+}
+
+// Learned says that the others who may know more than this host have been heard,
+// or can't be: what is known counts from now on. It is for whoever set
+// Config.Expecting; once a server vouches for all there is, it is not needed.
+func (v *View) Learned() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.expecting || v.current == nil {
+		return // before the first base set there is nothing that could count
+	}
+	d := v.newDraft()
+	v.learn(d)
+	v.redraw(d)
+	v.publish(d)
 }
 
 // unsynced reports whether a living member has not told this history all it has,
@@ -252,6 +286,17 @@ func (v *View) unsynced(ids interface{ Get([]byte) (any, bool) }) (merging, othe
 		}
 	}
 	return false, others
+}
+
+// Lacks reports whether a neighbour may know what nobody else tells this host:
+// there is no base set, or living members have still to tell the present history
+// all they have, and no earlier view is here to know it by (VIEWS rules 16, 18
+// and 26).
+func (v *View) Lacks() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	merging, _ := v.unsynced(v.state.Load().ids)
+	return v.current == nil || merging && !v.earlier
 }
 
 // Merging reports whether a living member has still to tell the present history

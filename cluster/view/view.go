@@ -65,6 +65,11 @@ type Config struct {
 	// is called with the view's lock held and must not block; nil: nobody
 	// knows, and histories are taken to be complete.
 	Living func() []string
+	// Expecting says that there are others who may know more of the catalog than
+	// this host does when it has its first base set: from a file of before, or
+	// from a catalog that has only begun. Until it has heard them, names that
+	// others may have, or have more of, are NotYet; see Learned.
+	Expecting bool
 	// Lives returns what gossip says of members, for the file and for
 	// neighbours (VIEWS rule 19); nil: what Liveness says.
 	Lives func() []LifeOf
@@ -105,7 +110,9 @@ type View struct {
 	// a neighbour's word for it. settled says that all living members have told
 	// the present one all they have.
 	earlier, settled bool
-	refused          string // the history that was last said to be refused
+	// expecting says that others may know more, and haven't been heard yet.
+	expecting bool
+	refused   string // the history that was last said to be refused
 
 	src     Source // the one that is followed; nil: none
 	subs    map[string]*subscription
@@ -135,6 +142,7 @@ func New(cfg Config) (*View, error) {
 		subs:       make(map[string]*subscription),
 		waiting:    make(map[string]chan struct{}),
 		ended:      make(set),
+		expecting:  cfg.Expecting,
 	}
 	v.state.Store(newState(v))
 	v.OnLocalChange()

@@ -210,6 +210,9 @@ func (v *View) standing(name string, e *serviceEntry) (exists, known bool) {
 	switch {
 	case c == nil:
 		return any, v.isOwn(e)
+	case v.expecting && c.vouched:
+		// A catalog that has only begun: it may have some of the instances.
+		return any || c.names.has(name) || v.missed.has(name), false
 	case c.isHere(name):
 		if !any && v.missed.has(name) {
 			return true, false // who has it has not told this history yet
@@ -218,7 +221,7 @@ func (v *View) standing(name string, e *serviceEntry) (exists, known bool) {
 	case c.names.has(name) || v.missed.has(name):
 		return true, false
 	}
-	return any, c.vouched || v.isOwn(e)
+	return any, c.vouched || v.isOwn(e) && !v.expecting
 }
 
 func (s *State) baseProvenance() (from string, confirmed time.Time) {

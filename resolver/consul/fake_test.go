@@ -25,6 +25,7 @@ type fake struct {
 	nodes    map[string]*catalog.Node
 	checks   map[string][]*catalog.Check // by node
 	noBase   bool
+	expects  bool
 	notYet   map[string]bool
 	older    map[string][]catalog.Instance
 	wanted   map[string]int // how often Want was called
@@ -51,6 +52,7 @@ type fakeState struct {
 	nodes    map[string]*catalog.Node
 	counters map[string]*atomic.Uint64 // of nodes
 	noBase   bool
+	expects  bool
 	notYet   map[string]bool
 	older    map[string][]catalog.Instance
 	ready    chan struct{}
@@ -94,7 +96,7 @@ func (f *fake) Want(name string) <-chan struct{} {
 // publish makes a state of what there is.
 func (f *fake) publish() {
 	s := &fakeState{
-		f: f, services: make(map[string]fakeEntry), nodes: maps.Clone(f.nodes), noBase: f.noBase,
+		f: f, services: make(map[string]fakeEntry), nodes: maps.Clone(f.nodes), noBase: f.noBase, expects: f.expects,
 		notYet: maps.Clone(f.notYet), older: maps.Clone(f.older), ready: make(chan struct{}), counters: make(map[string]*atomic.Uint64),
 	}
 	old := f.state.Load()
@@ -220,7 +222,7 @@ func (s *fakeState) Node(name string) (*catalog.Node, *atomic.Uint64, consul.Kno
 }
 
 func (s *fakeState) absent(string) consul.Known {
-	if s.noBase {
+	if s.noBase || s.expects {
 		return consul.NotYet
 	}
 	return consul.No
@@ -267,6 +269,7 @@ func (s *fakeState) Names() *atomic.Uint64     { s.f.call(); return &s.f.names }
 func (s *fakeState) Addresses() *atomic.Uint64 { s.f.call(); return &s.f.addresses }
 func (s *fakeState) Epoch() *atomic.Uint64     { s.f.call(); return &s.f.epoch }
 func (s *fakeState) HasBase() bool             { return !s.noBase }
+func (s *fakeState) Expecting() bool           { return s.expects }
 func (s *fakeState) Fresh() bool               { return !s.f.stale.Load() }
 
 // metric reads one counter of a zone.

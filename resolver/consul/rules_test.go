@@ -467,6 +467,55 @@ func TestNotYet_WaitsForTheContentsThenGivesUp(t *testing.T) {
 	})
 }
 
+func TestRule12_WhileOthersAreExpectedAnUnknownNameWaits(t *testing.T) {
+	for _, tc := range []struct {
+		name, asked string
+		after       func(w *world)
+		rcode       uint16
+		ede         uint16
+		waited      time.Duration
+	}{
+		{"they know it", "web.service.consul.", func(w *world) {
+			for _, step := range w.set("web", "192.0.2.1") {
+				step()
+			}
+		}, wire.RcodeSuccess, 0, 100 * time.Millisecond},
+		{"they don't", "web.service.consul.", func(w *world) { w.expects = false; w.publish() }, wire.RcodeNXDomain, 0, 100 * time.Millisecond},
+		{"no node either", "web.node.consul.", func(w *world) { w.expects = false; w.publish() }, wire.RcodeNXDomain, 0, 100 * time.Millisecond},
+		{"they aren't heard", "web.service.consul.", func(*world) {}, wire.RcodeServFail, wire.EDENotReady, 300 * time.Millisecond},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, plain)
+				w.expects = true
+				w.publish()
+				zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},
+					Neighbour: func(_ context.Context, name string) bool {
+						t.Errorf("neighbours are asked for %s, which nobody says exists", name)
+						return false
+					}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				q := question(t, tc.asked, wire.TypeA)
+				if _, outcome := zone.Answer(q); outcome != resolver.Later {
+					t.Fatalf("outcome %v, want Later", outcome)
+				}
+				time.AfterFunc(100*time.Millisecond, func() { tc.after(w) })
+				start := time.Now()
+				r, err := zone.Resolve(t.Context(), q)
+				if err != nil || r.Answer.Rcode() != tc.rcode || r.EDE != tc.ede {
+					t.Errorf("rcode %d, EDE %d, %v; want %d, %d", r.Answer.Rcode(), r.EDE, err, tc.rcode, tc.ede)
+				}
+				if waited := time.Since(start); waited != tc.waited {
+					t.Errorf("answered after %v, want %v", waited, tc.waited)
+				}
+				synctest.Wait()
+			})
+		})
+	}
+}
+
 func TestReverse_WhatIsNotMineSaysWhenItWouldBe(t *testing.T) {
 	w := newWorld(t, plain)
 	mounts := w.zone.Mounts("\x0210\x07in-addr\x04arpa\x00")

@@ -62,6 +62,10 @@ type State interface {
 	// HasBase reports whether the set of names that exist has ever been
 	// learned. Until then nothing may be denied.
 	HasBase() bool
+	// Expecting reports whether what the state knows may be less than what others
+	// do, who are about to be heard: names that don't exist are then NotYet, and
+	// worth a short wait. Names is moved when that ends.
+	Expecting() bool
 	// Fresh reports whether a server that has a leader confirmed the state
 	// lately. Epoch is moved when that changes.
 	Fresh() bool

@@ -148,7 +148,7 @@ func (z *Zone) Resolve(ctx context.Context, q *wire.Query) (resolver.Result, err
 		return resolver.Result{}, resolver.ErrNotMine
 	}
 	b := z.newBuilder(q, s)
-	if s.isWaiting() && !s.older {
+	if s.known == NotYet && s.exists && !s.older {
 		z.stats.unknown.Add(1)
 		b.fail(wire.EDENoReachable, "the servers have not told about "+s.name+" yet")
 		return b.result(), nil
@@ -179,7 +179,7 @@ func (z *Zone) wait(ctx context.Context, q *wire.Query, s subject) subject {
 		}
 	}
 	name := s.name
-	if s = z.look(q); !s.isWaiting() || s.older || z.neighbour == nil {
+	if s = z.look(q); s.known != NotYet || !s.exists || s.older || z.neighbour == nil {
 		return s
 	}
 	z.stats.neighbour.Add(1)
@@ -210,8 +210,11 @@ type subject struct {
 	passing bool
 }
 
-// isWaiting reports whether the name exists and its contents are not here yet.
-func (s *subject) isWaiting() bool { return s.known == NotYet && s.exists }
+// isWaiting reports whether the contents are not here yet and may come any
+// moment: of a name that exists, or of any while others are about to be heard.
+func (s *subject) isWaiting() bool {
+	return s.known == NotYet && (s.exists || s.state.Expecting())
+}
 
 // look finds the subject of q with its counters, by VIEWS rule 2.
 func (z *Zone) look(q *wire.Query) subject {
