@@ -55,8 +55,9 @@ type Config struct {
 
 	MaxServices int // 0 = DefaultMaxServices
 	MaxChecks   int // 0 = DefaultMaxChecks
-	// MaxRunning is how many checks run at once; 0 = check.DefaultSlots.
-	MaxRunning int
+	// MaxStarting is how many checks of one kind begin their runs at once; 0 =
+	// check.DefaultSlots.
+	MaxStarting int
 
 	// Members is how many nodes the datacenter has, so that a large one is
 	// asked less often; nil = 1. It must not block.
@@ -88,7 +89,7 @@ type Agent struct {
 	cfg    Config
 	logger *slog.Logger
 	files  *store
-	slots  check.Slots
+	slots  *check.Slots
 	own    atomic.Pointer[Record]
 	sync   *syncer
 	counts counts
@@ -140,7 +141,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.files = &store{cfg.DataDir, a.logger}
-	a.slots = check.NewSlots(cfg.MaxRunning)
+	a.slots = check.NewSlots(cfg.MaxStarting)
 	a.sync = newSyncer(a)
 	node := a.cfg.Node
 	a.own.Store(&Record{Node: &node})

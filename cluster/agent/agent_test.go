@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -138,9 +139,6 @@ func TestAddService_Refusals(t *testing.T) {
 			d.Checks = []CheckDefinition{{Definition: check.Definition{TCP: "h:1", TTL: 1, Interval: 1}}}
 		}), "Interval and TTL cannot both be specified"},
 		"status": {def(func(d *ServiceDefinition) { c := ttl(1); c.Status = "up"; d.Checks = []CheckDefinition{c} }), "Status for checks must"},
-		"docker": {def(func(d *ServiceDefinition) {
-			d.Checks = []CheckDefinition{{Definition: check.Definition{DockerContainerID: "x", Interval: 1}}}
-		}), "docker checks are not supported"},
 		"script": {def(func(d *ServiceDefinition) {
 			d.Checks = []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: 1}}}
 		}), "Scripts are disabled on this agent"},
@@ -159,6 +157,40 @@ func TestAddService_Refusals(t *testing.T) {
 			if own := a.Own(); len(own.Services)+len(own.Checks) != 0 {
 				t.Errorf("something of it is there: %v", own)
 			}
+		})
+	}
+}
+
+// Nobody looks, so that nobody may think it healthy; and nobody takes it away for having been ill for long.
+func TestChecksThatCannotRun_AreCriticalFromEverySource(t *testing.T) {
+	docker := CheckDefinition{Status: catalog.Passing, DeregisterCriticalServiceAfter: time.Minute, Definition: check.Definition{DockerContainerID: "x", ScriptArgs: []string{"true"}, Interval: time.Second}}
+	for _, source := range []Source{SourceFile, SourceAPI} {
+		t.Run(source.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				cfg := Config{DataDir: dir}
+				a := mustNew(t, cfg)
+				must(t, a.AddService(ServiceDefinition{Name: "web", Port: 80, Checks: []CheckDefinition{docker}}, source, false))
+				for turn := range 2 {
+					c := a.Checks()["service:web"]
+					if c == nil || c.Status != catalog.Critical || c.Type != "docker" || !strings.Contains(c.Output, "docker checks are not run") {
+						t.Fatalf("turn %d: got %+v", turn, c)
+					}
+					if err := a.UpdateTTL("service:web", catalog.Passing, ""); !errors.Is(err, ErrNotTTL) {
+						t.Errorf("got %v", err)
+					}
+					stop := running(t, a)
+					time.Sleep(time.Hour)
+					stop()
+					if a.Services()["web"] == nil {
+						t.Fatal("the service was removed")
+					}
+					if source == SourceFile {
+						cfg.Services = []ServiceDefinition{{Name: "web", Port: 80, Checks: []CheckDefinition{docker}}}
+					}
+					a = mustNew(t, cfg)
+				}
+			})
 		})
 	}
 }

@@ -157,9 +157,9 @@ func newRecord(node string, def CheckDefinition, of *catalog.Service) *catalog.C
 	return r
 }
 
-// makeRunner gives the check its runner. What its source may not run (a script
-// kept from a time when it was allowed) stands as critical and says why: a
-// service must not look healthy because nobody looks any more.
+// makeRunner gives the check its runner. What can't run here (a kind that this
+// daemon lacks, a script kept from a time when it was allowed) stands as critical
+// and says why: a service must not look healthy because nobody looks.
 func (a *Agent) makeRunner(c *checkState, left time.Duration) error {
 	def := c.def.Definition
 	def.OutputMaxSize = a.cfg.CheckOutputMaxSize
@@ -180,7 +180,8 @@ func (a *Agent) makeRunner(c *checkState, left time.Duration) error {
 		cfg.Alias = func(ctx context.Context) (string, string) { return a.aliased(ctx, id, node, service) }
 	}
 	r, err := check.New(cfg)
-	if errors.Is(err, check.ErrScriptsDisabled) {
+	if errors.Is(err, check.ErrScriptsDisabled) || errors.Is(err, check.ErrUnrunnable) {
+		a.logger.Error("a check can't run here and stands as critical", "check", id, "service", c.record.ServiceID, "err", err)
 		c.record.Status, c.record.Output = catalog.Critical, err.Error()
 		return nil
 	}

@@ -100,7 +100,7 @@ func (a *Agent) overdue() map[string]string {
 	var due map[string]string
 	for id, c := range a.checks {
 		after := c.def.DeregisterCriticalServiceAfter
-		if after <= 0 || c.def.ServiceID == "" || c.record.Status != catalog.Critical || time.Since(c.critical) < after {
+		if after <= 0 || c.def.ServiceID == "" || c.runner == nil /* nobody looked */ || c.record.Status != catalog.Critical || time.Since(c.critical) < after {
 			continue
 		}
 		if due == nil {

@@ -28,6 +28,8 @@ func (c *counts) turn(full bool, err error) {
 var (
 	descServices = prometheus.NewDesc("meibo_agent_services", "Services registered on this host.", nil, nil)
 	descChecks   = prometheus.NewDesc("meibo_agent_checks", "Checks registered on this host, by status.", []string{"status"}, nil)
+	descRunning  = prometheus.NewDesc("meibo_agent_checks_running", "Checks that run at this moment, by kind.", []string{"kind"}, nil)
+	descWaiting  = prometheus.NewDesc("meibo_agent_checks_waiting", "Checks that are due and wait while others of their kind begin.", []string{"kind"}, nil)
 	descTurned   = prometheus.NewDesc("meibo_agent_check_changes_total", "Changes of a check's status.", nil, nil)
 	descSyncs    = prometheus.NewDesc("meibo_agent_syncs_total", "Syncs with the catalog, by kind and outcome.", []string{"result"}, nil)
 	descRefused  = prometheus.NewDesc("meibo_agent_sync_refusals_total", "Registrations that the catalog refused.", nil, nil)
@@ -36,7 +38,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (a *Agent) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descServices, descChecks, descTurned, descSyncs, descRefused, descUnkept} {
+	for _, d := range []*prometheus.Desc{descServices, descChecks, descRunning, descWaiting, descTurned, descSyncs, descRefused, descUnkept} {
 		out <- d
 	}
 }
@@ -51,6 +53,10 @@ func (a *Agent) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(descServices, prometheus.GaugeValue, float64(len(own.Services)))
 	for status, n := range byStatus {
 		out <- prometheus.MustNewConstMetric(descChecks, prometheus.GaugeValue, float64(n), status)
+	}
+	for _, l := range a.slots.Loads() {
+		out <- prometheus.MustNewConstMetric(descRunning, prometheus.GaugeValue, float64(l.Running), string(l.Kind))
+		out <- prometheus.MustNewConstMetric(descWaiting, prometheus.GaugeValue, float64(l.Waiting), string(l.Kind))
 	}
 	count := func(d *prometheus.Desc, n *atomic.Uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), labels...)

@@ -61,7 +61,8 @@ type Definition struct {
 	// OSService is the name of a unit of the service manager.
 	OSService string `json:",omitempty"`
 
-	// DockerContainerID and Shell belong to docker checks, which are refused.
+	// DockerContainerID and Shell belong to docker checks, which do not run here:
+	// New returns ErrUnrunnable for one.
 	DockerContainerID string `json:",omitempty"`
 	Shell             string `json:",omitempty"`
 
@@ -167,16 +168,13 @@ var (
 	errAliasTTL   = errors.New("TTL must not be set for Alias checks")
 	errNoTTL      = errors.New("TTL must be > 0 for TTL checks")
 	errOutputSize = errors.New("OutputMaxSize must be positive")
-	errDocker     = errors.New("docker checks are not supported: run `docker exec` from a script check (args), or use an http, tcp or ttl check")
 )
 
-// Validate says what keeps d from running, in Consul's words.
+// Validate says what is wrong with d, in Consul's words.
 func (d *Definition) Validate() error {
 	alias := d.AliasNode != "" || d.AliasService != ""
 	runs := d.runsByInterval()
 	switch {
-	case d.DockerContainerID != "":
-		return errDocker
 	case d.Interval > 0 && d.TTL > 0:
 		return errBoth
 	case runs && alias:
@@ -201,7 +199,7 @@ func (d *Definition) Validate() error {
 
 func (d *Definition) runsByInterval() bool {
 	return len(d.ScriptArgs) > 0 || d.HTTP != "" || d.TCP != "" || d.UDP != "" ||
-		d.GRPC != "" || d.H2PING != "" || d.OSService != ""
+		d.GRPC != "" || d.H2PING != "" || d.OSService != "" || d.DockerContainerID != ""
 }
 
 // validateTarget looks at what only the chosen kind needs.

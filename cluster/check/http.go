@@ -85,11 +85,11 @@ func (p *httpProber) probe(ctx context.Context) (status, output string) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(p.def.outputSize())))
-	text := string(body)
+	output = fmt.Sprintf("HTTP %s %s: %s Output: %s", req.Method, p.def.HTTP, resp.Status, body)
 	if err != nil {
-		text += fmt.Sprintf(" (reading the body: %v)", err)
+		// A server that can't end its answer does not work, whatever it began with.
+		return Critical, fmt.Sprintf("%s (reading the body: %v)", output, err)
 	}
-	output = fmt.Sprintf("HTTP %s %s: %s Output: %s", req.Method, p.def.HTTP, resp.Status, text)
 	switch {
 	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
 		return Passing, output

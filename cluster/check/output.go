@@ -1,6 +1,9 @@
 package check
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // tail keeps the last max bytes written to it. It is an io.Writer that never
 // fails. Not safe for concurrent use.
@@ -26,15 +29,27 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) String() string { return string(t.kept) }
 
-// KeepTail returns the last max bytes of s, less what is left of a rune that
+// keepHead returns the first max bytes of s, less what is left of a rune that
 // the cut went through. Bytes that are not UTF-8 are replaced, since outputs
 // travel as JSON.
-func KeepTail(s string, max int) string {
-	if len(s) > max {
-		s = s[len(s)-max:]
-		for len(s) > 0 && s[0]&0xC0 == 0x80 {
-			s = s[1:]
-		}
+func keepHead(s string, max int) string {
+	return strings.ToValidUTF8(s[:headOf(s, max)], "\uFFFD")
+}
+
+func headOf(s string, max int) int {
+	if len(s) <= max {
+		return len(s)
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	for max > 0 && s[max]&0xC0 == 0x80 {
+		max--
+	}
+	return max
+}
+
+// captured is keepHead that says how much was cut, in Consul's words.
+func captured(s string, max int) string {
+	if len(s) <= max {
+		return keepHead(s, max)
+	}
+	return fmt.Sprintf("%s ... (captured %d of %d bytes)", keepHead(s, max), headOf(s, max), len(s))
 }

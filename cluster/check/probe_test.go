@@ -126,6 +126,36 @@ func TestHTTP_Timeout(t *testing.T) {
 	wantResult(t, Definition{HTTP: srv.URL, Timeout: 20 * time.Millisecond}, Critical, "deadline exceeded")
 }
 
+// An answer that begins well and doesn't end is none: the server may hang in the middle, or die.
+func TestHTTP_AnAnswerThatDoesNotEndIsCritical(t *testing.T) {
+	for name, serve := range map[string]func(w http.ResponseWriter, r *http.Request){
+		"stalls after the headers": func(w http.ResponseWriter, r *http.Request) {
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		},
+		"stalls in the body": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "fine so far")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		},
+		"stalls when it should warn": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusTooManyRequests)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		},
+		"ends too early": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "fine so far")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(serve))
+			defer srv.Close()
+			wantResult(t, Definition{HTTP: srv.URL, Timeout: 100 * time.Millisecond}, Critical, "(reading the body: ")
+		})
+	}
+}
+
 func TestTLS_CertificateIsChecked(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	srv.Config.ErrorLog = nil

@@ -12,21 +12,6 @@ import (
 	"time"
 )
 
-// DefaultSlots is how many checks run at once on one host: forks and sockets
-// cost more than a check that starts a moment later.
-const DefaultSlots = 64
-
-// Slots bounds how many checks run at once. It is shared by runners.
-type Slots chan struct{}
-
-// NewSlots returns room for n runs at once, DefaultSlots if n is not positive.
-func NewSlots(n int) Slots {
-	if n <= 0 {
-		n = DefaultSlots
-	}
-	return make(Slots, n)
-}
-
 // Config is what a Runner is made from.
 type Config struct {
 	Definition Definition
@@ -47,7 +32,7 @@ type Config struct {
 	// 0 means all of it.
 	Expires time.Duration
 	// Slots is shared with the other runners; nil means no bound.
-	Slots Slots
+	Slots *Slots
 	// Now is boot time; nil means the real clock. Tests give their own.
 	Now    func() time.Duration
 	Logger *slog.Logger // nil discards
@@ -55,6 +40,10 @@ type Config struct {
 
 // ErrScriptsDisabled refuses a script without permission, in Consul's words.
 var ErrScriptsDisabled = errors.New("Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true")
+
+// ErrUnrunnable refuses a check of a kind that is known and that this daemon
+// does not run.
+var ErrUnrunnable = errors.New("docker checks are not run by meibo: run `docker exec` from a script check (args), or use an http, tcp or ttl check")
 
 // ErrNotTTL refuses a status for a check that finds its own.
 var ErrNotTTL = errors.New("check does not have associated TTL")
@@ -130,6 +119,8 @@ func (r *Runner) prepare() (err error) {
 			return ErrScriptsDisabled
 		}
 		r.prober = &scriptProber{d}
+	case KindDocker:
+		return ErrUnrunnable
 	default:
 		return fmt.Errorf("checks of kind %q cannot be run", r.kind)
 	}
@@ -174,12 +165,11 @@ func (r *Runner) runInterval(ctx context.Context) {
 // runOnce waits for a slot, runs the prober and reports; false when ctx ended.
 func (r *Runner) runOnce(ctx context.Context) bool {
 	if r.cfg.Slots != nil {
-		select {
-		case r.cfg.Slots <- struct{}{}:
-			defer func() { <-r.cfg.Slots }()
-		case <-ctx.Done():
+		done := r.cfg.Slots.take(ctx, r.kind)
+		if done == nil {
 			return false
 		}
+		defer done()
 	}
 	run, cancel := context.WithTimeout(ctx, r.def.timeout())
 	defer cancel()
@@ -187,7 +177,7 @@ func (r *Runner) runOnce(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return false // stopped in the middle: says nothing of the target
 	}
-	output = KeepTail(output, r.def.outputSize()+outputPrefix)
+	output = keepHead(output, r.def.outputSize()+outputPrefix)
 	if shown, counts := r.counter.count(status); counts {
 		r.cfg.Report(shown, output)
 	} else {
@@ -212,7 +202,7 @@ func (r *Runner) runAlias(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.cfg.Report(status, KeepTail(output, r.def.outputSize()))
+		r.cfg.Report(status, keepHead(output, r.def.outputSize()+outputPrefix))
 		select {
 		case <-ctx.Done():
 			return
@@ -222,8 +212,9 @@ func (r *Runner) runAlias(ctx context.Context) {
 	}
 }
 
-// Update gives a TTL check its status and starts its time anew. Report has
-// been called when it returns.
+// Update gives a TTL check its status and starts its time anew. Of an output
+// that is too long the beginning is kept, and it says so. Report has been called
+// when it returns.
 func (r *Runner) Update(status, output string) error {
 	if r.kind != KindTTL {
 		return ErrNotTTL
@@ -233,7 +224,7 @@ func (r *Runner) Update(status, output string) error {
 	default:
 		return fmt.Errorf("check status must be passing, warning or critical, not %q", status)
 	}
-	r.ttl.update(status, KeepTail(output, r.def.outputSize()))
+	r.ttl.update(status, captured(output, r.def.outputSize()))
 	return nil
 }
 
@@ -293,7 +284,7 @@ func (t *ttl) expire() (left time.Duration, waiting bool) {
 	if t.output != "" {
 		output += " (last output before timeout follows): " + t.output
 	}
-	t.r.cfg.Report(Critical, KeepTail(output, t.r.def.outputSize()+outputPrefix))
+	t.r.cfg.Report(Critical, output)
 	return 0, false
 }
 

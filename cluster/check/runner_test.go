@@ -30,7 +30,8 @@ func TestValidate(t *testing.T) {
 		"alias with interval":     {Definition{AliasService: "db", HTTP: "http://h", Interval: 1}, "Interval cannot be set for Alias"},
 		"alias with ttl":          {Definition{AliasNode: "n", TTL: 1}, "TTL must not be set for Alias"},
 		"output size":             {Definition{TTL: 1, OutputMaxSize: -1}, "must be positive"},
-		"docker":                  {Definition{DockerContainerID: "c", ScriptArgs: []string{"x"}, Interval: 1}, "docker checks are not supported"},
+		"docker":                  {Definition{DockerContainerID: "c", ScriptArgs: []string{"x"}, Interval: 1}, ""},
+		"docker, no interval":     {Definition{DockerContainerID: "c"}, "Interval must be > 0"},
 		"scheme":                  {Definition{HTTP: "ftp://h/", Interval: 1}, "must begin with http://"},
 		"header injection":        {Definition{HTTP: "http://h/", Interval: 1, Header: map[string][]string{"A": {"b\r\nC: d"}}}, "line break"},
 		"method":                  {Definition{HTTP: "http://h/", Interval: 1, Method: "G T"}, "invalid method"},
@@ -152,28 +153,71 @@ func TestInterval_RaisedToASecond(t *testing.T) {
 	}
 }
 
-func TestSlots_BoundRunsAtOnce(t *testing.T) {
+func TestSlots_BoundWhatBeginsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		slots, shared := NewSlots(4), &fakeProber{takes: 500 * time.Millisecond}
-		done := make(chan struct{}, 100)
+		slots, shared := NewSlots(4), &fakeProber{takes: holdSlot / 4}
+		var running sync.WaitGroup
 		for range 100 {
 			r := mustNew(t, Config{Definition: Definition{TCP: "h:1", Interval: time.Second}, Slots: slots, Report: func(string, string) {}})
 			r.prober = shared
-			go func() { r.Run(ctx); done <- struct{}{} }()
+			running.Go(func() { r.Run(ctx) })
 		}
 		time.Sleep(time.Minute)
-		cancel()
-		for range 100 {
-			<-done
-		}
 		if got := shared.most.Load(); got != 4 {
 			t.Errorf("got %d at once", got)
 		}
-		if got := shared.runs.Load(); got < 400 {
+		if got := shared.runs.Load(); got < 5500 {
 			t.Errorf("got only %d runs", got)
 		}
+		cancel()
+		running.Wait()
+		if got := slots.load(KindTCP); got.Running+got.Waiting != 0 {
+			t.Errorf("at the end: %+v", got)
+		}
 	})
+}
+
+// A check that waits for a silent target makes no other wait: not of another kind, and not of its own.
+func TestSlots_SilenceHoldsNobodyUp(t *testing.T) {
+	for _, kind := range []Definition{{TCP: "h:1"}, {HTTP: "http://h"}, {GRPC: "h:1"}, {UDP: "h:1"}, {H2PING: "h:1"}, {OSService: "x"}, {ScriptArgs: []string{"x"}}} {
+		t.Run(string(kind.Kind()), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				slots, silent, quick := NewSlots(0), &fakeProber{takes: 10 * time.Second}, &fakeProber{takes: time.Millisecond}
+				var running sync.WaitGroup
+				start := func(p *fakeProber, interval time.Duration) {
+					kind.Interval = interval
+					r := mustNew(t, Config{Definition: kind, Slots: slots, ScriptsAllowed: true, Report: func(string, string) {}})
+					r.prober = p
+					running.Go(func() { r.Run(ctx) })
+				}
+				for range 1000 {
+					start(silent, 10*time.Second)
+				}
+				start(quick, time.Second)
+				time.Sleep(60*time.Second + holdSlot)
+				if got := quick.runs.Load(); got < 59 {
+					t.Errorf("%d runs in a minute, one a second was asked for", got)
+				}
+				if got := slots.load(kind.Kind()); got.Running < 800 {
+					t.Errorf("%+v", got)
+				}
+				cancel()
+				running.Wait()
+			})
+		})
+	}
+}
+
+// load is what Loads says of one kind.
+func (s *Slots) load(kind Kind) (of Load) {
+	for _, l := range s.Loads() {
+		if l.Kind == kind {
+			of = l
+		}
+	}
+	return of
 }
 
 func TestRun_StoppedInTheMiddleReportsNothing(t *testing.T) {
@@ -290,16 +334,37 @@ func TestAlias_FollowsAtOnce(t *testing.T) {
 	})
 }
 
-func TestKeepTail(t *testing.T) {
+func TestOutput_TheBeginningIsKept(t *testing.T) {
 	for _, c := range []struct {
-		in   string
-		max  int
-		want string
+		in             string
+		max            int
+		want, captures string
 	}{
-		{"short", 10, "short"}, {"0123456789", 4, "6789"}, {"aé", 1, ""}, {"xéa", 2, "a"}, {"a\xffb", 9, "a\uFFFDb"},
+		{"short", 10, "short", "short"},
+		{"0123456789", 4, "0123", "0123 ... (captured 4 of 10 bytes)"},
+		{"aé", 2, "a", "a ... (captured 1 of 3 bytes)"},
+		{"é", 1, "", " ... (captured 0 of 2 bytes)"},
+		{"a\xffb", 9, "a\uFFFDb", "a\uFFFDb"},
+		{"", 0, "", ""},
 	} {
-		if got := KeepTail(c.in, c.max); got != c.want {
-			t.Errorf("KeepTail(%q, %d): got %q, want %q", c.in, c.max, got, c.want)
+		if got := keepHead(c.in, c.max); got != c.want {
+			t.Errorf("keepHead(%q, %d): got %q, want %q", c.in, c.max, got, c.want)
+		}
+		if got := captured(c.in, c.max); got != c.captures {
+			t.Errorf("captured(%q, %d): got %q, want %q", c.in, c.max, got, c.captures)
+		}
+	}
+}
+
+func TestUpdate_LongOutputSaysWhatWasCut(t *testing.T) {
+	for size, want := range map[int]string{0: " ... (captured 4096 of 5000 bytes)", 100: " ... (captured 100 of 5000 bytes)", 5000: "b"} {
+		var got string
+		r := mustNew(t, Config{Definition: Definition{TTL: time.Minute, OutputMaxSize: size}, Report: func(_, output string) { got = output }})
+		if err := r.Update(Passing, "first"+strings.Repeat("b", 4995)); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(got, "first") || !strings.HasSuffix(got, want) {
+			t.Errorf("%d: got %.20q … %q", size, got, got[max(len(got)-50, 0):])
 		}
 	}
 }

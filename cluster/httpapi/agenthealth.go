@@ -5,17 +5,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/http"
-	"strings"
 	"time"
 
 	"meibo/cluster/acl"
 	"meibo/cluster/catalog"
 )
-
-// captured marks output that was cut, as Consul does.
-func captured(kept string, total int) string {
-	return fmt.Sprintf("%s ... (captured %d of %d bytes)", strings.ToValidUTF8(kept, ""), len(kept), total)
-}
 
 // service answers with one service of this host; with ?hash, once it differs from the one
 // that the client has.

@@ -348,12 +348,9 @@ func (a *agentSet) ttl(status string) handler {
 		if err := a.ownCheck(r, r.arg); err != nil {
 			return nil, err
 		}
-		return nil, a.report(r, status, r.query.Get("note"))
+		return nil, a.cfg.Agent.UpdateTTL(r.Context(), r.arg, status, r.query.Get("note"))
 	}
 }
-
-// maxOutput is Consul's bound for the output of a check that a client sends.
-const maxOutput = 4096
 
 func (a *agentSet) updateCheck(r *request) (any, error) {
 	var b checkUpdateBody
@@ -366,14 +363,7 @@ func (a *agentSet) updateCheck(r *request) (any, error) {
 	if err := a.ownCheck(r, r.arg); err != nil {
 		return nil, err
 	}
-	return nil, a.report(r, b.Status, b.Output)
-}
-
-func (a *agentSet) report(r *request, status, output string) error {
-	if total := len(output); total > maxOutput {
-		output = captured(output[:maxOutput], total)
-	}
-	return a.cfg.Agent.UpdateTTL(r.Context(), r.arg, status, output)
+	return nil, a.cfg.Agent.UpdateTTL(r.Context(), r.arg, b.Status, b.Output)
 }
 
 // servicesNamed returns this host's services of one name, by ID.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"time"
 
@@ -254,7 +255,7 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 		return def, badRequest("%v", err)
 	}
 	checks := b.Checks
-	if b.Check != nil {
+	if b.Check != nil && !reflect.ValueOf(*b.Check).IsZero() { // an empty one is none, as in Consul
 		checks = append([]*agentCheckBody{b.Check}, checks...)
 	}
 	for _, c := range checks {

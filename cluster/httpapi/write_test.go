@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -101,11 +102,20 @@ func TestAgent_WritesReachTheHost(t *testing.T) {
 	}
 }
 
-func TestAgent_LongOutputIsCut(t *testing.T) {
-	f := newFixture(t)
-	f.do(t, "PUT", "/v1/agent/check/update/disk", `{"Status":"passing","Output":"`+strings.Repeat("a", 5000)+`"}`)
-	if got := f.host.last(); !strings.HasSuffix(got, `aaa ... (captured 4096 of 5000 bytes)"`) {
-		t.Errorf("got ...%s", got[len(got)-60:])
+func TestAgent_EmptyCheckIsNone(t *testing.T) {
+	for body, want := range map[string]int{
+		`{"Name":"e","Port":1,"Check":{}}`:                           http.StatusOK,
+		`{"Name":"e","Port":1,"Check":null,"Checks":null}`:           http.StatusOK,
+		`{"Name":"e","Port":1,"Check":{"HTTP":"","Header":null}}`:    http.StatusOK,
+		`{"Name":"e","Port":1,"Check":{"Status":"somehow"}}`:         http.StatusBadRequest,
+		`{"Name":"e","Port":1,"Check":{},"Checks":[{"TTL":"10s"}]}`:  http.StatusOK,
+		`{"Name":"e","Port":1,"Checks":[null,{"TTL":"10s"}]}`:        http.StatusOK,
+		`{"Name":"e","Port":1,"Check":{"Status":"x"},"Checks":null}`: http.StatusBadRequest,
+	} {
+		f := newFixture(t)
+		if w := f.do(t, "PUT", "/v1/agent/service/register", body); w.Code != want {
+			t.Errorf("%s: got %d %s, want %d", body, w.Code, w.Body, want)
+		}
 	}
 }
 

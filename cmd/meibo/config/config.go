@@ -13,7 +13,7 @@
 // way round, service blocks repeated, names that Consul has given up (recursor,
 // a check's script, statsd_addr, atlas_*). It takes less where a value could
 // mean nothing: fractions for integers, ports above 65535, statuses that no
-// check has. A docker check is left out with a serious warning. Of several
+// check has. A docker check stands as critical, with a serious warning. Of several
 // private addresses one is chosen instead of refusing to start.
 //
 // The package reads files and the host's addresses, and starts nothing. It must

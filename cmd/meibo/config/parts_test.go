@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +91,32 @@ func TestBeginsAlone(t *testing.T) {
 	} {
 		if got := mustLoad(t, hcl).BeginsAlone(); got != want {
 			t.Errorf("%s: got %v, want %v", hcl, got, want)
+		}
+	}
+}
+
+// A check that is lost on the way would leave a service that looks healthy.
+func TestChecks_NoneIsLost(t *testing.T) {
+	c, warnings, err := load(t, `
+service { name = "empty" port = 1 check {} }
+service { name = "docker" port = 1 check { docker_container_id = "f972" args = ["true"] interval = "10s" } }
+check { name = "box" docker_container_id = "f972" interval = "10s" }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Agent.Services; len(s) != 2 || len(s[0].Checks) != 0 || len(s[1].Checks) != 1 || s[1].Checks[0].CheckType() != "docker" {
+		t.Errorf("services %+v", s)
+	}
+	if k := c.Agent.Checks; len(k) != 1 || k[0].CheckType() != "docker" {
+		t.Errorf("checks %+v", k)
+	}
+	said := ""
+	for _, w := range warnings {
+		said += w.String() + "\n"
+	}
+	for _, want := range []string{`a.hcl:2: key "service.check": says nothing`, `a.hcl:3: key "service.check.docker_container_id": this check will stand as critical`, `a.hcl:4: key "check.docker_container_id": this`} {
+		if !strings.Contains(said, want) {
+			t.Errorf("warnings lack %q:\n%s", want, said)
 		}
 	}
 }

@@ -98,6 +98,10 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 	}
 	d.taggedAddresses(bl, &s)
 	for _, inner := range at[[]*block](bl, "service", "checks") {
+		if len(inner.set) == 0 && !inner.bad {
+			d.warn(Warning{File: inner.at.file, Line: inner.at.line, Key: "service.check", Text: "says nothing, and is passed over"})
+			continue
+		}
 		if c, ok := d.check(inner, "service.check", true); ok {
 			s.Checks = append(s.Checks, c)
 		}
@@ -240,8 +244,7 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 	}
 	if c.Kind() == check.KindDocker {
 		d.warn(Warning{Serious: true, File: at.file, Line: at.line, Key: shown + ".docker_container_id",
-			Text: "this check is left out: docker checks are not run by meibo; use http, tcp, or args with docker exec"})
-		return false
+			Text: "this check will stand as critical: " + check.ErrUnrunnable.Error()})
 	}
 	if key, text := unfit(c); text != "" {
 		d.fault(&Fault{File: at.file, Line: at.line, Key: shown + key, Text: text})
