@@ -32,16 +32,16 @@ fuzz:
 	@bench/peers/fuzz.sh $(FUZZTIME)
 
 bench: build
-	@go test -run '^$$' -bench . -benchtime 2s ./resolver/... ./cache/... ./forwarder/... ./cluster/...
-	@MEIBO_BIN=$$PWD/bin/meibo go test -count=1 -run '^$$' -bench . -benchtime 5x ./bench/...
+	@bench/peers/alone.sh go test -run '^$$' -bench . -benchtime 2s ./resolver/... ./cache/... ./forwarder/... ./cluster/...
+	@MEIBO_BIN=$$PWD/bin/meibo bench/peers/alone.sh go test -count=1 -run '^$$' -bench . -benchtime 5x ./bench/...
 
 # Three hundred hosts against three servers, for a few minutes; the figures go into bench/RESULTS.md.
 bench-feed: build
-	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
+	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
 
-# The long forms: minutes of fuzzing per target, and the bars in milliseconds, on the plain binary.
-verify: build
-	@MEIBO_VERIFY=1 bench/peers/test.sh 2m
+# The long forms, part by part (PART=NAME, each at most 15 minutes); without a part it lists them.
+verify: $(if $(PART),build)
+	@TARGET='$(TARGET)' RUN='$(RUN)' bench/peers/verify.sh $(PART)
 
 clean:
 	rm -rf bin .run .peers .tools

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Runs each fuzz target of the module for the given time, one after the other, and prints how much each one tried.
-#   fuzz.sh TIME [PACKAGE...]
+# Runs each fuzz target of the module, of a package, or one, for the given time, one after the other, and prints how much
+# each one tried.
+#   fuzz.sh TIME [PACKAGE [TARGET]]
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-time=${1:-5s}; shift || true
-packages=${*:-$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u)}
+time=${1:-5s} only=${3:-}
+packages=${2:-$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u)}
 failed=0 targets=0
 for package in $packages; do
   # -fuzz takes one target at a time.
   for target in $(grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | cut -d' ' -f2); do
+    [ -z "$only" ] || [ "$only" = "$target" ] || continue
     targets=$((targets + 1))
     if out=$(go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" 2>&1); then
       printf 'fuzz  %-28s %-36s %s\n' "$package" "$target" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -1)"

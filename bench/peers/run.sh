@@ -1,0 +1,74 @@
+# Sourced by test.sh and verify.sh: the peer programs, go test with what it measured, and the end.
+
+failed=() missing=() unsteady=()
+has_cc() { command -v gcc >/dev/null || command -v clang >/dev/null || [ -n "${CC:-}" ]; }
+
+# prepare fetches the peers and a C compiler for the race detector where there is none.
+prepare() {
+  local packages=(nginx-light haproxy nsd bind9-dnsutils curl)
+  has_cc || packages+=(gcc libc6-dev)
+  if ! bench/peers/fetch.sh .peers "${packages[@]}"; then
+    for program in nginx haproxy nsd dig curl; do
+      command -v $program >/dev/null || missing+=("$program is missing, so tests that drive it did not run: install it, or run as root on Debian")
+    done
+  fi
+  export MEIBO_BIN=$PWD/bin/meibo MEIBO_PEERS=$PWD/.peers/root
+  race=-race
+  if has_cc; then export CGO_ENABLED=1
+  elif [ -x .peers/root/usr/bin/gcc ]; then export CGO_ENABLED=1 CC=$PWD/bench/peers/cc.sh
+  else race=; missing+=("no C compiler, so the tests ran without the race detector: install gcc"); fi
+  log=$(mktemp); trap 'rm -f "$log"' EXIT
+}
+
+# gotest runs go test; the log has everything, the terminal gets results, figures and, at the end, what failed.
+gotest() {
+  go test -v -count=1 -timeout 30m "$@" >"$log" 2>&1; local code=$?
+  grep -E '^(ok|FAIL|panic:)' "$log"
+  # Figures, each behind the test that measured it.
+  awk '/^ *=== (RUN|NAME|CONT)/ { name = $3 }
+       /_test\.go:[0-9]+: === RUN/ { name = $4 }
+       /_test\.go:[0-9]+: .*([0-9](ms|µs|s|MB)( |,|$)|p = |rows|none lost)/ && !/rapid|=== RUN/ { sub(/^ *[a-z_]+_test\.go:[0-9]+: /, ""); print "  " name ": " $0 }' "$log"
+  while read -r line; do missing+=("$line"); done < <(grep -hA3 -E '^ *--- SKIP' "$log" | tr -s '\n ' ' ' | sed 's/ --- SKIP/\n--- SKIP/g' | grep SKIP | sort -u)
+  [ $code != 0 ] || return 0
+  echo "---- what failed:"; grep -E '^ *--- FAIL|DATA RACE' "$log"; grep -vE '^ *(=== |--- PASS|--- SKIP)|^ok|^\?|^PASS' "$log" | tail -400
+  return 1
+}
+
+# steadily is gotest for tests that run beside others. What fails for the time that others took passes by itself: each is
+# run once more, alone, and named at the end if it passes then. A race, a panic or what doesn't build gets no second try.
+steadily() {
+  gotest "$@" && return
+  local tests; tests=$(grep -oE '^--- FAIL: Test[A-Za-z0-9_]+' "$log" | cut -d' ' -f3 | sort -u)
+  if [ -n "$tests" ] && [ "$(wc -w <<<"$tests")" -le 5 ] && ! grep -qE 'DATA RACE|^panic:|\[(build|setup) failed\]|found unexpected goroutines' "$log"; then
+    echo "---- once more, alone:" $tests
+    local packages; packages=$(grep -oE '^FAIL\s+meibo/\S+' "$log" | sed 's/.*meibo/./')
+    if gotest $race -p 1 -parallel 1 -run "^($(paste -sd'|' <<<"$tests"))\$" $packages; then
+      unsteady+=($tests); return
+    fi
+  fi
+  failed+=("go test $*")
+}
+
+# closing names what did not run, what passed at the second try, and what failed.
+closing() {
+  if [ ${#missing[@]} -gt 0 ]; then printf 'not run: %s\n' "${missing[@]}"; else echo "not run: nothing, every test ran"; fi
+  [ ${#unsteady[@]} = 0 ] || printf 'failed beside others and passed alone: %s\n' "${unsteady[@]}"
+  if [ ${#failed[@]} -gt 0 ]; then printf 'FAILED: %s\n' "${failed[@]}"; exit 1; fi
+  echo "all passed"
+}
+
+# rota runs its items for a while: those that were run longest ago first, as the next call goes on where this one ends.
+#   rota NAME SECONDS COMMAND ITEM...
+rota() {
+  local file=.peers/rota/$1 limit=$2 command=$3 items=("${@:4}") begin=$SECONDS done=0 item
+  mkdir -p .peers/rota; touch "$file"
+  while read -r item; do
+    local usual; usual=$(awk -v i="$item" '$1 == i { print $3 }' "$file")
+    if [ $done -gt 0 ] && [ $((SECONDS - begin + ${usual:-120})) -gt "$limit" ]; then break; fi
+    done=$((done + 1))
+    echo "== $item ($done of ${#items[@]}, after $((SECONDS - begin)) s of at most $limit)"
+    local at=$SECONDS; "$command" "$item" </dev/null # which is the list here
+    { grep -v "^$item " "$file"; echo "$item $(date +%s) $((SECONDS - at))"; } >"$file.new"; mv "$file.new" "$file"
+  done < <(for item in "${items[@]}"; do echo "$(awk -v i="$item" '$1 == i { print $2; found = 1 } END { if (!found) print 0 }' "$file") $item"; done | sort -sn | cut -d' ' -f2)
+  echo "$done of ${#items[@]} were run; the next call begins with those that were not"
+}

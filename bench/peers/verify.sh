@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The long forms, in parts that end: each prints what it does, takes at most 15 minutes on two cores, and says at the end
+# what held and what did not. They run on the plain binary, where times mean something.
+#   verify.sh [PART]      with TARGET= (fuzz) or RUN= (fleet) for one of many
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+. bench/peers/run.sh
+part=${1:-}
+
+if [ -z "$part" ]; then
+  cat <<'END'
+make verify PART=NAME runs one of:
+
+  part     usual time   what it does
+  fuzz     14 min       2 minutes of each fuzz target, as many as fit, the longest unfuzzed first; TARGET=Fuzz… for one
+  bars      2 min       start, memory, size and other figures of one host against their bars
+  kills     4 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
+  models    6 min       cache, view and state against their models, 4,000 runs each
+  fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
+END
+  exit
+fi
+
+held=()
+one() { # NAME COMMAND...: does it hold?
+  if "${@:2}"; then held+=("$1"); else failed+=("$1"); fi
+}
+fuzzOne() { one "${1%%:*}" timeout 300 bench/peers/fuzz.sh 2m "${1#*:}" "${1%%:*}"; }
+fleetOne() { one "$1" gotest -timeout 12m -run "^$1\$" ./cmd/meibo; }
+
+case $part in fuzz|bars|kills|models|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
+[ -n "${MEIBO_ALONE:-}" ] || exec bench/peers/alone.sh bench/peers/verify.sh "$@"
+prepare
+export MEIBO_VERIFY=1
+begin=$SECONDS
+case $part in
+fuzz)
+  targets=()
+  while IFS=: read -r file name; do
+    [ -n "${TARGET:-}" ] && [ "$TARGET" != "$name" ] || targets+=("$name:$(dirname "$file")")
+  done < <(grep -rhoH --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | sort)
+  [ ${#targets[@]} -gt 0 ] || { echo "there is no fuzz target \"$TARGET\"" >&2; exit 2; }
+  rota fuzz 840 fuzzOne "${targets[@]}" ;;
+bars)
+  one bars gotest -timeout 12m ./bench/... ;;
+kills)
+  one "killed in mid-write" gotest -timeout 8m -run TestKillMidWrite ./cluster/consensus -kills 200
+  one "the leader killed" gotest -timeout 6m -run TestKilledLeader ./cluster/consensus -leaderkills 20 ;;
+models)
+  one models gotest -timeout 14m ./cluster/catalog/state ./cluster/view ./cache -rapid.checks 4000 ;;
+fleet)
+  tests=()
+  while read -r name; do
+    [ -n "${RUN:-}" ] && [ "$RUN" != "$name" ] || tests+=("$name")
+  done < <(grep -rho --include='*_test.go' '^func TestFleet[A-Za-z0-9_]*' cmd bench | cut -d' ' -f2 | sort)
+  [ ${#tests[@]} -gt 0 ] || { echo "there is no fleet test \"$RUN\"" >&2; exit 2; }
+  rota fleet 840 fleetOne "${tests[@]}" ;;
+esac
+echo "$part: $((SECONDS - begin)) s"
+[ ${#held[@]} = 0 ] || printf 'held: %s\n' "${held[@]}"
+closing
