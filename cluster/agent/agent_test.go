@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -96,7 +97,7 @@ func TestAddService_FillsInDefaults(t *testing.T) {
 		t.Errorf("service (-want +got):\n%s", diff)
 	}
 	c := a.Checks()["service:db:1"]
-	wantCheck := &catalog.Check{Node: "n1", CheckID: "service:db:1", Name: "Service 'db' check", Status: "critical", ServiceID: "db", ServiceName: "db", Type: "ttl", Interval: "0s", Timeout: "0s"}
+	wantCheck := &catalog.Check{Node: "n1", CheckID: "service:db:1", Name: "Service 'db' check", Status: "critical", ServiceID: "db", ServiceName: "db", Type: "ttl"}
 	if diff := cmp.Diff(wantCheck, c); diff != "" {
 		t.Errorf("check (-want +got):\n%s", diff)
 	}
@@ -131,7 +132,8 @@ func TestAddService_Refusals(t *testing.T) {
 		"weights":     {def(func(d *ServiceDefinition) { d.Weights = &catalog.Weights{Warning: 1} }), "Passing must be greater than 0"},
 		"control":     {def(func(d *ServiceDefinition) { d.ID = "a\r\nb" }), "control characters"},
 		"tag control": {def(func(d *ServiceDefinition) { d.Tags = []string{"a\x00"} }), "control characters"},
-		"tags":        {def(func(d *ServiceDefinition) { d.Tags = make([]string, 65) }), "at most 64"},
+		"tags":        {def(func(d *ServiceDefinition) { d.Tags = []string{strings.Repeat("a", 65536)} }), "at most 65536 bytes"},
+		"own meta":    {def(func(d *ServiceDefinition) { d.Meta = map[string]string{"consul-x": ""} }), "is reserved for internal use"},
 		"meta":        {def(func(d *ServiceDefinition) { d.Meta = map[string]string{"a b": ""} }), "invalid characters"},
 		"socket":      {def(func(d *ServiceDefinition) { d.SocketPath = "/s" }), "together with SocketPath"},
 		"check":       {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{}} }), "TTL must be > 0"},
@@ -192,6 +194,19 @@ func TestChecksThatCannotRun_AreCriticalFromEverySource(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What doesn't fit a label is no DNS name; proxies keep whole rules in tags.
+func TestAddService_ManyAndLongTags(t *testing.T) {
+	a := mustNew(t, Config{})
+	tags := append(make([]string, 0, 101), strings.Repeat("x", 1500))
+	for i := range 100 {
+		tags = append(tags, fmt.Sprintf("urlprefix-%d.example/", i))
+	}
+	must(t, a.AddService(ServiceDefinition{Name: "web", Tags: tags}, SourceAPI, false))
+	if got := a.Services()["web"].Tags; !slices.Equal(got, tags) {
+		t.Errorf("%d tags", len(got))
 	}
 }
 

@@ -146,7 +146,7 @@ func (a *Agent) prepareCheck(def CheckDefinition, source Source, of *catalog.Ser
 func newRecord(node string, def CheckDefinition, of *catalog.Service) *catalog.Check {
 	r := &catalog.Check{
 		Node: node, CheckID: def.ID, Name: def.Name, Notes: def.Notes, Status: def.Status,
-		Type: string(def.Kind()), Interval: def.Interval.String(), Timeout: def.Timeout.String(),
+		Type: string(def.Kind()), Interval: text(def.Interval), Timeout: text(def.Timeout),
 	}
 	if of != nil {
 		r.ServiceID, r.ServiceName, r.ServiceTags = of.ID, of.Service, of.Tags
@@ -155,6 +155,14 @@ func newRecord(node string, def CheckDefinition, of *catalog.Service) *catalog.C
 		r.Type, r.Interval, r.Timeout = "maintenance", "", ""
 	}
 	return r
+}
+
+// text is a duration that is set.
+func text(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
 }
 
 // makeRunner gives the check its runner. What can't run here (a kind that this

@@ -47,11 +47,13 @@ func unknownCheck(id string) error {
 
 // Limits of one definition; larger ones cost every host that reads them.
 const (
-	maxTags   = 64
-	maxTag    = 640
-	maxChecks = 64 // of one service
+	maxTags   = 64 << 10 // bytes of all tags of a service
+	maxChecks = 64       // of one service
 	maxNotes  = 4096
 )
+
+// reservedMeta begins the keys of metadata that Consul itself sets.
+const reservedMeta = "consul-"
 
 // minDeregister keeps a short outage from taking a service away for good.
 const minDeregister = time.Minute
@@ -83,6 +85,11 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 		}
 		return def, invalid("%v", err)
 	}
+	for key := range def.Meta {
+		if strings.HasPrefix(key, reservedMeta) {
+			return def, invalid("Invalid Service Meta: Couldn't load metadata pair ('%s', '%s'): Key prefix '%s' is reserved for internal use", key, def.Meta[key], reservedMeta)
+		}
+	}
 	a.warnName(def.Name)
 	return a.normalizeServiceChecks(def)
 }
@@ -96,13 +103,15 @@ func validateTexts(def ServiceDefinition) error {
 	if def.SocketPath != "" && (def.Address != "" || def.Port != 0) {
 		return invalid("Service %q: Address and Port can't be given together with SocketPath", def.ID)
 	}
-	if len(def.Tags) > maxTags {
-		return invalid("Service %q has %d tags; at most %d are allowed", def.ID, len(def.Tags), maxTags)
-	}
+	size := 0
 	for _, tag := range def.Tags {
-		if len(tag) > maxTag || hasControl(tag) {
-			return invalid("Service %q: tag %.64q is longer than %d bytes or holds control characters", def.ID, tag, maxTag)
+		if hasControl(tag) {
+			return invalid("Service %q: tag %.64q holds control characters", def.ID, tag)
 		}
+		size += len(tag) + 1
+	}
+	if size > maxTags {
+		return invalid("Service %q has %d tags of %d bytes in all; at most %d bytes are allowed", def.ID, len(def.Tags), size, maxTags)
 	}
 	if len(def.Checks) > maxChecks {
 		return invalid("Service %q has %d checks; at most %d are allowed", def.ID, len(def.Checks), maxChecks)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"strings"
 	"time"
 
 	"meibo/cluster/acl"
@@ -143,6 +144,11 @@ func (a *agentSet) healthOf(s *catalog.Service) healthShape {
 	return h
 }
 
+// wantsText: the header counts before the parameter, as in Consul.
+func wantsText(r *request) bool {
+	return strings.HasPrefix(r.Header.Get("Accept"), "text/plain") || r.query.Get("format") == "text"
+}
+
 // health answers with a status code that a probe understands without reading the body.
 func (a *agentSet) health(r *request, status, reason string, v any) (any, error) {
 	code := http.StatusServiceUnavailable
@@ -155,7 +161,7 @@ func (a *agentSet) health(r *request, status, reason string, v any) (any, error)
 		code = http.StatusTooManyRequests
 	}
 	r.w.Header().Set("X-Consul-Reason", reason)
-	if r.query.Get("format") == "text" || v == nil {
+	if wantsText(r) || v == nil {
 		return textBody(code, reason), nil
 	}
 	data, err := encode(r, v)

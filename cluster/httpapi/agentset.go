@@ -3,6 +3,7 @@ package httpapi
 import (
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"meibo/cluster/acl"
@@ -17,6 +18,7 @@ type agentSet struct {
 
 func (a *agentSet) routes() []route {
 	return []route{
+		a.on("GET", "/", a.index),
 		a.on("GET", "/v1/agent/self", a.self),
 		a.on("GET", "/v1/agent/version", a.version),
 		a.on("GET", "/v1/agent/members", a.members),
@@ -43,6 +45,11 @@ func (a *agentSet) routes() []route {
 		a.on("PUT", "/v1/agent/check/fail/", a.ttl(catalog.Critical)),
 		a.on("PUT", "/v1/agent/check/update/", a.updateCheck),
 	}
+}
+
+// index tells whoever opens the address in a browser, or probes it, what listens here.
+func (a *agentSet) index(*request) (any, error) {
+	return textBody(http.StatusOK, "meibo agent on "+a.cfg.Node+": Consul's HTTP API is under /v1/, metrics are under /metrics\n"), nil
 }
 
 type selfShape struct {
@@ -198,7 +205,10 @@ func (a *agentSet) registerService(r *request) (any, error) {
 	if b.Proxy.Given || b.Connect.Given {
 		a.warn(r, "Proxy and Connect belong to the service mesh, which meibo does not have: they do nothing", "service", def.ID)
 	}
-	replace := r.has("replace-existing-checks") && r.query.Get("replace-existing-checks") != "false"
+	replace, err := r.flag("replace-existing-checks")
+	if err != nil {
+		return nil, err
+	}
 	return nil, a.cfg.Agent.RegisterService(r.Context(), def, replace)
 }
 
@@ -263,14 +273,11 @@ func parseEnable(r *request) (bool, error) {
 	if !r.has("enable") {
 		return false, badRequest("Missing value for enable")
 	}
-	switch v := r.query.Get("enable"); strings.ToLower(v) {
-	case "1", "t", "true":
-		return true, nil
-	case "0", "f", "false":
-		return false, nil
-	default:
-		return false, badRequest("Invalid value for enable: %q", clip(v))
+	enable, err := strconv.ParseBool(r.query.Get("enable"))
+	if err != nil {
+		return false, badRequest("Invalid value for enable: %q", clip(r.query.Get("enable")))
 	}
+	return enable, nil
 }
 
 func (a *agentSet) registerCheck(r *request) (any, error) {
@@ -311,7 +318,7 @@ func (a *agentSet) mayRegisterCheck(r *request, def CheckDefinition) error {
 	}
 	s, ok := a.cfg.Agent.Services()[def.ServiceID]
 	if !ok {
-		return badRequest("ServiceID %q does not exist", clip(def.ServiceID))
+		return errorf(http.StatusNotFound, "ServiceID %q does not exist", clip(def.ServiceID))
 	}
 	return r.authorize(acl.Service, s.Service, acl.Write)
 }

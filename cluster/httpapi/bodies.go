@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -98,7 +99,9 @@ type checkDefinitionBody struct {
 	AliasNode                      string
 	AliasService                   string
 	TTL                            time.Duration
-	SessionName                    ignored
+	// What only an agent's own checks have means nothing here, and is passed over.
+	SessionName, ScriptArgs, DockerContainerID, Shell, OutputMaxSize          ignored
+	SuccessBeforePassing, FailuresBeforeWarning, FailuresBeforeCritical, Args ignored
 }
 
 type catalogDeregisterBody struct {
@@ -206,9 +209,32 @@ func (b *catalogServiceBody) service() *catalog.Service {
 func (b *catalogCheckBody) check() *catalog.Check {
 	return &catalog.Check{
 		Node: b.Node, CheckID: b.CheckID, Name: b.Name, Status: b.Status, Notes: b.Notes, Output: b.Output,
-		ServiceID: b.ServiceID, ServiceName: b.ServiceName, ServiceTags: b.ServiceTags, Type: b.Type,
+		ServiceID: b.ServiceID, ServiceName: b.ServiceName, ServiceTags: b.ServiceTags, Type: cmp.Or(b.Type, b.Definition.kind()),
 		Interval: b.Interval, Timeout: b.Timeout, ExposedPort: b.ExposedPort, Definition: b.Definition.definition(),
 	}
+}
+
+// kind names how a check that has a definition is run, as Consul's CheckType does.
+func (b *checkDefinitionBody) kind() string {
+	switch {
+	case b.TTL > 0:
+		return "ttl"
+	case b.HTTP != "":
+		return "http"
+	case b.GRPC != "":
+		return "grpc"
+	case b.TCP != "":
+		return "tcp"
+	case b.UDP != "":
+		return "udp"
+	case b.AliasNode != "" || b.AliasService != "":
+		return "alias"
+	case b.H2PING != "":
+		return "h2ping"
+	case b.OSService != "":
+		return "os_service"
+	}
+	return ""
 }
 
 func (b *checkDefinitionBody) definition() catalog.CheckDefinition {
@@ -235,6 +261,9 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 	var def ServiceDefinition
 	if b.Name == "" {
 		return def, badRequest("Missing service name")
+	}
+	if b.Weights != nil && *b.Weights == (catalog.Weights{}) {
+		return def, badRequest("Invalid Weights: Passing must be greater than 0")
 	}
 	if isAnyAddress(b.Address) {
 		return def, badRequest("Invalid service address")

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -72,12 +73,8 @@ func (c *catalogSet) nodes(r *request) (any, error) {
 	})
 }
 
-// servicesItem is what a filter of /v1/catalog/services selects from.
-type servicesItem struct {
-	ServiceName string
-	ServiceTags []string
-}
-
+// services lists names with their tags. A filter and ?node-meta select instances, as in
+// Consul: what is left of a service are the tags of those.
 func (c *catalogSet) services(r *request) (any, error) {
 	f, meta, err := parseListing(r)
 	if err != nil {
@@ -85,43 +82,41 @@ func (c *catalogSet) services(r *request) (any, error) {
 	}
 	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
 		index, tags := rd.Services(ws)
-		if len(meta) > 0 {
-			tags = c.servicesOn(rd, ws, meta, tags)
+		names := slices.DeleteFunc(slices.Sorted(maps.Keys(tags)), func(name string) bool { return !r.may(acl.Service, name) })
+		if f != nil || len(meta) > 0 {
+			tags, err = c.tagsOf(rd, ws, f, meta, names)
 		}
-		list := make([]servicesItem, 0, len(tags))
-		for name, t := range tags {
-			if r.may(acl.Service, name) {
-				list = append(list, servicesItem{name, notNil(t)})
+		list := make(map[string][]string, len(names))
+		for _, name := range names {
+			if t, ok := tags[name]; ok {
+				list[name] = notNil(t)
 			}
 		}
-		list, err := apply(f, list)
-		byName := make(map[string][]string, len(list))
-		for _, s := range list {
-			byName[s.ServiceName] = s.ServiceTags
-		}
-		return index, byName, err
+		return index, list, err
 	})
 }
 
-// servicesOn narrows services and tags to those on nodes with the metadata.
-func (c *catalogSet) servicesOn(rd Reader, ws catalog.Watch, meta nodeMeta, all map[string][]string) map[string][]string {
-	found := make(map[string][]string)
-	for name := range all {
+// tagsOf reads the tags of the instances that the filter and the metadata leave.
+func (c *catalogSet) tagsOf(rd Reader, ws catalog.Watch, f *filter, meta nodeMeta, names []string) (map[string][]string, error) {
+	var all []catalogServiceShape
+	for _, name := range names {
 		_, instances := rd.ServiceInstances(ws, name)
 		for _, i := range instances {
-			if !meta.match(i.Node.Meta) {
-				continue
+			if meta.match(i.Node.Meta) {
+				all = append(all, shapeCatalogService(i, c.datacenter))
 			}
-			tags := found[name]
-			for _, t := range i.Service.Tags {
-				if !slices.Contains(tags, t) {
-					tags = append(tags, t)
-				}
-			}
-			found[name] = notNil(tags)
 		}
 	}
-	return found
+	all, err := apply(f, all)
+	tags := make(map[string][]string)
+	for _, s := range all {
+		tags[s.ServiceName] = append(tags[s.ServiceName], s.ServiceTags...)
+	}
+	for name, t := range tags {
+		slices.Sort(t)
+		tags[name] = slices.Compact(t)
+	}
+	return tags, err
 }
 
 func (c *catalogSet) service(r *request) (any, error) {
@@ -137,7 +132,7 @@ func (c *catalogSet) service(r *request) (any, error) {
 		r.missing = len(instances) == 0
 		list := make([]catalogServiceShape, 0, len(instances))
 		for _, i := range instances {
-			if selected(r, i, meta) {
+			if asked(r, i, meta) {
 				list = append(list, shapeCatalogService(i, c.datacenter))
 			}
 		}
@@ -146,10 +141,11 @@ func (c *catalogSet) service(r *request) (any, error) {
 	})
 }
 
-// selected holds what ?tag, ?node-meta and the token say of an instance.
-func selected(r *request, i catalog.Instance, meta nodeMeta) bool {
+// asked holds what ?tag, ?node-meta and the token say of an instance. No instance has an
+// empty tag: whoever asks for one gets none, not all.
+func asked(r *request, i catalog.Instance, meta nodeMeta) bool {
 	for _, tag := range r.query["tag"] {
-		if tag != "" && !i.Service.HasTag(tag) {
+		if !i.Service.HasTag(tag) {
 			return false
 		}
 	}
@@ -193,7 +189,16 @@ func (c *catalogSet) onNode(r *request, shape func(nodeShape, []serviceShape) an
 	}
 	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
 		index, node := rd.Node(ws, r.arg)
-		ofServices, services := rd.NodeServices(ws, r.arg)
+		if node == nil {
+			if ofAll, byID := nodeByID(rd, ws, r.arg); byID != nil {
+				index, node = ofAll, byID
+			}
+		}
+		name := r.arg
+		if node != nil {
+			name = node.Node
+		}
+		ofServices, services := rd.NodeServices(ws, name)
 		index = max(index, ofServices)
 		r.missing = node == nil
 		if node == nil || !r.may(acl.Node, node.Node) {
@@ -210,6 +215,25 @@ func (c *catalogSet) onNode(r *request, shape func(nodeShape, []serviceShape) an
 	})
 }
 
+// nodeByID finds the one node whose ID is this or begins so, as Consul does where no node
+// has the name.
+func nodeByID(rd Reader, ws catalog.Watch, prefix string) (uint64, *catalog.Node) {
+	const shortest = 2
+	prefix = strings.ToLower(prefix)
+	index, nodes := rd.Nodes(ws)
+	var found *catalog.Node
+	for _, n := range nodes {
+		if len(prefix) < shortest || !strings.HasPrefix(n.ID, prefix) {
+			continue
+		}
+		if found != nil {
+			return index, nil // of several none is meant
+		}
+		found = n
+	}
+	return index, found
+}
+
 // nodeMeta is what ?node-meta asks for: every pair must be there.
 type nodeMeta map[string]string
 
@@ -224,7 +248,7 @@ func (m nodeMeta) match(meta map[string]string) bool {
 
 // parseListing reads the parameters that all lists take. `near` is accepted and changes
 // nothing: without coordinates every order is as near as another.
-func parseListing(r *request) (filter, nodeMeta, error) {
+func parseListing(r *request) (*filter, nodeMeta, error) {
 	if peer := r.query.Get("peer"); peer != "" {
 		return nil, nil, badRequest("Invalid query parameter: %q - there is no cluster peering here", "peer")
 	}

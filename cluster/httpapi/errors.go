@@ -74,10 +74,14 @@ func statusOf(err error) (int, string) {
 	return http.StatusInternalServerError, err.Error()
 }
 
-// Invalid marks err as a definition's fault: errors.Is finds [ErrInvalid], the text stays.
-func Invalid(err error) error { return invalid{err} }
+// Marked says of what kind err is, one of the errors above: errors.Is finds that, the text
+// stays.
+func Marked(err, kind error) error { return marked{err, kind} }
 
-type invalid struct{ error }
+type marked struct {
+	error
+	kind error
+}
 
-func (e invalid) Is(target error) bool { return target == ErrInvalid }
-func (e invalid) Unwrap() error        { return e.error }
+func (m marked) Is(target error) bool { return target == m.kind }
+func (m marked) Unwrap() error        { return m.error }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 )
 
 // guard decides whether a request may reach a handler at all. Its first purpose is the
@@ -69,8 +68,9 @@ func (g *guard) check(r *http.Request) error {
 			return err
 		}
 	}
-	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		return badRequest("Invalid URL path: it holds characters that cannot be printed")
+	// Just what no name and no ID may hold: all that is registered can be named here.
+	if strings.ContainsFunc(r.URL.Path, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		return badRequest("Invalid URL path: it holds control characters")
 	}
 	for _, prefix := range g.blocked {
 		if strings.HasPrefix(r.URL.Path, prefix) {
@@ -111,8 +111,21 @@ func (g *guard) knowsHost(host string, addresses bool) bool {
 	if name == "" {
 		return false
 	}
+	if addresses && isOneLabel(name) {
+		return true
+	}
 	return slices.Contains(g.names, name) ||
 		slices.ContainsFunc(g.suffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+}
+
+// isOneLabel reports whether a name is one label, as those of containers and of hosts on
+// the local network are. No page of elsewhere lives at such a name: nobody can register
+// one for others to look up. Numbers are addresses to some.
+func isOneLabel(name string) bool {
+	_, err := strconv.ParseUint(name, 0, 64)
+	return err != nil && !strings.ContainsFunc(name, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_')
+	})
 }
 
 // checkOrigin refuses what a page of another site sends. An address as Origin must be a

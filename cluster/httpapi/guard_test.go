@@ -24,10 +24,10 @@ func TestGuard_RefusesHostsThatAreNotThisOne(t *testing.T) {
 		{"localhost:8500", true}, {"LOCALHOST", true}, {"localhost.", true}, {"api.localhost:8500", true},
 		{"n1", true}, {"N1.corp.example:8500", true}, {"n1.node.consul:8500", true}, {"consul.service.consul", true},
 		{"x.alt.example", true}, {"consul.corp.example", true}, {"a.lb.example", true}, {"", true},
-		{"attacker.example", false}, {"attacker.example:8500", false}, {"consul", false}, {"notconsul", false},
+		{"attacker.example", false}, {"attacker.example:8500", false}, {"consul", true}, {"consul:8500", true}, {"my_app-1:8500", true},
 		{"xconsul.corp.example", false}, {"lb.example", false}, {"localhost.attacker.example", false},
 		{"127.0.0.1.attacker.example", false}, {"n1.node.consul.attacker.example", false},
-		{"localhost:8500@attacker.example", false}, {"0x7f000001", false}, {"127.1", false}, {" ", false},
+		{"localhost:8500@attacker.example", false}, {"0x7f000001", false}, {"2130706433", false}, {"017700000001", false}, {"a@b", false}, {"a/b", false}, {"ä", false}, {"127.1", false}, {" ", false},
 		{"consul:8500:8500", false}, {"localhost\x00", false},
 	}
 	for _, tc := range tests {
@@ -112,7 +112,13 @@ func TestRoutes_MethodsAndPaths(t *testing.T) {
 		{"HEAD", "/v1/catalog/nodes", 200, ""},
 		{"GET", "/v1/agent/self/x", 404, ""},
 		{"GET", "/v1", 404, ""},
-		{"GET", "//v1/agent/self", 404, ""},
+		{"GET", "//v1/agent/self", 301, ""},
+		{"PUT", "///v1/agent/reload", 308, ""},
+		{"GET", "/", 200, ""},
+		{"GET", "/v1/agent/service/a//b", 404, ""},
+		{"GET", "/v1/agent/service/%2Fa", 404, ""},
+		{"GET", "/v1/catalog/nodes?filter=%zz", 400, ""},
+		{"GET", "/v1/catalog/nodes?filter=a;b", 400, ""},
 		{"GET", "/v1/catalog/nodes?ns=default", 400, ""},
 		{"GET", "/v1/catalog/nodes?partition=x", 400, ""},
 		{"GET", "/v1/health/service/a%00b", 400, ""},
@@ -126,6 +132,12 @@ func TestRoutes_MethodsAndPaths(t *testing.T) {
 		if w.Code != tc.code || w.Header().Get("Allow") != tc.allow {
 			t.Errorf("%s %s: %d, Allow %q; want %d, %q", tc.method, tc.path, w.Code, w.Header().Get("Allow"), tc.code, tc.allow)
 		}
+	}
+	if w := f.do(t, "GET", "//v1/agent/self?a=b%20c", ""); w.Header().Get("Location") != "/v1/agent/self?a=b%20c" {
+		t.Errorf("sent to %s", w.Header().Get("Location"))
+	}
+	if w := f.do(t, "GET", "//evil.example/x", ""); w.Header().Get("Location") != "/evil.example/x" {
+		t.Errorf("sent to %s", w.Header().Get("Location"))
 	}
 	if w := f.do(t, "HEAD", "/v1/catalog/nodes", ""); w.Body.Len() != 0 || w.Header().Get("X-Consul-Index") == "" {
 		t.Errorf("HEAD: %d bytes, headers %v", w.Body.Len(), w.Header())

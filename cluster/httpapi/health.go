@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"strconv"
-
 	"meibo/cluster/acl"
 	"meibo/cluster/catalog"
 )
@@ -15,7 +13,7 @@ func (c *catalogSet) healthService(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	passing, err := parsePassing(r)
+	passing, err := r.flag("passing")
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +22,7 @@ func (c *catalogSet) healthService(r *request) (any, error) {
 		r.missing = len(instances) == 0
 		list := make([]instanceShape, 0, len(instances))
 		for _, i := range instances {
-			if (passing && i.Status() != catalog.Passing) || !selected(r, i, meta) {
+			if (passing && i.Status() != catalog.Passing) || !asked(r, i, meta) {
 				continue
 			}
 			list = append(list, instanceShape{
@@ -34,22 +32,6 @@ func (c *catalogSet) healthService(r *request) (any, error) {
 		list, err := apply(f, list)
 		return index, list, err
 	})
-}
-
-// parsePassing reads ?passing: present without a value means true.
-func parsePassing(r *request) (bool, error) {
-	if !r.has("passing") {
-		return false, nil
-	}
-	v := r.query.Get("passing")
-	if v == "" {
-		return true, nil
-	}
-	passing, err := strconv.ParseBool(v)
-	if err != nil {
-		return false, badRequest("Invalid value for ?passing")
-	}
-	return passing, nil
 }
 
 func (c *catalogSet) healthNode(r *request) (any, error) {

@@ -19,7 +19,10 @@ func (a *agentSet) members(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	wan := r.query.Get("wan") != ""
+	wan, err := r.flag("wan")
+	if err != nil {
+		return nil, err
+	}
 	list := make([]Member, 0)
 	for _, m := range a.cfg.Agent.Members() {
 		if wan {
@@ -138,10 +141,11 @@ func (a *agentSet) join(r *request) (any, error) {
 
 // refuseWAN: a change of the pool of other datacenters must not be made in the local one.
 func refuseWAN(r *request) error {
-	if r.has("wan") && r.query.Get("wan") != "0" && r.query.Get("wan") != "false" {
-		return errorf(http.StatusNotImplemented, "not there yet: this version of meibo knows one datacenter only, there is no WAN pool")
+	wan, err := r.flag("wan")
+	if wan {
+		err = errorf(http.StatusNotImplemented, "not there yet: this version of meibo knows one datacenter only, there is no WAN pool")
 	}
-	return nil
+	return err
 }
 
 func (a *agentSet) leave(r *request) (any, error) {
@@ -161,8 +165,11 @@ func (a *agentSet) forceLeave(r *request) (any, error) {
 	if r.arg == "" {
 		return nil, badRequest("Missing node name")
 	}
-	prune := r.has("prune") && r.query.Get("prune") != "false" && r.query.Get("prune") != "0"
-	err := a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	prune, err := r.flag("prune")
+	if err != nil {
+		return nil, err
+	}
+	err = a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
 	if errors.Is(err, ErrUnknownMember) { // in Consul's words
 		err = errorf(http.StatusInternalServerError, "agent: No node found with name '%s'", clip(r.arg))
 	}

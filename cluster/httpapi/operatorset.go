@@ -238,7 +238,11 @@ func (o *operatorSet) keyring(r *request) (any, error) {
 	if err := r.authorize(acl.Keyring, "", access); err != nil {
 		return nil, err
 	}
-	options := KeyringOptions{LocalOnly: r.has("local-only") && r.query.Get("local-only") != "false"}
+	local, err := r.flag("local-only")
+	if err != nil {
+		return nil, err
+	}
+	options := KeyringOptions{LocalOnly: local}
 	if options.LocalOnly && op != KeyringList {
 		return nil, badRequest("argument error: cannot use local-only for anything other than list operations")
 	}

@@ -17,15 +17,18 @@ type readOptions struct {
 }
 
 func parseRead(r *request) (o readOptions, err error) {
-	o.cached = r.has("cached")
-	stale := r.has("stale")
+	on, err := r.flags("cached", "stale", "consistent", "leader")
+	if err != nil {
+		return o, err
+	}
+	o.cached = on["cached"]
+	stale, consistent := on["stale"], on["consistent"]
 	if v := r.query.Get("max_stale"); v != "" {
 		if o.maxStale, err = time.ParseDuration(v); err != nil || o.maxStale < 0 {
 			return o, badRequest("Invalid max_stale value %q", clip(v))
 		}
 		stale = true
 	}
-	consistent := r.has("consistent")
 	switch {
 	case stale && consistent:
 		return o, badRequest("Cannot specify ?stale with ?consistent, conflicting semantics.")
@@ -33,7 +36,7 @@ func parseRead(r *request) (o readOptions, err error) {
 		return o, badRequest("Cannot specify ?cached with ?consistent, conflicting semantics.")
 	case consistent:
 		o.consistency = Consistent
-	case stale && !r.has("leader"):
+	case stale && !on["leader"]:
 		o.consistency = Stale
 	}
 	return o, nil

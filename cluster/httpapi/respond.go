@@ -57,7 +57,7 @@ func encode(r *request, v any) ([]byte, error) {
 	if v == nil {
 		return nil, nil
 	}
-	if !r.has("pretty") {
+	if pretty, err := r.flag("pretty"); !pretty && err == nil {
 		return json.Marshal(v)
 	}
 	data, err := json.MarshalIndent(v, "", "    ")

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -76,6 +77,10 @@ func newRouter(sets ...[]route) *router {
 
 // serve answers and returns the path of the route, for metrics.
 func (rt *router) serve(w http.ResponseWriter, r *http.Request) string {
+	if cleaned, ok := oneSlash(r.URL); ok {
+		redirect(w, r, cleaned)
+		return "none"
+	}
 	found, ok := rt.find(r.URL.Path)
 	if !ok {
 		writeError(w, errorf(http.StatusNotFound, "Invalid URL path: not a recognized HTTP API endpoint"))
@@ -93,6 +98,26 @@ func (rt *router) serve(w http.ResponseWriter, r *http.Request) string {
 		writeError(w, errorf(http.StatusMethodNotAllowed, "method %s not allowed", clip(r.Method)))
 	}
 	return found.path
+}
+
+// oneSlash tells where a path is meant that begins with several slashes, as those of
+// clients do whose base URL ends in one.
+func oneSlash(u *url.URL) (string, bool) {
+	if !strings.HasPrefix(u.Path, "//") {
+		return "", false
+	}
+	cleaned := url.URL{Path: "/" + strings.TrimLeft(u.Path, "/"), RawQuery: u.RawQuery}
+	return cleaned.String(), true
+}
+
+// redirect sends the client elsewhere on this host, with the method and body it came with.
+func redirect(w http.ResponseWriter, r *http.Request, to string) {
+	status := http.StatusPermanentRedirect
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		status = http.StatusMovedPermanently
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	http.Redirect(w, r, to, status)
 }
 
 func (rt *router) find(path string) (route, bool) {
@@ -126,7 +151,11 @@ func (e *endpoints) open(w http.ResponseWriter, r *http.Request, path string) (*
 	if !ok {
 		return nil, errorf(http.StatusInternalServerError, "the request has no scope: whoever carries requests must set one")
 	}
-	req := &request{Request: r, w: w, scope: scope, query: r.URL.Query()}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // what can't be read could have been a filter, or narrowed a write
+		return nil, badRequest("Invalid query string: %v", err)
+	}
+	req := &request{Request: r, w: w, scope: scope, query: query}
 	if strings.HasSuffix(path, "/") {
 		req.arg = strings.TrimPrefix(r.URL.Path, path)
 	}
@@ -177,6 +206,30 @@ func (r *request) may(res acl.Resource, name string) bool {
 func (r *request) has(param string) bool {
 	_, ok := r.query[param]
 	return ok
+}
+
+// flag reads a parameter that is on or off: off without it, on with it and no value.
+func (r *request) flag(param string) (bool, error) {
+	v := r.query.Get(param)
+	if v == "" {
+		return r.has(param), nil
+	}
+	on, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, badRequest("Invalid value for ?%s", param)
+	}
+	return on, nil
+}
+
+// flags reads several of them.
+func (r *request) flags(params ...string) (on map[string]bool, err error) {
+	on = make(map[string]bool, len(params))
+	for _, p := range params {
+		if on[p], err = r.flag(p); err != nil {
+			return nil, err
+		}
+	}
+	return on, nil
 }
 
 func stack() string { return string(debug.Stack()) }

@@ -68,13 +68,13 @@ func inAPIWords(err error) error {
 	case errors.Is(err, cluster.ErrUnknownServer):
 		return fmt.Errorf("%w: %w", httpapi.ErrUnknownServer, err)
 	case errors.Is(err, agent.ErrUnknownService):
-		return httpapi.ErrUnknownService
+		return httpapi.Marked(err, httpapi.ErrUnknownService)
 	case errors.Is(err, agent.ErrUnknownCheck):
-		return httpapi.ErrUnknownCheck
+		return httpapi.Marked(err, httpapi.ErrUnknownCheck)
 	case errors.Is(err, agent.ErrNotTTL):
-		return httpapi.ErrNotTTL
+		return httpapi.Marked(err, httpapi.ErrNotTTL)
 	case errors.Is(err, agent.ErrInvalid):
-		return httpapi.Invalid(err)
+		return httpapi.Marked(err, httpapi.ErrInvalid)
 	}
 	return err
 }

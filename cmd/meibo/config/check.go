@@ -72,7 +72,7 @@ func checkMeta(m map[string]string, reserved string) string {
 
 func checkNodeMeta(v any) string { return checkMeta(v.(map[string]string), "consul-") }
 
-func checkServiceMeta(v any) string { return checkMeta(v.(map[string]string), "") }
+func checkServiceMeta(v any) string { return checkMeta(v.(map[string]string), "consul-") }
 
 // parseAddr reads an IP address; brackets may be around an IPv6 one, as Consul
 // has it.
