@@ -119,16 +119,49 @@ func (c *carrier) nextRequest() catalog.RequestID {
 	return catalog.RequestID{Client: c.client, Counter: c.requests.Add(1) * writesPerRequest}
 }
 
+// Effect is what becomes of a request that arrives twice.
+type Effect uint8
+
+const (
+	// Reads change nothing.
+	Reads Effect = iota
+	// Writes are carried out once, by their request ID.
+	Writes
+	// Acts do it once more. One that may have arrived is not sent again: it is for
+	// who asked to look what became of it.
+	Acts
+)
+
+// headerRoom is left in a request's header for what hosts tell each other.
+const headerRoom = 4 << 10
+
+// headerSize is what HTTP/2 counts. (RFC 9113 section 6.5.2)
+func headerSize(r *http.Request) int {
+	const field = 32
+	size := len(r.URL.RequestURI()) + field
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v) + field
+		}
+	}
+	return size
+}
+
 // Forward has another host answer r, if it isn't for this one to, and reports
 // whether it did; false: answer here, r's body is whole. A leader answers itself,
 // and any server a stale read. It waits for a leader, or for a server, as long as
 // the hold time; then the answer is Consul's 500. A blocking query whose server
 // dies is asked again elsewhere, and so is a write, which is carried out once all
 // the same.
-func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consistency, write bool) (done bool) {
+func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consistency, effect Effect) (done bool) {
 	isServer, isLeader := c.cfg.Where.Self()
+	write := effect != Reads
 	if isLeader || isServer && cons == Stale && !write {
 		return false
+	}
+	if size := headerSize(r); size > link.MaxHeader-headerRoom {
+		writeCarried(w, http.StatusRequestHeaderFieldsTooLarge, "", fmt.Sprintf("the request's header has %d bytes; no server takes more than %d", size, link.MaxHeader-headerRoom))
+		return true
 	}
 	body, err := keepBody(r)
 	if err != nil {
@@ -136,7 +169,7 @@ func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consisten
 		return true
 	}
 	j := c.jobOf(r.Context(), write)
-	j.once = !body.repeats
+	j.once, j.acts = !body.repeats, effect == Acts
 	j.blocking = !write && r.URL.Query().Get("index") != ""
 	var failed error
 	proxy := httputil.ReverseProxy{

@@ -230,7 +230,14 @@ func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Query().Has("consistent"):
 		cons = Consistent
 	}
-	if h.Forward(w, r, cons, write) {
+	effect := Reads
+	switch {
+	case r.Method == http.MethodPost:
+		effect, write = Acts, true
+	case write:
+		effect = Writes
+	}
+	if h.Forward(w, r, cons, effect) {
 		return
 	}
 	select {
@@ -457,6 +464,43 @@ func TestForward_WriteIsCarriedOutOnceWhenTheServerInBetweenDies(t *testing.T) {
 	if got := w.writes(); !slices.Equal(got, []int{1}) {
 		t.Errorf("writes carried out: %v, want one, once", got)
 	}
+}
+
+// What does something anew each time is sent once, unless it surely did not arrive.
+func TestForward_ActsAreNotSentAgain(t *testing.T) {
+	w, s1, s2, agent := three(t)
+	t.Run("the leadership moves on the way, which it may have done itself", func(t *testing.T) {
+		w.onWrite = func(at *worldHost) error { w.lead(s2); return nil }
+		wantAnswer(t, agent.ask("POST", "/v1/act", nil), 200, "s1")
+	})
+	t.Run("its outcome is not known", func(t *testing.T) {
+		w.lead(s1)
+		w.onWrite = func(*worldHost) error { return fmt.Errorf("%w: leadership lost", consensus.ErrUnknownOutcome) }
+		wantAnswer(t, agent.ask("POST", "/v1/act", nil), 500, "")
+	})
+	if got := w.writes(); !slices.Equal(got, []int{1, 1}) {
+		t.Errorf("carried out: %v, want two, once each", got)
+	}
+	t.Run("nobody led", func(t *testing.T) {
+		w.onWrite = nil
+		w.lead(nil)
+		time.AfterFunc(100*time.Millisecond, func() { w.lead(s2) })
+		wantAnswer(t, agent.ask("POST", "/v1/act", nil), 200, "s2")
+	})
+}
+
+func TestForward_LargeHeaderIsRefusedAtOnce(t *testing.T) {
+	_, s1, _, agent := three(t)
+	for size, want := range map[int]int{50 << 10: 200, 70 << 10: 431} {
+		rec := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/read", nil)
+		r.Header.Set("X-Long", strings.Repeat("x", size))
+		agent.ServeHTTP(rec, r)
+		if rec.Code != want {
+			t.Errorf("%d bytes: got %d %.100q, want %d", size, rec.Code, rec.Body, want)
+		}
+	}
+	s1.untilAsked(t)
 }
 
 // A server that stops ends the requests that it carries on before its links.

@@ -22,6 +22,7 @@ import (
 type job struct {
 	write    bool
 	once     bool // its body cannot be sent again
+	acts     bool // it does something anew each time it arrives
 	blocking bool // may take minutes
 	hops     int  // that it has come already
 	origin   link.Peer
@@ -117,7 +118,7 @@ func (c *carrier) carry(ctx context.Context, j job, send sender) (*http.Response
 			unknown = err
 		}
 		switch {
-		case errors.Is(err, errHere), j.once && wasSent(err), j.hops >= maxHops:
+		case errors.Is(err, errHere), j.once && wasSent(err), j.acts && unknown != nil, j.hops >= maxHops:
 			return nil, err
 		}
 		left := time.Until(until)
@@ -205,7 +206,10 @@ func (c *carrier) try(ctx context.Context, j job, t target, send sender, waited 
 		cancel(nil)
 		return nil, err
 	}
-	stop := c.watchMove(t, cancel)
+	stop := func() {}
+	if !j.acts { // which may be what moves the leadership, and is answered all the same
+		stop = c.watchMove(t, cancel)
+	}
 	res, err := c.cfg.Transport.RoundTrip(req)
 	stop()
 	if err == nil && context.Cause(ctx) == errMoved {

@@ -321,12 +321,12 @@ func (r *storeReader) History(ws catalog.Watch) (uint64, catalog.History) {
 
 // Forward has another host answer a request about the catalog and reports
 // whether it did; false: this host is to answer. Safe for concurrent use.
-func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c Consistency, write bool) bool {
+func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c Consistency, effect Effect) bool {
 	net, _ := n.network()
-	if net == nil || !write && !asksOfServers(r) && n.readsView(r.Context(), c) {
+	if net == nil || effect == Reads && !asksOfServers(r) && n.readsView(r.Context(), c) {
 		return false
 	}
-	return net.carrier.Forward(w, r, c, write)
+	return net.carrier.Forward(w, r, c, effect)
 }
 
 // asksOfServers reports whether a request is about the servers themselves, of

@@ -15,17 +15,38 @@ type Forwarder interface {
 	// The request carries the token to use in the header X-Consul-Token and its [Scope]
 	// in its context; a write's body can be read again (GetBody). A blocking query may
 	// take as long as it asks for.
-	Forward(w http.ResponseWriter, r *http.Request, c Consistency, write bool) (done bool)
+	Forward(w http.ResponseWriter, r *http.Request, c Consistency, e Effect) (done bool)
 }
 
+// Effect is what becomes of a request that arrives twice.
+type Effect uint8
+
+const (
+	// Reads change nothing.
+	Reads Effect = iota
+	// Writes are commands to the catalog, which are carried out once.
+	Writes
+	// Acts do it once more: they must not be sent again.
+	Acts
+)
+
 // on makes a route that another host may answer: the forwarder is asked once the request
-// is known to be sound.
+// is known to be sound. What is not read is a command to the catalog.
 func (c *catalogSet) on(methods, path string, h handler) route {
+	return c.forwarded(methods, path, Writes, h)
+}
+
+// acts makes a route that changes something else than the catalog.
+func (c *catalogSet) acts(methods, path string, h handler) route {
+	return c.forwarded(methods, path, Acts, h)
+}
+
+func (c *catalogSet) forwarded(methods, path string, changes Effect, h handler) route {
 	return c.endpoints.on(methods, path, func(r *request) (any, error) {
 		if c.forwarder == nil {
 			return h(r)
 		}
-		switch done, err := c.forward(r); {
+		switch done, err := c.forward(r, changes); {
 		case err != nil:
 			return nil, err
 		case done:
@@ -36,7 +57,7 @@ func (c *catalogSet) on(methods, path string, h handler) route {
 }
 
 // forward asks the forwarder for one request.
-func (c *catalogSet) forward(r *request) (done bool, err error) {
+func (c *catalogSet) forward(r *request, changes Effect) (done bool, err error) {
 	if r.scope.Token != "" { // this host's own, where the client brought none
 		r.Header.Set("X-Consul-Token", r.scope.Token)
 	}
@@ -44,7 +65,7 @@ func (c *catalogSet) forward(r *request) (done bool, err error) {
 		if err := keepBody(r); err != nil {
 			return false, err
 		}
-		return c.forwarder.Forward(r.w, r.Request, Default, true), nil
+		return c.forwarder.Forward(r.w, r.Request, Default, changes), nil
 	}
 	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
 		return false, errNoPath
@@ -64,7 +85,7 @@ func (c *catalogSet) forward(r *request) (done bool, err error) {
 		}
 		defer done()
 	}
-	return c.forwarder.Forward(r.w, r.Request, c.needed(r, ro), false), nil
+	return c.forwarder.Forward(r.w, r.Request, c.needed(r, ro), Reads), nil
 }
 
 // needed is what a read asks of the servers, ?max_stale taken into account: what is at

@@ -22,10 +22,9 @@ type elsewhere struct {
 	hold        chan struct{}
 }
 
-func (e *elsewhere) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, write bool) bool {
-	kind := "read "
-	if write {
-		kind = "write "
+func (e *elsewhere) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, effect httpapi.Effect) bool {
+	kind := map[httpapi.Effect]string{httpapi.Reads: "read ", httpapi.Writes: "write ", httpapi.Acts: "act "}[effect]
+	if effect != httpapi.Reads {
 		for i := range e.body {
 			data, _ := io.ReadAll(r.Body)
 			e.body[i] = string(data)
@@ -61,7 +60,9 @@ func TestForward_AsksForEachReadAndWriteOfTheCatalog(t *testing.T) {
 		{"PUT", "/v1/catalog/deregister", `{"Node":"n2"}`, "write leader"},
 		{"PUT", "/v1/meibo/forget/n2", "", "write leader"},
 		{"GET", "/v1/operator/raft/configuration?stale", "", "read stale"},
-		{"DELETE", "/v1/operator/raft/peer?id=b", "", "write leader"},
+		{"DELETE", "/v1/operator/raft/peer?id=b", "", "act leader"},
+		{"PUT", "/v1/operator/raft/transfer-leader", "", "act leader"},
+		{"POST", "/v1/operator/raft/transfer-leader?id=b", "", "act leader"},
 		{"GET", "/v1/operator/autopilot/health", "", "read leader"},
 
 		{"GET", "/v1/catalog/datacenters", "", ""},

@@ -22,8 +22,8 @@ type operatorSet struct {
 func (o *operatorSet) routes() []route {
 	return []route{
 		o.on("GET", "/v1/operator/raft/configuration", o.needs(acl.Read, o.raftConfiguration)),
-		o.on("DELETE", "/v1/operator/raft/peer", o.needs(acl.Write, o.removePeer)),
-		o.on("POST,PUT", "/v1/operator/raft/transfer-leader", o.needs(acl.Write, o.transferLeader)),
+		o.acts("DELETE", "/v1/operator/raft/peer", o.needs(acl.Write, o.removePeer)),
+		o.acts("POST,PUT", "/v1/operator/raft/transfer-leader", o.needs(acl.Write, o.transferLeader)),
 		o.on("GET,PUT", "/v1/operator/autopilot/configuration", o.needs(acl.Read, o.autopilotConfig)),
 		o.on("GET", "/v1/operator/autopilot/health", o.needs(acl.Read, o.autopilotHealth)),
 		o.on("GET", "/v1/operator/autopilot/state", o.needs(acl.Read, o.autopilotState)),

@@ -16,8 +16,9 @@ const (
 	// MaxStreams bounds the requests at once on one connection; a client opens
 	// another for more.
 	MaxStreams = 250
-	// MaxHeader bounds a request's header, in bytes.
-	MaxHeader = 16 << 10
+	// MaxHeader bounds a request's header, in bytes: several times what a client of
+	// a host's own API may send unless it is configured otherwise.
+	MaxHeader = 64 << 10
 
 	// pingAfter and pingTimeout are together deadAfter: a server that is frozen,
 	// whose kernel still acknowledges, is found by them.

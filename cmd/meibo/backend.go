@@ -39,8 +39,8 @@ func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) error {
 }
 
 // Forward implements httpapi.Forwarder.
-func (b catalogBackend) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, write bool) bool {
-	return b.node.Forward(w, r, cluster.Consistency(c), write)
+func (b catalogBackend) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, e httpapi.Effect) bool {
+	return b.node.Forward(w, r, cluster.Consistency(c), cluster.Effect(e))
 }
 
 // scopeOf and withScope let a request keep on whose behalf it is made when another host answers it.
