@@ -385,6 +385,9 @@ func (w *network) meet(ctx context.Context) {
 	case <-w.gossip.Joined():
 	}
 	w.node.setJoined()
+	if err := w.node.keyring.SetMet(); err != nil {
+		w.logger.Error("cannot keep that the keyring is the cluster's", "err", err)
+	}
 	for v := w.node.view; v.Lacks(); {
 		based := v.Load().HasBase()
 		w.askForAll(ctx)

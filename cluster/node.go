@@ -200,6 +200,9 @@ func (n *Node) openKeyring() error {
 		ring, err = gossip.OpenKeyring("", n.cfg.Key)
 	}
 	n.keyring = ring
+	if err == nil && ring.Notice() != "" {
+		n.logger.Warn("keyring: "+ring.Notice(), "path", ring.Path())
+	}
 	return err
 }
 

@@ -188,6 +188,7 @@ const (
 type KeyringAnswer struct {
 	Node string
 	Err  string   // why it could not do it; empty: it did
+	Down bool     // the host is failed, and was not asked
 	Keys []string // in base64, the primary first
 }
 
@@ -242,7 +243,7 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key string) KeyringAnswer {
 	answer := KeyringAnswer{Node: m.Name}
 	if m.Status == gossip.Failed {
-		answer.Err = "the host is failed: give it the key when it is back, or it stays out"
+		answer.Down = true
 		return answer
 	}
 	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)

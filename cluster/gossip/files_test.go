@@ -44,6 +44,15 @@ func TestKeyring_IsKeptAsConsulKeepsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if keys, _ := k.Keys(); !reflect.DeepEqual(keys, [][]byte{b, c}) || !strings.Contains(k.Notice(), "was removed") {
+		t.Errorf("a removed key came back: %x, %q", keys, k.Notice())
+	}
+	if err := k.Install(a); err != nil { // by command it can
+		t.Fatal(err)
+	}
+	if k, err = OpenKeyring(path, a); err != nil || k.Notice() != "" {
+		t.Errorf("%v, %q", err, k.Notice())
+	}
 	if keys, _ := k.Keys(); !reflect.DeepEqual(keys, [][]byte{b, c, a}) {
 		t.Errorf("got %x", keys)
 	}
@@ -55,6 +64,59 @@ func TestKeyring_IsKeptAsConsulKeepsIt(t *testing.T) {
 	}
 	if keys, _ := (*Keyring)(nil).Keys(); keys != nil {
 		t.Error("a nil ring has keys")
+	}
+}
+
+// A key that was mistyped at the first start must not stay for ever; one that others were met with must.
+func TestKeyring_GivesWayUntilItHasMetSomebody(t *testing.T) {
+	dir := t.TempDir()
+	slip, key, other := bytes.Repeat([]byte{1}, 16), bytes.Repeat([]byte{2}, 16), bytes.Repeat([]byte{3}, 16)
+	path := filepath.Join(dir, "local.keyring")
+	for _, step := range []struct {
+		configured []byte
+		want       [][]byte
+		notice     string
+		meets      bool
+	}{
+		{slip, [][]byte{slip}, "", false},
+		{slip, [][]byte{slip}, "", false},
+		{key, [][]byte{key}, "gives way", true},
+		{other, [][]byte{key, other}, "", false},
+		{slip, [][]byte{key, other, slip}, "", false},
+	} {
+		k, err := OpenKeyring(path, step.configured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys, _ := k.Keys(); !reflect.DeepEqual(keys, step.want) || !strings.Contains(k.Notice(), step.notice) || step.notice == "" && k.Notice() != "" {
+			t.Errorf("configured %x: got %x, %q", step.configured, keys, k.Notice())
+		}
+		if step.meets {
+			if err := k.SetMet(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// One of Consul's has a past that nobody knows.
+	consuls := filepath.Join(dir, "consul")
+	if err := os.WriteFile(consuls, []byte(`["AQEBAQEBAQEBAQEBAQEBAQ=="]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k, err := OpenKeyring(consuls, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, _ := k.Keys(); !reflect.DeepEqual(keys, [][]byte{slip, key}) {
+		t.Errorf("got %x", keys)
+	}
+	if err := k.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	if k, err = OpenKeyring(consuls, key); err != nil {
+		t.Fatal(err)
+	}
+	if keys, _ := k.Keys(); !reflect.DeepEqual(keys, [][]byte{slip}) {
+		t.Errorf("got %x", keys)
 	}
 }
 

@@ -79,7 +79,7 @@ func (g *Gossip) joinOne(ctx context.Context, given string) (reached int, err er
 			return reached, fmt.Errorf("join %s: %w", given, ctx.Err())
 		}
 		if e := g.reach(to); e != nil {
-			err = fmt.Errorf("join %s: %w", named(given, to), flat(e))
+			err = fmt.Errorf("join %s: %w", named(given, to), g.blame(flat(e)))
 			continue
 		}
 		reached++
@@ -93,6 +93,19 @@ func named(given string, to netip.AddrPort) string {
 		return given
 	}
 	return given + " (" + to.String() + ")"
+}
+
+// blame adds to what kept this host from joining what to do about it here.
+func (g *Gossip) blame(err error) error {
+	if !strings.Contains(err.Error(), "installed keys could decrypt") {
+		return err
+	}
+	keys := "the key in this host's configuration (encrypt)"
+	if path := g.cfg.Keyring.Path(); path != "" {
+		keys = "this host's keys, kept in " + path
+	}
+	return fmt.Errorf("%s, are not that cluster's (%w): if its key was changed while this host was away, or another one was configured here at first, "+
+		"stop this host, put the cluster's key into encrypt, remove that file and its .past, and start it", keys, err)
 }
 
 // flat takes an error of memberlist's Join, which is written as a list, down to

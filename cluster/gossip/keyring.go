@@ -2,7 +2,9 @@ package gossip
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,20 +22,43 @@ const maxKeys = 16
 
 // Keyring holds the keys of the cluster: the first, the primary, encrypts; all
 // decrypt. It is kept in a file as Consul keeps serf/local.keyring: a JSON list
-// of base64, the primary first. Safe for concurrent use; a nil Keyring is
-// empty.
+// of base64, the primary first. What became of it, which Consul's file has no
+// room for, is in another file beside it. Safe for concurrent use; a nil Keyring
+// is empty.
 type Keyring struct {
-	path string // "": in memory only
+	path   string // "": in memory only
+	notice string // what became of the configured key, if that should be known
 
 	mu      sync.Mutex // guards following
 	keys    [][]byte   // never changed in place
+	past    past
 	changed chan struct{}
+}
+
+// past is what is remembered of a ring.
+type past struct {
+	// Met says that with these keys others were met.
+	Met bool
+	// Removed are the SHA-256, in hex, of keys that were removed, the latest last.
+	Removed []string `json:",omitempty"`
+
+	known bool // false for a ring of Consul's, or of a meibo that kept no past
+}
+
+// maxRemoved bounds how many removed keys are remembered.
+const maxRemoved = 64
+
+func hashOf(key []byte) string {
+	sum := sha256.Sum256(key)
+	return hex.EncodeToString(sum[:])
 }
 
 // OpenKeyring reads the ring kept at path ("": none is kept) and adds initial,
 // the configured key (nil: none). Where the file has keys already, the
 // configured one can decrypt, and is no longer the primary; a new file begins
-// with it.
+// with it. A ring that has met nobody gives way to another configured key: it
+// may have been a slip. A key that was removed is not added again. [Keyring.Notice]
+// says so.
 func OpenKeyring(path string, initial []byte) (*Keyring, error) {
 	k := &Keyring{path: path, changed: make(chan struct{})}
 	if path != "" {
@@ -45,15 +70,76 @@ func OpenKeyring(path string, initial []byte) (*Keyring, error) {
 			if k.keys, err = parseKeyring(data); err != nil {
 				return nil, fmt.Errorf("keyring %s: %w: mend it, or remove it to begin with the configured key", path, err)
 			}
+			k.past = readPast(k.pastPath())
+		} else {
+			k.past.known = true
 		}
 	}
-	if len(initial) == 0 {
-		return k, nil
-	}
-	if err := k.Install(initial); err != nil {
-		return nil, err
+	switch {
+	case len(initial) == 0, hasKey(k.keys, initial):
+	case slices.Contains(k.past.Removed, hashOf(initial)):
+		k.notice = "the configured key (encrypt) was removed from the cluster's keyring and is not used: configure one that `meibo keyring list` shows"
+	case len(k.keys) > 0 && k.past.known && !k.past.Met:
+		k.notice = "the kept keyring has never met anybody and gives way to the configured key (encrypt)"
+		k.keys = [][]byte{bytes.Clone(initial)}
+		return k, k.write(k.keys)
+	default:
+		return k, k.Install(initial)
 	}
 	return k, nil
+}
+
+// Notice says what became of the configured key when the ring was opened, if that
+// was not what one would expect; else it is empty.
+func (k *Keyring) Notice() string { return k.notice }
+
+// Path is where the ring is kept; "" if it isn't.
+func (k *Keyring) Path() string {
+	if k == nil {
+		return ""
+	}
+	return k.path
+}
+
+func (k *Keyring) pastPath() string { return k.path + ".past" }
+
+// readPast reads what is remembered of a ring. What can't be read is not known.
+func readPast(path string) (p past) {
+	data, err := os.ReadFile(path)
+	p.known = err == nil && json.Unmarshal(data, &p) == nil
+	return p
+}
+
+// SetMet notes that others were met with these keys: from now on they are the
+// cluster's, whatever is configured.
+func (k *Keyring) SetMet() error {
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.past.Met || len(k.keys) == 0 {
+		return nil
+	}
+	p := k.past
+	p.Met = true
+	return k.remember(p)
+}
+
+// remember writes what becomes of the ring before it is so. It needs k.mu.
+func (k *Keyring) remember(p past) error {
+	p.known = true
+	if k.path != "" {
+		data, err := json.Marshal(p)
+		if err == nil {
+			err = writeFile(k.pastPath(), append(data, '\n'))
+		}
+		if err != nil {
+			return fmt.Errorf("write what became of the keyring: %w", err)
+		}
+	}
+	k.past = p
+	return nil
 }
 
 // parseKeyring reads the file's contents.
@@ -121,8 +207,8 @@ func (k *Keyring) Use(key []byte) error {
 	})
 }
 
-// Remove drops a key that is not the primary. To remove one that isn't there
-// does nothing.
+// Remove drops a key that is not the primary, and remembers that it did. To
+// remove one that isn't there does nothing.
 func (k *Keyring) Remove(key []byte) error {
 	return k.change(func(keys [][]byte) ([][]byte, error) {
 		if len(keys) > 0 && bytes.Equal(keys[0], key) {
@@ -147,10 +233,32 @@ func (k *Keyring) change(edit func([][]byte) ([][]byte, error)) error {
 	if err := k.write(keys); err != nil {
 		return err
 	}
+	if err := k.noteRemoved(keys); err != nil {
+		return errors.Join(err, k.write(k.keys))
+	}
 	k.keys = keys
 	close(k.changed)
 	k.changed = make(chan struct{})
 	return nil
+}
+
+// noteRemoved remembers which keys go with this change, and forgets of those that
+// come that they ever went. It needs k.mu.
+func (k *Keyring) noteRemoved(keys [][]byte) error {
+	p := k.past
+	p.Removed = slices.DeleteFunc(slices.Clone(p.Removed), func(hash string) bool {
+		return slices.ContainsFunc(keys, func(key []byte) bool { return hashOf(key) == hash })
+	})
+	for _, key := range k.keys {
+		if !hasKey(keys, key) {
+			p.Removed = append(p.Removed, hashOf(key))
+		}
+	}
+	p.Removed = p.Removed[max(0, len(p.Removed)-maxRemoved):]
+	if begun := len(k.keys) == 0; !begun && slices.Equal(p.Removed, k.past.Removed) {
+		return nil
+	}
+	return k.remember(p)
 }
 
 func (k *Keyring) write(keys [][]byte) error {

@@ -24,8 +24,8 @@ func (a *agentSet) routes() []route {
 		a.on("GET", "/v1/agent/members", a.members),
 		a.on("GET", "/v1/meibo/members", a.detailedMembers),
 		a.on("PUT", "/v1/agent/join/", a.join),
-		a.on("PUT", "/v1/agent/leave", a.leave),
-		a.on("PUT", "/v1/agent/force-leave/", a.forceLeave),
+		a.on("PUT", "/v1/agent/leave", a.operates(a.leave)),
+		a.on("PUT", "/v1/agent/force-leave/", a.operates(a.forceLeave)),
 		a.on("GET", "/v1/agent/services", a.services),
 		a.on("GET", "/v1/agent/checks", a.checks),
 		a.on("GET", "/v1/agent/metrics", a.metricsJSON),
@@ -90,6 +90,9 @@ func (a *agentSet) self(r *request) (any, error) {
 	s := a.cfg.Agent.Self()
 	if err := r.authorize(acl.Agent, s.NodeName, acl.Read); err != nil {
 		return nil, err
+	}
+	if path := a.control(); path != "" {
+		r.w.Header().Set(headerControl, path)
 	}
 	if s.PrimaryDatacenter == "" {
 		s.PrimaryDatacenter = s.Datacenter

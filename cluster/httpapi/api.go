@@ -56,6 +56,11 @@ type Config struct {
 	ResponseHeaders map[string]string
 	BlockEndpoints  []string       // prefixes of paths
 	AllowWriteFrom  []netip.Prefix // empty: everybody
+	// OperatorOpen lets everybody who reaches the API do what an operator does; else
+	// that goes over the control socket alone. Control is its path at the moment, empty
+	// while there is none; nil: there never is.
+	OperatorOpen bool
+	Control      func() string
 
 	QueryTime   time.Duration // how long a blocking query waits unless it says; 0: DefaultQueryTime
 	MaxQuery    time.Duration // the longest it may ask for; 0: DefaultMaxQuery
@@ -106,15 +111,16 @@ func New(cfg Config) (*API, error) {
 // endpoints makes what sets of handlers share, for so many blocking queries at once.
 func (a *API) endpoints(blocking int) *endpoints {
 	return &endpoints{
-		log: a.log, acl: a.cfg.ACL, metrics: a.metrics, maxBody: a.cfg.MaxBody,
+		mayOperate: a.mayOperate, control: a.cfg.Control, log: a.log, acl: a.cfg.ACL, metrics: a.metrics, maxBody: a.cfg.MaxBody,
 		waits: newWaits(a.cfg.QueryTime, a.cfg.MaxQuery, blocking, a.metrics),
 	}
 }
 
 // access is what a reload may change: who may ask, and what every answer says.
 type access struct {
-	guard   *guard
-	headers map[string]string
+	guard        *guard
+	headers      map[string]string
+	operatorOpen bool
 }
 
 func newAccess(cfg *Config) (*access, error) {
@@ -122,7 +128,7 @@ func newAccess(cfg *Config) (*access, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &access{guard: g, headers: cfg.ResponseHeaders}, nil
+	return &access{guard: g, headers: cfg.ResponseHeaders, operatorOpen: cfg.OperatorOpen}, nil
 }
 
 // CheckAccess returns the error of SetAccess, and changes nothing.
@@ -131,8 +137,8 @@ func CheckAccess(cfg Config) error {
 	return err
 }
 
-// SetAccess takes AllowedHosts, ResponseHeaders, BlockEndpoints and AllowWriteFrom of
-// cfg for all later requests; names and domains stay those that New was given.
+// SetAccess takes AllowedHosts, ResponseHeaders, BlockEndpoints, AllowWriteFrom and
+// OperatorOpen of cfg for all later requests; names and domains stay those that New was given.
 func (a *API) SetAccess(cfg Config) error {
 	cfg.Node, cfg.Names, cfg.Domain, cfg.AltDomain = a.cfg.Node, a.cfg.Names, a.cfg.Domain, a.cfg.AltDomain
 	next, err := newAccess(&cfg)
@@ -151,6 +157,9 @@ func setDefaults(cfg *Config) {
 	}
 	if cfg.Datacenter == "" {
 		cfg.Datacenter = "dc1"
+	}
+	if cfg.Control == nil {
+		cfg.Control = func() string { return "" }
 	}
 	if cfg.Domain == "" {
 		cfg.Domain = "consul"
@@ -226,6 +235,7 @@ func (a *API) mount(path string) (prefix string, h http.Handler) {
 func (a *API) Catalog() http.Handler {
 	set := *a.catalog
 	set.endpoints = a.endpoints(a.cfg.MaxCarried)
+	set.endpoints.mayOperate = nil // the host decided that the client asked
 	routes := newRouter(set.routes(), (&operatorSet{catalogSet: &set, operator: a.cfg.Operator}).routes(), absentRoutes())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}

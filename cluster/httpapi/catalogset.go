@@ -33,7 +33,7 @@ func (c *catalogSet) routes() []route {
 		c.on("GET", "/v1/health/node/", c.healthNode),
 		c.on("GET", "/v1/health/checks/", c.healthChecks),
 		c.on("GET", "/v1/health/state/", c.healthState),
-		c.on("PUT", "/v1/meibo/forget/", c.forget),
+		c.endpoints.on("PUT", "/v1/meibo/forget/", c.operates(c.carried(Writes, c.forget))),
 		c.on("GET", "/v1/status/leader", c.leader),
 		c.on("GET", "/v1/status/peers", c.peers),
 	}

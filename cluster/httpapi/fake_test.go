@@ -283,7 +283,7 @@ func newFixture(t testing.TB, change ...func(*httpapi.Config)) *fixture {
 	f.fill(t)
 	cfg := httpapi.Config{
 		Agent: f.host, Backend: f.store, Operator: operator{f.host}, Node: "n1", Datacenter: "dc1", Version: "0.1.0",
-		Revision: "abc", BuildDate: "2026-01-02T03:04:05Z", Gatherer: prometheus.NewRegistry(),
+		Revision: "abc", BuildDate: "2026-01-02T03:04:05Z", Gatherer: prometheus.NewRegistry(), OperatorOpen: true,
 	}
 	for _, c := range change {
 		c(&cfg)

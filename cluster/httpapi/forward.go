@@ -30,19 +30,16 @@ const (
 	Acts
 )
 
-// on makes a route that another host may answer: the forwarder is asked once the request
-// is known to be sound. What is not read is a command to the catalog.
+// on makes a route that another host may answer. What is not read is a command to the
+// catalog.
 func (c *catalogSet) on(methods, path string, h handler) route {
-	return c.forwarded(methods, path, Writes, h)
+	return c.endpoints.on(methods, path, c.carried(Writes, h))
 }
 
-// acts makes a route that changes something else than the catalog.
-func (c *catalogSet) acts(methods, path string, h handler) route {
-	return c.forwarded(methods, path, Acts, h)
-}
-
-func (c *catalogSet) forwarded(methods, path string, changes Effect, h handler) route {
-	return c.endpoints.on(methods, path, func(r *request) (any, error) {
+// carried has another host answer what it can: the forwarder is asked once the request is
+// known to be sound.
+func (c *catalogSet) carried(changes Effect, h handler) handler {
+	return func(r *request) (any, error) {
 		if c.forwarder == nil {
 			return h(r)
 		}
@@ -53,7 +50,7 @@ func (c *catalogSet) forwarded(methods, path string, changes Effect, h handler) 
 			return written, nil
 		}
 		return h(r)
-	})
+	}
 }
 
 // forward asks the forwarder for one request.

@@ -52,6 +52,7 @@ type KeyringResponse struct {
 	Keys        map[string]int    // key in base64 to the number of hosts that hold it
 	PrimaryKeys map[string]int    // the same for the key that encrypts
 	NumNodes    int               // hosts asked
+	Failed      []string          `json:",omitempty"` // hosts that are failed, and were not
 	Error       string            `json:",omitempty"`
 }
 

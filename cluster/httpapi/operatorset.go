@@ -1,6 +1,9 @@
 package httpapi
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,8 +25,8 @@ type operatorSet struct {
 func (o *operatorSet) routes() []route {
 	return []route{
 		o.on("GET", "/v1/operator/raft/configuration", o.needs(acl.Read, o.raftConfiguration)),
-		o.acts("DELETE", "/v1/operator/raft/peer", o.needs(acl.Write, o.removePeer)),
-		o.acts("POST,PUT", "/v1/operator/raft/transfer-leader", o.needs(acl.Write, o.transferLeader)),
+		o.endpoints.on("DELETE", "/v1/operator/raft/peer", o.operates(o.carried(Acts, o.needs(acl.Write, o.removePeer)))),
+		o.endpoints.on("POST,PUT", "/v1/operator/raft/transfer-leader", o.carried(Acts, o.needs(acl.Write, o.transferLeader))),
 		o.on("GET,PUT", "/v1/operator/autopilot/configuration", o.needs(acl.Read, o.autopilotConfig)),
 		o.on("GET", "/v1/operator/autopilot/health", o.needs(acl.Read, o.autopilotHealth)),
 		o.on("GET", "/v1/operator/autopilot/state", o.needs(acl.Read, o.autopilotState)),
@@ -238,6 +241,10 @@ func (o *operatorSet) keyring(r *request) (any, error) {
 	if err := r.authorize(acl.Keyring, "", access); err != nil {
 		return nil, err
 	}
+	others := o.refuseOthers(r)
+	if op != KeyringList && others != nil {
+		return nil, others
+	}
 	local, err := r.flag("local-only")
 	if err != nil {
 		return nil, err
@@ -258,8 +265,26 @@ func (o *operatorSet) keyring(r *request) (any, error) {
 	for i := range list {
 		p := &list[i]
 		p.Messages, p.Keys, p.PrimaryKeys = notNilMap(p.Messages), notNilMap(p.Keys), notNilMap(p.PrimaryKeys)
+		if others != nil {
+			p.Keys, p.PrimaryKeys = fingerprints(p.Keys), fingerprints(p.PrimaryKeys)
+		}
 	}
 	return append([]KeyringResponse{}, list...), nil
+}
+
+// fingerprints tells keys apart for those who may not see them: whoever has a key is a
+// member of the cluster.
+func fingerprints(keys map[string]int) map[string]int {
+	out := make(map[string]int, len(keys))
+	for key, n := range keys {
+		raw, err := base64.StdEncoding.DecodeString(key)
+		if err != nil {
+			raw = []byte(key)
+		}
+		sum := sha256.Sum256(raw)
+		out["sha256:"+hex.EncodeToString(sum[:4])] += n
+	}
+	return out
 }
 
 func notNilMap[V any](m map[string]V) map[string]V {

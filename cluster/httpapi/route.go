@@ -15,12 +15,14 @@ import (
 
 // endpoints is what both sets of handlers share.
 type endpoints struct {
-	log     *slog.Logger
-	acl     acl.Resolver
-	metrics *metrics
-	waits   *waits
-	maxBody int64
-	warned  atomic.Int64 // Unix nanoseconds of the last warning in the log
+	mayOperate func(*http.Request) bool // nil: all may
+	control    func() string            // path of the control socket
+	log        *slog.Logger
+	acl        acl.Resolver
+	metrics    *metrics
+	waits      *waits
+	maxBody    int64
+	warned     atomic.Int64 // Unix nanoseconds of the last warning in the log
 }
 
 // route is one endpoint. A path that ends in "/" takes the rest of the URL as its

@@ -33,10 +33,13 @@ type ServerConfig struct {
 	Handler *API // required
 	// Addrs are "address:port" to listen on, or "unix:///path" for a socket file. Port 0
 	// takes a free one.
-	Addrs          []string
-	SocketMode     fs.FileMode // of socket files; 0: what the umask gives
-	ConnsPerClient int         // connections of one address at once; 0: DefaultConnsPerClient; -1: no limit
-	HeaderBytes    int         // 0: DefaultHeaderBytes
+	Addrs      []string
+	SocketMode fs.FileMode // of socket files; 0: what the umask gives
+	// Control makes this the control socket: Addrs are socket files, mode 0600, and only
+	// root and this process's user are let in.
+	Control        bool
+	ConnsPerClient int // connections of one address at once; 0: DefaultConnsPerClient; -1: no limit
+	HeaderBytes    int // 0: DefaultHeaderBytes
 	Logger         *slog.Logger
 }
 
@@ -60,6 +63,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Control {
+		cfg.SocketMode = 0o600
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger}
 	for _, addr := range cfg.Addrs {
@@ -128,6 +134,9 @@ func (s *Server) Close() error {
 func (s *Server) Run(ctx context.Context) error {
 	base, stop := context.WithCancel(ctx)
 	defer stop()
+	if s.cfg.Control {
+		base = asControl(base)
+	}
 	m := s.cfg.Handler.metrics
 	gate := &gate{perClient: s.cfg.ConnsPerClient, metrics: m, open: make(map[netip.Addr]int)}
 	srv := &http.Server{
@@ -142,6 +151,11 @@ func (s *Server) Run(ctx context.Context) error {
 	failed := make(chan error, len(s.listeners))
 	var serving sync.WaitGroup
 	for _, ln := range s.listeners {
+		if s.cfg.Control {
+			ln = &controlListener{ln, func(uid int) {
+				s.log.Warn("refused at the control socket: it is for root and for this daemon's user", "uid", uid)
+			}}
+		}
 		serving.Go(func() { failed <- srv.Serve(&gatedListener{ln, gate}) })
 	}
 	var err error

@@ -3,12 +3,17 @@ package httpapi_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -328,4 +333,130 @@ func TestClient_SpeaksEveryEndpoint(t *testing.T) {
 	is(fmt.Sprint("not found: ", err), client.IsNotFound(err))
 	_, _, err = c.Nodes(ctx, &client.Query{Datacenter: "dc9"})
 	is(fmt.Sprint("datacenter: ", err), err != nil && strings.Contains(err.Error(), "No path to datacenter"))
+}
+
+// What an operator alone may do: over the control socket, and nowhere else unless that is configured.
+func TestControl_OperatorsAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	f := newFixture(t, func(c *httpapi.Config) { c.OperatorOpen, c.Control = false, func() string { return path } })
+	f.serve(t, httpapi.ServerConfig{Addrs: []string{"unix://" + path}, Control: true})
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	control := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	const key = `{"Key":"MDEyMzQ1Njc4OWFiY2RlZg=="}`
+	for _, tc := range []struct{ method, target, body string }{
+		{"PUT", "/v1/agent/leave", ""},
+		{"PUT", "/v1/agent/force-leave/n2", ""},
+		{"PUT", "/v1/agent/force-leave/n2?prune=1", ""},
+		{"PUT", "/v1/meibo/forget/n2", ""},
+		{"DELETE", "/v1/operator/raft/peer?id=b", ""},
+		{"POST", "/v1/operator/keyring", key},
+		{"PUT", "/v1/operator/keyring", key},
+		{"DELETE", "/v1/operator/keyring", key},
+	} {
+		w := f.do(t, tc.method, tc.target, tc.body)
+		if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), path) || !strings.Contains(w.Body.String(), `operator = "open"`) {
+			t.Errorf("%s %s: %d %s", tc.method, tc.target, w.Code, w.Body)
+		}
+		if did := f.host.last(); did != "" {
+			t.Errorf("%s %s: refused, and did %s", tc.method, tc.target, did)
+		}
+	}
+	for _, tc := range []struct{ method, target, body string }{{"PUT", "/v1/agent/leave", ""}, {"PUT", "/v1/meibo/forget/n2", ""}, {"POST", "/v1/operator/keyring", key}} {
+		r, err := http.NewRequest(tc.method, "http://anything"+tc.target, strings.NewReader(tc.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := control.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("over the socket: %s %s: %d %s", tc.method, tc.target, resp.StatusCode, text)
+		}
+	}
+	if err := f.api.SetAccess(httpapi.Config{OperatorOpen: true}); err != nil {
+		t.Fatal(err)
+	}
+	if w := f.do(t, "PUT", "/v1/agent/leave", ""); w.Code != http.StatusOK {
+		t.Errorf("opened: %d %s", w.Code, w.Body)
+	}
+}
+
+// Any local user reaches the API: none may read a key there.
+func TestControl_KeysAreShownAsFingerprints(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	f := newFixture(t, func(c *httpapi.Config) { c.OperatorOpen, c.Control = false, func() string { return path } })
+	f.serve(t, httpapi.ServerConfig{Addrs: []string{"unix://" + path}, Control: true})
+	open := newFixture(t).do(t, "GET", "/v1/operator/keyring", "").Body.String()
+	var rings []client.Keyring
+	if err := json.Unmarshal([]byte(open), &rings); err != nil || len(rings) == 0 || len(rings[0].Keys) == 0 {
+		t.Fatalf("%v: %s", err, open)
+	}
+	closed := f.do(t, "GET", "/v1/operator/keyring", "")
+	if closed.Code != http.StatusOK || strings.Count(closed.Body.String(), "sha256:") == 0 {
+		t.Errorf("%d %s", closed.Code, closed.Body)
+	}
+	for key := range rings[0].Keys {
+		if strings.Contains(closed.Body.String(), key) {
+			t.Errorf("the key is shown: %s", closed.Body)
+		}
+	}
+	over, err := newClient(t, client.Config{Address: "unix://" + path}).Keyring(t.Context(), false)
+	if err != nil || !reflect.DeepEqual(over, rings) {
+		t.Errorf("over the socket: %v, %v", over, err)
+	}
+}
+
+func TestControl_OtherUsersAreCutOff(t *testing.T) {
+	if path := os.Getenv("MEIBO_TEST_CONTROL"); path != "" { // as another user, below
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "GET /v1/agent/self HTTP/1.1\r\nHost: x\r\n\r\n")
+		text, _ := io.ReadAll(conn)
+		fmt.Printf("got: %s", text)
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to become another user")
+	}
+	dir, err := os.MkdirTemp("", "control") // that others may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "control.sock")
+	f := newFixture(t)
+	f.serve(t, httpapi.ServerConfig{Addrs: []string{"unix://" + path}, Control: true})
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []error{os.Chmod(dir, 0o755), os.Chmod(path, 0o666), copyFile(self, filepath.Join(dir, "other"), 0o755)} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	cmd := exec.Command(filepath.Join(dir, "other"), "-test.run", "^TestControl_OtherUsersAreCutOff$")
+	cmd.Env, cmd.Dir = append(os.Environ(), "MEIBO_TEST_CONTROL="+path), dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "403 Forbidden") || strings.Contains(string(out), "NodeName") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, mode)
 }

@@ -208,9 +208,13 @@ func (o clusterOperator) Keyring(ctx context.Context, op httpapi.KeyringOp, key 
 	}
 	pool := httpapi.KeyringResponse{
 		Datacenter: o.d.node.Record().Datacenter, Messages: map[string]string{}, Keys: map[string]int{}, PrimaryKeys: map[string]int{},
-		NumNodes: len(answers),
 	}
 	for _, a := range answers {
+		if a.Down {
+			pool.Failed = append(pool.Failed, a.Node)
+			continue
+		}
+		pool.NumNodes++
 		if a.Err != "" {
 			pool.Messages[a.Node] = a.Err
 		}
@@ -222,8 +226,9 @@ func (o clusterOperator) Keyring(ctx context.Context, op httpapi.KeyringOp, key 
 		}
 	}
 	if n := len(pool.Messages); n > 0 {
-		pool.Error = fmt.Sprintf("%d of %d hosts could not do it", n, len(answers))
+		pool.Error = fmt.Sprintf("%d of %d hosts could not do it", n, pool.NumNodes)
 	}
+	slices.Sort(pool.Failed)
 	return []httpapi.KeyringResponse{pool}, nil
 }
 

@@ -72,7 +72,7 @@ func newReloadCommand() *cobra.Command {
 		Use: "reload", Short: "Have the daemon read its configuration again", GroupID: "daemon", Args: cobra.NoArgs,
 		Long: "Has the daemon read its configuration again, as SIGHUP does. A file with a fault\nleaves everything as it was; the fault is printed.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
+			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -56,6 +58,51 @@ func (a *asker) dial() (*client.Client, error) {
 }
 
 // explained says what a person can do with: of a refusal what the daemon says, of a daemon that doesn't answer what to do.
+// operate makes a client for what an operator does: the control socket's where it can be had, and one that talks to meibo
+// in any case. A Consul agent takes the same calls, and must not be ended by ours.
+func (a *asker) operate(ctx context.Context) (*client.Client, error) {
+	said := a.addr != "" || os.Getenv("MEIBO_HTTP_ADDR") != "" || os.Getenv("CONSUL_HTTP_ADDR") != ""
+	if socket := filepath.Join(runFolder, controlName); !said && isTrusted(socket) {
+		if c, err := a.dialSocket(socket); err == nil {
+			if self, err := c.Self(ctx); err == nil && self.IsMeibo() {
+				return c, nil
+			}
+			c.Close()
+		}
+	}
+	c, err := a.dial()
+	if err != nil {
+		return nil, err
+	}
+	self, meta, err := c.WhoAnswers(ctx)
+	switch {
+	case err != nil:
+		defer c.Close()
+		return nil, explained(c, err)
+	case !self.IsMeibo():
+		defer c.Close()
+		return nil, fmt.Errorf("%s is answered by Consul %s, not by meibo, and nothing was done: name meibo's address with -http-addr", c.Address(), orDash(self.Config.Version))
+	case meta.Control == "" || !isTrusted(meta.Control) || !c.IsLocal():
+		return c, nil
+	}
+	over, err := a.dialSocket(meta.Control)
+	if err != nil {
+		return c, nil
+	}
+	if self, err := over.Self(ctx); err != nil || !self.IsMeibo() { // this user may not: the refusal says who may
+		over.Close()
+		return c, nil
+	}
+	c.Close()
+	return over, nil
+}
+
+func (a *asker) dialSocket(path string) (*client.Client, error) {
+	b := *a
+	b.addr = "unix://" + path
+	return b.dial()
+}
+
 func explained(c *client.Client, err error) error {
 	if err == nil {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -25,12 +26,23 @@ func TestClusterScripts(t *testing.T) {
 		Dir: "testdata/clusterscript",
 		Setup: func(env *testscript.Env) error {
 			c := &madeUpCluster{keys: map[string]int{oldKey: 3}, primary: oldKey}
-			api, err := httpapi.New(httpapi.Config{Agent: madeUpAgent{c: c}, Backend: madeUpBackend{c: c}, Operator: c, Node: "s1"})
+			api, err := httpapi.New(httpapi.Config{Agent: madeUpAgent{c: c}, Backend: madeUpBackend{c: c}, Operator: c, Node: "s1", Control: func() string { return env.Getenv("WORK") + "/control.sock" }})
 			if err != nil {
 				return err
 			}
 			server := httptest.NewServer(api)
 			env.Defer(server.Close)
+			control, err := httpapi.NewServer(httpapi.ServerConfig{Handler: api, Addrs: []string{"unix://" + env.Getenv("WORK") + "/control.sock"}, Control: true})
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- control.Run(ctx) }()
+			env.Defer(func() { cancel(); <-ended })
+			consul := httptest.NewServer(http.HandlerFunc(consulAgent))
+			env.Defer(consul.Close)
+			env.Setenv("CONSUL", strings.TrimPrefix(consul.URL, "http://"))
 			env.Setenv("CONSUL_HTTP_ADDR", strings.TrimPrefix(server.URL, "http://"))
 			env.Setenv("OLD", oldKey)
 			env.Setenv("NEW", newKey)
@@ -42,6 +54,14 @@ func TestClusterScripts(t *testing.T) {
 			return free.Close()
 		},
 	})
+}
+
+// consulAgent answers as a Consul agent does that must not be touched.
+func consulAgent(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet {
+		panic("a Consul agent was told to " + r.Method + " " + r.URL.Path)
+	}
+	fmt.Fprint(w, `{"Config":{"Datacenter":"dc1","NodeName":"c1","Version":"1.21.0"},"Member":{"Name":"c1"}}`)
 }
 
 const (
@@ -90,6 +110,10 @@ func (madeUpAgent) Join(_ context.Context, addr string) error {
 	}
 	return nil
 }
+
+func (madeUpAgent) Self() httpapi.Self { return httpapi.Self{NodeName: "s1", Datacenter: "dc1"} }
+
+func (madeUpAgent) Reload(context.Context) error { return nil }
 
 func (madeUpAgent) Leave(context.Context) error { return nil }
 

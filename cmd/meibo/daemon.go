@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,7 +53,8 @@ type daemon struct {
 	mu  sync.Mutex // guards following, and one reload at a time
 	cfg *config.Config
 
-	http chan []net.Addr // holds the addresses of the API while it is served
+	http    chan []net.Addr        // holds the addresses of the API while it is served
+	control atomic.Pointer[string] // path of the control socket while it is served
 
 	leave chan struct{} // closed once this host has left its cluster: the daemon is to end
 	left  sync.Once
@@ -105,6 +107,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api := cfg.HTTPConfig()
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
 	api.Agent, api.Backend, api.Operator, api.Forwarder = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}, catalogBackend{d.node}
+	api.Control = d.controlAt
 	api.Version = strings.TrimPrefix(version, "v")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
@@ -122,6 +125,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	defer stopRest()
 	var parts sync.WaitGroup
 	parts.Go(func() { d.serveHTTP(rest) })
+	parts.Go(func() { d.serveControl(rest) })
 	parts.Go(func() {
 		if err := d.node.Run(rest); err != nil {
 			d.log.Error("the node ended", "err", err)
@@ -168,14 +172,16 @@ func (d *daemon) leaveCluster(ctx context.Context) error {
 	return nil
 }
 
+// Bounds of the pause before a listener is tried again.
+const firstRetry, lastRetry = 250 * time.Millisecond, 5 * time.Second
+
 // serveHTTP serves the API whenever its addresses can be had.
 func (d *daemon) serveHTTP(ctx context.Context) {
-	const first, last = 250 * time.Millisecond, 5 * time.Second
 	if len(d.started.HTTP.Listen) == 0 {
 		return
 	}
 	said := ""
-	for wait := first; ctx.Err() == nil; wait = min(2*wait, last) {
+	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, lastRetry) {
 		err := d.serveHTTPOnce(ctx)
 		if err == nil {
 			continue // ctx has ended
@@ -184,12 +190,7 @@ func (d *daemon) serveHTTP(ctx context.Context) {
 			said = err.Error()
 			d.log.Error("http api is not served, dns goes on; will try again", "err", err)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-		case <-timer.C:
-		}
+		pauseFor(ctx, wait)
 	}
 }
 

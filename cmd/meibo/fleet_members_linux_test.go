@@ -173,7 +173,7 @@ func (f *fleet) aloneThenJoined() {
 	}
 
 	f.client.ended(alone)
-	must(f.t, alone.call("PUT", "/v1/agent/leave", "", nil))
+	alone.operate("leave")
 	if code := alone.proc.wait(f.t); code != 0 {
 		f.t.Errorf("after leave exit code %d", code)
 	}
@@ -210,7 +210,7 @@ func (f *fleet) serverComesAndGoes(w *recorder) {
 	added := time.Since(begin)
 	id := f.raftID(fourth)
 	fourth.kill()
-	must(f.t, f.host("a2").call("DELETE", "/v1/operator/raft/peer?id="+id, "", nil))
+	f.host("a2").operate("operator", "raft", "remove-peer", "-id", id)
 	must(f.t, f.voters(3))
 	w.must(1)
 	begin = time.Now()
@@ -224,7 +224,7 @@ func (f *fleet) serverComesAndGoes(w *recorder) {
 		eventually(f.t, "it is back", func() error { return f.voters(4) })
 	}
 	f.client.ended(fourth)
-	must(f.t, fourth.call("PUT", "/v1/agent/leave", "", nil))
+	fourth.operate("leave")
 	if code := fourth.proc.wait(f.t); code != 0 {
 		f.t.Errorf("after leave exit code %d", code)
 	}
@@ -244,7 +244,7 @@ func (f *fleet) forcedToLeave() {
 		}
 		return nil
 	})
-	must(f.t, f.host("a1").call("PUT", "/v1/agent/force-leave/a3", "", nil))
+	f.host("a1").operate("force-leave", "a3")
 	took := eventually(f.t, "it has left for all, and is out of the catalog", func() error {
 		for _, h := range f.hosts {
 			if h != dead && h.state("a3") != "left" {
@@ -262,7 +262,7 @@ func (f *fleet) forcedToLeave() {
 		}
 		return nil
 	})
-	must(f.t, f.host("a1").call("PUT", "/v1/agent/force-leave/a3?prune", "", nil))
+	f.host("a1").operate("force-leave", "-prune", "a3")
 	eventually(f.t, "it is no member at all", func() error {
 		for _, h := range f.hosts {
 			if h != dead && h.state("a3") != "" {

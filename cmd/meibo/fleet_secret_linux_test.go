@@ -266,6 +266,14 @@ func lineWith(text, part string) string {
 }
 
 // meibo runs a command on the host.
+// operate runs a command that an operator alone may, over the host's control socket.
+func (h *fleetHost) operate(args ...string) {
+	h.fleet.t.Helper()
+	if out, err := h.meibo(args...); err != nil {
+		h.fleet.t.Fatalf("meibo %s on %s: %v\n%s", strings.Join(args, " "), h.name, err, out)
+	}
+}
+
 func (h *fleetHost) meibo(args ...string) (string, error) {
 	bin, err := fleetBinary()
 	if err != nil {

@@ -19,7 +19,7 @@ them the cluster that each is in. It is not kept: retry_join in the configuratio
 			if wan {
 				return errOneDatacenter
 			}
-			c, err := a.dial()
+			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -73,7 +73,7 @@ func newLeaveCommand() *cobra.Command {
 catalog, and a server gives up its vote. To stop a host that will come back, just
 stop the daemon: a restart is not a leave.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
+			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ members as well.`,
 			if wan {
 				return errOneDatacenter
 			}
-			c, err := a.dial()
+			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -126,7 +126,7 @@ over from before the servers began anew) from the catalog and from what every ho
 knows, whether this catalog has it or not. A host that runs meibo registers itself
 again: use ` + "`meibo leave`" + ` there, or force-leave, in place of this.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.dial()
+			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -100,7 +101,7 @@ func keyringList() *cobra.Command {
 }
 
 func listKeys(cmd *cobra.Command, a *asker, localOnly, primary bool) error {
-	c, err := a.dial()
+	c, err := a.operate(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -147,6 +148,9 @@ func printKeys(w io.Writer, r client.Keyring, keys map[string]int) {
 func refusals(cmd *cobra.Command, rings []client.Keyring) error {
 	failed := 0
 	for _, r := range rings {
+		if len(r.Failed) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: failed, and not asked: %s\n(a host that comes back with an old ring stays out until it is given a present key: its log says how)\n", pool(r), strings.Join(r.Failed, ", "))
+		}
 		for _, node := range slices.Sorted(maps.Keys(r.Messages)) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %s\n", pool(r), node, r.Messages[node])
 			failed++
@@ -184,7 +188,7 @@ func (op keyringOp) run(cmd *cobra.Command, a *asker, key string) error {
 	if raw, err := base64.StdEncoding.DecodeString(key); err != nil || (len(raw) != 16 && len(raw) != 24 && len(raw) != 32) {
 		return exitError{2, "the key is not base64 of 16, 24 or 32 bytes; `meibo keygen` makes one"}
 	}
-	c, err := a.dial()
+	c, err := a.operate(cmd.Context())
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,9 +29,18 @@ func newOperatorCommand() *cobra.Command {
 
 // asking makes a command that asks the daemon and prints what it gets.
 func asking(cmd *cobra.Command, a *asker, ask func(*cobra.Command, *client.Client) error) *cobra.Command {
+	return calling(cmd, a, func(context.Context) (*client.Client, error) { return a.dial() }, ask)
+}
+
+// operating makes a command that has the daemon do what an operator alone may.
+func operating(cmd *cobra.Command, a *asker, do func(*cobra.Command, *client.Client) error) *cobra.Command {
+	return calling(cmd, a, a.operate, do)
+}
+
+func calling(cmd *cobra.Command, a *asker, dial func(context.Context) (*client.Client, error), ask func(*cobra.Command, *client.Client) error) *cobra.Command {
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := a.dial()
+		c, err := dial(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -86,7 +96,7 @@ func peerRows(conf *client.RaftConfiguration) [][]string {
 
 func newRemovePeerCommand() *cobra.Command {
 	var id, address string
-	cmd := asking(&cobra.Command{
+	cmd := operating(&cobra.Command{
 		Use: "remove-peer {-id ID | -address ADDRESS}", Short: "Take a server out of the Raft configuration",
 		Long: `Takes a server that will not come back out of the Raft configuration. Autopilot does
 so by itself once another has taken its place; a server that leaves does too.`,
@@ -111,7 +121,7 @@ so by itself once another has taken its place; a server that leaves does too.`,
 
 func newTransferLeaderCommand() *cobra.Command {
 	var id string
-	cmd := asking(&cobra.Command{Use: "transfer-leader", Short: "Hand leadership to another server"}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+	cmd := operating(&cobra.Command{Use: "transfer-leader", Short: "Hand leadership to another server"}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
 		if err := c.TransferLeader(cmd.Context(), id); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"meibo/cluster/catalog"
 )
@@ -121,10 +122,19 @@ type Deregistration struct {
 
 // Self describes the daemon that answers.
 func (c *Client) Self(ctx context.Context) (*Self, error) {
-	out := new(Self)
-	_, err := c.Get(ctx, "/v1/agent/self", nil, out)
+	out, _, err := c.WhoAnswers(ctx)
 	return out, err
 }
+
+// WhoAnswers is Self with what the answer's headers say.
+func (c *Client) WhoAnswers(ctx context.Context) (*Self, Meta, error) {
+	out := new(Self)
+	meta, err := c.Get(ctx, "/v1/agent/self", nil, out)
+	return out, meta, err
+}
+
+// IsMeibo reports whether it was a meibo that answered, and no Consul agent.
+func (s *Self) IsMeibo() bool { return strings.Contains(s.Config.Version, "+meibo") }
 
 // Members lists the gossip pool.
 func (c *Client) Members(ctx context.Context, wan bool) (out []Member, err error) {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -72,6 +73,13 @@ func (c *Client) Address() string {
 		return c.cfg.Address
 	}
 	return c.base.String()
+}
+
+// IsLocal reports whether the daemon is on this host: over a socket file or loopback.
+func (c *Client) IsLocal() bool {
+	host := c.base.Hostname()
+	ip, err := netip.ParseAddr(host)
+	return c.cfg.isUnix() || host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 // Error is an answer that is not a success.
@@ -152,10 +160,11 @@ type Meta struct {
 	KnownLeader bool
 	LastContact time.Duration
 	Warning     string // the daemon did as asked and has a remark
+	Control     string // path of the daemon's control socket, where an answer tells it
 }
 
 func metaOf(h http.Header) Meta {
-	m := Meta{Hash: h.Get("X-Consul-ContentHash"), Warning: h.Get("X-Meibo-Warning")}
+	m := Meta{Hash: h.Get("X-Consul-ContentHash"), Warning: h.Get("X-Meibo-Warning"), Control: h.Get("X-Meibo-Control")}
 	m.Index, _ = strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64)
 	m.KnownLeader, _ = strconv.ParseBool(h.Get("X-Consul-KnownLeader"))
 	ms, _ := strconv.ParseInt(h.Get("X-Consul-LastContact"), 10, 64)

@@ -55,7 +55,8 @@ type Keyring struct {
 	Datacenter        string
 	Messages          map[string]string // by host: what went wrong there
 	Keys, PrimaryKeys map[string]int    // key to the number of hosts that hold it
-	NumNodes          int
+	NumNodes          int               // hosts asked
+	Failed            []string          // hosts that are failed, and were not
 	Error             string
 }
 

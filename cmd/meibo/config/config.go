@@ -100,6 +100,7 @@ type HTTP struct {
 	ResponseHeaders  map[string]string
 	BlockEndpoints   []string       // path prefixes answered 403
 	AllowWriteFrom   []netip.Prefix // empty: everybody
+	OperatorOpen     bool           // what operators do is open to all, not to the control socket alone
 	MaxHeaderBytes   int            // 0: the server's default
 	MaxConnsPerHost  int            // 0: no limit
 	HandshakeTimeout time.Duration

@@ -52,6 +52,8 @@ func ownKeys() []Key {
 	keys = append(keys, under("http_config",
 		Key{Path: "allowed_hosts", Type: Strings, Reload: true, check: checkAllowedHost, Goes: "cluster/httpapi",
 			Doc: "Further names that a request's Host or Origin may have; addresses, localhost, this host's names and names below the domain always may."},
+		Key{Path: "operator", Default: "socket", Choices: []string{"socket", "open"}, Reload: true, Goes: "cluster/httpapi",
+			Doc: "Who may see keys, change them, and take members and servers out: \"socket\", root and the daemon's user over the control socket; \"open\", whoever reaches the API, as in Consul."},
 	)...)
 	for i := range keys {
 		keys[i].Own = true

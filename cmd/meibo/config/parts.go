@@ -103,7 +103,7 @@ func (c *Config) HTTPConfig() httpapi.Config {
 	h := httpapi.Config{
 		Node: c.Node.Name, Datacenter: c.Node.Datacenter, Domain: c.Zone.Domain, AltDomain: c.Zone.AltDomain,
 		AllowedHosts: c.HTTP.AllowedHosts, ResponseHeaders: c.HTTP.ResponseHeaders, BlockEndpoints: c.HTTP.BlockEndpoints,
-		AllowWriteFrom: c.HTTP.AllowWriteFrom, QueryTime: c.HTTP.DefaultQueryTime, MaxQuery: c.HTTP.MaxQueryTime,
+		AllowWriteFrom: c.HTTP.AllowWriteFrom, OperatorOpen: c.HTTP.OperatorOpen, QueryTime: c.HTTP.DefaultQueryTime, MaxQuery: c.HTTP.MaxQueryTime,
 	}
 	if token := c.ACL.Tokens.Default; token != "" {
 		h.DefaultToken = token.Reveal

@@ -150,7 +150,8 @@ func (b *builder) servers(path string, list []entry) []netip.AddrPort {
 
 func (b *builder) http() HTTP {
 	h := HTTP{
-		Listen: b.client("http"), ListenTLS: b.client("https"), ResponseHeaders: b.pairs("http_config.response_headers"),
+		OperatorOpen: b.text("http_config.operator") == "open",
+		Listen:       b.client("http"), ListenTLS: b.client("https"), ResponseHeaders: b.pairs("http_config.response_headers"),
 		BlockEndpoints: b.texts("http_config.block_endpoints"), AllowWriteFrom: b.prefixes("http_config.allow_write_http_from"),
 		MaxHeaderBytes: b.int("http_config.max_header_bytes"), MaxConnsPerHost: b.int("limits.http_max_conns_per_client"),
 		HandshakeTimeout: b.duration("limits.https_handshake_timeout"), DefaultQueryTime: b.duration("default_query_time"),

@@ -435,4 +435,4 @@ hosts {
   records = ["nas.home A 192.0.2.7", "nas.home 300 TXT \"attic\""]
 }
 view { whole_below = "2MiB" keep = "720h" max_stale = "10s" stale_answer = "servfail" }
-http_config { allowed_hosts = ["consul.corp.example"] }
+http_config { allowed_hosts = ["consul.corp.example"]  operator = "open" }
