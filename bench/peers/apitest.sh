@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 dir=$(mktemp -d)
 dns=$((20000 + RANDOM % 10000)) http=$((31000 + RANDOM % 1000))
-"${MEIBO_BIN:-bin/meibo}" agent -dev -bind 127.0.0.1 -dns-port $dns -http-port $http -recursor 127.0.0.1:9 >"$dir/log" 2>&1 &
+# As in Consul, its client does over the port what operators do.
+echo 'http_config { operator = "open" }' >"$dir/open.hcl"
+"${MEIBO_BIN:-bin/meibo}" agent -dev -config-file "$dir/open.hcl" -bind 127.0.0.1 -dns-port $dns -http-port $http -recursor 127.0.0.1:9 >"$dir/log" 2>&1 &
 daemon=$!
 trap 'kill $daemon 2>/dev/null; wait $daemon 2>/dev/null || true; rm -rf "$dir"' EXIT
 ready() { CONSUL_HTTP_ADDR=127.0.0.1:$http "${MEIBO_BIN:-bin/meibo}" services 2>/dev/null | grep -q '^consul'; }
