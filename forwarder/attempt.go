@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -47,6 +49,7 @@ type reply struct {
 // retries.
 type attempt struct {
 	srv     *server
+	log     *slog.Logger
 	q       *wire.Query
 	trustAD bool
 	sent    time.Time
@@ -56,6 +59,9 @@ type attempt struct {
 	mu      sync.Mutex // guards following
 	conn    net.Conn   // nil: not yet or no longer
 	packet  []byte
+	sends   int  // of the packet
+	edns    bool // the packet has an OPT
+	plainly bool // it was sent without as well
 	lingers bool
 }
 
@@ -76,14 +82,16 @@ func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
 	edns, refused := !a.srv.plain(a.sent), false
 	for ctx.Err() == nil {
 		got, err := a.overUDP(ctx, deadline, edns)
-		if err != nil {
+		switch {
+		case err != nil:
 			return reply{from: a, err: err}
-		}
-		if edns && refusesEDNS(got.rcode) {
+		case edns && got.refusesEDNS():
 			edns, refused = false, true
 			continue
+		case got.fault != nil:
+			return a.afterFault(ctx, got.fault, edns)
 		}
-		if refused && !refusesEDNS(got.rcode) {
+		if refused && !got.refusesEDNS() {
 			a.srv.refusedEDNS(time.Now()) // it was the OPT, not the question
 		}
 		if got.answer == nil || got.answer.TC() {
@@ -92,6 +100,32 @@ func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
 		return reply{from: a, answer: got.answer}
 	}
 	return reply{from: a, err: errSilent}
+}
+
+// faultError is a reply of the server that was asked, to the question that was
+// asked, which can't be used.
+type faultError struct {
+	server netip.AddrPort
+	why    error
+}
+
+// Error implements error.
+func (e *faultError) Error() string {
+	return fmt.Sprintf("%s sent a reply that can't be used: %v", e.server, e.why)
+}
+
+// afterFault asks over TCP what UDP, or somebody on its way, has spoilt.
+func (a *attempt) afterFault(ctx context.Context, why error, edns bool) reply {
+	fault := &faultError{a.srv.addr, why}
+	a.srv.faults.Add(1)
+	if a.srv.saysFault(time.Now()) {
+		a.log.Warn("upstream sent a reply that can't be used, it is asked over TCP", "upstream", a.srv.addr.String(), "name", wire.Name(a.q.Name()).String(), "err", why)
+	}
+	answer, err := a.overTCP(ctx, edns)
+	if err != nil {
+		return reply{from: a, err: errors.Join(fault, err)}
+	}
+	return reply{from: a, answer: answer, tcp: true}
 }
 
 // afterTC asks over TCP; where that fails the cut answer is better than none.
@@ -118,12 +152,11 @@ func (a *attempt) packed(edns bool) (packet []byte, id uint16) {
 	return packet, id
 }
 
-// heard is what a server said over UDP: an answer; or only a response code, from
-// servers that don't repeat the question of what they can't read; or neither, when
-// too much was heard that can't be from it.
+// heard is what a server said over UDP: an answer; or a reply that can't be used;
+// or neither, when too much was heard that can't be from it.
 type heard struct {
 	answer *wire.Answer
-	rcode  uint16
+	fault  error
 }
 
 // overUDP asks on a new socket.
@@ -135,7 +168,7 @@ func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (h
 	packet, id := a.packed(edns)
 	conn.SetReadDeadline(deadline)
 	a.mu.Lock()
-	a.conn, a.packet = conn, packet
+	a.conn, a.packet, a.edns, a.sends, a.plainly = conn, packet, edns, 1, false
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
@@ -164,6 +197,9 @@ func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, erro
 		}
 		if h, ok := match(a.q, id, (*buf)[:n]); ok {
 			a.srv.answered(time.Since(began))
+			if h.answer != nil {
+				a.noteEDNS(h.answer)
+			}
 			return h, nil
 		}
 		a.srv.mismatches.Add(1)
@@ -171,26 +207,69 @@ func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, erro
 	return heard{}, nil
 }
 
-// match takes msg as the reply to q under id, or says that it is none: wrong ID,
-// not a response, another opcode or question, or not a DNS message (RFC 5452
-// section 9.1; the socket has judged address and port).
+var (
+	errNotReply   = errors.New("it is a question, perhaps our own sent back")
+	errOpcode     = errors.New("it is of another opcode")
+	errNoQuestion = errors.New("it does not say to which question it belongs")
+)
+
+// match takes msg as the reply to q under id, or says that it is none: another ID or
+// question (RFC 5452 section 9.1; the socket has judged address and port). What has
+// the ID and can't be used is a reply too: to wait on would be to wait for nothing.
 func match(q *wire.Query, id uint16, msg []byte) (heard, bool) {
-	if len(msg) < headerSize || binary.BigEndian.Uint16(msg) != id || msg[2]&0xf8 != 0x80 {
+	if len(msg) < 2 || binary.BigEndian.Uint16(msg) != id {
 		return heard{}, false
-	}
-	if rcode := uint16(msg[3] & 15); binary.BigEndian.Uint16(msg[4:]) == 0 && refusesEDNS(rcode) {
-		return heard{rcode: rcode}, true
 	}
 	a, err := wire.ParseAnswer(msg)
-	if err != nil || !a.Matches(q) {
+	switch {
+	case err == nil && a.Matches(q):
+		return heard{answer: a}, true
+	case err == nil && a.HasQuestion():
 		return heard{}, false
+	case err == nil:
+		return unasked(q, a), true
+	case !sameQuestion(q, msg):
+		return heard{}, false
+	case len(msg) >= headerSize && msg[2]&0x80 == 0:
+		err = errNotReply
+	case len(msg) >= headerSize && msg[2]&0x78 != 0:
+		err = errOpcode
 	}
-	return heard{answer: a, rcode: a.Rcode()}, true
+	return heard{fault: err}, true
 }
 
-// refusesEDNS tells the response codes of servers that may not know EDNS (RFC 6891
-// section 7).
-func refusesEDNS(rcode uint16) bool {
+// unasked judges a reply that repeats no question: an error code means what it says,
+// from servers that could not read the question or don't care to repeat it.
+func unasked(q *wire.Query, a *wire.Answer) heard {
+	if rcode := a.Rcode(); rcode != wire.RcodeSuccess && rcode != wire.RcodeNXDomain {
+		if bad, err := wire.Pack(q, &wire.Reply{Rcode: rcode}); err == nil {
+			return heard{answer: bad}
+		}
+	}
+	return heard{fault: errNoQuestion}
+}
+
+// sameQuestion reports whether a message that can't be read as a whole begins with
+// our question, or doesn't hold one.
+func sameQuestion(q *wire.Query, msg []byte) bool {
+	if len(msg) < headerSize || binary.BigEndian.Uint16(msg[4:]) != 1 {
+		return true
+	}
+	var asked wire.Query
+	reply := append([]byte(nil), msg...)
+	reply[2] = 0 // as if it were a query, of which the question alone is read
+	asked.Parse(reply)
+	name := asked.Name()
+	return len(name) == 0 || string(name) == string(q.Name()) && asked.Type == q.Type && asked.Class == q.Class
+}
+
+// refusesEDNS tells the replies of servers that may not know EDNS (RFC 6891 section
+// 7), or can't write it.
+func (h *heard) refusesEDNS() bool {
+	if h.answer == nil {
+		return errors.Is(h.fault, wire.ErrOPT)
+	}
+	rcode := h.answer.Rcode()
 	return rcode == wire.RcodeFormErr || rcode == wire.RcodeNotImp || rcode == wire.RcodeBadVers
 }
 
@@ -216,7 +295,11 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 		if err != nil {
 			return nil, err
 		}
-		if h, ok := match(a.q, id, msg); ok && h.answer != nil {
+		h, ok := match(a.q, id, msg)
+		switch {
+		case ok && h.fault != nil:
+			return nil, &faultError{a.srv.addr, h.fault}
+		case ok:
 			a.srv.answered(0)
 			return h.answer, nil
 		}
@@ -235,14 +318,44 @@ func readFrame(r io.Reader) ([]byte, error) {
 	return msg, err
 }
 
-// resend sends the question again on the same socket.
+// silencesForPlain is after how many silences a question is asked without an OPT:
+// there are servers, and firewalls before them, that drop what they don't know.
+const silencesForPlain = 2
+
+// resend sends the question again on the same socket, every other time without its
+// OPT once there was so much silence.
 func (a *attempt) resend() {
 	a.mu.Lock()
 	conn, packet := a.conn, a.packet
+	if a.edns && a.sends >= silencesForPlain && (a.sends-silencesForPlain)%2 == 0 {
+		packet, a.plainly = withoutOPT(packet), true
+	}
+	a.sends++
 	a.mu.Unlock()
 	if conn != nil {
 		a.srv.queries.Add(1)
 		conn.Write(packet) // an error shows at the reader
+	}
+}
+
+// withoutOPT is a query of ours without its last record, the OPT.
+func withoutOPT(packet []byte) []byte {
+	const opt = 11 // our own has no options
+	plain := append([]byte(nil), packet[:len(packet)-opt]...)
+	plain[11] = 0
+	return plain
+}
+
+// noteEDNS remembers whether the server answers what has an OPT.
+func (a *attempt) noteEDNS(answer *wire.Answer) {
+	a.mu.Lock()
+	edns, plainly := a.edns, a.plainly
+	a.mu.Unlock()
+	switch {
+	case answer.EDNS():
+		a.srv.speaksEDNS(time.Now())
+	case edns && plainly:
+		a.srv.droppedEDNS(time.Now())
 	}
 }
 
@@ -275,6 +388,10 @@ func (a *attempt) end(rep reply) (lost bool) {
 		return false
 	case errors.Is(rep.err, errSilent):
 		return a.losses.Load() == 0 && time.Since(a.sent) >= maxWait
+	}
+	var fault *faultError
+	if errors.As(rep.err, &fault) {
+		return false // it lives
 	}
 	a.srv.netErrors.Add(1)
 	return !errors.Is(rep.err, context.Canceled)

@@ -111,6 +111,21 @@ func TestExchange_TakesTheReplyAmongWhateverArrives(t *testing.T) {
 		{name: "RFC 6891 section 7 FORMERR leads to plain DNS", rule: resolvertest.Rule{RefuseEDNS: true}},
 		{name: "FORMERR without the question too", rule: resolvertest.Rule{BareFormErr: true}},
 		{name: "one lost packet", rule: resolvertest.Rule{DropFirst: 1}},
+		{name: "octets after the message", rule: resolvertest.Rule{Mangle: padded(3)}},
+		{name: "a hundred octets after the message", rule: resolvertest.Rule{Mangle: padded(100)}},
+		{name: "RFC 2181 section 9 TC cut within a record", rule: resolvertest.Rule{Truncate: true, Partial: true, Mangle: shortened(14)}, tcp: true},
+		{name: "TC cut within the OPT", rule: resolvertest.Rule{Truncate: true, Partial: true, Mangle: shortened(3)}, tcp: true},
+		{name: "TC cut within the question", rule: resolvertest.Rule{Truncate: true, Partial: true, Mangle: upTo(16)}, tcp: true},
+		{name: "a header with TC alone", rule: resolvertest.Rule{Truncate: true, Mangle: upTo(12)}, tcp: true},
+		{name: "cut without a word of it", rule: resolvertest.Rule{Mangle: shortened(14)}, tcp: true},
+		{name: "less than a header", rule: resolvertest.Rule{Mangle: upTo(5)}, tcp: true},
+		{name: "a pointer to nowhere", rule: resolvertest.Rule{Mangle: set(27, 0xff)}, tcp: true},
+		{name: "our own question", rule: resolvertest.Rule{Mangle: set(2, 1)}, tcp: true},
+		{name: "another opcode", rule: resolvertest.Rule{Mangle: set(2, 0x81|4<<3)}, tcp: true},
+		{name: "no question repeated", rule: resolvertest.Rule{Mangle: bare(0)}, tcp: true},
+		{name: "RFC 6891 two OPT lead to plain DNS", rule: resolvertest.Rule{Mangle: twoOPT}},
+		{name: "BADVERS without a question leads to plain DNS", rule: resolvertest.Rule{BareFormErr: true}},
+		{name: "questions with an OPT are dropped", rule: resolvertest.Rule{DropEDNS: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -125,6 +140,167 @@ func TestExchange_TakesTheReplyAmongWhateverArrives(t *testing.T) {
 				t.Errorf("source %q, want TCP %v", res.Source, tc.tcp)
 			}
 		})
+	}
+}
+
+// What may happen to a reply between a server and us.
+
+func padded(n int) func([]byte) []byte {
+	return func(msg []byte) []byte { return append(msg, make([]byte, n)...) }
+}
+
+func shortened(n int) func([]byte) []byte {
+	return func(msg []byte) []byte { return msg[:len(msg)-n] }
+}
+
+func upTo(n int) func([]byte) []byte {
+	return func(msg []byte) []byte { return msg[:n] }
+}
+
+func set(at int, b byte) func([]byte) []byte {
+	return func(msg []byte) []byte { msg[at] = b; return msg }
+}
+
+// bare is a header with a response code and nothing more.
+func bare(rcode byte) func([]byte) []byte {
+	return func(msg []byte) []byte { return []byte{msg[0], msg[1], 0x81, 0x80 | rcode, 0, 0, 0, 0, 0, 0, 0, 0} }
+}
+
+// twoOPT is for those who answer with an OPT at all.
+func twoOPT(msg []byte) []byte {
+	if msg[11] == 0 {
+		return msg
+	}
+	msg[11]++
+	return append(msg, 0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0)
+}
+
+// What is no answer has the next server asked at once, or is said when there is none.
+func TestExchange_WhatIsNoAnswer(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		rule resolvertest.Rule
+		ede  uint16 // alone; 0: passed on as it is
+		want string
+	}{
+		{"SERVFAIL without a question", resolvertest.Rule{Mangle: bare(2)}, 0, "SERVFAIL "},
+		{"REFUSED without a question", resolvertest.Rule{Mangle: bare(5)}, 0, "REFUSED "},
+		{"FORMERR without a question, whatever is asked", resolvertest.Rule{Mangle: bare(1)}, 0, "FORMERR "},
+		{"RFC 2308 section 2.2.1 a referral", resolvertest.Rule{Records: []string{"authority: test. 60 IN NS ns.test."}}, 0, "NOERROR "},
+		{"rubbish over UDP and TCP", resolvertest.Rule{Records: []string{record}, Mangle: shortened(14), MangleTCP: shortened(14)}, wire.EDEInvalidData, "can't be used"},
+		{"rubbish over UDP, and no TCP", resolvertest.Rule{Records: []string{record}, Mangle: shortened(14), NoTCP: true}, wire.EDEInvalidData, "it ends too early"},
+		{"our own question over UDP and TCP", resolvertest.Rule{Mangle: set(2, 1), MangleTCP: set(2, 1)}, wire.EDEInvalidData, "our own sent back"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			u, second := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+			u.Set(www, dns.TypeA, tc.rule)
+			second.Answer(www, dns.TypeA, record)
+			began := time.Now()
+			if got, res := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, u, second)); got != good || res.Source != "upstream "+second.Addr().String() {
+				t.Errorf("with another server: %q from %s", got, res.Source)
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("after %v", took)
+			}
+			f := start(t, forwarder.Route{}, u)
+			for range 5 { // more than it takes to hold a silent server for dead
+				q := question(www, dns.TypeA)
+				res, err := ask(t, f, q)
+				var failure *resolver.Failure
+				switch {
+				case tc.ede == 0:
+					if err != nil || text(t, q, res) != tc.want {
+						t.Errorf("alone: %v, %v", res, err)
+					}
+				case !errors.As(err, &failure) || failure.EDE != tc.ede || !strings.Contains(failure.Text, tc.want):
+					t.Errorf("alone: %v, %v", res, err)
+				}
+			}
+			u.Answer("other.test.", dns.TypeA, "other.test. 300 IN A 192.0.2.2")
+			began = time.Now()
+			if _, err := ask(t, f, question("other.test.", dns.TypeA)); err != nil || time.Since(began) > time.Second {
+				t.Errorf("it is held for dead: %v after %v", err, time.Since(began))
+			}
+		})
+	}
+}
+
+// TCP that is blocked leaves what was whole of a cut answer.
+func TestExchange_WhatIsWholeOfACutAnswer(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeA, resolvertest.Rule{Records: []string{record, www + " 300 IN A 192.0.2.2"}, Truncate: true, Partial: true, Mangle: shortened(14), NoTCP: true})
+	if got, _ := mustAsk(t, start(t, forwarder.Route{}, u)); got != good {
+		t.Errorf("got %q, want %q", got, good)
+	}
+}
+
+func TestExchange_RemembersWhoDropsEDNS(t *testing.T) {
+	t.Run("who never spoke it", func(t *testing.T) {
+		t.Parallel()
+		u := resolvertest.NewUpstream(t)
+		u.SetPlain(true)
+		u.Answer(www, dns.TypeA, record)
+		u.Answer("next.test.", dns.TypeA, "next.test. 300 IN A 192.0.2.2")
+		f := start(t, forwarder.Route{}, u)
+		if got, _ := mustAsk(t, f); got != good {
+			t.Fatalf("got %q", got)
+		}
+		if _, err := ask(t, f, question("next.test.", dns.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+		if asked := u.Asked("next.test."); len(asked) != 1 || asked[0].EDNS {
+			t.Errorf("the next question came as %+v", asked)
+		}
+	})
+	t.Run("who spoke it a moment ago keeps it, for a loss or two", func(t *testing.T) {
+		t.Parallel()
+		u := resolvertest.NewUpstream(t)
+		u.Answer("first.test.", dns.TypeA, "first.test. 300 IN A 192.0.2.2")
+		u.Set(www, dns.TypeA, resolvertest.Rule{Records: []string{record}, DropEDNS: true})
+		f := start(t, forwarder.Route{}, u)
+		ask := func(name string) (edns bool) {
+			t.Helper()
+			if _, err := ask(t, f, question(name, dns.TypeA)); err != nil {
+				t.Fatal(err)
+			}
+			return u.Asked("first.test.")[len(u.Asked("first.test."))-1].EDNS
+		}
+		ask("first.test.")
+		ask(www)
+		if !ask("first.test.") {
+			t.Error("it is asked without an OPT after one loss")
+		}
+		for range 3 {
+			ask(www)
+		}
+		if ask("first.test.") {
+			t.Error("it is asked with an OPT though it drops three in a row")
+		}
+	})
+}
+
+// A server that drops EDNS and was held for dead comes back by a probe without it.
+func TestProbe_FindsWhoDropsEDNS(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.SetPlain(true)
+	u.Answer(www, dns.TypeA, record)
+	u.SetDown(true)
+	f := start(t, forwarder.Route{Timeout: 3 * time.Second}, u)
+	if _, err := ask(t, f, question(www, dns.TypeA)); err == nil {
+		t.Fatal("it answered")
+	}
+	health := upstreamOf(t, f, wire.Root).Upstream.(resolver.Health)
+	if !health.Down() {
+		t.Fatal("it is not held for dead")
+	}
+	u.SetDown(false)
+	deadline := time.Now().Add(20 * time.Second)
+	for health.Down() {
+		if time.Now().After(deadline) {
+			t.Fatal("no probe found it")
+		}
+		time.Sleep(10 * time.Millisecond) // the prober tells of nothing
 	}
 }
 

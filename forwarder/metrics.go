@@ -40,6 +40,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(descFailures, &s.losses, "silent")
 		count(descFailures, &s.netErrors, "network")
 		count(descFailures, &s.badRcodes, "rcode")
+		count(descFailures, &s.faults, "unusable")
 		count(descMismatches, &s.mismatches)
 		count(descTCP, &s.overTCP)
 		s.mu.Lock()

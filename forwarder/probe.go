@@ -91,9 +91,14 @@ func loopName(uid string, id uint64) wire.Name {
 func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	a := &attempt{srv: s, q: q, sent: time.Now()}
+	a := &attempt{srv: s, log: f.log, q: q, sent: time.Now()}
 	stop := context.AfterFunc(ctx, a.abandon)
 	defer stop()
+	again := time.AfterFunc(probeTimeout/2, func() {
+		a.resend()
+		a.resend() // the second time without an OPT, which it may drop
+	})
+	defer again.Stop()
 	a.run(ctx, a.sent.Add(probeTimeout))
 	if s.probed(time.Now()) {
 		f.log.Info("upstream answers again", "upstream", s.addr.String())

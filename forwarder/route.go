@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -181,7 +182,7 @@ func (r *race) ask(ctx context.Context) time.Duration {
 }
 
 func (r *race) launch(ctx context.Context, s *server) {
-	a := &attempt{srv: s, q: r.q, trustAD: r.rt.cfg.TrustAD, sent: time.Now()}
+	a := &attempt{srv: s, log: r.rt.f.log, q: r.q, trustAD: r.rt.cfg.TrustAD, sent: time.Now()}
 	r.running = append(r.running, a)
 	r.asked = append(r.asked, s)
 	f, deadline, replies := r.rt.f, r.deadline, r.replies
@@ -206,7 +207,7 @@ func (r *race) settle(rep reply) bool {
 		r.err = rep.err
 		return false
 	}
-	if rcode := rep.answer.Rcode(); rcode == wire.RcodeSuccess || rcode == wire.RcodeNXDomain {
+	if rcode := rep.answer.Rcode(); (rcode == wire.RcodeSuccess || rcode == wire.RcodeNXDomain) && !rep.answer.IsReferral() {
 		return true
 	}
 	rep.from.srv.badRcodes.Add(1)
@@ -261,6 +262,10 @@ func (r *race) failed(err error, took time.Duration) (resolver.Result, error) {
 		names[i] = s.addr.String()
 	}
 	who := strings.Join(names, ", ")
+	var fault *faultError
+	if errors.As(r.err, &fault) {
+		return resolver.Result{}, &resolver.Failure{EDE: wire.EDEInvalidData, Text: fault.Error(), Err: r.err}
+	}
 	if r.err != nil && r.err != errSilent {
 		return resolver.Result{}, &resolver.Failure{EDE: wire.EDENetworkError, Text: who + " not reachable", Err: r.err}
 	}

@@ -36,6 +36,7 @@ type server struct {
 	badRcodes  atomic.Uint64
 	mismatches atomic.Uint64
 	overTCP    atomic.Uint64
+	faults     atomic.Uint64
 
 	mu         sync.Mutex // guards following
 	srtt       time.Duration
@@ -50,6 +51,9 @@ type server struct {
 	probeAt    time.Time     // when the next probe of a dead server is due
 	probePause time.Duration // after that one
 	plainUntil time.Time
+	ednsAt     time.Time // when it last answered what had an OPT
+	ednsDrops  int       // in a row: it was silent with an OPT, and not without
+	saidAt     time.Time // when the log last had a fault of it
 }
 
 var serverIDs atomic.Uint64
@@ -130,6 +134,41 @@ func (s *server) plain(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return now.Before(s.plainUntil)
+}
+
+// dropsToBePlain is how often a server that spoke EDNS lately must drop it to be
+// asked without: losses alone must not cost DNSSEC.
+const dropsToBePlain = 3
+
+// speaksEDNS notes that s answered what had an OPT.
+func (s *server) speaksEDNS(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ednsAt, s.ednsDrops = now, 0
+}
+
+// droppedEDNS notes that s was silent until it was asked without an OPT.
+func (s *server) droppedEDNS(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ednsDrops++
+	if s.ednsAt.IsZero() || now.Sub(s.ednsAt) > plainFor || s.ednsDrops >= dropsToBePlain {
+		s.plainUntil, s.ednsDrops = now.Add(plainFor), 0
+	}
+}
+
+// faultsEvery is how often the log has a fault of one server.
+const faultsEvery = time.Minute
+
+// saysFault reports whether a fault of s is to be logged now.
+func (s *server) saysFault(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.saidAt.IsZero() && now.Sub(s.saidAt) < faultsEvery {
+		return false
+	}
+	s.saidAt = now
+	return true
 }
 
 func (s *server) refusedEDNS(now time.Time) {

@@ -13,7 +13,7 @@ var (
 	errNoRoute     = &refusal{wire.EDENotAuth, "no zone or route for this name"}
 	errNoRecursion = &refusal{wire.EDENotAuth, "recursion not desired and nothing in the cache"}
 	errBusy        = &Failure{EDE: wire.EDEOther, Text: "too many questions in flight"}
-	errCrowded     = &Failure{EDE: wire.EDEOther, Text: "too many clients wait for this name"}
+	errCrowded     = &Failure{EDE: wire.EDEOther, Text: "too many clients wait for answers"}
 	errClosed      = &Failure{EDE: wire.EDENotReady, Text: "the resolver is stopping"}
 	errPanic       = &Failure{EDE: wire.EDEOther, Text: textPanic}
 	errDown        = &Failure{EDE: wire.EDENoReachable, Text: "every upstream of the route is down"}

@@ -30,6 +30,7 @@ type waiter struct {
 type flightTable struct {
 	mu      sync.Mutex
 	flights map[question]*flight
+	waiting int // clients, on all flights
 }
 
 func (t *flightTable) init() { t.flights = make(map[question]*flight) }
@@ -41,7 +42,7 @@ const (
 	boarded  boarding = iota // the flight will answer
 	opened                   // the same, and the caller must start it
 	tooLate                  // the flight is late; the expired answer it has is due now
-	crowded                  // the flight has all the waiters it takes
+	crowded                  // as many clients wait as may, for this or in all
 	overfull                 // there are as many flights as may be
 )
 
@@ -53,17 +54,23 @@ func (t *flightTable) board(k question, w waiter, expired *cache.Entry, cfg *Con
 		switch {
 		case f.late:
 			return f, tooLate
-		case len(f.waiters) >= cfg.MaxWaiters:
+		// One name takes half of the room at most, or a storm for it would keep all others out.
+		case t.waiting >= cfg.MaxWaiters, len(f.waiters) > cfg.MaxWaiters/2:
 			return f, crowded
 		}
 		f.waiters = append(f.waiters, w)
+		t.waiting++
 		return f, boarded
+	}
+	if t.waiting >= cfg.MaxWaiters {
+		return nil, crowded
 	}
 	f := t.openLocked(k, w.q, expired, cfg)
 	if f == nil {
 		return nil, overfull
 	}
 	f.waiters = append(f.waiters, w)
+	t.waiting++
 	return f, opened
 }
 
@@ -92,9 +99,7 @@ func (t *flightTable) land(f *flight) []waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.flights, f.key)
-	ws := f.waiters
-	f.waiters = nil
-	return ws
+	return t.takeLocked(f)
 }
 
 // delay marks f late and returns its waiters, who wait no longer.
@@ -102,8 +107,14 @@ func (t *flightTable) delay(f *flight) []waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.late = true
+	return t.takeLocked(f)
+}
+
+// takeLocked takes the waiters off f.
+func (t *flightTable) takeLocked(f *flight) []waiter {
 	ws := f.waiters
 	f.waiters = nil
+	t.waiting -= len(ws)
 	return ws
 }
 

@@ -14,12 +14,11 @@ import (
 
 // Defaults of Config.
 const (
-	// DefaultMaxFlights bounds questions being resolved at once; with 64 waiters
-	// of 300 bytes each the worst case is some 80 MiB, the usual one below 8.
+	// DefaultMaxFlights bounds questions being resolved at once.
 	DefaultMaxFlights = 4096
-	// DefaultMaxWaiters bounds clients that wait for one question: a storm of
-	// one name needs no more, its clients ask again.
-	DefaultMaxWaiters = 64
+	// DefaultMaxWaiters bounds clients that wait, for all questions together; half
+	// of them may wait for one. At some 500 bytes each that is 8 MiB at worst.
+	DefaultMaxWaiters = 16384
 	// DefaultDeadline is below the 5 s after which glibc gives up on a server.
 	DefaultDeadline = 4500 * time.Millisecond
 	// DefaultStaleWait is how long a client waits before it is given an expired

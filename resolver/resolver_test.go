@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,7 +187,7 @@ func TestWhatThePacketIsDecides(t *testing.T) {
 		{"RFC 1035 a short packet is dropped", []byte{1, 2, 3}, "dropped"},
 		{"RFC 9619 two questions", query(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), "FORMERR"},
 		{"RFC 9619 no question", query(func(m *dns.Msg) { m.Question = nil }), "FORMERR"},
-		{"RFC 1035 trailing bytes", append(query(func(*dns.Msg) {}), 0), "FORMERR"},
+		{"octets after the message are passed over", append(query(func(*dns.Msg) {}), 0), "NOERROR"},
 		{"RFC 6891 6.1.1 two OPT", query(func(m *dns.Msg) { m.Extra = append(m.Extra, m.Extra[0]) }), "FORMERR"},
 		{"RFC 6891 6.1.3 version 1", query(func(m *dns.Msg) { m.IsEdns0().SetVersion(1) }), dns.RcodeToString[dns.RcodeBadVers]},
 		{"RFC 1996 NOTIFY", query(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), "NOTIMP"},
@@ -291,32 +293,52 @@ func send(r *resolver.Resolver, name string, id uint16) <-chan *dns.Msg {
 }
 
 func TestFlightsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		open := make(chan struct{})
-		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{mount("consul", resolver.RankOwn, blocked(open))}},
-			func(c *resolver.Config) { c.MaxFlights, c.MaxWaiters = 2, 3 })
-		var waiting []<-chan *dns.Msg
-		for i := range 3 {
-			waiting = append(waiting, send(r, "A.consul", uint16(i)))
-		}
-		waiting = append(waiting, send(r, "b.consul", 3))
-		for name, why := range map[string]string{"a.consul": "clients", "c.consul": "questions"} {
-			m := <-send(r, name, 9)
-			code, text, ok := resolvertest.EDE(m)
-			if m.Rcode != dns.RcodeServerFailure || !ok || code != 0 || !strings.Contains(text, why) {
-				t.Errorf("%s beyond the limit: got %s, want SERVFAIL that speaks of %s", name, resolvertest.Text(m), why)
-			}
-		}
-		synctest.Wait()
-		close(open)
-		for i, ch := range waiting {
-			m := <-ch
-			want := map[bool]string{true: "A.consul.", false: "b.consul."}[i < 3]
-			if m.Id != uint16(i) || m.Question[0].Name != want || len(m.Answer) != 1 {
-				t.Errorf("waiter %d got %d %s", i, m.Id, resolvertest.Text(m))
-			}
-		}
-	})
+	for _, c := range []struct {
+		name             string
+		flights, waiters int
+		boards           map[string]int // how many ask for a name and wait
+		refused          map[string]string
+	}{
+		{"questions", 2, 100, map[string]int{"A.consul": 3, "b.consul": 1}, map[string]string{"c.consul": "questions"}},
+		{"clients in all", 10, 4, map[string]int{"A.consul": 2, "b.consul": 2}, map[string]string{"a.consul": "clients", "c.consul": "clients"}},
+		{"clients of one name", 10, 6, map[string]int{"A.consul": 4}, map[string]string{"a.consul": "clients"}},
+		{"two hundred clients of one name", 0, 0, map[string]int{"A.consul": 200}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				open := make(chan struct{})
+				r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{mount("consul", resolver.RankOwn, blocked(open))}},
+					func(cfg *resolver.Config) { cfg.MaxFlights, cfg.MaxWaiters = c.flights, c.waiters })
+				waiting := map[string][]<-chan *dns.Msg{}
+				for _, name := range slices.Sorted(maps.Keys(c.boards)) {
+					for range c.boards[name] {
+						waiting[name] = append(waiting[name], send(r, name, uint16(len(waiting[name]))))
+					}
+				}
+				for name, why := range c.refused {
+					m := <-send(r, name, 9)
+					code, text, ok := resolvertest.EDE(m)
+					if m.Rcode != dns.RcodeServerFailure || !ok || code != 0 || !strings.Contains(text, why) {
+						t.Errorf("%s beyond the limit: got %s, want SERVFAIL that speaks of %s", name, resolvertest.Text(m), why)
+					}
+				}
+				synctest.Wait()
+				close(open)
+				for name, chs := range waiting {
+					for i, ch := range chs {
+						m := <-ch
+						if m.Id != uint16(i) || m.Question[0].Name != name+"." || len(m.Answer) != 1 {
+							t.Errorf("waiter %d of %s got %d %s", i, name, m.Id, resolvertest.Text(m))
+						}
+					}
+				}
+				synctest.Wait()
+				if m := <-send(r, "later.consul", 7); len(m.Answer) != 1 { // the room is free again
+					t.Errorf("afterwards: %s", resolvertest.Text(m))
+				}
+			})
+		})
+	}
 }
 
 func TestFlightEndsWithItsDeadline(t *testing.T) {

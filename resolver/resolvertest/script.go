@@ -45,6 +45,10 @@ type Rule struct {
 	// RefuseEDNS answers FORMERR to questions with an OPT, BareFormErr without
 	// repeating the question.
 	RefuseEDNS, BareFormErr bool
+	// DropEDNS loses questions with an OPT.
+	DropEDNS bool
+	// Mangle changes the true answer on its way, MangleTCP the same over TCP.
+	Mangle, MangleTCP func(msg []byte) []byte
 	// LowerCase repeats the question in lower case.
 	LowerCase bool
 }

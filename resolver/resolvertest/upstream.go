@@ -42,6 +42,7 @@ type Upstream struct {
 	mu    sync.Mutex // guards following
 	rules map[string]*Rule
 	down  bool
+	plain bool // loses all questions with an OPT
 	asked []Asked
 	conns map[net.Conn]struct{}
 }
@@ -112,6 +113,13 @@ func (u *Upstream) SetDown(down bool) {
 	u.down = down
 }
 
+// SetPlain makes it lose all questions with an OPT.
+func (u *Upstream) SetPlain(plain bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.plain = plain
+}
+
 // Asked lists the questions received for a name, in any letter case; all names
 // for "".
 func (u *Upstream) Asked(name string) []Asked {
@@ -137,10 +145,13 @@ func (u *Upstream) hear(req *dns.Msg, from netip.AddrPort, tcp bool) (Rule, bool
 	}
 	u.asked = append(u.asked, a)
 	r := u.rules[key(q.Name, q.Qtype)]
+	if u.plain && a.EDNS {
+		return Rule{}, false
+	}
 	if r == nil {
 		return NXDomain("test.", 60), !u.down
 	}
-	speak := !u.down && !r.Drop && r.DropFirst == 0
+	speak := !u.down && !r.Drop && r.DropFirst == 0 && !(r.DropEDNS && a.EDNS)
 	if r.DropFirst > 0 {
 		r.DropFirst--
 	}
@@ -196,6 +207,9 @@ func (u *Upstream) sendUDP(req *dns.Msg, r Rule, to netip.AddrPort) {
 		return
 	}
 	genuine := u.pack(u.build(req, r, false))
+	if r.Mangle != nil {
+		genuine = r.Mangle(genuine)
+	}
 	for range r.Garbage {
 		send([]byte("\x00\x01garbage that is no message at all"))
 	}
@@ -282,6 +296,9 @@ func (u *Upstream) serveConn(c net.Conn) {
 			return
 		}
 		out := u.pack(u.build(req, r, true))
+		if r.MangleTCP != nil {
+			out = r.MangleTCP(out)
+		}
 		c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...))
 	}
 }

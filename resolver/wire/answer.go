@@ -17,6 +17,7 @@ type Answer struct {
 	glue int      // recs[auth:glue] belong to answers, in their order; recs[glue:] belong to none
 
 	own     bool   // made by Pack
+	edns    bool   // received with an OPT
 	flags   uint16 // AA, TC and AD, as given or received
 	rcode   uint16
 	ede     uint16
@@ -123,6 +124,31 @@ func (a *Answer) AnswerCount() int { return a.ans }
 func (a *Answer) Size() int {
 	return int(unsafe.Sizeof(*a)) + cap(a.msg) + cap(a.recs)*int(unsafe.Sizeof(record{})) +
 		cap(a.sets)*int(unsafe.Sizeof(set{})) + len(a.edeText)
+}
+
+// EDNS reports whether the answer came with an OPT.
+func (a *Answer) EDNS() bool { return a.edns }
+
+// HasQuestion reports whether the answer repeats a question.
+func (a *Answer) HasQuestion() bool { return a.end > headerSize }
+
+// IsReferral reports whether the answer only names other servers: NOERROR, no answers,
+// and NS without an SOA in the authority section (RFC 2308 section 2.2.1). From who was
+// asked to resolve, that is no answer.
+func (a *Answer) IsReferral() bool {
+	if a.rcode != RcodeSuccess || a.ans > 0 || a.auth == 0 {
+		return false
+	}
+	ns := false
+	for i := range a.auth {
+		switch a.recType(i) {
+		case TypeSOA:
+			return false
+		case TypeNS:
+			ns = true
+		}
+	}
+	return ns
 }
 
 // Matches reports whether the answer's question is q's, without regard to letter case.

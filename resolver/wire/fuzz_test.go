@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -368,7 +370,6 @@ func TestParseAnswer_RefusesMalformed_RFC1035(t *testing.T) {
 	for name, msg := range map[string][]byte{
 		"a query":                       query,
 		"two questions":                 twoQuestions,
-		"trailing garbage":              append(reply(1, a(0xc0, 12)...), 0),
 		"record missing":                reply(2, a(0xc0, 12)...),
 		"pointer to itself":             reply(1, a(0xc0, at)...),
 		"pointer forward":               reply(1, a(0xc0, at+4)...),
@@ -392,6 +393,51 @@ func TestParseAnswer_RefusesMalformed_RFC1035(t *testing.T) {
 		if _, err := ParseAnswer(msg); err == nil {
 			t.Errorf("%s: read without complaint", name)
 		}
+	}
+}
+
+// Imperfect upstreams and what is on the way to them: what of a reply can be read is read.
+func TestParseAnswer_TakesWhatIsWhole(t *testing.T) {
+	a := func(last byte) []byte { return []byte{0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, last} }
+	opt := []byte{0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0}
+	counted := func(msg []byte, authority, additional byte) []byte {
+		msg = bytes.Clone(msg)
+		msg[9], msg[11] = authority, additional
+		return msg
+	}
+	tc := func(msg []byte) []byte { msg[2] |= 2; return msg }
+	two := append(a(1), a(2)...)
+	for name, c := range map[string]struct {
+		msg     []byte
+		records int
+		edns    bool
+	}{
+		"octets after the last record":      {append(reply(1, a(1)...), 1, 2, 3), 1, false},
+		"octets after the OPT":              {append(counted(reply(1, append(a(1), opt...)...), 0, 1), 0), 1, true},
+		"cut within the second record":      {tc(reply(2, two[:len(two)-3]...)), 1, false},
+		"cut within the first record":       {tc(reply(2, two[:5]...)), 0, false},
+		"cut before any record":             {tc(reply(2)), 0, false},
+		"cut between records":               {tc(reply(9, two...)), 2, false},
+		"counts of the whole":               {tc(counted(reply(1, a(1)...), 4, 200)), 1, false},
+		"cut within the authority":          {tc(counted(reply(1, two[:20]...), 1, 1)), 1, false},
+		"cut behind the OPT":                {tc(counted(reply(1, append(append(a(1), opt...), a(2)[:7]...)...), 0, 2)), 1, true},
+		"cut behind the OPT and an address": {tc(counted(reply(1, append(append(append(a(1), opt...), a(2)...), a(3)[:7]...)...), 0, 3)), 2, true},
+	} {
+		got, err := ParseAnswer(c.msg)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if len(got.RRs()) != c.records || got.EDNS() != c.edns {
+			t.Errorf("%s: %d records, OPT %v", name, len(got.RRs()), got.EDNS())
+		}
+	}
+	// Without TC a message must hold what it says.
+	if _, err := ParseAnswer(reply(2, two[:len(two)-3]...)); err == nil {
+		t.Error("a record that is missing went unseen")
+	}
+	if _, err := ParseAnswer(counted(reply(0, append(opt, opt...)...), 0, 2)); !errors.Is(err, ErrOPT) {
+		t.Errorf("two OPT: %v", err)
 	}
 }
 

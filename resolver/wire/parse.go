@@ -15,16 +15,18 @@ var (
 	errShort     = errors.New("it ends too early")
 	errNotReply  = errors.New("it is not a response to a query")
 	errQuestions = errors.New("it has not one question")
-	errGarbage   = errors.New("bytes follow the last record")
 	errPointer   = errors.New("a compression pointer leads to no name before it")
-	errOPT       = errors.New("an OPT is not alone, misplaced or malformed")
 	errData      = errors.New("rdata does not have the form of its type")
 	errTooLong   = errors.New("it is longer than 65535 bytes")
 )
 
+// ErrOPT is wrapped by ParseAnswer's error where it is the OPT that is wrong: without one the same server may do better.
+var ErrOPT = errors.New("an OPT is not alone, misplaced or malformed")
+
 // ParseAnswer makes an Answer of an upstream's response, which it copies. It walks every section and refuses a message in which
 // anything does not add up: a compression pointer that does not lead back to a name, a name of more than 255 bytes, rdata that is
-// not of its type's form, bytes left over. The OPT is taken out; its Extended DNS Error and upper rcode bits are kept. The TTLs
+// not of its type's form. Octets after the last record are passed over, and a message that says that it is cut (TC) may end
+// within a record: what is whole of it counts. The OPT is taken out; its Extended DNS Error and upper rcode bits are kept. The TTLs
 // of one RRset are made equal to the lowest (RFC 2181 section 5.2). A response without a question has no records (a server that
 // could not read the query).
 func ParseAnswer(msg []byte) (*Answer, error) {
@@ -101,6 +103,7 @@ func (w *walker) takeOPT(msg []byte) error {
 	}
 	w.count = [3]int(counts[1:])
 	total := counts[1] + counts[2] + counts[3]
+	cut := w.a.flags&flagTC != 0
 	p := headerSize
 	if counts[0] == 1 {
 		if p = skipName(msg, p); p < 0 || p+4 > len(msg) {
@@ -109,33 +112,33 @@ func (w *walker) takeOPT(msg []byte) error {
 		p += 4
 	}
 	w.a.end = p
-	if total > (len(msg)-p)/(1+fixedSize) {
+	if total > (len(msg)-p)/(1+fixedSize) && !cut {
 		return errShort
 	}
 	for i := range total {
 		owner := p
+		next := recordEnd(msg, p)
+		if next < 0 && cut {
+			w.endAt(i)
+			break
+		}
 		if p = skipName(msg, p); p < 0 {
 			return errPointer
 		}
-		if p+fixedSize > len(msg) {
+		if next < 0 {
 			return errShort
 		}
-		typ, next := binary.BigEndian.Uint16(msg[p:]), p+fixedSize+int(binary.BigEndian.Uint16(msg[p+8:]))
-		if next > len(msg) {
-			return errShort
-		}
+		typ := binary.BigEndian.Uint16(msg[p:])
 		if typ == TypeOPT {
 			if w.gapLen > 0 || i < counts[1]+counts[2] || msg[owner] != 0 || !w.a.readOPT(msg[p:next]) {
-				return errOPT
+				return ErrOPT
 			}
-			w.gap, w.gapLen = owner, next-owner
+			w.gap, w.gapLen, w.a.edns = owner, next-owner, true
 			w.count[2]--
 		}
 		p = next
 	}
-	if p != len(msg) {
-		return errGarbage
-	}
+	msg = msg[:p]
 	if counts[0] == 0 && w.count != [3]int{} {
 		return errQuestions
 	}
@@ -146,6 +149,29 @@ func (w *walker) takeOPT(msg []byte) error {
 	w.a.msg = append(append(w.a.msg, msg[:w.gap]...), msg[w.gap+w.gapLen:]...)
 	putCounts(w.a.msg, counts[0], w.count[0], w.count[1], w.count[2])
 	return nil
+}
+
+// recordEnd returns the offset after the record at p, or -1 if it isn't whole.
+func recordEnd(msg []byte, p int) int {
+	p = skipName(msg, p)
+	if p < 0 || p+fixedSize > len(msg) {
+		return -1
+	}
+	if p += fixedSize + int(binary.BigEndian.Uint16(msg[p+8:])); p > len(msg) {
+		return -1
+	}
+	return p
+}
+
+// endAt leaves out all records from the i-th on.
+func (w *walker) endAt(i int) {
+	if w.gapLen > 0 {
+		i-- // the OPT is not counted any more
+	}
+	for s := range w.count {
+		w.count[s] = min(w.count[s], i)
+		i -= w.count[s]
+	}
 }
 
 // readOPT reads an OPT from its type on.

@@ -146,7 +146,8 @@ func (q *Query) parseQuestion() bool {
 	return true
 }
 
-// parseRecords walks what follows the question, finds the OPT, and insists that the message ends with its last record.
+// parseRecords walks what follows the question and finds the OPT. Octets after the last record are passed over: there are
+// clients that pad, and no server refuses them.
 func (q *Query) parseRecords() bool {
 	msg, p := q.Msg, q.end
 	others := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
@@ -171,7 +172,7 @@ func (q *Query) parseRecords() bool {
 		}
 		p = next
 	}
-	return p == len(msg)
+	return true
 }
 
 // parseOPT reads the OPT whose type is at p and whose options lie from data to end. Unknown options are passed over.
