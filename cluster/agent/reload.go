@@ -10,6 +10,7 @@ import (
 // Unfit is a definition of a file that is not used, and why.
 type Unfit struct {
 	Check     bool   // it is a check by itself, not a service
+	Index     int    // its place among the services, or the checks, that were looked at
 	ID        string // "" where it has none
 	Name      string
 	ServiceID string // of a check: what it is a check of, if anything
@@ -109,10 +110,10 @@ func (a *Agent) SetDiscardCheckOutput(discard bool) {
 func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinition, registered func(id string) bool) (_ []ServiceDefinition, _ []CheckDefinition, unfit []Unfit) {
 	fit := make([]ServiceDefinition, 0, len(services))
 	known, count := map[string]bool{}, 0
-	for _, def := range services {
+	for i, def := range services {
 		def, err := a.normalizeService(def)
-		for i := range def.Checks {
-			err = errors.Join(err, a.permit(&def.Checks[i], SourceFile))
+		for j := range def.Checks {
+			err = errors.Join(err, a.permit(&def.Checks[j], SourceFile))
 		}
 		switch {
 		case err != nil:
@@ -121,14 +122,16 @@ func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinitio
 		case count+len(def.Checks) > a.cfg.MaxChecks:
 			err = invalid("service %q is refused: with its checks files would define more than %d, the most that a host may have", def.ID, a.cfg.MaxChecks)
 		}
-		if known[def.ID] = err == nil; err != nil {
-			unfit = append(unfit, unfitService(def, err))
+		if known[def.ID] = known[def.ID] || err == nil; err != nil {
+			u := unfitService(def, err)
+			u.Index = i
+			unfit = append(unfit, u)
 			continue
 		}
 		fit, count = append(fit, def), count+len(def.Checks)
 	}
 	alone := make([]CheckDefinition, 0, len(checks))
-	for _, def := range checks {
+	for i, def := range checks {
 		def, err := a.normalizeCheck(def)
 		err = errors.Join(err, a.permit(&def, SourceFile))
 		fits, named := known[def.ServiceID]
@@ -144,7 +147,9 @@ func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinitio
 			err = invalid("check %q is refused: files define %d checks before it, the most that a host may have", def.ID, count)
 		}
 		if err != nil {
-			unfit = append(unfit, unfitCheck(def, err))
+			u := unfitCheck(def, err)
+			u.Index = i
+			unfit = append(unfit, u)
 			continue
 		}
 		alone, count = append(alone, def), count+1

@@ -131,7 +131,7 @@ func (b *builder) build() *Config {
 		MetricsPrefix: b.text("telemetry.metrics_prefix"), DisableHostname: b.is("telemetry.disable_hostname"),
 		PrometheusRetention: b.duration("telemetry.prometheus_retention_time"),
 	}
-	c.Agent = b.agent(c.ACL.Tokens.ServiceRegistration)
+	c.Agent = b.agent(c)
 	c.Watches = b.watches()
 	return c
 }

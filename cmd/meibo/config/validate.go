@@ -11,6 +11,9 @@ type Report struct {
 	Services int
 	Checks   int // of the node and of services
 	Warnings []Warning
+	// LeftOut are the definitions that the daemon would start without; Validate's
+	// error then says why.
+	LeftOut []LeftOut
 }
 
 // String returns the report as lines for people; the first says that the
@@ -48,6 +51,9 @@ func Validate(paths []string, format string) (Report, error) {
 	r.Files, r.Services, r.Checks = c.Files, len(c.Agent.Services), len(c.Agent.Checks)
 	for _, s := range c.Agent.Services {
 		r.Checks += len(s.Checks)
+	}
+	if r.LeftOut = c.Agent.LeftOut; len(r.LeftOut) > 0 {
+		return r, c.Agent.Faults()
 	}
 	return r, nil
 }
