@@ -32,7 +32,7 @@ func TestLoad_NamesEachFault(t *testing.T) {
 		{"element of a list", "recursors = [\"10.0.0.1\",\n \"dns.example\"]", `a.hcl:2: key "recursors": expected an IP address, IP:port or a template, and not 0.0.0.0 or ::, got the string "dns.example"`},
 		{"unspecified recursor", `recursors = ["0.0.0.0"]`, `a.hcl:1: key "recursors": expected an IP address, IP:port or a template, and not 0.0.0.0 or ::, got the string "0.0.0.0"`},
 		{"no choice", `log_level = "loud"`, `a.hcl:1: key "log_level": expected one of TRACE, DEBUG, INFO, WARN, ERROR, got the string "loud"`},
-		{"raft_multiplier", `performance { raft_multiplier = 11 }`, `a.hcl:1: key "performance.raft_multiplier": expected an integer from 0 to 10, got the number 11`},
+		{"raft_multiplier", `performance { raft_multiplier = 11 }`, `a.hcl:1: key "performance.raft_multiplier": expected an integer from 1 to 10, got the number 11`},
 		{"datacenter", `datacenter = "eu west"`, `a.hcl:1: key "datacenter": expected a name of letters, digits, - and _, got the string "eu west"`},
 		{"node_id", `node_id = "7"`, `a.hcl:1: key "node_id": expected a UUID such as 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0, got the string "7"`},
 		{"node_meta reserved", `node_meta { consul-x = "1" }`, `a.hcl:1: key "node_meta": expected no key that begins with "consul-" (reserved), got a block`},

@@ -227,6 +227,7 @@ func TestValidate(t *testing.T) {
 
 func TestLoad_Forward(t *testing.T) {
 	c := mustLoad(t, `
+listen = ["127.0.0.1:53"]
 forward "Corp.Example." { servers = ["10.0.0.2", "[fd00::2]:5353", "10.0.0.2:53"] mode = "strict" trust_ad = true }
 forward "pub.corp.example" { servers = ["#"] }
 forward "10.32.0.0/15" { servers = ["10.0.0.3"] }
