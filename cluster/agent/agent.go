@@ -99,6 +99,10 @@ type Agent struct {
 	// callbacks are called without it.
 	define   sync.Mutex
 	restored bool // guarded by define: what DataDir holds was read
+	// Guarded by define: definitions of files that are not used, and checks of files
+	// whose service DataDir may yet name.
+	leftOut []Unfit
+	pending []CheckDefinition
 
 	mu       sync.Mutex // guards following; held for moments, never across I/O
 	services map[string]*service
@@ -125,9 +129,22 @@ type service struct {
 }
 
 // New checks cfg, takes in the definitions of files, and brings back what
-// DataDir holds. It starts nothing. A DataDir that cannot be read is no error:
+// DataDir holds. It starts nothing. A definition that is unfit is left out, and
+// all others are used: see LeftOut. A DataDir that cannot be read is no error:
 // it is said in the log and tried again by Run.
 func New(cfg Config) (*Agent, error) {
+	a, err := newAgent(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.begin(); err != nil {
+		a.logger.Error("cannot read what was registered here before; will try again", "dir", cfg.DataDir, "err", err)
+	}
+	return a, nil
+}
+
+// newAgent makes an agent that holds nothing yet.
+func newAgent(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, logger: cfg.Logger,
 		services: map[string]*service{}, checks: map[string]*checkState{},
@@ -145,12 +162,6 @@ func New(cfg Config) (*Agent, error) {
 	a.sync = newSyncer(a)
 	node := a.cfg.Node
 	a.own.Store(&Record{Node: &node})
-	if err := a.Reload(cfg.Services, cfg.Checks); err != nil {
-		return nil, err
-	}
-	if err := a.restore(); err != nil {
-		a.logger.Error("cannot read what was registered here before; will try again", "dir", cfg.DataDir, "err", err)
-	}
 	return a, nil
 }
 

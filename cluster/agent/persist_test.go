@@ -306,3 +306,77 @@ func TestRestart_ForgetsTheStatesOfChecksThatWent(t *testing.T) {
 		t.Errorf("got states %v", states)
 	}
 }
+
+// A file's check of a service that the API registered starts as it did before: Consul
+// too brings kept services back before it looks at the checks of files.
+func TestRestart_AFilesCheckOfAKeptService(t *testing.T) {
+	dir := t.TempDir()
+	filed := []CheckDefinition{{Name: "filed", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}}}
+	a := mustNew(t, Config{DataDir: dir})
+	must(t, a.AddService(web(), SourceAPI, false))
+	must(t, a.Reload(nil, filed))
+	must(t, a.UpdateTTL("filed", "passing", "fine"))
+
+	kept, err := Kept(dir)
+	must(t, err)
+	if !kept["web1"] || len(kept) != 1 {
+		t.Errorf("kept: %v", kept)
+	}
+	b := mustNew(t, Config{DataDir: dir, Checks: filed})
+	if got := b.Checks()["filed"]; got == nil || got.Status != "passing" || got.ServiceName != "web" || len(b.LeftOut()) != 0 {
+		t.Errorf("got %+v, left out %v", got, b.LeftOut())
+	}
+	// What was kept of the check itself gives way to the file.
+	must(t, b.RemoveCheck("filed"))
+	must(t, b.AddCheck(filed[0], SourceAPI))
+	c := mustNew(t, Config{DataDir: dir, Checks: filed})
+	if got := c.checks["filed"]; got == nil || got.source != SourceFile {
+		t.Errorf("got %+v", got)
+	}
+	// Damaged since: the check alone is left out.
+	must(t, os.Truncate(filepath.Join(dir, name(servicesDir, "web1")), 10))
+	if kept, err := Kept(dir); err != nil || len(kept) != 0 {
+		t.Errorf("kept: %v, %v", kept, err)
+	}
+	d := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "other"}}, Checks: filed})
+	if left := d.LeftOut(); serviceIDs(d) != "other" || len(left) != 1 || left[0].ID != "filed" {
+		t.Errorf("services %s, left out %v", serviceIDs(d), left)
+	}
+}
+
+// While nobody knows what the data directory holds, a check may yet find its service.
+func TestRestart_AFilesCheckWaitsForADataDirThatCantBeRead(t *testing.T) {
+	dir := t.TempDir()
+	must(t, mustNew(t, Config{DataDir: dir}).AddService(web(), SourceAPI, false))
+	services := filepath.Join(dir, servicesDir)
+	must(t, os.Rename(services, services+".away"))
+	must(t, os.WriteFile(services, nil, 0o600)) // no folder: it can't be listed
+	if _, err := Kept(dir); err == nil {
+		t.Error("what can't be read counts as nothing")
+	}
+	a := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "own"}}, Checks: []CheckDefinition{
+		{Name: "of web1", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}},
+		{Name: "of own", ServiceID: "own", Definition: check.Definition{TTL: time.Hour}},
+	}})
+	wantStatuses(t, a, map[string]string{"of own": "critical"})
+	if left := a.LeftOut(); len(left) != 1 || left[0].ID != "of web1" {
+		t.Errorf("left out %v", left)
+	}
+	must(t, os.Remove(services))
+	must(t, os.Rename(services+".away", services))
+	must(t, a.restore())
+	wantStatuses(t, a, map[string]string{"of own": "critical", "of web1": "critical", "service:web1": "critical"})
+	if left := a.LeftOut(); len(left) != 0 {
+		t.Errorf("left out %v", left)
+	}
+}
+
+func TestKept_OfAFolderThatIsNotThereIsNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	if kept, err := Kept(dir); err != nil || len(kept) != 0 {
+		t.Errorf("got %v, %v", kept, err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it was made")
+	}
+}

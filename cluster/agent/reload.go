@@ -4,20 +4,65 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"slices"
 )
+
+// Unfit is a definition of a file that is not used, and why.
+type Unfit struct {
+	Check     bool   // it is a check by itself, not a service
+	Index     int    // its place among the services, or the checks, that were looked at
+	ID        string // "" where it has none
+	Name      string
+	ServiceID string // of a check: what it is a check of, if anything
+	Err       error
+}
+
+func unfitService(def ServiceDefinition, err error) Unfit {
+	return Unfit{ID: def.ID, Name: def.Name, Err: err}
+}
+
+func unfitCheck(def CheckDefinition, err error) Unfit {
+	return Unfit{Check: true, ID: def.ID, Name: def.Name, ServiceID: def.ServiceID, Err: err}
+}
+
+// FindUnfit returns those of cfg's Services and Checks that New would leave out and
+// Reload would refuse; registered tells which services the API registered. It reads
+// and changes nothing.
+func FindUnfit(cfg Config, registered func(id string) bool) ([]Unfit, error) {
+	cfg.DataDir, cfg.Logger = "", nil
+	a, err := newAgent(cfg)
+	if err != nil {
+		return nil, err
+	}
+	_, _, unfit := a.checkFiles(cfg.Services, cfg.Checks, registered)
+	return unfit, nil
+}
+
+// LeftOut returns the definitions of files that New was given and that are not used.
+// A Reload ends that: it takes all it is given, or nothing.
+func (a *Agent) LeftOut() []Unfit {
+	a.define.Lock()
+	defer a.define.Unlock()
+	all := slices.Clone(a.leftOut)
+	for _, def := range a.pending {
+		all = append(all, unfitCheck(def, invalid("waits until it is known whether ServiceID %q exists: the data directory can't be read", def.ServiceID)))
+	}
+	return all
+}
 
 // Reload makes what files define equal to these definitions. What the API
 // registered stays, but for what now has an ID of a file's: there the file
 // counts. Checks that stay keep their state, and their runs. If anything is
 // wrong the errors name all of it, and nothing has changed.
 func (a *Agent) Reload(services []ServiceDefinition, checks []CheckDefinition) error {
-	services, checks, err := a.checkFiles(services, checks)
-	if err != nil {
-		return err
+	services, checks, unfit := a.checkFiles(services, checks, a.Registered)
+	if len(unfit) > 0 {
+		return joined(unfit)
 	}
 	var t touched
 	a.define.Lock()
-	err = a.reload(services, checks, &t)
+	a.leftOut, a.pending = nil, nil
+	err := a.reload(services, checks, &t)
 	a.define.Unlock()
 	a.tell(t)
 	return err
@@ -26,8 +71,16 @@ func (a *Agent) Reload(services []ServiceDefinition, checks []CheckDefinition) e
 // CheckReload returns the errors of definitions that Reload would refuse, and
 // changes nothing.
 func (a *Agent) CheckReload(services []ServiceDefinition, checks []CheckDefinition) error {
-	_, _, err := a.checkFiles(services, checks)
-	return err
+	_, _, unfit := a.checkFiles(services, checks, a.Registered)
+	return joined(unfit)
+}
+
+func joined(unfit []Unfit) error {
+	errs := make([]error, len(unfit))
+	for i, u := range unfit {
+		errs[i] = u.Err
+	}
+	return errors.Join(errs...)
 }
 
 // SetNodeMeta gives this host's node other metadata. The catalog hears of it.
@@ -52,38 +105,60 @@ func (a *Agent) SetDiscardCheckOutput(discard bool) {
 	a.discard = discard
 }
 
-// checkFiles looks at all definitions before any is used.
-func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinition) (_ []ServiceDefinition, _ []CheckDefinition, err error) {
-	var errs []error
-	known := map[string]bool{}
-	for i := range services {
-		known[services[i].ID] = true
-	}
-	normal := make([]ServiceDefinition, 0, len(services))
-	for _, def := range services {
+// checkFiles looks at all definitions before any is used, and parts those that can't
+// be from those that can. registered tells which services the API registered.
+func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinition, registered func(id string) bool) (_ []ServiceDefinition, _ []CheckDefinition, unfit []Unfit) {
+	fit := make([]ServiceDefinition, 0, len(services))
+	known, count := map[string]bool{}, 0
+	for i, def := range services {
 		def, err := a.normalizeService(def)
-		for i := range def.Checks {
-			err = errors.Join(err, a.permit(&def.Checks[i], SourceFile))
+		for j := range def.Checks {
+			err = errors.Join(err, a.permit(&def.Checks[j], SourceFile))
 		}
-		known[def.ID] = true
-		normal, errs = append(normal, def), append(errs, err)
+		switch {
+		case err != nil:
+		case len(fit) >= a.cfg.MaxServices:
+			err = invalid("service %q is refused: files define %d services before it, the most that a host may have", def.ID, len(fit))
+		case count+len(def.Checks) > a.cfg.MaxChecks:
+			err = invalid("service %q is refused: with its checks files would define more than %d, the most that a host may have", def.ID, a.cfg.MaxChecks)
+		}
+		if known[def.ID] = known[def.ID] || err == nil; err != nil {
+			u := unfitService(def, err)
+			u.Index = i
+			unfit = append(unfit, u)
+			continue
+		}
+		fit, count = append(fit, def), count+len(def.Checks)
 	}
 	alone := make([]CheckDefinition, 0, len(checks))
-	for _, def := range checks {
+	for i, def := range checks {
 		def, err := a.normalizeCheck(def)
 		err = errors.Join(err, a.permit(&def, SourceFile))
-		if def.ServiceID != "" && !known[def.ServiceID] && !a.hasAPIService(def.ServiceID) {
-			err = errors.Join(err, invalid("check %q: ServiceID %q does not exist", def.ID, def.ServiceID))
+		fits, named := known[def.ServiceID]
+		switch {
+		case def.ServiceID == "" || fits:
+		case registered(def.ServiceID):
+		case named:
+			err = errors.Join(err, invalid("check %q: service %q, which it is a check of, is left out", def.ID, def.ServiceID))
+		default:
+			err = errors.Join(err, invalid("check %q: ServiceID %q does not exist: no file defines it, and it is not registered", def.ID, def.ServiceID))
 		}
-		alone, errs = append(alone, def), append(errs, err)
+		if err == nil && count >= a.cfg.MaxChecks {
+			err = invalid("check %q is refused: files define %d checks before it, the most that a host may have", def.ID, count)
+		}
+		if err != nil {
+			u := unfitCheck(def, err)
+			u.Index = i
+			unfit = append(unfit, u)
+			continue
+		}
+		alone, count = append(alone, def), count+1
 	}
-	if len(normal) > a.cfg.MaxServices {
-		errs = append(errs, invalid("files define %d services; a host may have %d", len(normal), a.cfg.MaxServices))
-	}
-	return normal, alone, errors.Join(errs...)
+	return fit, alone, unfit
 }
 
-func (a *Agent) hasAPIService(id string) bool {
+// Registered reports whether the API registered a service of this ID.
+func (a *Agent) Registered(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.services[id]

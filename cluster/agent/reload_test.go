@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,12 +71,67 @@ func TestReload_BadDefinitionsAreAllNamedAndChangeNothing(t *testing.T) {
 	}
 }
 
-func TestNew_RefusesBadFiles(t *testing.T) {
-	if _, err := New(Config{Node: testNode, Services: []ServiceDefinition{{}}}); err == nil {
-		t.Error("a service without a name was taken")
-	}
+func TestNew_LeavesOutWhatIsUnfitAndTakesTheRest(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
 		t.Error("a node without a name was taken")
+	}
+	hour := check.Definition{TTL: time.Hour}
+	a := mustNew(t, Config{
+		MaxServices: 3, MaxChecks: 3,
+		Services: []ServiceDefinition{
+			{}, {Name: "any", Address: "0.0.0.0"}, {Name: "port", Port: 70000}, {Name: "twice", Checks: []CheckDefinition{{ID: "c", Definition: hour}, {ID: "c", Definition: hour}}},
+			{Name: "script", Checks: []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"x"}, Interval: time.Minute}}}},
+			{Name: "full", Checks: []CheckDefinition{ttl(1), ttl(1), ttl(1), ttl(1)}},
+			{Name: "a", Checks: []CheckDefinition{ttl(time.Hour)}}, {Name: "b"}, {Name: "c"}, {Name: "d"},
+		},
+		Checks: []CheckDefinition{
+			{}, {Name: "none"}, {Name: "of nobody", ServiceID: "nobody", Definition: hour}, {Name: "of any", ServiceID: "any", Definition: hour},
+			{Name: "node", Definition: hour}, {Name: "of b", ServiceID: "b", Definition: hour}, {Name: "too many", Definition: hour},
+		},
+	})
+	if got := serviceIDs(a); got != "a b c" {
+		t.Errorf("got services %s", got)
+	}
+	wantStatuses(t, a, map[string]string{"service:a": "critical", "node": "critical", "of b": "critical"})
+	var left []string
+	for _, u := range a.LeftOut() {
+		left = append(left, u.ID+": "+u.Err.Error())
+	}
+	want := []string{
+		`: Missing service name`, `any: Invalid service address`, `port: `, `twice: Service "twice" has two checks of the ID "c"`,
+		`script: Scripts are disabled`, `full: service "full" is refused: with its checks files would define more than 3`, `d: service "d" is refused: files define 3 services`,
+		`: Missing check name`, `none: Invalid check "none": TTL must be > 0`, `of nobody: check "of nobody": ServiceID "nobody" does not exist`,
+		`of any: check "of any": service "any", which it is a check of, is left out`, `too many: check "too many" is refused: files define 3 checks`,
+	}
+	if len(left) != len(want) {
+		t.Fatalf("left out:\n%s", strings.Join(left, "\n"))
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(left, func(l string) bool { return strings.HasPrefix(l, w) }) {
+			t.Errorf("%q is not in:\n%s", w, strings.Join(left, "\n"))
+		}
+	}
+	// A reload takes all or nothing, and ends what the start left out.
+	must(t, a.Reload([]ServiceDefinition{{Name: "a"}}, nil))
+	if left := a.LeftOut(); len(left) != 0 {
+		t.Errorf("still left out: %v", left)
+	}
+}
+
+func TestFindUnfit_SaysWhatNewLeavesOut(t *testing.T) {
+	cfg := Config{
+		Node: testNode, Services: []ServiceDefinition{{Name: "any", Address: "::"}, {Name: "web"}},
+		Checks: []CheckDefinition{{Name: "1", ServiceID: "web", Definition: check.Definition{TTL: 1}}, {Name: "2", ServiceID: "kept", Definition: check.Definition{TTL: 1}}},
+	}
+	unfit, err := FindUnfit(cfg, func(id string) bool { return id == "kept" })
+	must(t, err)
+	if len(unfit) != 1 || unfit[0].Check || unfit[0].ID != "any" {
+		t.Errorf("got %+v", unfit)
+	}
+	unfit, err = FindUnfit(cfg, func(string) bool { return false })
+	must(t, err)
+	if len(unfit) != 2 || !unfit[1].Check || unfit[1].ID != "2" || unfit[1].ServiceID != "kept" {
+		t.Errorf("got %+v", unfit)
 	}
 }
 

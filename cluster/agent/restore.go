@@ -9,6 +9,46 @@ import (
 	"meibo/cluster/catalog"
 )
 
+// begin takes in what files define and what DataDir holds, in Consul's order: services,
+// kept ones too, before the checks of files, which may be of either. Where both have an
+// ID the file counts.
+func (a *Agent) begin() error {
+	var t touched
+	a.define.Lock()
+	kept, unread := Kept(a.cfg.DataDir)
+	services, checks, unfit := a.checkFiles(a.cfg.Services, a.cfg.Checks, func(id string) bool { return kept[id] || unread != nil })
+	for _, def := range services {
+		if err := a.addService(def, SourceFile, false, &t); err != nil {
+			unfit = append(unfit, unfitService(def, err))
+		}
+	}
+	a.leftOut, a.pending = unfit, checks
+	err := a.restoreAll(&t)
+	if err != nil {
+		a.place(&t)
+	}
+	a.define.Unlock()
+	a.tell(t)
+	return err
+}
+
+// place takes in the checks of files. One whose service isn't there is left out, or
+// waits while nobody knows what DataDir holds. It needs a.define.
+func (a *Agent) place(t *touched) {
+	checks := a.pending
+	a.pending = nil
+	for _, def := range checks {
+		err := a.addCheck(def, SourceFile, t)
+		switch {
+		case err == nil:
+		case errors.Is(err, ErrUnknownService) && !a.restored:
+			a.pending = append(a.pending, def)
+		default:
+			a.leftOut = append(a.leftOut, unfitCheck(def, err))
+		}
+	}
+}
+
 // restore brings back what DataDir holds, once. A file that makes no sense is
 // set aside; an error means that nothing was read and it can be tried again.
 func (a *Agent) restore() error {
@@ -41,6 +81,7 @@ func (a *Agent) restoreAll(t *touched) error {
 			a.files.setAside(path, err)
 		}
 	}
+	a.place(t)
 	for _, path := range checks {
 		if err := a.restoreCheck(path, t); err != nil {
 			a.files.setAside(path, err)
@@ -66,17 +107,7 @@ func (a *Agent) forgetStates() {
 // restoreService takes in one kept service, unless a file or a newer
 // registration has its ID. An error says that the file makes no sense.
 func (a *Agent) restoreService(path string, t *touched) error {
-	data, err := a.files.read(path)
-	if err != nil {
-		return err
-	}
-	def, err := decodeService(data)
-	if err == nil {
-		err = wrongPlace(path, def.ID)
-	}
-	if err == nil {
-		def, err = a.normalizeService(def)
-	}
+	def, err := a.readService(path)
 	if err != nil {
 		return err
 	}
@@ -94,6 +125,45 @@ func (a *Agent) restoreService(path string, t *touched) error {
 	}
 	a.applyService(&service{def: def, source: SourceAPI, record: def.record(a.cfg.Node.Node)}, nil, nil, t)
 	return nil
+}
+
+func (a *Agent) readService(path string) (ServiceDefinition, error) {
+	data, err := a.files.read(path)
+	if err != nil {
+		return ServiceDefinition{}, err
+	}
+	def, err := decodeService(data)
+	if err == nil {
+		err = wrongPlace(path, def.ID)
+	}
+	if err == nil {
+		def, err = a.normalizeService(def)
+	}
+	return def, err
+}
+
+// Kept returns the IDs of the services that an agent started on dataDir would bring
+// back. It only reads; a folder that isn't there holds none.
+func Kept(dataDir string) (map[string]bool, error) {
+	a, err := newAgent(Config{DataDir: dataDir, Node: catalog.Node{Node: "reader"}})
+	if err != nil {
+		return nil, err
+	}
+	paths, err := a.files.list(servicesDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	ids := map[string]bool{}
+	for _, path := range paths {
+		def, readErr := a.readService(path)
+		switch {
+		case readErr == nil:
+			ids[def.ID] = true
+		case errors.Is(readErr, fs.ErrPermission):
+			err = readErr
+		}
+	}
+	return ids, err
 }
 
 // restoreCheck does the same for a check. One of a service that isn't there is

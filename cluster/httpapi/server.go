@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,7 +70,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger}
 	for _, addr := range cfg.Addrs {
-		ln, err := listen(addr, cfg.SocketMode)
+		ln, err := listen(network(addr, cfg.Addrs), addr, cfg.SocketMode)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for http on %s: %w", addr, err), s.Close())
 		}
@@ -78,10 +79,28 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-func listen(addr string, mode fs.FileMode) (net.Listener, error) {
+// network lets 0.0.0.0 and [::] with one port stand beside each other: alone, either
+// takes both families.
+func network(addr string, all []string) string {
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil || !a.Addr().IsUnspecified() || a.Port() == 0 {
+		return "tcp"
+	}
+	v4 := netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port()).String()
+	v6 := netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port()).String()
+	switch {
+	case !slices.Contains(all, v4) || !slices.Contains(all, v6):
+		return "tcp"
+	case a.Addr().Is4():
+		return "tcp4"
+	}
+	return "tcp6"
+}
+
+func listen(network, addr string, mode fs.FileMode) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(addr, "unix://")
 	if !isUnix {
-		return net.Listen("tcp", addr)
+		return net.Listen(network, addr)
 	}
 	if err := removeDeadSocket(path); err != nil {
 		return nil, err

@@ -63,6 +63,26 @@ func TestServer_SaysWhichAddressItCannotHave(t *testing.T) {
 	}
 }
 
+func TestServer_BothUnspecifiedAddressesStandBesideEachOther(t *testing.T) {
+	f := newFixture(t)
+	for attempt := range 20 { // somebody else may take the port meanwhile
+		free, err := net.Listen("tcp", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := free.Addr().(*net.TCPAddr).Port
+		_ = free.Close()
+		s, err := httpapi.NewServer(httpapi.ServerConfig{Handler: f.api, Addrs: []string{fmt.Sprintf("0.0.0.0:%d", port), fmt.Sprintf("[::]:%d", port)}})
+		if err == nil {
+			_ = s.Close()
+			return
+		}
+		if attempt == 19 {
+			t.Error(err)
+		}
+	}
+}
+
 func TestServer_SocketFileIsTakenOverFromTheDeadOnly(t *testing.T) {
 	f := newFixture(t)
 	path := filepath.Join(t.TempDir(), "http.sock")

@@ -89,14 +89,27 @@ func (b *builder) int(path string) int {
 	return int(max(math.MinInt32, min(math.MaxInt32, b.size(path))))
 }
 
+// at is the place of a key's value, of a block's first key that is set; none for a default.
+func (b *builder) at(path string) position {
+	if s := b.set[path]; s != nil {
+		return s.at
+	}
+	for _, k := range tables[""].keys {
+		if s := b.set[k.Path]; s != nil && strings.HasPrefix(k.Path, path+".") {
+			return s.at
+		}
+	}
+	return position{}
+}
+
 // wrong reports a setting that is of the right type and still does not do.
 func (b *builder) wrong(path, text string) {
-	at := b.get(path).at
+	at := b.at(path)
 	b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: text})
 }
 
 func (b *builder) caution(path, text string) {
-	at := b.get(path).at
+	at := b.at(path)
 	b.warn(Warning{File: at.file, Line: at.line, Key: path, Text: text})
 }
 
@@ -131,8 +144,10 @@ func (b *builder) build() *Config {
 		MetricsPrefix: b.text("telemetry.metrics_prefix"), DisableHostname: b.is("telemetry.disable_hostname"),
 		PrometheusRetention: b.duration("telemetry.prometheus_retention_time"),
 	}
-	c.Agent = b.agent(c.ACL.Tokens.ServiceRegistration)
+	c.Agent = b.agent(c)
 	c.Watches = b.watches()
+	b.sockets(c)
+	b.parts(c)
 	return c
 }
 

@@ -25,7 +25,11 @@ var (
 )
 
 func checkDatacenter(v any) string {
-	if s := v.(string); s == "" || datacenterForm.MatchString(s) {
+	s := v.(string)
+	if len(s) > 63 {
+		return "a name of at most 63 characters, as many as a DNS label has"
+	}
+	if s == "" || datacenterForm.MatchString(s) {
 		return ""
 	}
 	return "a name of letters, digits, - and _"

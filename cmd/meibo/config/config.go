@@ -180,6 +180,7 @@ type View struct {
 type Agent struct {
 	Services                []agent.ServiceDefinition
 	Checks                  []agent.CheckDefinition // of the node, or of a service by ServiceID
+	LeftOut                 []LeftOut               // not among them, because of a fault
 	EnableScriptChecks      bool                    // from files and from the API
 	EnableLocalScriptChecks bool                    // from files
 	CheckUpdateInterval     time.Duration           // output-only changes are held back so long
@@ -189,6 +190,8 @@ type Agent struct {
 	ReapInterval            time.Duration // between looks for critical services to deregister
 	DeregisterMin           time.Duration // floor of deregister_critical_service_after
 	TLSForChecks            bool
+
+	places map[string]position // of services and checks, by "service ID" and "check ID"
 }
 
 // Cluster says how this host meets others.

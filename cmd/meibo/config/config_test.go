@@ -39,12 +39,20 @@ func write(t testing.TB, files ...string) string {
 func load(t testing.TB, hcl string) (*Config, []Warning, error) {
 	t.Helper()
 	dir := write(t, "a.hcl", hcl)
-	src := Sources{Paths: []string{filepath.Join(dir, "a.hcl")}, Host: host, Partial: true}
-	c, w, err := Load(src)
+	c, w, err := loadAll(Sources{Paths: []string{filepath.Join(dir, "a.hcl")}, Host: host, Partial: true})
 	for i := range w {
 		w[i].File = strings.TrimPrefix(w[i].File, dir+"/")
 	}
 	return c, w, relative(err, dir)
+}
+
+// loadAll counts a definition that is left out as a fault like any other.
+func loadAll(src Sources) (*Config, []Warning, error) {
+	c, w, err := Load(src)
+	if err == nil && len(c.Agent.LeftOut) > 0 {
+		err = c.Agent.Faults()
+	}
+	return c, w, err
 }
 
 // relative takes the directory out of faults.

@@ -320,15 +320,27 @@ func convertMap[V any](c conversion, t *tree, each func(conversion, *tree) (V, b
 	return m, ok
 }
 
-// blocks reads one block or a list of them.
+// blocks reads one block or a list of them. Each is a definition, which is left out by
+// itself if it is no block at all.
 func (c conversion) blocks(t *tree) (any, bool) {
-	objects, ok := t.objects()
-	if !ok {
-		return nil, c.wrong(t, "a block or a list of blocks", "")
+	elements := t.list
+	if t.shape != shapeList {
+		elements = []*tree{t}
 	}
-	list := make([]*block, 0, len(objects))
-	for _, o := range objects {
-		list = append(list, c.inner("", o))
+	list := make([]*block, 0, len(elements))
+	for _, e := range elements {
+		b := &block{at: e.at, set: settings{}}
+		list = append(list, b)
+		c.within(b, func() {
+			if e.shape == shapeObject {
+				c.inner(b, e)
+				return
+			}
+			if b.at.line == 0 {
+				b.at = c.at
+			}
+			b.bad = !c.wrong(e, "a block or a list of blocks", "")
+		})
 	}
 	return list, true
 }
@@ -349,7 +361,9 @@ func (c conversion) named(t *tree) (any, bool) {
 				return nil, false
 			}
 			for _, b := range inner {
-				list = append(list, c.inner(f.key, b))
+				bl := &block{label: f.key, at: b.at, set: settings{}}
+				c.inner(bl, b)
+				list = append(list, bl)
 			}
 		}
 	}
@@ -357,20 +371,19 @@ func (c conversion) named(t *tree) (any, bool) {
 }
 
 // inner decodes one block by its sub-table.
-func (c conversion) inner(label string, t *tree) *block {
+func (c conversion) inner(b *block, t *tree) {
 	tab := tables[c.key.Of]
 	shown := strings.TrimSuffix(c.path, c.key.Path) + c.key.Of + "."
-	b := &block{label: label, at: t.at, set: settings{}}
 	before := c.found
 	defer func() { b.bad = c.found > before }()
 	if n := t.labelled(tab); n != "" {
+		b.label = n
 		c.fault(&Fault{File: b.at.file, Line: b.at.line, Key: strings.TrimSuffix(shown, "."),
 			Expected: "a block without a label", Got: fmt.Sprintf("the label %q", shorten(n)), Suggest: fmt.Sprintf("%s { name = %q … }", c.key.Of, shorten(n))})
-		return b
+		return
 	}
 	c.block(tab, shown, "", t, b.set)
 	c.modernize(tab, shown, b.set)
-	return b
 }
 
 // labelled returns the label of `service "web" { … }`, which Consul refuses.

@@ -28,10 +28,11 @@ type entry struct {
 
 // block is one block of a sub-table.
 type block struct {
-	label string // of Named
-	at    position
-	set   settings
-	bad   bool // a fault has been reported of something in it
+	label  string // of Named, and what a block that takes no label was given
+	at     position
+	set    settings
+	bad    bool   // a fault has been reported of something in it
+	faults Faults // of a definition: all that is wrong with it
 }
 
 // decoder turns one source into settings.

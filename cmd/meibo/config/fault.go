@@ -78,7 +78,8 @@ func keyed(key string) string {
 // report collects faults and warnings while a configuration is read.
 type report struct {
 	faults   Faults
-	found    int // faults, those beyond maxFaults included
+	inside   *Faults // takes the faults of the definition that is being read; nil: none is
+	found    int     // faults, those beyond maxFaults included
 	warnings []Warning
 	order    map[string]int // file to its place in the order of reading
 }
@@ -92,28 +93,47 @@ const (
 
 func (r *report) fault(f *Fault) {
 	r.found++
-	if len(r.faults) < maxFaults {
-		r.faults = append(r.faults, f)
+	list := &r.faults
+	if r.inside != nil {
+		list = r.inside
 	}
+	if r.found <= maxFaults || r.inside != nil && len(*list) == 0 {
+		*list = append(*list, f)
+	}
+}
+
+// within keeps the faults that read finds with the definition that they are in, so that
+// it alone is left out. A check inside a service is part of the service.
+func (r *report) within(b *block, read func()) {
+	if r.inside != nil {
+		read()
+		return
+	}
+	r.inside = &b.faults
+	defer func() { r.inside = nil }()
+	read()
 }
 
 func (r *report) warn(w Warning) { r.warnings = append(r.warnings, w) }
 
-// sorted puts faults and warnings in the order of files and lines.
-func (r *report) sorted() (Faults, []Warning) {
-	sort.SliceStable(r.faults, func(i, j int) bool {
-		a, b := r.faults[i], r.faults[j]
+// sorted puts faults in the order of files and lines.
+func (r *report) sorted(faults Faults) Faults {
+	sort.SliceStable(faults, func(i, j int) bool {
+		a, b := faults[i], faults[j]
 		return r.before(a.File, a.Line, b.File, b.Line)
 	})
-	r.faults = slices.CompactFunc(r.faults, func(a, b *Fault) bool { return *a == *b }) // an address is evaluated for each use
-	if more := r.found - maxFaults; more > 0 {
-		r.faults = append(r.faults, &Fault{Text: fmt.Sprintf("and %d more", more)})
+	faults = slices.CompactFunc(faults, func(a, b *Fault) bool { return *a == *b }) // an address is evaluated for each use
+	if more := r.found - maxFaults; more > 0 && len(faults) > 0 {
+		faults = append(faults[:min(len(faults), maxFaults)], &Fault{Text: fmt.Sprintf("and %d more", more)})
 	}
+	return faults
+}
+
+func (r *report) sortWarnings() {
 	sort.SliceStable(r.warnings, func(i, j int) bool {
 		a, b := r.warnings[i], r.warnings[j]
 		return r.before(a.File, a.Line, b.File, b.Line)
 	})
-	return r.faults, r.warnings
 }
 
 func (r *report) before(fileA string, lineA int, fileB string, lineB int) bool {

@@ -33,6 +33,7 @@ func loadBytes(t *testing.T, format string, data []byte) {
 	}
 	start := time.Now()
 	l := &loader{src: Sources{Partial: true, Host: host}, report: &report{order: map[string]int{}}}
+	var faults Faults
 	if tree := l.parse("f", format, data); tree != nil {
 		b := &builder{loader: l, set: decoder{l.report}.source(tree)}
 		b.notice()
@@ -40,10 +41,16 @@ func loadBytes(t *testing.T, format string, data []byte) {
 		c.MeetsOthers()
 		c.Redacted()
 		Diff(c, c)
+		for _, left := range c.Agent.LeftOut {
+			if _ = left.What() + left.Why(); len(left.Faults) == 0 {
+				t.Errorf("%s is left out for no reason", left.What())
+			}
+		}
+		faults = c.Agent.Faults()
 	}
-	faults, warnings := l.sorted()
+	faults = l.sorted(append(faults, l.faults...))
 	_ = faults.Error()
-	for _, w := range warnings {
+	for _, w := range l.warnings {
 		_ = w.String()
 	}
 	if d := time.Since(start); d > 5*time.Second {

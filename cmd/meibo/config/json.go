@@ -22,6 +22,9 @@ func parseJSON(file string, data []byte) (*tree, *Fault) {
 	if err != nil {
 		return nil, p.fault(err)
 	}
+	if t.shape == shapeNull { // as Consul takes it
+		t.shape = shapeObject
+	}
 	if t.shape != shapeObject {
 		return nil, &Fault{File: file, Line: t.at.line, Expected: "a JSON object", Got: t.describe(true)}
 	}

@@ -124,7 +124,7 @@ func dnsKeys() []Key {
 		{Path: "recursors", Type: Strings, Flag: "recursor", Reload: true, check: checkRecursors, Goes: "forwarder", Doc: "Servers for names outside the own zones, each IP, IP:port or a go-sockaddr template. Unset: those of /etc/resolv.conf."},
 	}
 	seconds := func(name, def, doc string) Key {
-		return Key{Path: "soa." + name, Type: Int, Default: def, Range: "0..4294967295", Reload: true, Goes: "resolver/consul", Doc: doc}
+		return Key{Path: "soa." + name, Type: Int, Default: def, Range: "0..2147483647", Reload: true, Goes: "resolver/consul", Doc: doc}
 	}
 	return append(keys, under("dns_config",
 		Key{Path: "node_ttl", Type: Duration, Default: "0s", Range: "0s..596523h", Reload: true, Goes: "resolver/consul", Doc: "TTL of nodes' addresses."},

@@ -36,7 +36,7 @@ var clusterKeys = []Key{
 
 func tuningKeys() []Key {
 	keys := under("performance",
-		Key{Path: "raft_multiplier", Type: Int, Range: "0..10", Goes: "cluster/consensus", Doc: "Scales Consul's Raft timeouts, 1 to 10. Unset: meibo's, from the servers' round trip."},
+		Key{Path: "raft_multiplier", Type: Int, Range: "1..10", Goes: "cluster/consensus", Doc: "Scales Consul's Raft timeouts, 1 to 10. Unset: meibo's, from the servers' round trip."},
 		Key{Path: "leave_drain_time", Type: Duration, Default: "5s", Range: "0s..", Goes: "cmd/meibo", Doc: "Time for running requests when leaving."},
 		Key{Path: "rpc_hold_timeout", Type: Duration, Default: "7s", Range: "0s..", Goes: "cluster", Doc: "How long a request waits for a leader."},
 		Key{Path: "grpc_keepalive_interval", Type: Duration, Status: Moot, Doc: "Streams have heartbeats of their own."},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -24,14 +25,21 @@ type Sources struct {
 	// Partial leaves out what a whole configuration needs (data_dir), for
 	// looking at a part of one.
 	Partial bool
-	Host    Host
+	// Registered tells which services the API registered, for checks of them; nil:
+	// those that data_dir keeps.
+	Registered func(id string) bool
+	Host       Host
 }
 
-// Load reads, merges and checks a configuration. The error, if there is one, is
-// a [Faults]: every fault found, in the order of the files. Warnings come with
-// or without it.
+// Load reads, merges and checks a configuration. A service or check with a fault in it
+// is left out of it, and named in Agent.LeftOut. A fault anywhere else is an error, a
+// [Faults]: every fault found, those of definitions too, in the order of the files.
+// Warnings come with or without it.
 func Load(src Sources) (*Config, []Warning, error) {
 	l := &loader{src: src, report: &report{order: map[string]int{}}}
+	if src.Format != "" && src.Format != "hcl" && src.Format != "json" {
+		l.fault(&Fault{File: "flag -config-format", Expected: "one of hcl, json", Got: fmt.Sprintf("%q", src.Format)})
+	}
 	set := settings{}
 	if src.Dev {
 		set.add(l.defaults(devKeys))
@@ -52,11 +60,11 @@ func Load(src Sources) (*Config, []Warning, error) {
 	b := &builder{loader: l, set: set}
 	b.notice()
 	c := b.build()
-	faults, warnings := l.sorted()
-	if len(faults) > 0 {
-		return nil, warnings, faults
+	l.sortWarnings()
+	if len(l.faults) > 0 {
+		return nil, l.warnings, l.sorted(append(l.faults, c.Agent.Faults()...))
 	}
-	return c, warnings, nil
+	return c, l.warnings, nil
 }
 
 func (out settings) add(s settings) {
@@ -113,7 +121,7 @@ func (l *loader) expand(path string) []string {
 		return nil
 	}
 	if !info.IsDir() {
-		return l.known(path)
+		return l.known(path, true)
 	}
 	entries, err := os.ReadDir(path) // sorted
 	if err != nil {
@@ -126,18 +134,20 @@ func (l *loader) expand(path string) []string {
 		if info, err := os.Stat(file); err == nil && info.IsDir() {
 			continue
 		}
-		files = append(files, l.known(file)...)
+		files = append(files, l.known(file, false)...)
 	}
 	return files
 }
 
-// known leaves out files of an unknown format.
-func (l *loader) known(file string) []string {
+// known leaves out files of an unknown format. For one that was named by itself that is
+// hardly what was meant.
+func (l *loader) known(file string, named bool) []string {
 	if l.format(file) != "" {
 		return []string{file}
 	}
 	l.order[file] = len(l.order)
-	l.warn(Warning{File: file, Text: "skipped: the name does not end in .hcl or .json (-config-format reads it all the same)"})
+	l.warn(Warning{Serious: named, File: file,
+		Text: "skipped: the name does not end in .hcl or .json (-config-format hcl, or json, reads every file as that, whatever its name)"})
 	return nil
 }
 
@@ -155,6 +165,11 @@ func (l *loader) format(file string) string {
 func (l *loader) parse(file, format string, data []byte) *tree {
 	if _, ok := l.order[file]; !ok {
 		l.order[file] = len(l.order)
+	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if len(bytes.TrimSpace(data)) == 0 {
+		l.warn(Warning{File: file, Text: "empty, and passed over"})
+		return nil
 	}
 	parse := parseHCL
 	if format == "json" {
@@ -200,9 +215,6 @@ func reason(err error) string {
 
 // flags decodes the flags that were given.
 func (l *loader) flags(f *Flags) []*setting {
-	if f.Format != "" && f.Format != "hcl" && f.Format != "json" {
-		l.fault(&Fault{File: "flag -config-format", Expected: "one of hcl, json", Got: fmt.Sprintf("%q", f.Format)})
-	}
 	var all []*setting
 	for _, name := range slices.Sorted(maps.Keys(f.values)) {
 		k := byFlag[name]

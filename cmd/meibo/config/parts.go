@@ -53,7 +53,7 @@ func (c *Config) Routes(upstreams []netip.AddrPort) []forwarder.Route {
 		upstreams = c.Forward.Recursors
 	}
 	mode := map[string]forwarder.Mode{"": forwarder.Fastest, "sequential": forwarder.Strict, "random": forwarder.Random}[c.Forward.Strategy]
-	routes := []forwarder.Route{{Suffix: wire.Root, Servers: upstreams, Mode: mode, Timeout: c.Forward.Timeout * time.Duration(len(upstreams))}}
+	routes := []forwarder.Route{{Suffix: wire.Root, Servers: upstreams, Mode: mode, Timeout: min(c.Forward.Timeout, time.Hour) * time.Duration(len(upstreams))}}
 	for _, r := range c.Forward.Routes {
 		to := forwarder.Route{Suffix: mustName(r.Suffix), Servers: r.Servers, Mode: forwarder.Mode(r.Mode), TrustAD: r.TrustAD}
 		if r.Default {

@@ -65,7 +65,7 @@ performance { raft_multiplier = 2 }`)
 
 func TestRoutes_TakeTheHostsUpstreams(t *testing.T) {
 	up := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}
-	c := mustLoad(t, `forward "x" { servers = ["#"] } forward "consul" { servers = ["127.0.0.1:8600"] }`)
+	c := mustLoad(t, `listen = ["127.0.0.1:53"] forward "x" { servers = ["#"] } forward "consul" { servers = ["127.0.0.1:8600"] }`)
 	if c.OwnsZone() {
 		t.Error("a forward block does not take the place of the own zone")
 	}

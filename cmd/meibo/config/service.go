@@ -21,9 +21,10 @@ func at[T any](b *block, tab, path string) T {
 	return tables[tab].byPath[path].defaultValue().(T)
 }
 
-// agent gathers the definitions. Where two services or checks have one ID, the
-// later counts, as it would if they were registered in this order.
-func (b *builder) agent(token Secret) Agent {
+// agent gathers the definitions, and leaves out those with a fault in them. Where two
+// services or checks have one ID, the later counts, as it would if they were registered
+// in this order.
+func (b *builder) agent(c *Config) Agent {
 	a := Agent{
 		EnableScriptChecks: b.is("enable_script_checks"), EnableLocalScriptChecks: b.is("enable_local_script_checks"),
 		CheckUpdateInterval: b.duration("check_update_interval"), CheckOutputMaxSize: b.int("check_output_max_size"),
@@ -31,32 +32,86 @@ func (b *builder) agent(token Secret) Agent {
 		ReapInterval: b.duration("check_reap_interval"), DeregisterMin: b.duration("check_deregister_interval_min"),
 		TLSForChecks: b.is("enable_agent_tls_for_checks"),
 	}
-	d := definer{builder: b, token: token, min: a.DeregisterMin, places: map[string]position{}}
+	d := definer{builder: b, token: c.ACL.Tokens.ServiceRegistration, min: a.DeregisterMin, places: map[string]position{}}
 	d.scripts = a.EnableScriptChecks || a.EnableLocalScriptChecks
+	var services, checks []*block // those of a.Services and a.Checks
 	for _, bl := range b.blocks("services") {
-		if s, ok := d.service(bl); ok {
-			a.Services = append(a.Services, s)
-		}
+		b.within(bl, func() {
+			if s, ok := d.service(bl); ok {
+				a.Services, services = append(a.Services, s), append(services, bl)
+			}
+		})
 	}
 	for _, bl := range b.blocks("checks") {
-		if c, ok := d.check(bl, "check", false); ok {
-			a.Checks = append(a.Checks, c)
-		}
+		b.within(bl, func() {
+			if k, ok := d.check(bl, "check", false); ok {
+				a.Checks, checks = append(a.Checks, k), append(checks, bl)
+			}
+		})
 	}
-	a.Services = lasts(a.Services, func(s agent.ServiceDefinition) string { return s.ID })
-	a.Checks = lasts(a.Checks, func(c agent.CheckDefinition) string { return c.ID })
+	d.ask(&a, c.DataDir, services, checks)
+	a.Services = fit(&d, "service", a.Services, services, func(s agent.ServiceDefinition) string { return s.ID })
+	a.Checks = fit(&d, "check", a.Checks, checks, func(k agent.CheckDefinition) string { return k.ID })
+	a.LeftOut = b.leftOut()
+	a.places = d.places
 	return a
 }
 
-// lasts keeps the last element of each ID, in order.
-func lasts[T any](list []T, id func(T) string) []T {
-	last := make(map[string]int, len(list))
-	for i, v := range list {
-		last[id(v)] = i
+// ask has the agent look at the definitions, as it will when it starts: each that it
+// would leave out gets a fault with its place.
+func (d *definer) ask(a *Agent, dataDir string, services, checks []*block) {
+	registered, unread := d.src.Registered, []string(nil)
+	if registered == nil {
+		kept, err := agent.Kept(dataDir)
+		registered = func(id string) bool {
+			if err != nil && !kept[id] {
+				unread = append(unread, id)
+				return true
+			}
+			return kept[id]
+		}
+		defer func() {
+			if len(unread) > 0 {
+				d.caution("data_dir", fmt.Sprintf("cannot be read (%s): whether it keeps a service %q, which a check is of, shows only when the daemon starts", reason(err), unread[0]))
+			}
+		}()
+	}
+	unfit, err := agent.FindUnfit(agent.Config{
+		Node: catalog.Node{Node: "x"}, Services: a.Services, Checks: a.Checks,
+		EnableScriptChecks: a.EnableScriptChecks, EnableLocalScriptChecks: a.EnableLocalScriptChecks,
+	}, registered)
+	if err != nil {
+		d.fault(&Fault{Text: err.Error()})
+	}
+	gone := map[string]bool{}
+	for _, l := range d.leftOut() {
+		gone[l.ID] = !l.Check
+	}
+	for _, u := range unfit {
+		bl, key, text := services, "service", u.Err.Error()
+		if u.Check {
+			bl, key = checks, "check"
+			if gone[u.ServiceID] {
+				text = fmt.Sprintf("service %q, which it is a check of, is left out", u.ServiceID)
+			}
+		}
+		at := bl[u.Index]
+		d.within(at, func() { d.fault(&Fault{File: at.at.file, Line: at.at.line, Key: key, Text: text}) })
+	}
+}
+
+// fit returns the definitions without a fault in them, of each ID the last.
+func fit[T any](d *definer, kind string, all []T, blocks []*block, id func(T) string) []T {
+	last := make(map[string]int, len(all))
+	for i, v := range all {
+		if len(blocks[i].faults) == 0 {
+			d.unique(kind, id(v), blocks[i].at)
+			last[id(v)] = i
+		}
 	}
 	var out []T
-	for i, v := range list {
-		if last[id(v)] == i {
+	for i, v := range all {
+		if j, ok := last[id(v)]; ok && i == j {
 			out = append(out, v)
 		}
 	}
@@ -107,7 +162,7 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 		}
 	}
 	if s.Name == "" {
-		if !bl.bad {
+		if len(bl.faults) == 0 {
 			d.fault(&Fault{File: bl.at.file, Line: bl.at.line, Key: "service.name", Text: "not set: a service needs a name"})
 		}
 		return s, false
@@ -116,11 +171,7 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 		s.ID = s.Name
 	}
 	d.serviceNames(&s, bl.at)
-	d.unique("service", s.ID, bl.at)
-	if bl.bad {
-		return s, false
-	}
-	return s, d.taken(bl.at, "service", []agent.ServiceDefinition{s}, nil)
+	return s, len(bl.faults) == 0
 }
 
 // serviceNames warns of names that DNS cannot carry, or not everywhere.
@@ -262,31 +313,13 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 		c.DeregisterCriticalServiceAfter = d.min
 	}
 	if c.Kind() == check.KindScript && !d.scripts {
-		const text = "scripts are disabled on this host: set enable_local_script_checks = true"
-		if !d.src.Partial {
-			d.fault(&Fault{File: at.file, Line: at.line, Key: shown + ".args", Text: text})
-			return false
-		}
-		warn(".args", text) // another file may well enable them
+		d.fault(&Fault{File: at.file, Line: at.line, Key: shown + ".args", Text: "scripts are disabled on this host: set enable_local_script_checks = true"})
+		return false
 	}
-	if inside {
-		return true
+	if !inside {
+		c.ID, c.Name = cmp.Or(c.ID, c.Name), cmp.Or(c.Name, c.ID)
 	}
-	c.ID, c.Name = cmp.Or(c.ID, c.Name), cmp.Or(c.Name, c.ID)
-	d.unique("check", c.ID, at)
-	alone := *c
-	alone.ServiceID = "" // which may come from the API
-	return d.taken(at, shown, nil, []agent.CheckDefinition{alone})
-}
-
-// taken asks the agent whether it will take a definition, so that what is valid
-// here starts, and the refusal has a file and a line.
-func (d *definer) taken(at position, shown string, services []agent.ServiceDefinition, checks []agent.CheckDefinition) bool {
-	_, err := agent.New(agent.Config{Node: catalog.Node{Node: "x"}, Services: services, Checks: checks, EnableLocalScriptChecks: true})
-	if err != nil {
-		d.fault(&Fault{File: at.file, Line: at.line, Key: shown, Text: err.Error()})
-	}
-	return err == nil
+	return true
 }
 
 // unfit says which key of a check does not fit the others, and why.

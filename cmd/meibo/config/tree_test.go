@@ -100,6 +100,7 @@ statsd_addr = "127.0.0.1:8125" atlas_token = "x" atlas_infrastructure = "y"
 non_voting_server = false
 ui = true ui_dir = "/ui" ui_content_path = "/x/"
 tls { defaults { ca_file = "new" } }
+enable_local_script_checks = true
 check { name = "a" script = "exit 0" interval = "10s" }`)
 	if err != nil {
 		t.Fatalf("load:\n%v", err)
@@ -226,6 +227,7 @@ func TestValidate(t *testing.T) {
 
 func TestLoad_Forward(t *testing.T) {
 	c := mustLoad(t, `
+listen = ["127.0.0.1:53"]
 forward "Corp.Example." { servers = ["10.0.0.2", "[fd00::2]:5353", "10.0.0.2:53"] mode = "strict" trust_ad = true }
 forward "pub.corp.example" { servers = ["#"] }
 forward "10.32.0.0/15" { servers = ["10.0.0.3"] }
