@@ -331,17 +331,17 @@ func TestMalformedPackets_AreJudgedAndSurvived(t *testing.T) {
 		edit  func([]byte) []byte
 		rcode int // -1: no answer at all
 	}{
-		"QR set":            {func(m []byte) []byte { m[2] |= 0x80; return m }, -1},
-		"11 bytes":          {func(m []byte) []byte { return m[:11] }, -1},
-		"no question":       {func(m []byte) []byte { m[5] = 0; return m[:12] }, dns.RcodeFormatError},
-		"two questions":     {func(m []byte) []byte { m[5] = 2; return append(m, m[12:]...) }, dns.RcodeFormatError},
-		"cut in the name":   {func(m []byte) []byte { return m[:20] }, dns.RcodeFormatError},
-		"pointer to itself": {func(m []byte) []byte { return append(m[:12], 0xc0, 12, 0, 1, 0, 1) }, dns.RcodeFormatError},
-		"opcode STATUS":     {func(m []byte) []byte { m[2] |= 2 << 3; return m }, dns.RcodeNotImplemented},
-		"opcode UPDATE":     {func(m []byte) []byte { m[2] |= 5 << 3; return m }, dns.RcodeNotImplemented},
-		"trailing garbage":  {func(m []byte) []byte { return append(m, 1, 2, 3) }, dns.RcodeFormatError},
-		"class CHAOS, A":    {func(m []byte) []byte { m[len(m)-1] = 3; return m }, dns.RcodeRefused},
-		"EDNS version 1":    {func(m []byte) []byte { m[11] = 1; return append(m, 0, 0, 41, 4, 0xd0, 0, 1, 0, 0, 0, 0) }, dns.RcodeBadVers},
+		"QR set":                   {func(m []byte) []byte { m[2] |= 0x80; return m }, -1},
+		"11 bytes":                 {func(m []byte) []byte { return m[:11] }, -1},
+		"no question":              {func(m []byte) []byte { m[5] = 0; return m[:12] }, dns.RcodeFormatError},
+		"two questions":            {func(m []byte) []byte { m[5] = 2; return append(m, m[12:]...) }, dns.RcodeFormatError},
+		"cut in the name":          {func(m []byte) []byte { return m[:20] }, dns.RcodeFormatError},
+		"pointer to itself":        {func(m []byte) []byte { return append(m[:12], 0xc0, 12, 0, 1, 0, 1) }, dns.RcodeFormatError},
+		"opcode STATUS":            {func(m []byte) []byte { m[2] |= 2 << 3; return m }, dns.RcodeNotImplemented},
+		"opcode UPDATE":            {func(m []byte) []byte { m[2] |= 5 << 3; return m }, dns.RcodeNotImplemented},
+		"octets after the message": {func(m []byte) []byte { return append(m, 1, 2, 3) }, dns.RcodeSuccess},
+		"class CHAOS, A":           {func(m []byte) []byte { m[len(m)-1] = 3; return m }, dns.RcodeRefused},
+		"EDNS version 1":           {func(m []byte) []byte { m[11] = 1; return append(m, 0, 0, 41, 4, 0xd0, 0, 1, 0, 0, 0, 0) }, dns.RcodeBadVers},
 		"two OPT records": {func(m []byte) []byte {
 			m[11] = 2
 			opt := []byte{0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0}
