@@ -78,7 +78,7 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 		return nil, err
 	}
 	d.node.ServeCatalog(d.api.Catalog())
-	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), d.node.Collector(), d.node.PartsCollector(), d.api)
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), d.node.Collector(), d.node.PartsCollector(), d.node.Agent(), d.api)
 	d.registry.MustRegister(d.dns.collectors()...)
 	return d, nil
 }
