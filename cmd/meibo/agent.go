@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meibo/cmd/meibo/config"
+	"meibo/cmd/meibo/logging"
 )
 
 func newAgentCommand() *cobra.Command {
@@ -48,15 +49,17 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid, nothing was started:\n%w", err)
 	}
-	level := new(slog.LevelVar)
-	log, closeLog, err := newLogger(cfg.Log, level, stderr)
-	if err != nil {
-		return err
-	}
-	defer closeLog()
+	// Who read our output is gone: that ends no daemon. Caught, not ignored, as the programs that checks run would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
+	lines := cfg.LogConfig()
+	lines.Stderr, lines.Stdout = stderr, stdout
+	out := logging.New(lines)
+	defer out.Close()
+	log := out.Logger()
 	logWarnings(log, warnings)
 	d, err := newDaemon(daemonConfig{
-		Config: cfg, Logger: log, Level: level, Files: activation.Files(true),
+		Config: cfg, Logger: log, Log: out, Files: activation.Files(true),
 		Load: func() (*config.Config, []config.Warning, error) { return config.Load(sources) },
 	})
 	if err != nil {
@@ -64,9 +67,10 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	}
 	if cfg.PidFile != "" {
 		if err := os.WriteFile(cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			return fmt.Errorf("write pid_file: %w", err)
+			log.Error("pid_file is not written", "err", err)
+		} else {
+			defer os.Remove(cfg.PidFile)
 		}
-		defer os.Remove(cfg.PidFile)
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -79,7 +83,7 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 		leaves := func(sig os.Signal) bool { return leavesOn(sig, d.config().Cluster) }
 		stopOn(ctx, signals, leaves, hostAgent{d}.Leave, stop, log)
 	})
-	d.banner(stdout)
+	out.Print(d.banner())
 	notify(log, systemd.SdNotifyReady)
 	err = d.Run(ctx)
 	notify(log, systemd.SdNotifyStopping)
@@ -118,24 +122,6 @@ func logWarnings(log *slog.Logger, warnings []config.Warning) {
 		}
 		log.Log(context.Background(), level, "configuration", "warning", w.String())
 	}
-}
-
-// newLogger makes the one logger of the daemon: a line of key=value each, or JSON.
-func newLogger(cfg config.Log, level *slog.LevelVar, stderr io.Writer) (*slog.Logger, func(), error) {
-	level.Set(cfg.Level)
-	out, closeLog := stderr, func() {}
-	if cfg.File != "" {
-		f, err := os.OpenFile(cfg.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil, nil, fmt.Errorf("open log_file: %w", err)
-		}
-		out, closeLog = io.MultiWriter(stderr, f), func() { _ = f.Close() }
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if cfg.JSON {
-		return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
-	}
-	return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
 }
 
 // oneLine keeps an error of many faults on the one line that a log entry is.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -22,6 +21,7 @@ import (
 	"meibo/cluster/acl"
 	"meibo/cluster/httpapi"
 	"meibo/cmd/meibo/config"
+	"meibo/cmd/meibo/logging"
 	"meibo/resolver/control"
 	"meibo/resolver/listen"
 )
@@ -30,8 +30,8 @@ import (
 type daemonConfig struct {
 	Config *config.Config
 	Logger *slog.Logger
-	Level  *slog.LevelVar // of Logger, set anew by a reload; nil: it stays
-	Files  []*os.File     // sockets handed over
+	Log    *logging.Log // what Logger writes to: its levels are set anew by a reload; nil: they stay
+	Files  []*os.File   // sockets handed over
 	// Load reads the configuration again, for Reload; nil: it can't be.
 	Load func() (*config.Config, []config.Warning, error)
 }
@@ -42,7 +42,7 @@ type daemonConfig struct {
 type daemon struct {
 	load     func() (*config.Config, []config.Warning, error)
 	log      *slog.Logger
-	level    *slog.LevelVar
+	lines    *logging.Log // nil: not ours
 	node     *cluster.Node
 	dns      *dnsService
 	api      *httpapi.API
@@ -63,7 +63,7 @@ type daemon struct {
 // newDaemon makes every part and binds the DNS sockets; it starts nothing. A fault of anything but DNS and the
 // configuration is not an error here: Run retries it.
 func newDaemon(c daemonConfig) (*daemon, error) {
-	d := &daemon{load: c.Load, log: c.Logger, level: c.Level, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
+	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -80,6 +80,9 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	d.node.ServeCatalog(d.api.Catalog())
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), d.node.Collector(), d.node.PartsCollector(), d.node.Agent(), d.api)
 	d.registry.MustRegister(d.dns.collectors()...)
+	if d.lines != nil {
+		d.registry.MustRegister(d.lines)
+	}
 	return d, nil
 }
 
@@ -255,8 +258,8 @@ func (d *daemon) Reload(_ context.Context) error {
 			d.log.Warn("a changed key waits for a restart", "key", change.Key)
 		}
 	}
-	if d.level != nil {
-		d.level.Set(cfg.Log.Level)
+	if d.lines != nil {
+		d.lines.SetLevels(cfg.Log.Level, cfg.Log.Sublevels)
 	}
 	d.cfg = cfg
 	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", len(cfg.Agent.Checks))
@@ -282,14 +285,14 @@ func (d *daemon) take(cfg *config.Config) error {
 }
 
 // banner says what runs where, and what to try.
-func (d *daemon) banner(w io.Writer) {
-	dns := d.dns.listening
+func (d *daemon) banner() string {
+	dns, w := d.dns.listening, new(strings.Builder)
 	fmt.Fprintf(w, "==> meibo %s\n", version)
 	fmt.Fprintf(w, "       Node: %s (%s), datacenter %s\n", d.cfg.Node.Name, d.node.Record().ID, d.cfg.Node.Datacenter)
 	fmt.Fprintf(w, "        DNS: %s\n", joined(dns))
 	fmt.Fprintf(w, "       HTTP: %s\n", joined(d.started.HTTP.Listen))
 	if len(dns) == 0 {
-		return
+		return w.String()
 	}
 	name := "consul.service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
 	if len(d.cfg.Agent.Services) > 0 {
@@ -297,6 +300,7 @@ func (d *daemon) banner(w io.Writer) {
 	}
 	ask := fmt.Sprintf("dig @%s -p %d %s", askable(dns[0].Addr()), dns[0].Port(), name)
 	fmt.Fprintf(w, "\n    Try:  %s\n          %s SRV\n          %s lookup %s\n\n", ask, ask, os.Args[0], name)
+	return w.String()
 }
 
 // askable is an address that a client on this host can send to.

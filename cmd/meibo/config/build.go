@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"meibo/cmd/meibo/logging"
 )
 
 // builder makes a Config of merged settings.
@@ -236,11 +238,28 @@ var levels = map[string]slog.Level{
 }
 
 func (b *builder) log() Log {
-	return Log{
-		Level: levels[b.text("log_level")], Sublevels: b.pairs("log_sublevels"), JSON: b.is("log_json"), File: b.text("log_file"),
+	l := Log{
+		Level: levels[b.text("log_level")], Sublevels: map[string]slog.Level{}, JSON: b.is("log_json"), File: b.text("log_file"),
 		RotateBytes: b.int("log_rotate_bytes"), RotateDuration: b.duration("log_rotate_duration"), RotateMaxFiles: b.int("log_rotate_max_files"),
 		Syslog: b.is("enable_syslog"), SyslogFacility: b.text("syslog_facility"),
 	}
+	for part, name := range b.pairs("log_sublevels") {
+		if _, ok := logging.Part(part); !ok {
+			b.caution("log_sublevels", fmt.Sprintf("there is no part %q; the parts are %s", shorten(part), strings.Join(logging.Parts(), ", ")))
+		}
+		l.Sublevels[part], _ = parseLevel(name) // checked with the key
+	}
+	return l
+}
+
+// parseLevel reads a level by any of its names.
+func parseLevel(name string) (slog.Level, bool) {
+	name = strings.ToUpper(name)
+	if other, ok := levelNames[name]; ok {
+		name = other
+	}
+	level, ok := levels[name]
+	return level, ok
 }
 
 func (b *builder) watches() []map[string]any {

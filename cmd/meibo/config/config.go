@@ -277,8 +277,8 @@ type TLS struct {
 
 // Log says what is written where.
 type Log struct {
-	Level          slog.Level // TRACE is one step below Debug
-	Sublevels      map[string]string
+	Level          slog.Level            // TRACE is one step below Debug
+	Sublevels      map[string]slog.Level // by part, as logging.Part reads it
 	JSON           bool
 	File           string
 	RotateBytes    int

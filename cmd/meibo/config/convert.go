@@ -104,16 +104,13 @@ func (c conversion) text(t *tree) (string, bool) {
 	return t.text, true
 }
 
-// otherSpellings are accepted besides those the table shows.
-var otherSpellings = map[string]string{"ERR": "ERROR", "WARNING": "WARN"}
-
 // choice returns the table's spelling of s. Consul takes "" for unset.
 func (c conversion) choice(t *tree, s string) (any, bool) {
 	if s == "" {
 		return c.key.Default, true
 	}
 	word := s
-	if o, ok := otherSpellings[strings.ToUpper(s)]; ok {
+	if o, ok := c.key.spellings[strings.ToUpper(s)]; ok {
 		word = o
 	}
 	for _, choice := range c.key.Choices {

@@ -1,15 +1,29 @@
 package config
 
 var logKeys = []Key{
-	{Path: "log_level", Default: "INFO", Flag: "log-level", Choices: []string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR"}, Reload: true, Goes: "cmd/meibo", Doc: "Least level that is logged."},
-	{Path: "log_sublevels", Type: StringMap, Goes: "cmd/meibo", Doc: "Levels by part."},
-	{Path: "log_json", Type: Bool, Default: "false", Flag: "log-json", Goes: "cmd/meibo", Doc: "Log lines as JSON."},
-	{Path: "log_file", Flag: "log-file", Goes: "cmd/meibo", Doc: "Log to this file too."},
-	{Path: "log_rotate_bytes", Type: Int, Default: "0", Flag: "log-rotate-bytes", Goes: "cmd/meibo", Doc: "Begin a new file after so many bytes."},
-	{Path: "log_rotate_duration", Type: Duration, Default: "24h", Flag: "log-rotate-duration", Goes: "cmd/meibo", Doc: "Begin a new file after this time."},
-	{Path: "log_rotate_max_files", Type: Int, Default: "0", Flag: "log-rotate-max-files", Goes: "cmd/meibo", Doc: "Old files that are kept; 0 keeps all, -1 none."},
-	{Path: "enable_syslog", Type: Bool, Default: "false", Flag: "syslog", Goes: "cmd/meibo", Doc: "Log to syslog too."},
-	{Path: "syslog_facility", Default: "LOCAL0", Goes: "cmd/meibo", Doc: "Facility of those messages."},
+	{Path: "log_level", Default: "INFO", Flag: "log-level", Choices: []string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR"}, spellings: levelNames, Reload: true, Goes: "cmd/meibo", Doc: "Least level that is logged."},
+	{Path: "log_sublevels", Type: StringMap, Reload: true, check: checkLevels, Goes: "cmd/meibo/logging", Doc: "Levels by part, where they differ: by the path of the package (\"cluster.gossip\", \"resolver\"), its last word, or Consul's name (\"agent.server.serf\")."},
+	{Path: "log_json", Type: Bool, Default: "false", Flag: "log-json", Goes: "cmd/meibo/logging", Doc: "Log lines as JSON."},
+	{Path: "log_file", Flag: "log-file", Goes: "cmd/meibo/logging", Doc: "Log to files too: \"/var/log/host.log\" makes /var/log/host-TIME.log, a directory (or what ends in /) DIR/meibo-TIME.log."},
+	{Path: "log_rotate_bytes", Type: Int, Default: "0", Range: "0..", Flag: "log-rotate-bytes", Goes: "cmd/meibo/logging", Doc: "Begin a new file after so many bytes; 0 never."},
+	{Path: "log_rotate_duration", Type: Duration, Default: "24h", Range: "0s..", Flag: "log-rotate-duration", Goes: "cmd/meibo/logging", Doc: "Begin a new file after this time; 0s after 24h."},
+	{Path: "log_rotate_max_files", Type: Int, Default: "0", Range: "-1..", Flag: "log-rotate-max-files", Goes: "cmd/meibo/logging", Doc: "Old files that are kept; 0 keeps all, -1 none."},
+	{Path: "enable_syslog", Type: Bool, Default: "false", Flag: "syslog", Goes: "cmd/meibo/logging", Doc: "Log to syslog too."},
+	{Path: "syslog_facility", Default: "LOCAL0", Choices: []string{"KERN", "USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS", "UUCP", "CRON", "AUTHPRIV", "FTP",
+		"LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5", "LOCAL6", "LOCAL7"}, Goes: "cmd/meibo/logging", Doc: "Facility of those messages."},
+}
+
+// levelNames are levels' names besides those of the table.
+var levelNames = map[string]string{"ERR": "ERROR", "WARNING": "WARN"}
+
+// checkLevels wants a level for each part.
+func checkLevels(v any) string {
+	for _, name := range v.(map[string]string) {
+		if _, ok := parseLevel(name); !ok {
+			return "levels of TRACE, DEBUG, INFO, WARN, ERROR"
+		}
+	}
+	return ""
 }
 
 func telemetryKeys() []Key {

@@ -10,6 +10,7 @@ import (
 	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 	"meibo/cluster/httpapi"
+	"meibo/cmd/meibo/logging"
 	"meibo/forwarder"
 	"meibo/resolver"
 	"meibo/resolver/consul"
@@ -154,4 +155,16 @@ func (c *Config) ConsensusConfig() consensus.Config {
 		out.Heartbeat, out.Election, out.Lease = m*time.Second, m*time.Second, m*500*time.Millisecond
 	}
 	return out
+}
+
+// LogConfig returns what logging takes.
+func (c *Config) LogConfig() logging.Config {
+	l := logging.Config{
+		Level: c.Log.Level, Sublevels: c.Log.Sublevels, JSON: c.Log.JSON,
+		File: logging.File{Path: c.Log.File, Bytes: int64(c.Log.RotateBytes), Duration: c.Log.RotateDuration, MaxFiles: c.Log.RotateMaxFiles},
+	}
+	if c.Log.Syslog {
+		l.Syslog = c.Log.SyslogFacility
+	}
+	return l
 }

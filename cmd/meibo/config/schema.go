@@ -92,14 +92,17 @@ type Key struct {
 	Default string // as written in a file; "" for none
 	Range   string // "1..10", "1s.."; bounds included
 	Choices []string
-	Flag    string // without dashes; "" for none
-	Doc     string
-	Goes    string // package that uses it; for Legacy the path of the key it stands for
-	Status  Status
-	Note    string // the warning, or what takes its place
-	Own     bool   // meibo's, not Consul's
-	Secret  bool
-	Reload  bool // applies at once when files are read again
+	// spellings are accepted besides the choices, in capitals, each with the
+	// choice it stands for.
+	spellings map[string]string
+	Flag      string // without dashes; "" for none
+	Doc       string
+	Goes      string // package that uses it; for Legacy the path of the key it stands for
+	Status    Status
+	Note      string // the warning, or what takes its place
+	Own       bool   // meibo's, not Consul's
+	Secret    bool
+	Reload    bool // applies at once when files are read again
 
 	// check says what was expected when a value of the right type is wrong.
 	check func(v any) string
