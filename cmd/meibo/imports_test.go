@@ -18,8 +18,9 @@ cache                    < resolver/wire
 resolver                 < cache resolver/wire
 resolver/listen          < resolver/wire
 resolver/consul          < resolver resolver/wire cache cluster/catalog
-resolver/local           < resolver resolver/wire cache
-resolver/resolvconf      <
+resolver/filewatch       <
+resolver/local           < resolver resolver/wire resolver/filewatch cache
+resolver/resolvconf      < resolver/filewatch
 resolver/control         < resolver resolver/wire cache forwarder
 forwarder                < resolver resolver/wire cache
 cluster/catalog          <
@@ -48,6 +49,7 @@ var soleImporters = map[string][]string{
 	"github.com/hashicorp/memberlist": {"cluster/gossip"},
 	"github.com/hashicorp/go-memdb":   {"cluster/catalog/state"},
 	"github.com/spf13/cobra":          {"cmd/meibo"},
+	"github.com/fsnotify/fsnotify":    {"resolver/filewatch"},
 }
 
 func TestImportsFollowThePolicy(t *testing.T) {

@@ -30,6 +30,7 @@ import (
 
 	"meibo/cache"
 	"meibo/resolver"
+	"meibo/resolver/filewatch"
 	"meibo/resolver/wire"
 )
 
@@ -249,7 +250,7 @@ func (h *Hosts) Run(ctx context.Context) error {
 	h.mu.Lock()
 	files := h.source.files
 	h.mu.Unlock()
-	return watch(ctx, files, h.logger, func() {
+	filewatch.Run(ctx, filewatch.Config{What: "hosts files", Files: files, Logger: h.logger, Changed: func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if equalStamps(h.stamps, stampAll(h.source.files)) {
@@ -258,7 +259,8 @@ func (h *Hosts) Run(ctx context.Context) error {
 		if err := h.reloadLocked(); err != nil {
 			h.logger.Warn("hosts files kept as they were", "err", err)
 		}
-	})
+	}})
+	return nil
 }
 
 // Len returns how many names there are.

@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"meibo/resolver/filewatch"
 )
 
 // Default files.
@@ -247,7 +249,8 @@ func (w *Watcher) Upstreams() Upstreams { return *w.current.Load() }
 // named any more the last ones are kept: a network that goes away takes its
 // servers along, and comes back.
 func (w *Watcher) Run(ctx context.Context) error {
-	return watch(ctx, w.files, w.config.Logger, w.look)
+	filewatch.Run(ctx, filewatch.Config{What: "resolv.conf", Files: w.files, Logger: w.config.Logger, Changed: w.look})
+	return nil
 }
 
 func (w *Watcher) look() {
