@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -18,6 +20,7 @@ import (
 
 	"meibo/cmd/meibo/config"
 	"meibo/cmd/meibo/logging"
+	"meibo/resolver/filewatch"
 )
 
 func newAgentCommand() *cobra.Command {
@@ -45,6 +48,7 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	signals := make(chan os.Signal, 2) // the second one is heard too
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	files := newWatched(sources)
 	cfg, warnings, err := config.Load(sources)
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid, nothing was started:\n%w", err)
@@ -78,7 +82,10 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var listening sync.WaitGroup
-	listening.Go(func() { reloadOn(ctx, hangup, d, log) })
+	listening.Go(func() { reloadOn(ctx, hangup, files, d, log) })
+	if cfg.AutoReload {
+		listening.Go(func() { files.watch(ctx, log) })
+	}
 	listening.Go(func() {
 		leaves := func(sig os.Signal) bool { return leavesOn(sig, d.config().Cluster) }
 		stopOn(ctx, signals, leaves, hostAgent{d}.Leave, stop, log)
@@ -92,20 +99,57 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	return err
 }
 
-// reloadOn reads the configuration again at each SIGHUP, until ctx ends.
-func reloadOn(ctx context.Context, hangup <-chan os.Signal, d *daemon, log *slog.Logger) {
+// reloadOn reads the configuration again at each SIGHUP, and when its files are not what they were, until ctx ends.
+func reloadOn(ctx context.Context, hangup <-chan os.Signal, files *watched, d *daemon, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			notify(log, systemd.SdNotifyReloading)
-			if err := d.Reload(ctx); err != nil {
-				log.Error("configuration not taken, everything stays as it was", "err", oneLine(err))
+			files.differ() // what is read now is known
+		case <-files.changes:
+			if !files.differ() {
+				continue
 			}
-			notify(log, systemd.SdNotifyReady)
+			log.Info("the configuration's files have changed: reading them again")
 		}
+		notify(log, systemd.SdNotifyReloading)
+		if err := d.Reload(ctx); err != nil {
+			log.Error("configuration not taken, everything stays as it was", "err", oneLine(err))
+		}
+		notify(log, systemd.SdNotifyReady)
 	}
+}
+
+// watched are the configuration's files, for auto_reload_config.
+type watched struct {
+	sources config.Sources
+	changes chan struct{} // holds one: they may have changed
+	known   [sha256.Size]byte
+}
+
+func newWatched(sources config.Sources) *watched {
+	return &watched{sources: sources, changes: make(chan struct{}, 1), known: sources.Digest()}
+}
+
+// differ reports whether the files are not what they were when it was last called.
+func (w *watched) differ() bool {
+	before := w.known
+	w.known = w.sources.Digest()
+	return w.known != before
+}
+
+// reloadSettle is how long the configuration's files are left alone: tools that manage them write several, one after another.
+const reloadSettle = 300 * time.Millisecond
+
+// watch fills changes until ctx ends.
+func (w *watched) watch(ctx context.Context, log *slog.Logger) {
+	filewatch.Run(ctx, filewatch.Config{What: "the configuration's files", Files: w.sources.Paths, Settle: reloadSettle, Logger: log, Changed: func() {
+		select {
+		case w.changes <- struct{}{}:
+		default:
+		}
+	}})
 }
 
 func notify(log *slog.Logger, state string) {

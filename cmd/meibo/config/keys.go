@@ -69,7 +69,7 @@ var nodeKeys = []Key{
 	{Path: "primary_datacenter", check: checkDatacenter, Status: Waiting, Goes: "cluster/acl", Doc: "Datacenter that holds tokens and policies. Unset: datacenter."},
 	{Path: "data_dir", Flag: "data-dir", Goes: "cluster", Doc: "Directory of the agent's state. Needed unless -dev."},
 	{Path: "pid_file", Flag: "pid-file", Goes: "cmd/meibo", Doc: "File that gets the process ID."},
-	{Path: "auto_reload_config", Type: Bool, Default: "false", Flag: "auto-reload-config", Goes: "cmd/meibo", Doc: "Read the files again when one changes."},
+	{Path: "auto_reload_config", Type: Bool, Default: "false", Flag: "auto-reload-config", Goes: "cmd/meibo", Doc: "Read the files again when one is changed, added or removed, as after SIGHUP."},
 	{Path: "enable_debug", Type: Bool, Default: "false", Goes: "cluster/httpapi", Doc: "Serve profiles below /debug/pprof."},
 	{Path: "disable_host_node_id", Type: Bool, Default: "true", Flag: "disable-host-node-id", Status: Moot, Doc: "Node IDs are always random."},
 	{Path: "locality.region", Status: Planned, Note: "answers are not sorted by locality", Doc: "Region of this host."},
