@@ -99,6 +99,10 @@ type Config struct {
 	WholeBelow int64
 	// HoldTime is how long a request waits for a leader; 0: 7 s.
 	HoldTime time.Duration
+	// HandshakeTimeout and ConnsPerSource bound the connections of other hosts;
+	// 0: link's defaults.
+	HandshakeTimeout time.Duration
+	ConnsPerSource   int
 	// Scope reads on whose behalf a request is made that is carried to another
 	// host, WithScope puts that into a context there. nil: requests have none.
 	Scope     func(*http.Request) (node, datacenter, token string)
@@ -347,7 +351,9 @@ func (n *Node) isProvisional() bool {
 }
 
 // hasJoin reports whether the configuration names hosts to join.
-func (n *Node) hasJoin() bool { return len(n.cfg.Gossip.RetryJoin)+len(n.cfg.Gossip.StartJoin) > 0 }
+func (n *Node) hasJoin() bool {
+	return len(n.cfg.Gossip.RetryJoin)+len(n.cfg.Gossip.StartJoin)+len(n.cfg.Gossip.RetryJoinExec) > 0
+}
 
 // holdsCatalog reports whether this host runs consensus.
 func (n *Node) holdsCatalog() bool { return n.cfg.Server || n.begins() }

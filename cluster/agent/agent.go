@@ -59,6 +59,10 @@ type Config struct {
 	// check.DefaultSlots.
 	MaxStarting int
 
+	// CheckTLS is what checks over TLS show and trust; nil: no certificate, the
+	// system's CAs.
+	CheckTLS *check.TLS
+
 	// Members is how many nodes the datacenter has, so that a large one is
 	// asked less often; nil = 1. It must not block.
 	Members func() int

@@ -176,7 +176,7 @@ func (a *Agent) makeRunner(c *checkState, left time.Duration) error {
 	}
 	cfg := check.Config{
 		Definition: def, Label: c.def.ID, ScriptsAllowed: a.scriptsAllowed(c.source),
-		Expires: left, Slots: a.slots, Now: a.cfg.Now, Logger: a.logger,
+		Expires: left, TLS: a.cfg.CheckTLS, Slots: a.slots, Now: a.cfg.Now, Logger: a.logger,
 	}
 	id := c.def.ID
 	runner := new(*check.Runner)

@@ -2,9 +2,12 @@ package check
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -35,17 +38,74 @@ func dialer() *net.Dialer {
 	}}
 }
 
+// TLS is what checks over TLS show and trust, besides what their definitions
+// say. The CAs are read when a check is made, the certificate at each handshake;
+// a check fails with the reason where they can't be.
+type TLS struct {
+	CAFile, CAPath    string // whom to trust; "": the system's CAs
+	CertFile, KeyFile string // shown to servers that ask; "": none
+}
+
+// add puts it into c.
+func (t *TLS) add(c *tls.Config) {
+	if t.CertFile != "" {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+			return &cert, err
+		}
+	}
+	if t.CAFile == "" && t.CAPath == "" {
+		return
+	}
+	roots, err := t.roots()
+	if c.RootCAs = roots; err != nil {
+		c.VerifyConnection = func(tls.ConnectionState) error { return err }
+	}
+}
+
+// roots reads the CAs.
+func (t *TLS) roots() (*x509.CertPool, error) {
+	files := []string{t.CAFile}
+	if t.CAFile == "" {
+		entries, err := os.ReadDir(t.CAPath)
+		if err != nil {
+			return nil, fmt.Errorf("read CAs: %w", err)
+		}
+		files = files[:0]
+		for _, e := range entries {
+			files = append(files, filepath.Join(t.CAPath, e.Name()))
+		}
+	}
+	roots := x509.NewCertPool()
+	found := false
+	for _, file := range files {
+		pem, err := os.ReadFile(file)
+		if err != nil && t.CAFile != "" {
+			return nil, fmt.Errorf("read CAs: %w", err)
+		}
+		found = roots.AppendCertsFromPEM(pem) || found
+	}
+	if !found {
+		return nil, fmt.Errorf("no CA certificate in %s%s", t.CAFile, t.CAPath)
+	}
+	return roots, nil
+}
+
 // tlsConfig is how d wants TLS spoken; host is the name to expect where d has
-// none (empty: taken from what is dialled).
-func tlsConfig(d *Definition, host string) *tls.Config {
+// none (empty: taken from what is dialled). More may be nil.
+func tlsConfig(d *Definition, host string, more *TLS) *tls.Config {
 	if d.TLSServerName != "" {
 		host = d.TLSServerName
 	}
-	return &tls.Config{
+	c := &tls.Config{
 		ServerName:         host,
 		InsecureSkipVerify: d.TLSSkipVerify, // asked for by the definition
 		MinVersion:         tls.VersionTLS12,
 	}
+	if more != nil {
+		more.add(c)
+	}
+	return c
 }
 
 // validHostPort reports what is wrong with a "host:port".

@@ -20,12 +20,12 @@ type httpProber struct {
 	client *http.Client
 }
 
-func newHTTPProber(d *Definition) (*httpProber, error) {
+func newHTTPProber(d *Definition, t *TLS) (*httpProber, error) {
 	p := &httpProber{def: d, client: &http.Client{Transport: &http.Transport{
 		Proxy:                  nil, // a check is about this target, not about a proxy
 		DialContext:            dialer().DialContext,
 		DisableKeepAlives:      true, // a new connection is part of what is checked
-		TLSClientConfig:        tlsConfig(d, ""),
+		TLSClientConfig:        tlsConfig(d, "", t),
 		MaxResponseHeaderBytes: 64 << 10,
 	}}}
 	if d.DisableRedirects {

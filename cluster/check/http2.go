@@ -19,7 +19,10 @@ import (
 )
 
 // h2pingProber sends an HTTP/2 PING and waits for its answer.
-type h2pingProber struct{ def *Definition }
+type h2pingProber struct {
+	def  *Definition
+	more *TLS
+}
 
 func (p *h2pingProber) probe(ctx context.Context) (status, output string) {
 	if err := p.ping(ctx); err != nil {
@@ -35,7 +38,7 @@ func (p *h2pingProber) ping(ctx context.Context) error {
 	}
 	defer conn.Close()
 	if p.def.H2PingUseTLS == nil || *p.def.H2PingUseTLS {
-		cfg := tlsConfig(p.def, hostOf(p.def.H2PING))
+		cfg := tlsConfig(p.def, hostOf(p.def.H2PING), p.more)
 		cfg.NextProtos = []string{http2.NextProtoTLS}
 		secured := tls.Client(conn, cfg)
 		if err := secured.HandshakeContext(ctx); err != nil {
@@ -98,7 +101,7 @@ type grpcProber struct {
 	client  *http.Client
 }
 
-func newGRPCProber(d *Definition) *grpcProber {
+func newGRPCProber(d *Definition, t *TLS) *grpcProber {
 	p := &grpcProber{def: d}
 	p.host, p.service, _ = strings.Cut(d.GRPC, "/")
 	var protocols http.Protocols
@@ -107,7 +110,7 @@ func newGRPCProber(d *Definition) *grpcProber {
 	p.client = &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer().DialContext,
-			TLSClientConfig:        tlsConfig(d, ""),
+			TLSClientConfig:        tlsConfig(d, "", t),
 			Protocols:              &protocols,
 			DisableKeepAlives:      true,
 			DisableCompression:     true,

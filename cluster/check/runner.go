@@ -31,6 +31,9 @@ type Config struct {
 	// Expires is how much is left of a TTL that was renewed before a restart;
 	// 0 means all of it.
 	Expires time.Duration
+	// TLS is what checks over TLS show and trust; nil: no certificate, the
+	// system's CAs.
+	TLS *TLS
 	// Slots is shared with the other runners; nil means no bound.
 	Slots *Slots
 	// Now is boot time; nil means the real clock. Tests give their own.
@@ -103,15 +106,15 @@ func (r *Runner) prepare() (err error) {
 			return errors.New("alias check needs to be told how to find what it follows")
 		}
 	case KindHTTP:
-		r.prober, err = newHTTPProber(d)
+		r.prober, err = newHTTPProber(d, r.cfg.TLS)
 	case KindTCP:
-		r.prober = &tcpProber{d}
+		r.prober = &tcpProber{d, r.cfg.TLS}
 	case KindUDP:
 		r.prober = &udpProber{d}
 	case KindGRPC:
-		r.prober = newGRPCProber(d)
+		r.prober = newGRPCProber(d, r.cfg.TLS)
 	case KindH2Ping:
-		r.prober = &h2pingProber{d}
+		r.prober = &h2pingProber{d, r.cfg.TLS}
 	case KindOSService:
 		r.prober = &osServiceProber{d, "systemctl"}
 	case KindScript:

@@ -12,7 +12,10 @@ import (
 )
 
 // tcpProber connects, and shakes hands where TLS is asked for.
-type tcpProber struct{ def *Definition }
+type tcpProber struct {
+	def  *Definition
+	more *TLS
+}
 
 func (p *tcpProber) probe(ctx context.Context) (status, output string) {
 	conn, err := dialer().DialContext(ctx, "tcp", p.def.TCP)
@@ -21,7 +24,7 @@ func (p *tcpProber) probe(ctx context.Context) (status, output string) {
 	}
 	defer conn.Close()
 	if p.def.TCPUseTLS {
-		if err := handshake(ctx, conn, p.def, p.def.TCP); err != nil {
+		if err := p.handshake(ctx, conn); err != nil {
 			return Critical, err.Error()
 		}
 	}
@@ -29,9 +32,9 @@ func (p *tcpProber) probe(ctx context.Context) (status, output string) {
 }
 
 // handshake speaks TLS on conn and leaves it at that.
-func handshake(ctx context.Context, conn net.Conn, d *Definition, target string) error {
-	if err := tls.Client(conn, tlsConfig(d, hostOf(target))).HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake with %s: %w", target, err)
+func (p *tcpProber) handshake(ctx context.Context, conn net.Conn) error {
+	if err := tls.Client(conn, tlsConfig(p.def, hostOf(p.def.TCP), p.more)).HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS handshake with %s: %w", p.def.TCP, err)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Dir     string   // of the snapshot of members; "" for none
 
 	RetryJoin, StartJoin []string       // host, host:port, [ipv6]:port
+	RetryJoinExec        [][]string     // programs and their arguments; each prints further ones, before each attempt
 	RetryInterval        time.Duration  // 30 s
 	RetryMax             int            // attempts; 0: for ever
 	RejoinAfterLeave     bool           // call the members of the snapshot though this host left

@@ -167,13 +167,13 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 	addrs := slices.Concat(g.cfg.RetryJoin, g.cfg.StartJoin)
 	slices.Sort(addrs)
 	addrs = slices.Compact(addrs)
-	if len(addrs) == 0 {
+	if len(addrs)+len(g.cfg.RetryJoinExec) == 0 {
 		return
 	}
 	pause := callFirst
 	for attempt := 1; ; attempt++ {
 		if g.alone() {
-			n, err := g.Join(ctx, addrs)
+			n, err := g.joinAll(ctx, addrs)
 			switch {
 			case ctx.Err() != nil:
 				return
@@ -204,6 +204,32 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// joinAll joins the hosts at addrs and those that programs print. What one
+// program says is no reason not to call the others' hosts.
+func (g *Gossip) joinAll(ctx context.Context, addrs []string) (int, error) {
+	all := slices.Clone(addrs)
+	var errs []error
+	for _, argv := range g.cfg.RetryJoinExec {
+		found, err := addresses(ctx, argv)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		all = append(all, found...)
+	}
+	slices.Sort(all)
+	if all = slices.Compact(all); len(all) == 0 {
+		return 0, errors.Join(errs...)
+	}
+	n, err := g.Join(ctx, all)
+	if n == 0 {
+		return n, errors.Join(append(errs, err)...)
+	}
+	for _, e := range errs {
+		g.logger.Warn("gossip: joined without what a program was to say", "err", e)
+	}
+	return n, err
 }
 
 // alone reports whether gossip has nobody else.

@@ -62,16 +62,24 @@ type Config struct {
 	OperatorOpen bool
 	Control      func() string
 
-	QueryTime   time.Duration // how long a blocking query waits unless it says; 0: DefaultQueryTime
-	MaxQuery    time.Duration // the longest it may ask for; 0: DefaultMaxQuery
-	MaxBlocking int           // blocking queries of this host's clients at once; 0: DefaultMaxBlocking
-	MaxCarried  int           // blocking queries carried here by other hosts; 0: DefaultMaxCarried
-	MaxBody     int64         // bytes of a request's body; 0: DefaultMaxBody
+	QueryTime time.Duration // how long a blocking query waits unless it says; 0: DefaultQueryTime
+	MaxQuery  time.Duration // the longest it may ask for; 0: DefaultMaxQuery
+	// DiscoveryMaxStale answers reads below /v1/catalog and /v1/health that name no
+	// consistency from what is at hand, if that is no older; 0 asks the leader.
+	DiscoveryMaxStale time.Duration
+	MaxBlocking       int   // blocking queries of this host's clients at once; 0: DefaultMaxBlocking
+	MaxCarried        int   // blocking queries carried here by other hosts; 0: DefaultMaxCarried
+	MaxBody           int64 // bytes of a request's body; 0: DefaultMaxBody
 
 	// Version is meibo's own, as in "0.1.0"; clients see it after Consul's API level.
 	Version, Revision, BuildDate string
 
 	Gatherer prometheus.Gatherer // for /metrics; nil: an empty registry
+	// MetricsPrefix takes the place of "meibo" in the names of our own metrics; "" leaves them.
+	MetricsPrefix string
+	// NoPrometheus refuses Prometheus' format where Consul does without a retention
+	// time: at /v1/agent/metrics. /metrics is always served.
+	NoPrometheus bool
 	// Mounts are further handlers by path prefix (ending in "/"), behind the same guard:
 	// those of other rooms, which this package needn't know.
 	Mounts map[string]http.Handler
@@ -102,7 +110,7 @@ func New(cfg Config) (*API, error) {
 	}
 	e := a.endpoints(cfg.MaxBlocking)
 	a.agent = &agentSet{endpoints: e, cfg: &a.cfg}
-	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter}
+	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter, discoveryStale: cfg.DiscoveryMaxStale}
 	a.operator = &operatorSet{catalogSet: a.catalog, operator: cfg.Operator}
 	a.routes = newRouter(a.agent.routes(), a.catalog.routes(), a.operator.routes(), a.operator.keyringRoutes(), absentRoutes())
 	return a, nil
@@ -185,6 +193,7 @@ func setDefaults(cfg *Config) {
 	if cfg.Gatherer == nil {
 		cfg.Gatherer = prometheus.NewRegistry()
 	}
+	cfg.Gatherer = renamed(cfg.Gatherer, cfg.MetricsPrefix)
 }
 
 // fullVersion is what clients see: the API level, then whose it is.
@@ -234,6 +243,7 @@ func (a *API) mount(path string) (prefix string, h http.Handler) {
 // the request itself says of its datacenter and token counts more than that.
 func (a *API) Catalog() http.Handler {
 	set := *a.catalog
+	set.discoveryStale = 0
 	set.endpoints = a.endpoints(a.cfg.MaxCarried)
 	set.endpoints.mayOperate = nil // the host decided that the client asked
 	routes := newRouter(set.routes(), (&operatorSet{catalogSet: &set, operator: a.cfg.Operator}).routes(), absentRoutes())

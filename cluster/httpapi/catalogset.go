@@ -17,6 +17,9 @@ type catalogSet struct {
 	backend    Backend
 	forwarder  Forwarder // nil: everything is answered here
 	datacenter string
+	// discoveryStale is DiscoveryMaxStale; 0 for what other hosts carry here: they
+	// have decided.
+	discoveryStale time.Duration
 }
 
 func (c *catalogSet) routes() []route {

@@ -67,7 +67,7 @@ func (c *catalogSet) forward(r *request, changes Effect) (done bool, err error) 
 	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
 		return false, errNoPath
 	}
-	ro, err := parseRead(r)
+	ro, err := c.parseRead(r)
 	if err != nil {
 		return false, err
 	}

@@ -3,9 +3,13 @@ package httpapi
 import (
 	"math"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 
 	"meibo/cluster/acl"
 )
@@ -20,6 +24,32 @@ func (a *agentSet) metricsText(r *request) (any, error) {
 		ErrorLog:      promLog{a.endpoints},
 	}).ServeHTTP(r.w, r.Request)
 	return written, nil
+}
+
+// renamed has the metrics of a gatherer whose names begin with "meibo" begin with prefix.
+func renamed(from prometheus.Gatherer, prefix string) prometheus.Gatherer {
+	prefix = strings.Map(func(c rune) rune {
+		if c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+			return c
+		}
+		return '_'
+	}, prefix)
+	if prefix == "" || prefix == "meibo" {
+		return from
+	}
+	if prefix[0] <= '9' {
+		prefix = "_" + prefix
+	}
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		families, err := from.Gather()
+		for _, f := range families {
+			if rest, ok := strings.CutPrefix(f.GetName(), "meibo_"); ok {
+				f.Name = new(prefix + "_" + rest)
+			}
+		}
+		slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+		return families, err
+	})
 }
 
 type promLog struct{ *endpoints }
@@ -58,6 +88,9 @@ type sampleShape struct {
 // Counters count since the start, not over the last ten seconds as Consul's do.
 func (a *agentSet) metricsJSON(r *request) (any, error) {
 	if r.query.Get("format") == "prometheus" {
+		if a.cfg.NoPrometheus {
+			return nil, errorf(http.StatusUnsupportedMediaType, "Prometheus is not enabled since its retention time is not positive")
+		}
 		return a.metricsText(r)
 	}
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Read); err != nil {

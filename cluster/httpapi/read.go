@@ -16,7 +16,7 @@ type readOptions struct {
 	cached      bool
 }
 
-func parseRead(r *request) (o readOptions, err error) {
+func (c *catalogSet) parseRead(r *request) (o readOptions, err error) {
 	on, err := r.flags("cached", "stale", "consistent", "leader")
 	if err != nil {
 		return o, err
@@ -38,8 +38,15 @@ func parseRead(r *request) (o readOptions, err error) {
 		o.consistency = Consistent
 	case stale && !on["leader"]:
 		o.consistency = Stale
+	case c.discoveryStale > 0 && !on["leader"] && !o.cached && isDiscovery(r.URL.Path):
+		o.consistency, o.maxStale = Stale, c.discoveryStale
 	}
 	return o, nil
+}
+
+// isDiscovery tells the reads that discovery_max_stale is about.
+func isDiscovery(path string) bool {
+	return strings.HasPrefix(path, "/v1/catalog/") || strings.HasPrefix(path, "/v1/health/")
 }
 
 // query reads one result. It may be called several times, each time with a newer state.
@@ -52,7 +59,7 @@ func (c *catalogSet) read(r *request, q query) (any, error) {
 	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
 		return nil, errNoPath
 	}
-	ro, err := parseRead(r)
+	ro, err := c.parseRead(r)
 	if err != nil {
 		return nil, err
 	}

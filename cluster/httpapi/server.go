@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +38,8 @@ type ServerConfig struct {
 	// takes a free one.
 	Addrs      []string
 	SocketMode fs.FileMode // of socket files; 0: what the umask gives
+	// SocketUser and SocketGroup own socket files, by name or number; "": who we are.
+	SocketUser, SocketGroup string
 	// Control makes this the control socket: Addrs are socket files, mode 0600, and only
 	// root and this process's user are let in.
 	Control        bool
@@ -70,7 +74,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger}
 	for _, addr := range cfg.Addrs {
-		ln, err := listen(network(addr, cfg.Addrs), addr, cfg.SocketMode)
+		ln, err := listen(network(addr, cfg.Addrs), addr, cfg)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for http on %s: %w", addr, err), s.Close())
 		}
@@ -97,7 +101,7 @@ func network(addr string, all []string) string {
 	return "tcp6"
 }
 
-func listen(network, addr string, mode fs.FileMode) (net.Listener, error) {
+func listen(network, addr string, cfg ServerConfig) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(addr, "unix://")
 	if !isUnix {
 		return net.Listen(network, addr)
@@ -106,13 +110,62 @@ func listen(network, addr string, mode fs.FileMode) (net.Listener, error) {
 		return nil, err
 	}
 	ln, err := net.Listen("unix", path)
-	if err != nil || mode == 0 {
-		return ln, err
+	if err != nil {
+		return nil, err
 	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := giveSocket(path, cfg); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
+}
+
+// giveSocket sets who owns a socket file and who may use it; the owner first, as
+// a change of owner may clear permissions.
+func giveSocket(path string, cfg ServerConfig) error {
+	uid, err := numberOf(cfg.SocketUser, func(name string) (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+	if err != nil {
+		return fmt.Errorf("owner of the socket: %w", err)
+	}
+	gid, err := numberOf(cfg.SocketGroup, func(name string) (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
+	if err != nil {
+		return fmt.Errorf("group of the socket: %w", err)
+	}
+	if uid >= 0 || gid >= 0 {
+		if err := os.Chown(path, uid, gid); err != nil {
+			return err
+		}
+	}
+	if cfg.SocketMode == 0 {
+		return nil
+	}
+	return os.Chmod(path, cfg.SocketMode)
+}
+
+// numberOf returns the number of a user or group by name or number, -1 for "".
+func numberOf(name string, lookup func(string) (string, error)) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	if id, err := strconv.Atoi(name); err == nil {
+		return id, nil
+	}
+	id, err := lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(id)
 }
 
 // removeDeadSocket takes away the socket file of a process that was killed. One that

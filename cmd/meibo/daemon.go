@@ -94,7 +94,8 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel,
 		Gossip: cfg.GossipConfig(), Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
 		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
-		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout, Scope: scopeOf, WithScope: withScope,
+		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout,
+		HandshakeTimeout: cfg.Cluster.HandshakeTimeout, ConnsPerSource: cfg.Cluster.ConnsPerSource, Scope: scopeOf, WithScope: withScope,
 		Agent: cfg.AgentConfig(), Logger: log,
 	}
 }
@@ -202,6 +203,7 @@ func (d *daemon) serveHTTPOnce(ctx context.Context) error {
 	if sc.ConnsPerClient == 0 {
 		sc.ConnsPerClient = -1 // Consul's 0 means no limit
 	}
+	sc.SocketUser, sc.SocketGroup = d.started.HTTP.SocketUser, d.started.HTTP.SocketGroup
 	if mode, err := strconv.ParseUint(d.started.HTTP.SocketMode, 8, 12); err == nil {
 		sc.SocketMode = os.FileMode(mode)
 	}

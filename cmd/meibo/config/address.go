@@ -33,12 +33,32 @@ func (b *builder) joins(path string) []string {
 			all = append(all, b.evaluate(path, e.text, e.at)...)
 			continue
 		}
+		if strings.HasPrefix(strings.TrimSpace(e.text), joinProgram) {
+			continue
+		}
 		if strings.Contains(e.text, "provider=") { // may hold a cloud's secret: not shown
 			b.fault(&Fault{File: e.at.file, Line: e.at.line, Key: path,
-				Text: "clouds are not asked for hosts here: name servers by address, or by a DNS name that has the addresses of all, in place of " + joinable([]string{e.text})[0]})
+				Text: "clouds are not asked for hosts here: name servers by address, or by a DNS name that has the addresses of all, or by a program that prints them, \"exec=PROGRAM ARGS\", in place of " + joinable([]string{e.text})[0]})
 			continue
 		}
 		all = append(all, e.text)
+	}
+	return all
+}
+
+// joinProgram begins an entry that names a program which prints hosts to join.
+const joinProgram = "exec="
+
+// joinPrograms returns the programs that print hosts to join, with their
+// arguments.
+func (b *builder) joinPrograms(path string) [][]string {
+	var all [][]string
+	for _, e := range b.entries(path) {
+		if command, ok := strings.CutPrefix(strings.TrimSpace(e.text), joinProgram); ok && !isTemplate(e.text) {
+			if argv := strings.Fields(command); len(argv) > 0 {
+				all = append(all, argv)
+			}
+		}
 	}
 	return all
 }

@@ -136,15 +136,15 @@ func (b *builder) build() *Config {
 	b.encryption(c)
 	c.Raft = Raft{
 		Multiplier: b.int("performance.raft_multiplier"), SnapshotThreshold: b.int("raft_snapshot_threshold"),
-		SnapshotInterval: b.duration("raft_snapshot_interval"), TrailingLogs: b.int("raft_trailing_logs"),
+		TrailingLogs: b.int("raft_trailing_logs"),
 	}
 	c.Gossip = b.gossip()
 	c.ACL = b.acl()
 	c.TLS = b.tls()
 	c.Log = b.log()
 	c.Telemetry = Telemetry{
-		MetricsPrefix: b.text("telemetry.metrics_prefix"), DisableHostname: b.is("telemetry.disable_hostname"),
-		PrometheusRetention: b.duration("telemetry.prometheus_retention_time"),
+		MetricsPrefix: b.text("telemetry.metrics_prefix"),
+		NoPrometheus:  b.duration("telemetry.prometheus_retention_time") == 0,
 	}
 	c.Agent = b.agent(c)
 	c.Watches = b.watches()
@@ -181,7 +181,7 @@ func (b *builder) cache() Cache {
 	c := Cache{
 		MaxBytes: b.size("cache.max_bytes"), MaxEntries: b.int("cache.max_entries"),
 		MinTTL: b.duration("cache.min_ttl"), MaxTTL: b.duration("cache.max_ttl"), NegativeMaxTTL: b.duration("cache.negative_max_ttl"),
-		Stale: b.duration("cache.stale"), Persist: b.is("cache.persist") && !b.src.Dev,
+		Stale: b.duration("cache.stale"),
 	}
 	if c.MinTTL > c.MaxTTL {
 		b.wrong("cache.min_ttl", fmt.Sprintf("%s is above cache.max_ttl, %s", c.MinTTL, c.MaxTTL))

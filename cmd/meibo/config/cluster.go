@@ -24,8 +24,9 @@ func (b *builder) cluster(n Node) Cluster {
 		SerfLAN: b.serf("serf_lan", "ports.serf_lan", n.Bind), SerfWAN: b.serf("serf_wan", "ports.serf_wan", n.Bind),
 		AllowedLAN: b.prefixes("serf_lan_allowed_cidrs"), AllowedWAN: b.prefixes("serf_wan_allowed_cidrs"),
 		ReconnectTimeout: b.duration("reconnect_timeout"), SessionTTLMin: b.duration("session_ttl_min"),
-		ServerRejoinAgeMax: b.duration("server_rejoin_age_max"), RPCHoldTimeout: b.duration("performance.rpc_hold_timeout"),
-		LeaveDrainTime: b.duration("performance.leave_drain_time"),
+		RPCHoldTimeout: b.duration("performance.rpc_hold_timeout"),
+		LeaveDrainTime: b.duration("performance.leave_drain_time"), RetryJoinExec: b.joinPrograms("retry_join"),
+		HandshakeTimeout: b.duration("limits.rpc_handshake_timeout"), ConnsPerSource: b.int("limits.rpc_max_conns_per_client"),
 		Autopilot: Autopilot{
 			CleanupDeadServers: b.is("autopilot.cleanup_dead_servers"), LastContactThreshold: b.duration("autopilot.last_contact_threshold"),
 			MaxTrailingLogs: b.int("autopilot.max_trailing_logs"), MinQuorum: b.int("autopilot.min_quorum"),
@@ -153,6 +154,11 @@ func checkJoin(v any) string {
 	s := strings.TrimSpace(v.(string))
 	switch {
 	case isTemplate(s), s == "", strings.Contains(s, "provider="): // refused by joins
+		return ""
+	case strings.HasPrefix(s, joinProgram):
+		if len(strings.Fields(s[len(joinProgram):])) == 0 || strings.ContainsAny(s, "'\"") {
+			return `exec=PROGRAM ARGS, which no shell reads: without quotes, arguments are parted by spaces`
+		}
 		return ""
 	case strings.ContainsAny(s, " \t/\"") || len(s) > 260:
 		return `an address or name with or without a port, such as "10.0.0.11", "10.0.0.11:8301", "[fd00::1]:8301" or "servers.example"`

@@ -17,7 +17,7 @@ func (c *Config) GossipConfig() gossip.Config {
 	bind := c.reachable(c.Cluster.SerfLAN)
 	g := gossip.Config{
 		ID: c.Node.ID, Name: c.Node.Name, Datacenter: c.Node.Datacenter, Bind: bind,
-		RetryJoin: c.Cluster.RetryJoin, RetryInterval: c.Cluster.RetryInterval, RetryMax: c.Cluster.RetryMax,
+		RetryJoin: c.Cluster.RetryJoin, RetryJoinExec: c.Cluster.RetryJoinExec, RetryInterval: c.Cluster.RetryInterval, RetryMax: c.Cluster.RetryMax,
 		RejoinAfterLeave: c.Cluster.RejoinAfterLeave, Allowed: c.Cluster.AllowedLAN, ReconnectTimeout: c.Cluster.ReconnectTimeout,
 		Tuning: gossip.Tuning(c.Gossip),
 	}

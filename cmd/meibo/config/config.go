@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"meibo/cluster/agent"
+	"meibo/cluster/check"
 )
 
 // Config is a whole configuration: checked, with defaults filled in and address
@@ -103,11 +104,8 @@ type HTTP struct {
 	OperatorOpen     bool           // what operators do is open to all, not to the control socket alone
 	MaxHeaderBytes   int            // 0: the server's default
 	MaxConnsPerHost  int            // 0: no limit
-	HandshakeTimeout time.Duration
-	DefaultQueryTime time.Duration // of a blocking query that names no wait
+	DefaultQueryTime time.Duration  // of a blocking query that names no wait
 	MaxQueryTime     time.Duration
-	MaxValueBytes    int64 // KV
-	MaxTxnBytes      int64
 	AllowStale       time.Duration // discovery_max_stale; 0 never
 	SocketUser       string
 	SocketGroup      string
@@ -127,7 +125,6 @@ type Zone struct {
 	ARecordLimit   int // 0: no limit
 	UDPAnswerLimit int // 0: as many as fit
 	NodeMetaTXT    bool
-	NoCompression  bool
 }
 
 // SOA holds the timers of the zone's SOA record, in seconds.
@@ -158,7 +155,6 @@ type Cache struct {
 	MaxTTL         time.Duration
 	NegativeMaxTTL time.Duration
 	Stale          time.Duration // how long past its end an answer may stand in for a dead upstream; 0 never
-	Persist        bool          // keep over a restart, in CacheDir
 }
 
 // Hosts are the names answered from files and from the configuration.
@@ -186,10 +182,7 @@ type Agent struct {
 	CheckUpdateInterval     time.Duration           // output-only changes are held back so long
 	CheckOutputMaxSize      int                     // bytes
 	DiscardCheckOutput      bool
-	SyncInterval            time.Duration // between full syncs; 0: the agent's default
-	ReapInterval            time.Duration // between looks for critical services to deregister
-	DeregisterMin           time.Duration // floor of deregister_critical_service_after
-	TLSForChecks            bool
+	CheckTLS                *check.TLS // what checks over TLS show and trust; nil: no certificate, the system's CAs
 
 	places map[string]position // of services and checks, by "service ID" and "check ID"
 }
@@ -203,6 +196,7 @@ type Cluster struct {
 	InTheClear           bool   // encrypt = "none": no key, and that is meant
 	KeyringFile          bool   // keep the keyring in DataDir
 	RetryJoin            []string
+	RetryJoinExec        [][]string // programs that print further ones, and their arguments
 	RetryInterval        time.Duration
 	RetryMax             int // 0: for ever
 	RetryJoinWAN         []string
@@ -218,9 +212,10 @@ type Cluster struct {
 	AllowedWAN           []netip.Prefix
 	ReconnectTimeout     time.Duration
 	SessionTTLMin        time.Duration
-	ServerRejoinAgeMax   time.Duration
 	RPCHoldTimeout       time.Duration
 	LeaveDrainTime       time.Duration
+	HandshakeTimeout     time.Duration // of other hosts; 0: built in
+	ConnsPerSource       int           // of one address of other hosts; 0: built in
 	Autopilot            Autopilot
 }
 
@@ -237,7 +232,6 @@ type Autopilot struct {
 type Raft struct {
 	Multiplier        int // 0 unless performance.raft_multiplier is set
 	SnapshotThreshold int
-	SnapshotInterval  time.Duration
 	TrailingLogs      int
 }
 
@@ -288,11 +282,10 @@ type Log struct {
 	SyslogFacility string
 }
 
-// Telemetry is accepted as Consul's; metrics are served in Prometheus' format.
+// Telemetry says how metrics are shown.
 type Telemetry struct {
-	MetricsPrefix       string
-	PrometheusRetention time.Duration
-	DisableHostname     bool
+	MetricsPrefix string // takes the place of "meibo" in the names of metrics
+	NoPrometheus  bool   // prometheus_retention_time = "0s"
 }
 
 // LevelTrace is log_level "TRACE", which log/slog has no name for.

@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 // under puts keys below a block.
 func under(block string, keys ...Key) []Key {
 	for i := range keys {
@@ -37,7 +39,7 @@ func ownKeys() []Key {
 		Key{Path: "max_ttl", Type: Duration, Default: "24h", Range: "1s..168h", Goes: "resolver", Doc: "Forwarded answers are kept at most this long."},
 		Key{Path: "negative_max_ttl", Type: Duration, Default: "300s", Range: "1s..3h", Goes: "resolver", Doc: "Forwarded answers that a name or type does not exist are kept at most this long (RFC 2308)."},
 		Key{Path: "stale", Type: Duration, Default: "24h", Range: "0s..168h", Goes: "resolver", Doc: "While upstreams fail, an answer stands in for so long past its end (RFC 8767); 0s never."},
-		Key{Path: "persist", Type: Bool, Default: "true", Goes: "cache", Doc: "Keep forwarded answers over a restart, in cache_dir."},
+		Key{Path: "persist", Type: Bool, Default: "false", Status: Planned, Note: "the cache is begun anew after a restart", Goes: "cache", Doc: "Keep forwarded answers over a restart, in cache_dir. Not there yet."},
 	)...)
 	keys = append(keys, under("hosts",
 		Key{Path: "files", Type: Strings, Reload: true, Goes: "resolver/local", Doc: "Hosts files, read again when they change. Unset: /etc/hosts."},
@@ -71,7 +73,7 @@ var nodeKeys = []Key{
 	{Path: "pid_file", Flag: "pid-file", Goes: "cmd/meibo", Doc: "File that gets the process ID."},
 	{Path: "auto_reload_config", Type: Bool, Default: "false", Flag: "auto-reload-config", Goes: "cmd/meibo", Doc: "Read the files again when one is changed, added or removed, as after SIGHUP."},
 	{Path: "enable_debug", Type: Bool, Default: "false", Goes: "cluster/httpapi", Doc: "Serve profiles below /debug/pprof."},
-	{Path: "disable_host_node_id", Type: Bool, Default: "true", Flag: "disable-host-node-id", Status: Moot, Doc: "Node IDs are always random."},
+	{Path: "disable_host_node_id", Type: Bool, Default: "true", Flag: "disable-host-node-id", Status: Ignored, quiet: isTrue, Note: "node IDs are always random", Doc: "Make no node ID of what the host is."},
 	{Path: "locality.region", Status: Planned, Note: "answers are not sorted by locality", Doc: "Region of this host."},
 	{Path: "locality.zone", Status: Planned, Note: "answers are not sorted by locality", Doc: "Zone of this host."},
 }
@@ -89,10 +91,10 @@ func addressKeys() []Key {
 		{Path: "advertise_addr_wan_ipv4", check: checkAddr4, Goes: "cluster", Doc: "The same, IPv4."},
 		{Path: "advertise_addr_wan_ipv6", check: checkAddr6, Goes: "cluster", Doc: "The same, IPv6."},
 		{Path: "tagged_addresses", Type: StringMap, Goes: "cluster/agent", Doc: "Further addresses of the node by name."},
-		{Path: "translate_wan_addrs", Type: Bool, Default: "false", Goes: "cluster/httpapi", Status: Waiting, Doc: "Show WAN addresses of nodes and services of other datacenters."},
+		{Path: "translate_wan_addrs", Type: Bool, Default: "false", Goes: "cluster/httpapi", Status: Planned, Note: noWAN, Doc: "Show WAN addresses of nodes and services of other datacenters."},
 		{Path: "client_addr", Default: "127.0.0.1", Flag: "client", check: checkClientAddr, Goes: "resolver/listen", Doc: "Addresses for DNS and HTTP, separated by spaces. May hold go-sockaddr templates; unix:// for HTTP."},
 		{Path: "serf_lan", Flag: "serf-lan-bind", check: checkAddr, Goes: "cluster/gossip", Doc: "Address for gossip. Unset: bind_addr."},
-		{Path: "serf_wan", Flag: "serf-wan-bind", check: checkAddr, Status: Waiting, Goes: "cluster/gossip", Doc: "Address for gossip with other datacenters. Unset: bind_addr."},
+		{Path: "serf_wan", Flag: "serf-wan-bind", check: checkAddr, Status: Planned, Note: noWAN, Goes: "cluster/gossip", Doc: "Address for gossip with other datacenters. Unset: bind_addr."},
 	}
 	keys = append(keys, under("addresses",
 		Key{Path: "dns", check: checkDNSAddr, Goes: "resolver/listen", Doc: "Addresses for DNS. Unset: client_addr."},
@@ -107,7 +109,7 @@ func addressKeys() []Key {
 		Key{Path: "https", Type: Int, Default: "-1", Range: "-1..65535", Flag: "https-port", Status: Planned, Note: noHTTPS, Goes: "cluster/httpapi", Doc: "Port for HTTPS; -1 switches it off.", quiet: isOff},
 		port("server", "server-port", "8300", "cluster/link", "Port for traffic between hosts.", Used),
 		port("serf_lan", "serf-lan-port", "8301", "cluster/gossip", "Port for gossip.", Used),
-		port("serf_wan", "serf-wan-port", "8302", "cluster/gossip", "Port for gossip with other datacenters; -1 switches it off.", Waiting),
+		Key{Path: "serf_wan", Type: Int, Default: "8302", Range: "-1..65535", Flag: "serf-wan-port", Status: Planned, Note: noWAN, Goes: "cluster/gossip", Doc: "Port for gossip with other datacenters; -1 switches it off.", quiet: isOffOr(8302)},
 		Key{Path: "grpc", Type: Int, Default: "-1", Range: "-1..65535", Flag: "grpc-port", Status: Ignored, Note: noGRPC, Doc: "Port for gRPC.", quiet: isOff},
 		Key{Path: "grpc_tls", Type: Int, Default: "-1", Range: "-1..65535", Flag: "grpc-tls-port", Status: Ignored, Note: noGRPC, Doc: "Port for gRPC over TLS.", quiet: isOff},
 	)...)
@@ -134,15 +136,15 @@ func dnsKeys() []Key {
 		Key{Path: "a_record_limit", Type: Int, Default: "0", Range: "0..", Reload: true, Goes: "resolver/consul", Doc: "Most A, AAAA records of an answer; 0 sets no limit."},
 		Key{Path: "udp_answer_limit", Type: Int, Default: "0", Range: "0..", Reload: true, Goes: "resolver/consul", Doc: "Most records of an answer over UDP to a client without EDNS. Consul's default is 3; here as many as fit (0)."},
 		Key{Path: "enable_additional_node_meta_txt", Type: Bool, Default: "true", Reload: true, Goes: "resolver/consul", Doc: "Add a node's meta as TXT records."},
-		Key{Path: "disable_compression", Type: Bool, Default: "false", Reload: true, Goes: "resolver/consul", Doc: "Write names in full."},
+		Key{Path: "disable_compression", Type: Bool, Default: "false", Reload: true, Status: Ignored, Note: "names are always compressed", Doc: "Write names in full."},
 		Key{Path: "recursor_strategy", Choices: []string{"sequential", "random"}, Reload: true, Goes: "forwarder", Doc: "Order in which recursors are asked. Unset: the fastest first."},
 		Key{Path: "recursor_timeout", Type: Duration, Default: "2s", Range: "1ms..", Reload: true, Goes: "forwarder", Doc: "Time for one exchange with one recursor."},
 		seconds("refresh", "3600", "Refresh of the SOA record, in seconds."),
 		seconds("retry", "600", "Retry of the SOA record, in seconds."),
 		seconds("expire", "86400", "Expire of the SOA record, in seconds."),
 		seconds("min_ttl", "0", "Minimum and TTL of the SOA record, in seconds: how long others may keep a negative answer."),
-		Key{Path: "allow_stale", Type: Bool, Default: "true", Status: Moot, Doc: "Answers always come from this host's view."},
-		Key{Path: "max_stale", Type: Duration, Default: "87600h", Status: Moot, Doc: "Answers always come from this host's view."},
+		Key{Path: "allow_stale", Type: Bool, Default: "true", Status: Ignored, quiet: isTrue, Note: ownView, Doc: "Answers may come from any server."},
+		Key{Path: "max_stale", Type: Duration, Default: "87600h", Status: Ignored, quiet: isDefault(87600 * time.Hour), Note: ownView, Doc: "Answers that are older are asked for again."},
 		Key{Path: "use_cache", Type: Bool, Default: "false", Status: Moot, Doc: "Answers always come from this host's view."},
 		Key{Path: "cache_max_age", Type: Duration, Default: "0s", Status: Moot, Doc: "Answers always come from this host's view."},
 		Key{Path: "prefer_namespace", Type: Bool, Status: Ignored, Note: enterprise, Doc: "Namespaces."},
@@ -182,16 +184,19 @@ var checkRunKeys = []Key{
 	{Path: "check_update_interval", Type: Duration, Default: "5m", Range: "0s..", Goes: "cluster/agent", Doc: "Changes of nothing but output are held back this long."},
 	{Path: "check_output_max_size", Type: Int, Default: "4096", Range: "1..", Flag: "check_output_max_size", Goes: "cluster/agent", Doc: "Most bytes kept of a check's output."},
 	{Path: "discard_check_output", Type: Bool, Default: "false", Reload: true, Goes: "cluster/agent", Doc: "Keep no output of checks."},
-	{Path: "enable_agent_tls_for_checks", Type: Bool, Default: "false", Goes: "cluster/check", Doc: "Checks over TLS present the certificate of tls.https."},
-	{Path: "ae_interval", Type: Duration, Range: "1s..", Goes: "cluster/agent", Doc: "Time between full syncs with the catalog."},
-	{Path: "check_reap_interval", Type: Duration, Default: "30s", Range: "1s..", Goes: "cluster/agent", Doc: "Time between looks for services to deregister."},
-	{Path: "check_deregister_interval_min", Type: Duration, Default: "1m", Range: "0s..", Goes: "cluster/agent", Doc: "Least deregister_critical_service_after."},
+	{Path: "enable_agent_tls_for_checks", Type: Bool, Default: "false", Goes: "cluster/check", Doc: "Checks over TLS show the certificate of tls.internal_rpc (else tls.defaults), and trust its CAs."},
 }
 
 const (
 	noGRPC     = "meibo has no gRPC listener"
 	noMesh     = "meibo has no service mesh"
 	enterprise = "a key of Consul Enterprise"
+	ownView    = "answers come from this host's view, which the servers keep up to date; view.max_stale bounds their age"
 )
+
+// isOffOr is true of a default that Consul's files often repeat, and of off.
+func isOffOr(standard int64) func(any) bool {
+	return func(v any) bool { return v == standard || isOff(v) }
+}
 
 func isOff(v any) bool { return v == int64(-1) || v == int64(0) }

@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 // noWAN: one datacenter by now.
 const noWAN = "other datacenters are not joined by this version"
 
@@ -27,8 +29,8 @@ var clusterKeys = []Key{
 	{Path: "advertise_reconnect_timeout", Type: Duration, Status: Planned, Note: "reconnect_timeout counts for every node", Doc: "This node is removed after this time, whatever the others' reconnect_timeout says."},
 	{Path: "serf_lan_allowed_cidrs", Type: Strings, Flag: "serf-lan-allowed-cidrs", check: checkCIDRs, Goes: "cluster/gossip", Doc: "Networks that members may come from."},
 	{Path: "serf_wan_allowed_cidrs", Type: Strings, Flag: "serf-wan-allowed-cidrs", check: checkCIDRs, Status: Planned, Note: noWAN, Goes: "cluster/gossip", Doc: "Networks that servers of other datacenters may come from."},
-	{Path: "session_ttl_min", Type: Duration, Default: "10s", Range: "0s..", Status: Waiting, Goes: "cluster/leader", Doc: "Least TTL of a session."},
-	{Path: "server_rejoin_age_max", Type: Duration, Default: "168h", Range: "6h..", Status: Moot, Doc: "A server that was away joins as a follower however long it took."},
+	{Path: "session_ttl_min", Type: Duration, Default: "10s", Range: "0s..", Status: Planned, Note: "there are no sessions yet", quiet: isDefault(10 * time.Second), Goes: "cluster/leader", Doc: "Least TTL of a session."},
+	{Path: "server_rejoin_age_max", Type: Duration, Default: "168h", Range: "6h..", Status: Ignored, quiet: isDefault(168 * time.Hour), Note: "a server that was away joins as a follower, however long it took", Doc: "A server that was away for longer does not start."},
 	{Path: "disable_remote_exec", Type: Bool, Default: "true", Status: Ignored, quiet: isTrue, Note: "meibo has no remote execution", Doc: "Remote execution is never possible."},
 	{Path: "disable_coordinates", Type: Bool, Default: "false", Status: Moot, Doc: "Network coordinates are not kept."},
 	{Path: "read_replica", Aliases: []string{"non_voting_server"}, Type: Bool, Flag: "read-replica", Status: Ignored, Note: enterprise + "; this server would be a voter", Doc: "Server without a vote."},
@@ -39,12 +41,13 @@ func tuningKeys() []Key {
 		Key{Path: "raft_multiplier", Type: Int, Range: "1..10", Goes: "cluster/consensus", Doc: "Scales Consul's Raft timeouts, 1 to 10. Unset: meibo's, from the servers' round trip."},
 		Key{Path: "leave_drain_time", Type: Duration, Default: "5s", Range: "0s..", Goes: "cmd/meibo", Doc: "Time for running requests when leaving."},
 		Key{Path: "rpc_hold_timeout", Type: Duration, Default: "7s", Range: "0s..", Goes: "cluster", Doc: "How long a request waits for a leader."},
-		Key{Path: "grpc_keepalive_interval", Type: Duration, Status: Moot, Doc: "Streams have heartbeats of their own."},
-		Key{Path: "grpc_keepalive_timeout", Type: Duration, Status: Moot, Doc: "Streams have heartbeats of their own."},
+		Key{Path: "enable_xds_load_balancing", Type: Bool, Status: Ignored, Note: noMesh, Doc: "Of the mesh."},
+		Key{Path: "grpc_keepalive_interval", Type: Duration, Status: Ignored, Note: "streams have heartbeats of their own", quiet: isDefault(30 * time.Second), Doc: "Of gRPC streams."},
+		Key{Path: "grpc_keepalive_timeout", Type: Duration, Status: Ignored, Note: "streams have heartbeats of their own", quiet: isDefault(20 * time.Second), Doc: "Of gRPC streams."},
 	)
 	keys = append(keys, limitKeys()...)
 	keys = append(keys, gossipKeys("gossip_lan", Used)...)
-	keys = append(keys, gossipKeys("gossip_wan", Waiting)...)
+	keys = append(keys, gossipKeys("gossip_wan", Planned)...)
 	keys = append(keys, under("autopilot",
 		Key{Path: "cleanup_dead_servers", Type: Bool, Default: "true", Goes: "cluster/leader", Doc: "Remove dead servers once another has taken their place."},
 		Key{Path: "last_contact_threshold", Type: Duration, Default: "200ms", Range: "0s..", Goes: "cluster/leader", Doc: "A server heard of longer ago is not healthy."},
@@ -57,11 +60,11 @@ func tuningKeys() []Key {
 	)...)
 	return append(keys,
 		Key{Path: "raft_snapshot_threshold", Type: Int, Range: "0..", Goes: "cluster/consensus", Doc: "Log entries between snapshots."},
-		Key{Path: "raft_snapshot_interval", Type: Duration, Range: "0s..", Status: Moot, Doc: "Whether to make a snapshot is looked at every 30 seconds."},
+		Key{Path: "raft_snapshot_interval", Type: Duration, Range: "0s..", Default: "30s", Status: Ignored, Note: "whether to make a snapshot is looked at every 30 s", quiet: isDefault(30 * time.Second), Doc: "Time between looks whether to make a snapshot."},
 		Key{Path: "raft_trailing_logs", Type: Int, Range: "0..", Goes: "cluster/consensus", Doc: "Log entries kept behind a snapshot."},
 		Key{Path: "raft_prevote_disabled", Type: Bool, Default: "false", Status: Moot, Doc: "Pre-vote is always on."},
-		Key{Path: "raft_logstore", Type: Any, Status: Moot, Doc: "The log is always kept in bbolt, with a checksum for each entry."},
-		Key{Path: "raft_boltdb", Type: Any, Status: Moot, Doc: "The log is always kept in bbolt, with a checksum for each entry."},
+		Key{Path: "raft_logstore", Type: Any, Status: Ignored, Note: "the log is always kept in bbolt, with a checksum for each entry", Doc: "How the log is kept."},
+		Key{Path: "raft_boltdb", Type: Any, Status: Ignored, Note: "the log is always kept in bbolt, with a checksum for each entry", Doc: "How the log is kept."},
 		Key{Path: "raft_protocol", Type: Int, Flag: "raft-protocol", Status: Moot, Doc: "Always the newest."},
 		Key{Path: "protocol", Type: Int, Flag: "protocol", Status: Moot, Doc: "Always the newest."},
 	)
@@ -70,12 +73,12 @@ func tuningKeys() []Key {
 func limitKeys() []Key {
 	return under("limits",
 		Key{Path: "http_max_conns_per_client", Type: Int, Default: "200", Range: "0..", Goes: "cluster/httpapi", Doc: "Most HTTP connections of one address; 0 sets no limit."},
-		Key{Path: "https_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Goes: "cluster/httpapi", Doc: "Time for a TLS handshake."},
-		Key{Path: "kv_max_value_size", Type: Int, Default: "524288", Range: "0..", Goes: "cluster/httpapi", Doc: "Most bytes of a value in the KV store."},
-		Key{Path: "txn_max_req_len", Type: Int, Default: "524288", Range: "0..", Goes: "cluster/httpapi", Doc: "Most bytes of a transaction."},
-		Key{Path: "rpc_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Status: Moot, Doc: "Bounds between agents are built in."},
-		Key{Path: "rpc_client_timeout", Type: Duration, Default: "60s", Range: "0s..", Status: Moot, Doc: "Bounds between agents are built in."},
-		Key{Path: "rpc_max_conns_per_client", Type: Int, Default: "100", Range: "0..", Status: Moot, Doc: "Bounds between agents are built in."},
+		Key{Path: "https_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Status: Planned, Note: noHTTPS, quiet: isDefault(5 * time.Second), Goes: "cluster/httpapi", Doc: "Time for a TLS handshake."},
+		Key{Path: "kv_max_value_size", Type: Int, Default: "524288", Range: "0..", Status: Planned, Note: noKV, quiet: isDefault(int64(524288)), Goes: "cluster/httpapi", Doc: "Most bytes of a value in the KV store."},
+		Key{Path: "txn_max_req_len", Type: Int, Default: "524288", Range: "0..", Status: Planned, Note: noKV, quiet: isDefault(int64(524288)), Goes: "cluster/httpapi", Doc: "Most bytes of a transaction."},
+		Key{Path: "rpc_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Goes: "cluster/link", Doc: "Time for the handshake of another host; 0s leaves the built-in bound."},
+		Key{Path: "rpc_client_timeout", Type: Duration, Default: "60s", Range: "0s..", Status: Ignored, Note: "requests between hosts have bounds of their own", quiet: isDefault(time.Minute), Doc: "Time for a request to a server."},
+		Key{Path: "rpc_max_conns_per_client", Type: Int, Range: "0..", Goes: "cluster/link", Doc: "Most connections of one address of other hosts. Unset or 0: the built-in bound, 512."},
 		Key{Path: "rpc_rate", Type: Number, Default: "-1", Status: Planned, quiet: isNegative, Note: "requests to servers are not limited by rate", Doc: "Requests to servers in a second."},
 		Key{Path: "rpc_max_burst", Type: Int, Default: "1000", Range: "0..", Status: Moot, Doc: "Burst of rpc_rate."},
 		Key{Path: "request_limits.mode", Default: "disabled", Choices: []string{"disabled", "permissive", "enforcing"}, Status: Planned, quiet: isDisabled, Note: "requests are not limited by rate", Doc: "What happens beyond the rates."},
@@ -85,15 +88,24 @@ func limitKeys() []Key {
 }
 
 func gossipKeys(block string, status Status) []Key {
+	note := ""
+	if status != Used {
+		note = noWAN
+	}
 	return under(block,
-		Key{Path: "gossip_nodes", Type: Int, Range: "0..", Status: status, Goes: "cluster/gossip", Doc: "Members told at a time."},
-		Key{Path: "gossip_interval", Type: Duration, Range: "0s..", Status: status, Goes: "cluster/gossip", Doc: "Time between rounds."},
-		Key{Path: "probe_interval", Type: Duration, Range: "0s..", Status: status, Goes: "cluster/gossip", Doc: "Time between probes of a member."},
-		Key{Path: "probe_timeout", Type: Duration, Range: "0s..", Status: status, Goes: "cluster/gossip", Doc: "Time for its answer."},
-		Key{Path: "suspicion_mult", Type: Int, Range: "0..", Status: status, Goes: "cluster/gossip", Doc: "Scales the time from suspected to failed."},
-		Key{Path: "retransmit_mult", Type: Int, Range: "0..", Status: status, Goes: "cluster/gossip", Doc: "Scales the number of retransmissions."},
+		Key{Path: "gossip_nodes", Type: Int, Range: "0..", Status: status, Note: note, Goes: "cluster/gossip", Doc: "Members told at a time."},
+		Key{Path: "gossip_interval", Type: Duration, Range: "0s..", Status: status, Note: note, Goes: "cluster/gossip", Doc: "Time between rounds."},
+		Key{Path: "probe_interval", Type: Duration, Range: "0s..", Status: status, Note: note, Goes: "cluster/gossip", Doc: "Time between probes of a member."},
+		Key{Path: "probe_timeout", Type: Duration, Range: "0s..", Status: status, Note: note, Goes: "cluster/gossip", Doc: "Time for its answer."},
+		Key{Path: "suspicion_mult", Type: Int, Range: "0..", Status: status, Note: note, Goes: "cluster/gossip", Doc: "Scales the time from suspected to failed."},
+		Key{Path: "retransmit_mult", Type: Int, Range: "0..", Status: status, Note: note, Goes: "cluster/gossip", Doc: "Scales the number of retransmissions."},
 	)
 }
+
+const noKV = "there is no KV store yet"
+
+// isDefault is true of a default that was written down.
+func isDefault(standard any) func(any) bool { return func(v any) bool { return v == standard } }
 
 func isTrue(v any) bool     { return v == true }
 func isDisabled(v any) bool { return v == "disabled" || v == "" }

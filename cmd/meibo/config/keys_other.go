@@ -29,9 +29,9 @@ func checkLevels(v any) string {
 func telemetryKeys() []Key {
 	const noPush = "metrics are not pushed; read them from /metrics or /v1/agent/metrics"
 	keys := []Key{
-		{Path: "prometheus_retention_time", Type: Duration, Default: "0s", Goes: "cmd/meibo", Doc: "Metrics are always served in Prometheus' format; accepted for Consul's sake."},
-		{Path: "metrics_prefix", Default: "consul", Goes: "cmd/meibo", Doc: "Prefix of the metrics of /v1/agent/metrics."},
-		{Path: "disable_hostname", Type: Bool, Default: "false", Goes: "cmd/meibo", Doc: "Leave the host's name out of /v1/agent/metrics."},
+		{Path: "prometheus_retention_time", Type: Duration, Default: "60s", Range: "0s..", Goes: "cluster/httpapi", Doc: "0s refuses Prometheus' format at /v1/agent/metrics. Values are always those of now, and /metrics is always served."},
+		{Path: "metrics_prefix", Default: "meibo", Goes: "cluster/httpapi", Doc: "First word of the names of our own metrics, in place of meibo. Consul's default is consul."},
+		{Path: "disable_hostname", Type: Bool, Default: "false", Status: Moot, Doc: "Metrics never bear the host's name."},
 		{Path: "prefix_filter", Type: Strings, Status: Planned, Note: "metrics are not filtered", Reload: true, Doc: "Metrics to show (+) or leave out (-)."},
 		{Path: "filter_default", Type: Bool, Default: "true", Status: Planned, quiet: isTrue, Note: "metrics are not filtered", Reload: true, Doc: "Show metrics without a filter."},
 		{Path: "enable_host_metrics", Type: Bool, Status: Planned, Note: "metrics of the host are not served", Doc: "Metrics of the host."},
@@ -96,7 +96,7 @@ var ignoredKeys = func() []Key {
 	add(enterprise, Any, "audit", "license_path", "reporting", "segment", "segments", "segment_limit", "segment_name_limit",
 		"partition", "namespace", "license_poll_base_time", "license_poll_max_time", "license_update_base_time", "license_update_max_time")
 	add("not for users to set", Any, "consul", "revision", "version", "version_prerelease", "version_metadata", "build_date",
-		"sync_coordinate_interval_min", "sync_coordinate_rate_target", "server_name")
+		"ae_interval", "check_reap_interval", "check_deregister_interval_min", "sync_coordinate_interval_min", "sync_coordinate_rate_target", "server_name")
 	for i := range keys {
 		switch keys[i].Path {
 		case "segment":

@@ -36,7 +36,7 @@ func aclKeys() []Key {
 
 // tlsNotes says for each stanza of tls what takes its place.
 const (
-	noRPCTLS  = "traffic between agents is TLS 1.3, mutually authenticated by the encrypt key; certificates of Consul's RPC are not used"
+	noRPCTLS  = "traffic between agents is TLS 1.3, mutually authenticated by the encrypt key; certificates of Consul's RPC are used by checks alone, with enable_agent_tls_for_checks"
 	noHTTPS   = "HTTPS is not served"
 	noGRPCTLS = "meibo has no gRPC listener to protect"
 )

@@ -130,11 +130,14 @@ func (k *Key) verdict() string {
 }
 
 // joinable returns addresses to join without what a cloud's entry holds besides
-// the name of its provider: it may hold a key.
+// the name of its provider, or a program's besides the program: it may be a key.
 func joinable(list []string) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
 		out[i] = s
+		if words := strings.Fields(s); len(words) > 1 && strings.HasPrefix(words[0], joinProgram) {
+			out[i] = words[0] + " …"
+		}
 		for _, word := range strings.Fields(s) {
 			if strings.HasPrefix(word, "provider=") {
 				out[i] = word + " …"

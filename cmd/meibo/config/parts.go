@@ -105,6 +105,7 @@ func (c *Config) HTTPConfig() httpapi.Config {
 		Node: c.Node.Name, Datacenter: c.Node.Datacenter, Domain: c.Zone.Domain, AltDomain: c.Zone.AltDomain,
 		AllowedHosts: c.HTTP.AllowedHosts, ResponseHeaders: c.HTTP.ResponseHeaders, BlockEndpoints: c.HTTP.BlockEndpoints,
 		AllowWriteFrom: c.HTTP.AllowWriteFrom, OperatorOpen: c.HTTP.OperatorOpen, QueryTime: c.HTTP.DefaultQueryTime, MaxQuery: c.HTTP.MaxQueryTime,
+		DiscoveryMaxStale: c.HTTP.AllowStale, MetricsPrefix: c.Telemetry.MetricsPrefix, NoPrometheus: c.Telemetry.NoPrometheus,
 	}
 	if token := c.ACL.Tokens.Default; token != "" {
 		h.DefaultToken = token.Reveal
@@ -118,7 +119,7 @@ func (c *Config) AgentConfig() agent.Config {
 		DataDir: c.DataDir, Node: c.NodeRecord(), Services: c.Agent.Services, Checks: c.Agent.Checks,
 		EnableScriptChecks: c.Agent.EnableScriptChecks, EnableLocalScriptChecks: c.Agent.EnableLocalScriptChecks,
 		CheckUpdateInterval: c.Agent.CheckUpdateInterval, CheckOutputMaxSize: c.Agent.CheckOutputMaxSize,
-		DiscardCheckOutput: c.Agent.DiscardCheckOutput,
+		DiscardCheckOutput: c.Agent.DiscardCheckOutput, CheckTLS: c.Agent.CheckTLS,
 	}
 	if a.CheckUpdateInterval == 0 {
 		a.CheckUpdateInterval = -1 // no time, not the default
@@ -140,7 +141,7 @@ func (c *Config) NodeRecord() catalog.Node {
 // server nor told to join others.
 func (c *Config) BeginsAlone() bool {
 	k := &c.Cluster
-	single := !k.Server && len(k.RetryJoin) == 0 && len(k.RetryJoinWAN) == 0
+	single := !k.Server && len(k.RetryJoin)+len(k.RetryJoinExec) == 0 && len(k.RetryJoinWAN) == 0
 	return c.Dev || k.Bootstrap || k.BootstrapExpect == 1 || single
 }
 

@@ -21,6 +21,30 @@ func at[T any](b *block, tab, path string) T {
 	return tables[tab].byPath[path].defaultValue().(T)
 }
 
+// deregisterMin is the least deregister_critical_service_after, as in Consul.
+const deregisterMin = time.Minute
+
+// checkTLS is the part of the agent's TLS that checks show and trust: that of
+// tls.internal_rpc, as in Consul.
+func (b *builder) checkTLS() *check.TLS {
+	if !b.is("enable_agent_tls_for_checks") {
+		return nil
+	}
+	own := func(name string) string {
+		if s := b.text("tls.internal_rpc." + name); s != "" {
+			return s
+		}
+		return b.text("tls.defaults." + name)
+	}
+	t := &check.TLS{CAFile: own("ca_file"), CAPath: own("ca_path"), CertFile: own("cert_file"), KeyFile: own("key_file")}
+	if *t == (check.TLS{}) {
+		b.caution("enable_agent_tls_for_checks", "no effect: neither tls.internal_rpc nor tls.defaults names a file")
+	} else if (t.CertFile == "") != (t.KeyFile == "") {
+		b.wrong("enable_agent_tls_for_checks", "cert_file and key_file of tls.internal_rpc or tls.defaults belong together: one is set")
+	}
+	return t
+}
+
 // agent gathers the definitions, and leaves out those with a fault in them. Where two
 // services or checks have one ID, the later counts, as it would if they were registered
 // in this order.
@@ -28,11 +52,9 @@ func (b *builder) agent(c *Config) Agent {
 	a := Agent{
 		EnableScriptChecks: b.is("enable_script_checks"), EnableLocalScriptChecks: b.is("enable_local_script_checks"),
 		CheckUpdateInterval: b.duration("check_update_interval"), CheckOutputMaxSize: b.int("check_output_max_size"),
-		DiscardCheckOutput: b.is("discard_check_output"), SyncInterval: b.duration("ae_interval"),
-		ReapInterval: b.duration("check_reap_interval"), DeregisterMin: b.duration("check_deregister_interval_min"),
-		TLSForChecks: b.is("enable_agent_tls_for_checks"),
+		DiscardCheckOutput: b.is("discard_check_output"), CheckTLS: b.checkTLS(),
 	}
-	d := definer{builder: b, token: c.ACL.Tokens.ServiceRegistration, min: a.DeregisterMin, places: map[string]position{}}
+	d := definer{builder: b, token: c.ACL.Tokens.ServiceRegistration, min: deregisterMin, places: map[string]position{}}
 	d.scripts = a.EnableScriptChecks || a.EnableLocalScriptChecks
 	var services, checks []*block // those of a.Services and a.Checks
 	for _, bl := range b.blocks("services") {

@@ -15,7 +15,7 @@ func (b *builder) zone(datacenter string) Zone {
 		NodeTTL: b.duration("dns_config.node_ttl").Truncate(time.Second), ServiceTTL: map[string]time.Duration{},
 		EnableTruncate: b.is("dns_config.enable_truncate"), OnlyPassing: b.is("dns_config.only_passing"),
 		ARecordLimit: b.int("dns_config.a_record_limit"), UDPAnswerLimit: b.int("dns_config.udp_answer_limit"),
-		NodeMetaTXT: b.is("dns_config.enable_additional_node_meta_txt"), NoCompression: b.is("dns_config.disable_compression"),
+		NodeMetaTXT: b.is("dns_config.enable_additional_node_meta_txt"),
 		SOA: SOA{
 			Refresh: uint32(b.size("dns_config.soa.refresh")), Retry: uint32(b.size("dns_config.soa.retry")),
 			Expire: uint32(b.size("dns_config.soa.expire")), MinTTL: uint32(b.size("dns_config.soa.min_ttl")),
@@ -154,9 +154,9 @@ func (b *builder) http() HTTP {
 		Listen:       b.client("http"), ListenTLS: b.client("https"), ResponseHeaders: b.pairs("http_config.response_headers"),
 		BlockEndpoints: b.texts("http_config.block_endpoints"), AllowWriteFrom: b.prefixes("http_config.allow_write_http_from"),
 		MaxHeaderBytes: b.int("http_config.max_header_bytes"), MaxConnsPerHost: b.int("limits.http_max_conns_per_client"),
-		HandshakeTimeout: b.duration("limits.https_handshake_timeout"), DefaultQueryTime: b.duration("default_query_time"),
-		MaxQueryTime: b.duration("max_query_time"), MaxValueBytes: b.size("limits.kv_max_value_size"), MaxTxnBytes: b.size("limits.txn_max_req_len"),
-		AllowStale: b.duration("discovery_max_stale"), SocketUser: b.text("unix_sockets.user"),
+		DefaultQueryTime: b.duration("default_query_time"),
+		MaxQueryTime:     b.duration("max_query_time"),
+		AllowStale:       b.duration("discovery_max_stale"), SocketUser: b.text("unix_sockets.user"),
 		SocketGroup: b.text("unix_sockets.group"), SocketMode: b.text("unix_sockets.mode"),
 	}
 	for _, name := range b.texts("http_config.allowed_hosts") {

@@ -187,6 +187,7 @@ disable_coordinates         = false
 read_replica                = false
 
 performance {
+  enable_xds_load_balancing = true
   raft_multiplier         = 1
   leave_drain_time        = "5s"
   rpc_hold_timeout        = "7s"
