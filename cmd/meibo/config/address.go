@@ -190,7 +190,7 @@ func (b *builder) advertise(n *Node) {
 		b.wrong("advertise_addr", "other hosts cannot reach "+n.Advertise.String())
 	}
 	w4, w6 := b.address("advertise_addr_wan_ipv4"), b.address("advertise_addr_wan_ipv6")
-	n.AdvertiseWAN = firstValid(b.address("advertise_addr_wan"), w4, w6, n.Advertise)
+	wan := firstValid(b.address("advertise_addr_wan"), w4, w6, n.Advertise)
 	n.TaggedAddresses = map[string]string{}
 	maps.Copy(n.TaggedAddresses, b.pairs("tagged_addresses"))
 	tag := func(name string, a netip.Addr) {
@@ -199,11 +199,11 @@ func (b *builder) advertise(n *Node) {
 		}
 	}
 	tag("lan", n.Advertise)
-	tag("wan", n.AdvertiseWAN)
+	tag("wan", wan)
 	tag("lan_ipv4", firstValid(v4, only(n.Advertise, netip.Addr.Is4)))
 	tag("lan_ipv6", firstValid(v6, only(n.Advertise, netip.Addr.Is6)))
-	tag("wan_ipv4", firstValid(w4, only(n.AdvertiseWAN, netip.Addr.Is4)))
-	tag("wan_ipv6", firstValid(w6, only(n.AdvertiseWAN, netip.Addr.Is6)))
+	tag("wan_ipv4", firstValid(w4, only(wan, netip.Addr.Is4)))
+	tag("wan_ipv6", firstValid(w6, only(wan, netip.Addr.Is6)))
 }
 
 func firstValid(addrs ...netip.Addr) netip.Addr {

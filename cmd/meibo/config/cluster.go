@@ -21,7 +21,7 @@ func (b *builder) cluster(n Node) Cluster {
 		RetryJoinWAN: b.joins("retry_join_wan"), RetryIntervalWAN: b.duration("retry_interval_wan"), RetryMaxWAN: b.int("retry_max_wan"),
 		RejoinAfterLeave: b.is("rejoin_after_leave"), LeaveOnTerminate: b.is("leave_on_terminate"),
 		SkipLeaveOnInterrupt: b.is("skip_leave_on_interrupt"), ServerPort: b.int("ports.server"),
-		SerfLAN: b.serf("serf_lan", "ports.serf_lan", n.Bind), SerfWAN: b.serf("serf_wan", "ports.serf_wan", n.Bind),
+		SerfLAN:    b.serf("serf_lan", "ports.serf_lan", n.Bind),
 		AllowedLAN: b.prefixes("serf_lan_allowed_cidrs"), AllowedWAN: b.prefixes("serf_wan_allowed_cidrs"),
 		ReconnectTimeout: b.duration("reconnect_timeout"), SessionTTLMin: b.duration("session_ttl_min"),
 		RPCHoldTimeout: b.duration("performance.rpc_hold_timeout"),

@@ -71,9 +71,8 @@ type Node struct {
 	Datacenter        string // lower case
 	PrimaryDatacenter string // lower case; Datacenter unless set
 	Meta              map[string]string
-	Bind              netip.Addr // for cluster traffic; may be unspecified
-	Advertise         netip.Addr // the node's address in the catalog
-	AdvertiseWAN      netip.Addr
+	Bind              netip.Addr        // for cluster traffic; may be unspecified
+	Advertise         netip.Addr        // the node's address in the catalog
 	TaggedAddresses   map[string]string // lan, wan, lan_ipv4, … as far as known, then those configured
 	TranslateWAN      bool
 }
@@ -207,7 +206,6 @@ type Cluster struct {
 	SkipLeaveOnInterrupt bool
 	ServerPort           int // TCP, of link
 	SerfLAN              netip.AddrPort
-	SerfWAN              netip.AddrPort // invalid when switched off
 	AllowedLAN           []netip.Prefix // empty: everybody
 	AllowedWAN           []netip.Prefix
 	ReconnectTimeout     time.Duration

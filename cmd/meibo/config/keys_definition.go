@@ -47,7 +47,7 @@ var checkKeys = []Key{
 	{Path: "h2ping_use_tls", Aliases: []string{"h2pingusetls"}, Type: Bool, Default: "true", Doc: "HTTP/2 ping: with TLS.", Goes: "cluster/check"},
 	{Path: "os_service", Aliases: []string{"osservice"}, Doc: "Service check of the operating system: unit.", Goes: "cluster/check"},
 	{Path: "docker_container_id", Aliases: []string{"dockercontainerid"}, Doc: "Docker check: container. Not run by meibo: such a check is critical.", Goes: "cluster/check"},
-	{Path: "shell", Doc: "Docker: shell.", Goes: "cluster/check"},
+	{Path: "shell", Status: Moot, Doc: "Docker: shell, of a check that is critical here for being one of Docker."},
 	{Path: "alias_node", Aliases: []string{"aliasnode"}, Doc: "Alias check: node.", Goes: "cluster/check"},
 	{Path: "alias_service", Aliases: []string{"aliasservice"}, Doc: "Alias check: service ID.", Goes: "cluster/check"},
 	{Path: "ttl", Type: Duration, Range: "0s..", Doc: "TTL check: critical unless heard of within this time.", Goes: "cluster/check"},
