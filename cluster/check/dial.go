@@ -54,11 +54,12 @@ func (t *TLS) add(c *tls.Config) {
 			return &cert, err
 		}
 	}
-	if t.CAFile == "" && t.CAPath == "" {
+	if t.CAFile == "" && t.CAPath == "" || c.InsecureSkipVerify {
 		return
 	}
 	roots, err := t.roots()
-	if c.RootCAs = roots; err != nil {
+	if c.RootCAs = roots; err != nil { // every handshake fails, and says why
+		c.InsecureSkipVerify = true
 		c.VerifyConnection = func(tls.ConnectionState) error { return err }
 	}
 }

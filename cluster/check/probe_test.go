@@ -3,9 +3,13 @@ package check
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -181,6 +185,68 @@ func TestTLS_CertificateIsChecked(t *testing.T) {
 		})
 	}
 	wantResult(t, Definition{H2PING: host, H2PingUseTLS: &no}, Critical, "")
+}
+
+// A server that asks for a certificate, and whose own is of a CA that the system
+// doesn't know.
+func TestTLS_TheAgentsCertificateAndCAs(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	srv.EnableHTTP2 = true
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	host := srv.Listener.Addr().String()
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(srv.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The test server's certificate serves as CA, and as the client's.
+	cert, private := write("cert.pem", "CERTIFICATE", srv.Certificate().Raw), write("key.pem", "PRIVATE KEY", key)
+	cas := filepath.Join(dir, "cas")
+	if err := errors.Join(os.Mkdir(cas, 0o700), os.Rename(cert, filepath.Join(cas, "ca.pem")), os.Symlink(filepath.Join(cas, "ca.pem"), cert)); err != nil {
+		t.Fatal(err)
+	}
+	probe := func(d Definition, with *TLS) (status, output string) {
+		d.Interval = time.Minute
+		r, err := New(Config{Definition: d, TLS: with, Report: func(s, o string) { status, output = s, o }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.runOnce(t.Context())
+		return status, output
+	}
+	for name, d := range map[string]Definition{"http": {HTTP: srv.URL}, "h2ping": {H2PING: host}, "grpc": {GRPC: host, GRPCUseTLS: true}, "tcp": {TCP: host, TCPUseTLS: true}} {
+		good := Passing
+		if name == "grpc" { // it is reached, and no gRPC server
+			good = Critical
+		}
+		for _, tt := range []struct {
+			with   *TLS
+			status string
+			output string
+		}{
+			{&TLS{CAFile: cert, CertFile: cert, KeyFile: private}, good, ""},
+			{&TLS{CAPath: cas, CertFile: cert, KeyFile: private}, good, ""},
+			{&TLS{CertFile: cert, KeyFile: private}, Critical, "certificate"},
+			{&TLS{CAFile: filepath.Join(dir, "none"), CertFile: cert, KeyFile: private}, Critical, "no such file"},
+			{&TLS{CAFile: private, CertFile: cert, KeyFile: private}, Critical, "no CA certificate"},
+			{&TLS{CAFile: cert, CertFile: cert, KeyFile: filepath.Join(dir, "none")}, Critical, "no such file"},
+		} {
+			status, output := probe(d, tt.with)
+			if status != tt.status || !strings.Contains(output, tt.output) || name == "grpc" && tt.output == "" && !strings.Contains(output, "no grpc-status") {
+				t.Errorf("%s with %+v: %s %q, want %s with %q", name, tt.with, status, output, tt.status, tt.output)
+			}
+		}
+	}
 }
 
 func TestTLS_ServerNameIsSent(t *testing.T) {

@@ -139,6 +139,9 @@ func (g *Gossip) resolve(ctx context.Context, given string) ([]netip.AddrPort, e
 	if strings.Contains(given, "provider=") {
 		return nil, errors.New("look-up at a cloud provider isn't supported: give host names or addresses")
 	}
+	if strings.HasPrefix(given, "exec=") {
+		return nil, errors.New("a program is run for retry_join alone: give host names or addresses")
+	}
 	host := given
 	if h, p, err := net.SplitHostPort(given); err == nil {
 		n, err := strconv.ParseUint(p, 10, 16)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -133,6 +134,43 @@ func TestJoin_AFailureNamesTheAddress(t *testing.T) {
 	}
 	if n, err := h.Join(t.Context(), []string{h.self.addr.String(), "127.81.3.9:1"}); n != 1 || err != nil {
 		t.Errorf("itself: %d, %v", n, err)
+	}
+}
+
+func TestRetryJoin_ProgramsSayWhom(t *testing.T) {
+	first := onLoopback(t, 1, func(*Config) {})
+	list := filepath.Join(t.TempDir(), "hosts")
+	var log syncBuffer
+	second := onLoopback(t, 2, func(c *Config) {
+		// One that fails, one that prints nothing at first, one that keeps its output open.
+		c.RetryJoinExec = [][]string{{"/bin/sh", "-c", "echo not today >&2; exit 3"}, {"cat", list}, {"/bin/sh", "-c", "sleep 60 & echo 127.81.3.9:1"}}
+		c.RetryInterval = 50 * time.Millisecond
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	within(t, 20*time.Second, "what went wrong is said", func() bool {
+		return strings.Contains(log.String(), "not today") && strings.Contains(log.String(), "exit status 3") && strings.Contains(log.String(), "No such file")
+	})
+	if err := os.WriteFile(list, []byte("127.81.3.9:1\n "+first.self.addr.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 20*time.Second, "the one it names is joined", func() bool { return whole(first, second) })
+	if _, err := first.Join(t.Context(), []string{"exec=cat /etc/passwd"}); err == nil || !strings.Contains(err.Error(), "retry_join") {
+		t.Errorf("a program was run for who asked for a join: %v", err)
+	}
+}
+
+func TestAddresses_AreBounded(t *testing.T) {
+	found, err := addresses(t.Context(), []string{"/bin/sh", "-c", "yes 10.0.0.1 | head -c 1000000"})
+	if err != nil || len(found) > execOutput/9+1 {
+		t.Errorf("%d found, %v", len(found), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := addresses(ctx, []string{"sleep", "60"}); err == nil {
+		t.Error("a program outlived who waited for it")
+	}
+	if _, err := addresses(t.Context(), []string{"true", "secret"}); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v", err)
 	}
 }
 

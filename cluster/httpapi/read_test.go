@@ -247,6 +247,33 @@ func TestConsistency_FollowsTheRequest(t *testing.T) {
 	}
 }
 
+func TestConsistency_DiscoveryMaxStale(t *testing.T) {
+	f := newFixture(t, func(c *httpapi.Config) { c.DiscoveryMaxStale = 10 * time.Second })
+	for _, tc := range []struct {
+		age                          time.Duration
+		target, consistency, contact string
+	}{
+		{5 * time.Second, "/v1/catalog/nodes", "stale", "5000"},
+		{5 * time.Second, "/v1/health/service/web", "stale", "5000"},
+		{5 * time.Second, "/v1/catalog/nodes?leader", "leader", "0"},
+		{5 * time.Second, "/v1/catalog/nodes?consistent", "consistent", "0"},
+		{5 * time.Second, "/v1/catalog/nodes?max_stale=1s", "stale", "0"},
+		{11 * time.Second, "/v1/catalog/nodes", "stale", "0"}, // too old: asked for again
+		{11 * time.Second, "/v1/catalog/nodes?stale", "stale", "11000"},
+	} {
+		f.store.contact = tc.age
+		h := f.do(t, "GET", tc.target, "").Header()
+		if h.Get("X-Consul-Effective-Consistency") != tc.consistency || h.Get("X-Consul-LastContact") != tc.contact {
+			t.Errorf("%s at %v: %v", tc.target, tc.age, h)
+		}
+	}
+	f.store.contact = 5 * time.Second
+	f.store.noLeader.Store(true)
+	if w := f.do(t, "GET", "/v1/catalog/nodes", ""); w.Code != 200 {
+		t.Errorf("no leader: %d %s", w.Code, w.Body)
+	}
+}
+
 func TestLists_Narrow(t *testing.T) {
 	f := newFixture(t)
 	tests := []struct{ target, want string }{

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -243,6 +244,58 @@ func TestMetrics_AreShownInBothForms(t *testing.T) {
 	f.do(t, "GET", "/made/up", "")
 	if got := f.do(t, "GET", "/metrics", "").Body.String(); strings.Contains(got, "xxxx") || strings.Contains(got, "made/up") {
 		t.Error("a label holds what a client sent")
+	}
+}
+
+func TestMetrics_PrefixAndFormat(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"": "meibo_http_requests_total", "meibo": "meibo_http_requests_total", "consul": "consul_http_requests_total",
+		"my.app-1": "my_app_1_http_requests_total", "1": "_1_http_requests_total",
+	} {
+		reg := prometheus.NewRegistry()
+		f := newFixture(t, func(c *httpapi.Config) { c.Gatherer, c.MetricsPrefix = reg, prefix })
+		reg.MustRegister(f.api)
+		f.do(t, "GET", "/v1/catalog/nodes", "")
+		for target, form := range map[string]string{"/metrics": "\n%s{", "/v1/agent/metrics?format=prometheus": "\n%s{", "/v1/agent/metrics": `"Name":"%s"`} {
+			if w := f.do(t, "GET", target, ""); w.Code != 200 || !strings.Contains(w.Body.String(), strings.Replace(form, "%s", want, 1)) {
+				t.Errorf("%q, %s: %d %s", prefix, target, w.Code, w.Body)
+			}
+		}
+	}
+	f := newFixture(t, func(c *httpapi.Config) { c.NoPrometheus = true })
+	for target, want := range map[string]int{"/v1/agent/metrics?format=prometheus": 415, "/v1/agent/metrics": 200, "/metrics": 200} {
+		if w := f.do(t, "GET", target, ""); w.Code != want {
+			t.Errorf("%s without a retention time: %d %s", target, w.Code, w.Body)
+		}
+	}
+}
+
+func TestServer_SocketFileIsGivenAway(t *testing.T) {
+	f := newFixture(t)
+	path := filepath.Join(t.TempDir(), "http.sock")
+	mine := func(user, group string, mode os.FileMode) httpapi.ServerConfig {
+		return httpapi.ServerConfig{Handler: f.api, Addrs: []string{"unix://" + path}, SocketUser: user, SocketGroup: group, SocketMode: mode}
+	}
+	for _, cfg := range []httpapi.ServerConfig{mine("nobody-of-this-name", "", 0), mine("", "nobody-of-this-name", 0)} {
+		if _, err := httpapi.NewServer(cfg); err == nil || !strings.Contains(err.Error(), "nobody-of-this-name") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Error("the socket file is left behind")
+		}
+	}
+	uid, gid := os.Getuid(), os.Getgid()
+	user, group := strconv.Itoa(uid), strconv.Itoa(gid)
+	if uid == 0 { // only root may give files away
+		uid, gid, user, group = 1, 65534, "daemon", "65534"
+	}
+	f.serve(t, mine(user, group, 0o660))
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Sys().(*syscall.Stat_t); int(got.Uid) != uid || int(got.Gid) != gid || info.Mode().Perm() != 0o660 {
+		t.Errorf("got %d:%d %v, want %d:%d", got.Uid, got.Gid, info.Mode(), uid, gid)
 	}
 }
 
