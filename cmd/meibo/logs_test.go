@@ -192,3 +192,19 @@ func TestLogging_PartsAreThePackages(t *testing.T) {
 		t.Errorf("%s is a part for log_sublevels, and no package", part)
 	}
 }
+
+func TestSublevels_AreTakenByAReload(t *testing.T) {
+	s := newSite(t, `log_level = "error"`)
+	p := s.start(t)
+	s.up(t)
+	writeFile(t, s.dir, "conf/more.hcl", `log_sublevels { meibo = "info" }`)
+	must(t, p.Process.Signal(syscall.SIGHUP))
+	p.said(t, "level=INFO", "configuration taken")
+	writeFile(t, s.dir, "conf/more.hcl", `log_sublevels { "cluster.gossip" = "debug", "agent.http" = "trace" }`)
+	must(t, p.Process.Signal(syscall.SIGHUP))
+	s.led(t)
+	p.stop(t)
+	if out := p.output.String(); strings.Count(out, "configuration taken") != 1 || strings.Contains(out, "leadership") || strings.Contains(out, "warning=") {
+		t.Errorf("it said\n%s", out)
+	}
+}
