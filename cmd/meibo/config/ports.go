@@ -40,7 +40,7 @@ func (b *builder) sockets(c *Config) {
 		all = append(all, socket{proto: "TCP", addr: netip.AddrPortFrom(gossip.Addr(), uint16(c.Cluster.ServerPort)), wide: wide, key: "ports.server"})
 	}
 	if c.Cluster.Server { // as in Consul; other hosts have no use for it
-		both("ports.serf_wan", false, c.reachable(c.Cluster.SerfWAN))
+		both("ports.serf_wan", false, c.reachable(b.serf("serf_wan", "ports.serf_wan", c.Node.Bind)))
 	}
 	said := map[string]bool{}
 	for i, s := range all {

@@ -71,6 +71,11 @@ func fullSettings(t *testing.T) settings {
 }
 
 func built(set settings) *Config {
+	for _, tab := range []string{"service", "check"} {
+		for _, b := range blocksOf(set, tab) {
+			b.faults = nil // of the last time
+		}
+	}
 	b := &builder{loader: &loader{src: Sources{Host: host, Partial: true}, report: &report{order: map[string]int{}}}, set: set}
 	return b.build()
 }
