@@ -46,7 +46,10 @@ leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Writer) error {
 	heard := signals.Hear()
 	defer heard.Release()
-	cfg, warnings, err := config.Load(sources)
+	cfg, warnings, err := loadUnlessStopped(sources, heard.Stop)
+	if errors.Is(err, errStopped) {
+		return nil
+	}
 	if err != nil {
 		for _, w := range warnings {
 			fmt.Fprintln(stderr, "warning:", w)
@@ -87,6 +90,29 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	stop()
 	listening.Wait()
 	return err
+}
+
+var errStopped = errors.New("stopped before anything was started")
+
+// loadUnlessStopped reads the configuration. A read may hang (a pipe that nobody writes to, a dead file server) and can't
+// be cut short; a signal to stop then ends the process all the same, and the read with it: nothing has been started yet.
+func loadUnlessStopped(sources config.Sources, stop <-chan os.Signal) (*config.Config, []config.Warning, error) {
+	type loaded struct {
+		cfg      *config.Config
+		warnings []config.Warning
+		err      error
+	}
+	done := make(chan loaded, 1)
+	go func() {
+		cfg, warnings, err := config.Load(sources)
+		done <- loaded{cfg, warnings, err}
+	}()
+	select {
+	case l := <-done:
+		return l.cfg, l.warnings, l.err
+	case <-stop:
+		return nil, nil, errStopped
+	}
 }
 
 // writePID writes pid_file and returns what removes it. That it can't be written is

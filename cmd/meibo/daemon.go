@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -258,7 +259,7 @@ func (d *daemon) serveHTTPOnce(ctx context.Context) error {
 // heldBy adds to an error of binding which process is in the way.
 func heldBy(err error, endpoints []config.Endpoint) error {
 	for _, e := range endpoints {
-		if e.Unix == "" && strings.Contains(err.Error(), e.AddrPort.String()) {
+		if e.Unix == "" && errors.Is(err, syscall.EADDRINUSE) && strings.Contains(err.Error(), e.AddrPort.String()) {
 			return fmt.Errorf("%w; it is held by %s", err, listen.Holder("tcp", e.AddrPort))
 		}
 	}
