@@ -94,7 +94,10 @@ type host struct {
 	changed  chan struct{}
 	calls    []string
 	fail     error
+	leftOut  []httpapi.LeftOut
 }
+
+func (h *host) LeftOut() []httpapi.LeftOut { return h.leftOut }
 
 func newHost() *host {
 	return &host{

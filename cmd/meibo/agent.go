@@ -7,16 +7,15 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"meibo/cmd/meibo/config"
+	"meibo/cmd/meibo/signals"
 )
 
 func newAgentCommand() *cobra.Command {
@@ -26,7 +25,11 @@ func newAgentCommand() *cobra.Command {
 		Long: `Runs the daemon in the foreground. Flags are those of Consul's agent and win over
 files; files are HCL or JSON with Consul's keys and meibo's own (see the README).
 
+A service or check with a fault in it is left out, and said in the log; any other
+fault in the files keeps the daemon from starting.
+
 SIGHUP reads the files again: a fault leaves everything as it was and is logged.
+One that comes while the daemon starts is carried out once it has started.
 SIGTERM and SIGINT stop the daemon; a restart is not a leave, unless
 leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 		Example: "  meibo agent -dev\n  meibo agent -config-dir /etc/meibo.d\n  meibo agent -config-dir /etc/consul.d -dns-port 53",
@@ -41,11 +44,16 @@ leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 
 // runAgent is the daemon as a process: configuration, log, signals, pid file, and what systemd wants to hear.
 func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Writer) error {
-	signals := make(chan os.Signal, 2) // the second one is heard too
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	cfg, warnings, err := config.Load(sources)
+	heard := signals.Hear()
+	defer heard.Release()
+	cfg, warnings, err := loadUnlessStopped(sources, heard.Stop)
+	if errors.Is(err, errStopped) {
+		return nil
+	}
 	if err != nil {
+		for _, w := range warnings {
+			fmt.Fprintln(stderr, "warning:", w)
+		}
 		return fmt.Errorf("the configuration is not valid, nothing was started:\n%w", err)
 	}
 	level := new(slog.LevelVar)
@@ -57,27 +65,23 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	logWarnings(log, warnings)
 	d, err := newDaemon(daemonConfig{
 		Config: cfg, Logger: log, Level: level, Files: activation.Files(true),
-		Load: func() (*config.Config, []config.Warning, error) { return config.Load(sources) },
+		Load: func(registered func(id string) bool) (*config.Config, []config.Warning, error) {
+			again := sources
+			again.Registered = registered
+			return config.Load(again)
+		},
 	})
 	if err != nil {
 		return err
 	}
-	if cfg.PidFile != "" {
-		if err := os.WriteFile(cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			return fmt.Errorf("write pid_file: %w", err)
-		}
-		defer os.Remove(cfg.PidFile)
-	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	defer writePID(cfg.PidFile, log)()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var listening sync.WaitGroup
-	listening.Go(func() { reloadOn(ctx, hangup, d, log) })
+	listening.Go(func() { reloadOn(ctx, heard.Hangup, d, log) })
 	listening.Go(func() {
 		leaves := func(sig os.Signal) bool { return leavesOn(sig, d.config().Cluster) }
-		stopOn(ctx, signals, leaves, hostAgent{d}.Leave, stop, log)
+		stopOn(ctx, heard.Stop, leaves, hostAgent{d}.Leave, stop, log)
 	})
 	d.banner(stdout)
 	notify(log, systemd.SdNotifyReady)
@@ -86,6 +90,42 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	stop()
 	listening.Wait()
 	return err
+}
+
+var errStopped = errors.New("stopped before anything was started")
+
+// loadUnlessStopped reads the configuration. A read may hang (a pipe that nobody writes to, a dead file server) and can't
+// be cut short; a signal to stop then ends the process all the same, and the read with it: nothing has been started yet.
+func loadUnlessStopped(sources config.Sources, stop <-chan os.Signal) (*config.Config, []config.Warning, error) {
+	type loaded struct {
+		cfg      *config.Config
+		warnings []config.Warning
+		err      error
+	}
+	done := make(chan loaded, 1)
+	go func() {
+		cfg, warnings, err := config.Load(sources)
+		done <- loaded{cfg, warnings, err}
+	}()
+	select {
+	case l := <-done:
+		return l.cfg, l.warnings, l.err
+	case <-stop:
+		return nil, nil, errStopped
+	}
+}
+
+// writePID writes pid_file and returns what removes it. That it can't be written is
+// nobody's reason to do without DNS.
+func writePID(path string, log *slog.Logger) (remove func()) {
+	if path == "" {
+		return func() {}
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		log.Error("pid_file cannot be written, the daemon goes on without", "err", err)
+		return func() {}
+	}
+	return func() { _ = os.Remove(path) }
 }
 
 // reloadOn reads the configuration again at each SIGHUP, until ctx ends.

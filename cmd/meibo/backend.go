@@ -90,6 +90,14 @@ func (h hostAgent) Services() map[string]*catalog.Service { return h.agent().Ser
 func (h hostAgent) Checks() map[string]*catalog.Check     { return h.agent().Checks() }
 func (h hostAgent) Changed() <-chan struct{}              { return h.agent().Changed() }
 
+func (h hostAgent) LeftOut() []httpapi.LeftOut {
+	var all []httpapi.LeftOut
+	for _, l := range h.d.leftOut() {
+		all = append(all, httpapi.LeftOut{Check: l.Check, ID: l.ID, Name: l.Name, ServiceID: l.ServiceID, What: l.What(), Why: l.Why()})
+	}
+	return all
+}
+
 func (h hostAgent) RegisterService(_ context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
 	return inAPIWords(h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
 }

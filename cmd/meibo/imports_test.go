@@ -37,6 +37,7 @@ cluster/httpapi          < cluster/catalog cluster/acl
 cluster/httpapi/client   < cluster/catalog
 cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader
+cmd/meibo/signals        <
 cmd/meibo                < *
 `
 
