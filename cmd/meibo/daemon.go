@@ -149,7 +149,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api.Version = strings.TrimPrefix(version, "v")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
-		api.Names = append(api.Names, hostname)
+		api.Names = append(api.Names, hostNames(hostname, "/etc/hosts", "/etc/resolv.conf")...)
 	}
 	return httpapi.New(api)
 }
