@@ -102,7 +102,7 @@ func New(cfg Config) (*API, error) {
 	}
 	e := a.endpoints(cfg.MaxBlocking)
 	a.agent = &agentSet{endpoints: e, cfg: &a.cfg}
-	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter}
+	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter, agent: cfg.Agent}
 	a.operator = &operatorSet{catalogSet: a.catalog, operator: cfg.Operator}
 	a.routes = newRouter(a.agent.routes(), a.catalog.routes(), a.operator.routes(), a.operator.keyringRoutes(), absentRoutes())
 	return a, nil
@@ -235,7 +235,7 @@ func (a *API) mount(path string) (prefix string, h http.Handler) {
 func (a *API) Catalog() http.Handler {
 	set := *a.catalog
 	set.endpoints = a.endpoints(a.cfg.MaxCarried)
-	set.endpoints.mayOperate = nil // the host decided that the client asked
+	set.endpoints.mayOperate, set.agent = nil, nil // the host decided that the client asked
 	routes := newRouter(set.routes(), (&operatorSet{catalogSet: &set, operator: a.cfg.Operator}).routes(), absentRoutes())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}

@@ -106,6 +106,9 @@ type Agent interface {
 	Members() []Member
 	// Standing says how this host stands in its cluster.
 	Standing() Standing
+	// KnowsNode reports whether this host knows of a node of the name, in this history of
+	// the catalog or from before.
+	KnowsNode(name string) bool
 	// Join meets a host of a cluster, "address" or "address:port", and returns once its
 	// members are known here.
 	Join(ctx context.Context, addr string) error

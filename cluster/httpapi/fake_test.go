@@ -205,6 +205,8 @@ func (h *host) Standing() httpapi.Standing {
 	return httpapi.Standing{History: historyID, Index: 1002, Confirmed: noon, Server: "10.0.0.2:8300", ServerSince: noon.Add(-time.Hour), Merging: true}
 }
 
+func (h *host) KnowsNode(name string) bool { return name != "nobody" }
+
 func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
 
 func (h *host) Leave(context.Context) error { return h.did("leave") }

@@ -15,6 +15,7 @@ import (
 	"meibo/cluster/check"
 	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi"
+	"meibo/cluster/view"
 )
 
 // The rooms on both sides of these adapters don't know each other. They say the same in their own words; nothing is
@@ -188,6 +189,11 @@ func (h hostAgent) Standing() httpapi.Standing {
 		Braking: node.Braking(), Merging: node.View().Merging(), History: state.History().ID, Index: state.Index(),
 		Confirmed: node.View().Confirmed(), Stale: !state.Fresh(), Server: server, ServerSince: since,
 	}
+}
+
+func (h hostAgent) KnowsNode(name string) bool {
+	_, _, known := h.d.node.View().Load().Node(name)
+	return known != view.No
 }
 
 func (h hostAgent) Join(ctx context.Context, addr string) error {
