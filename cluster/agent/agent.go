@@ -39,6 +39,9 @@ type Config struct {
 	// Services and Checks are those that files define.
 	Services []ServiceDefinition
 	Checks   []CheckDefinition
+	// Absent are the IDs of services that files define too, but with a fault, so that
+	// they are not among Services: what DataDir keeps of their checks waits for them.
+	Absent []string
 
 	// EnableScriptChecks lets any check run programs, EnableLocalScriptChecks
 	// those of files alone.
@@ -107,6 +110,8 @@ type Agent struct {
 	// whose service DataDir may yet name.
 	leftOut []Unfit
 	pending []CheckDefinition
+	// waiting are kept checks, by file, of services that files define with a fault.
+	waiting []string
 
 	mu       sync.Mutex // guards following; held for moments, never across I/O
 	services map[string]*service

@@ -380,3 +380,32 @@ func TestKept_OfAFolderThatIsNotThereIsNothing(t *testing.T) {
 		t.Error("it was made")
 	}
 }
+
+// What the API added to a service of a file is not forgotten because the file has a fault
+// for a while.
+func TestRestart_KeptChecksWaitForAServiceThatIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	hour := check.Definition{TTL: time.Hour}
+	good := []ServiceDefinition{{Name: "web", Checks: []CheckDefinition{ttl(time.Hour)}}}
+	a := mustNew(t, Config{DataDir: dir, Services: good})
+	must(t, a.AddCheck(CheckDefinition{Name: "added", ServiceID: "web", Definition: hour}, SourceAPI))
+	must(t, a.ServiceMaintenance("web", true, "why"))
+	must(t, a.UpdateTTL("service:web", "passing", "fine"))
+
+	for name, cfg := range map[string]Config{
+		"found by the agent":  {DataDir: dir, Services: []ServiceDefinition{{Name: "web", Address: "0.0.0.0"}}},
+		"found by its caller": {DataDir: dir, Absent: []string{"web"}},
+	} {
+		b := mustNew(t, cfg)
+		if got := serviceIDs(b); got != "" {
+			t.Errorf("%s: services %s", name, got)
+		}
+		wantStatuses(t, b, map[string]string{})
+		must(t, b.Reload(good, nil))
+		wantStatuses(t, b, map[string]string{"added": "critical", "service:web": "passing", "_service_maintenance:web": "critical"})
+	}
+	// One that is gone for good takes its checks along.
+	b := mustNew(t, Config{DataDir: dir, Absent: []string{"web"}})
+	must(t, b.Reload(nil, nil))
+	wantStatuses(t, mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "web"}}}), map[string]string{})
+}

@@ -63,6 +63,7 @@ func (a *Agent) Reload(services []ServiceDefinition, checks []CheckDefinition) e
 	a.define.Lock()
 	a.leftOut, a.pending = nil, nil
 	err := a.reload(services, checks, &t)
+	a.restoreWaiting(&t)
 	a.define.Unlock()
 	a.tell(t)
 	return err

@@ -91,8 +91,28 @@ func (a *Agent) restoreAll(t *touched) error {
 	return nil
 }
 
+// isAbsent reports whether a file defines the service, but with a fault.
+func (a *Agent) isAbsent(id string) bool {
+	return id != "" && (slices.Contains(a.cfg.Absent, id) || slices.ContainsFunc(a.leftOut, func(u Unfit) bool { return !u.Check && u.ID == id }))
+}
+
+// restoreWaiting brings back the kept checks of services whose definitions were mended.
+// It needs a.define.
+func (a *Agent) restoreWaiting(t *touched) {
+	paths := a.waiting
+	a.waiting, a.cfg.Absent = nil, nil
+	for _, path := range paths {
+		if err := a.restoreCheck(path, t); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.files.setAside(path, err)
+		}
+	}
+}
+
 // forgetStates removes the states of checks that went while the agent was down.
 func (a *Agent) forgetStates() {
+	if len(a.leftOut)+len(a.cfg.Absent) > 0 {
+		return // theirs may yet be wanted
+	}
 	states, err := a.files.list(stateDir)
 	if err != nil {
 		return // they do no harm
@@ -191,6 +211,9 @@ func (a *Agent) restoreCheck(path string, t *touched) error {
 	a.mu.Unlock()
 	switch {
 	case held != nil && held.source == SourceAPI:
+		return nil
+	case held == nil && of == nil && a.isAbsent(def.ServiceID):
+		a.waiting = append(a.waiting, path)
 		return nil
 	case held != nil, def.ServiceID != "" && of == nil:
 		a.forget(path)

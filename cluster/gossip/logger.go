@@ -33,7 +33,6 @@ const (
 // warnings are the lines of memberlist's that an operator should see, and what
 // they mean. All else is chatter, or is told better by the ledger.
 var warnings = []struct{ part, means string }{
-	{"failed to join ", ""}, // whoever asked to join says why it failed
 	{"No installed keys could decrypt", "a host without our key gossips with us: give it this cluster's key, or keep it away"},
 	{"no installed keys could decrypt", "a host without our key gossips with us: give it this cluster's key, or keep it away"},
 	{"remote state is encrypted and encryption is not configured", "a host with a key gossips with us, who have none: configure encrypt here"},
@@ -73,10 +72,11 @@ func (l *lines) Write(line []byte) (int, error) {
 		if !strings.Contains(text, w.part) {
 			continue
 		}
-		if w.means == "" {
-			break
+		means := w.means
+		if strings.HasPrefix(text, "failed to join ") && strings.Contains(w.part, "nstalled keys") {
+			means = "a host that we join does not know our key" // it is we who come without
 		}
-		l.warn(w.means, text)
+		l.warn(means, text)
 		return len(line), nil
 	}
 	if l.to.Enabled(context.Background(), slog.LevelDebug) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,11 +80,23 @@ type healthShape struct {
 	AggregatedStatus string
 	Service          agentServiceShape
 	Checks           []checkShape
+	// LeftOut says which definitions of it in this host's files are not used, and why.
+	LeftOut []string `json:",omitempty"`
 }
 
 func (a *agentSet) healthByID(r *request) (any, error) {
 	s, ok := a.cfg.Agent.Services()[r.arg]
 	if !ok {
+		for _, l := range a.cfg.Agent.LeftOut() {
+			if l.Check || l.ID == "" || l.ID != r.arg {
+				continue
+			}
+			if err := r.authorize(acl.Service, l.Name, acl.Read); err != nil {
+				return nil, err
+			}
+			h := a.healthOfLeftOut(l)
+			return a.health(r, h.AggregatedStatus, h.AggregatedStatus+": "+h.LeftOut[0], h)
+		}
 		return a.health(r, "", fmt.Sprintf("ServiceId %s not found", clip(r.arg)), nil)
 	}
 	if err := r.authorize(acl.Service, s.Service, acl.Read); err != nil {
@@ -97,11 +110,11 @@ func (a *agentSet) healthByName(r *request) (any, error) {
 	if err := r.authorize(acl.Service, r.arg, acl.Read); err != nil {
 		return nil, err
 	}
-	services := a.servicesNamed(r.arg)
-	if len(services) == 0 {
+	services, missing := a.servicesNamed(r.arg), a.leftOutNamed(r.arg)
+	if len(services)+len(missing) == 0 {
 		return a.health(r, "", fmt.Sprintf("ServiceName %s Not Found", clip(r.arg)), []healthShape{})
 	}
-	list := make([]healthShape, 0, len(services))
+	list := make([]healthShape, 0, len(services)+len(missing))
 	worst := catalog.Passing
 	for _, s := range services {
 		h := a.healthOf(s)
@@ -110,8 +123,46 @@ func (a *agentSet) healthByName(r *request) (any, error) {
 			worst = h.AggregatedStatus
 		}
 	}
-	return a.health(r, worst, worst, list)
+	reason := worst
+	for i, l := range missing {
+		h := a.healthOfLeftOut(l)
+		list = append(list, h)
+		if badness(h.AggregatedStatus) > badness(worst) {
+			worst = h.AggregatedStatus
+		}
+		if i == 0 {
+			reason = worst + ": " + h.LeftOut[0]
+		}
+	}
+	return a.health(r, worst, reason, list)
 }
+
+// leftOutNamed are the services of a name that this host should have and has not: a
+// definition of an ID that another one has taken is told with that.
+func (a *agentSet) leftOutNamed(name string) []LeftOut {
+	services := a.cfg.Agent.Services()
+	return slices.DeleteFunc(slices.Clone(a.cfg.Agent.LeftOut()), func(l LeftOut) bool {
+		return l.Check || l.Name == "" || !strings.EqualFold(l.Name, name) || services[l.ID] != nil
+	})
+}
+
+// healthOfLeftOut is that of a service that isn't there because its definition has a
+// fault: critical, with a check that says so, which Consul's clients show.
+func (a *agentSet) healthOfLeftOut(l LeftOut) healthShape {
+	s := &catalog.Service{ID: l.ID, Service: l.Name}
+	why := saidOf(l)
+	return healthShape{
+		AggregatedStatus: catalog.Critical,
+		Service:          shapeAgentService(s, a.cfg.Datacenter),
+		Checks: []checkShape{{
+			Node: a.cfg.Node, CheckID: "definition:" + l.ID, Name: "Definition of the service", Status: catalog.Critical,
+			Output: why, ServiceID: l.ID, ServiceName: l.Name,
+		}},
+		LeftOut: []string{why},
+	}
+}
+
+func saidOf(l LeftOut) string { return l.What + " is left out: " + l.Why }
 
 func badness(status string) int {
 	switch status {
@@ -140,6 +191,11 @@ func (a *agentSet) healthOf(s *catalog.Service) healthShape {
 	}
 	for _, c := range checks {
 		h.Checks = append(h.Checks, a.shapeCheck(c))
+	}
+	for _, l := range a.cfg.Agent.LeftOut() {
+		if l.Check && (l.ServiceID == "" || l.ServiceID == s.ID) || !l.Check && l.ID == s.ID {
+			h.LeftOut = append(h.LeftOut, saidOf(l))
+		}
 	}
 	return h
 }

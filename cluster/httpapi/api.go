@@ -110,7 +110,9 @@ func New(cfg Config) (*API, error) {
 	}
 	e := a.endpoints(cfg.MaxBlocking)
 	a.agent = &agentSet{endpoints: e, cfg: &a.cfg}
-	a.catalog = &catalogSet{endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter, discoveryStale: cfg.DiscoveryMaxStale}
+	a.catalog = &catalogSet{
+		endpoints: e, backend: cfg.Backend, forwarder: cfg.Forwarder, datacenter: cfg.Datacenter, agent: cfg.Agent, discoveryStale: cfg.DiscoveryMaxStale,
+	}
 	a.operator = &operatorSet{catalogSet: a.catalog, operator: cfg.Operator}
 	a.routes = newRouter(a.agent.routes(), a.catalog.routes(), a.operator.routes(), a.operator.keyringRoutes(), absentRoutes())
 	return a, nil
@@ -245,7 +247,7 @@ func (a *API) Catalog() http.Handler {
 	set := *a.catalog
 	set.discoveryStale = 0
 	set.endpoints = a.endpoints(a.cfg.MaxCarried)
-	set.endpoints.mayOperate = nil // the host decided that the client asked
+	set.endpoints.mayOperate, set.agent = nil, nil // the host decided that the client asked
 	routes := newRouter(set.routes(), (&operatorSet{catalogSet: &set, operator: a.cfg.Operator}).routes(), absentRoutes())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}

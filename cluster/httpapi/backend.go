@@ -83,6 +83,10 @@ type Agent interface {
 	// Changed returns a channel that closes at the next change of Services or Checks.
 	Changed() <-chan struct{}
 
+	// LeftOut are services and checks that this host's files define and that are not
+	// used, because of a fault in them.
+	LeftOut() []LeftOut
+
 	// RegisterService adds or replaces a service with its checks. With replaceChecks,
 	// checks of an earlier registration that are not named any more are removed.
 	RegisterService(ctx context.Context, def ServiceDefinition, replaceChecks bool) error
@@ -102,6 +106,9 @@ type Agent interface {
 	Members() []Member
 	// Standing says how this host stands in its cluster.
 	Standing() Standing
+	// KnowsNode reports whether this host knows of a node of the name, in this history of
+	// the catalog or from before.
+	KnowsNode(name string) bool
 	// Join meets a host of a cluster, "address" or "address:port", and returns once its
 	// members are known here.
 	Join(ctx context.Context, addr string) error
@@ -113,6 +120,14 @@ type Agent interface {
 	ForceLeave(ctx context.Context, node string, prune bool) error
 	// Reload reads the configuration again; the old one stays if that fails.
 	Reload(ctx context.Context) error
+}
+
+// LeftOut is a definition of a file that is not used.
+type LeftOut struct {
+	Check     bool // it is a check by itself, not a service
+	ID, Name  string
+	ServiceID string // of a check: the service it is a check of
+	What, Why string // for people: which one, and what is wrong with it and where
 }
 
 // ServiceDefinition is a service as a client registers it, with its checks.

@@ -17,6 +17,7 @@ type catalogSet struct {
 	backend    Backend
 	forwarder  Forwarder // nil: everything is answered here
 	datacenter string
+	agent      Agent // nil: what it knows is not asked
 	// discoveryStale is DiscoveryMaxStale; 0 for what other hosts carry here: they
 	// have decided.
 	discoveryStale time.Duration
@@ -36,7 +37,7 @@ func (c *catalogSet) routes() []route {
 		c.on("GET", "/v1/health/node/", c.healthNode),
 		c.on("GET", "/v1/health/checks/", c.healthChecks),
 		c.on("GET", "/v1/health/state/", c.healthState),
-		c.endpoints.on("PUT", "/v1/meibo/forget/", c.operates(c.carried(Writes, c.forget))),
+		c.endpoints.on("PUT", "/v1/meibo/forget/", c.operates(c.after(c.mayBeForgotten, c.carried(Writes, c.forget)))),
 		c.on("GET", "/v1/status/leader", c.leader),
 		c.on("GET", "/v1/status/peers", c.peers),
 	}

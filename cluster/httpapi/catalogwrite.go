@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
 	"meibo/cluster/acl"
@@ -211,12 +212,27 @@ func (c *catalogSet) mayDeregister(r *request, cmd *catalog.Deregister) error {
 	return denied
 }
 
+// mayBeForgotten refuses what can only be a slip: a node that nobody knows, and one whose
+// host lives and would register again, after its names were gone for a while. The host
+// that is asked decides, before the leader is.
+func (c *catalogSet) mayBeForgotten(r *request) error {
+	if r.arg == "" {
+		return badRequest("Missing node name")
+	}
+	for _, m := range c.agent.Members() {
+		if strings.EqualFold(m.Name, r.arg) && m.Status == MemberAlive {
+			return errorf(http.StatusConflict, "node %q is alive: have it leave (meibo leave, on that host) in place of forgetting it", clip(r.arg))
+		}
+	}
+	if !c.agent.KnowsNode(r.arg) {
+		return errorf(http.StatusNotFound, "no node %q is known here", clip(r.arg))
+	}
+	return nil
+}
+
 // forget removes a node that no agent answers for any more, on every host, whether the
 // catalog knows it or not: what is left over of an earlier history goes no other way.
 func (c *catalogSet) forget(r *request) (any, error) {
-	if r.arg == "" {
-		return nil, badRequest("Missing node name")
-	}
 	if err := c.here(r, ""); err != nil {
 		return nil, err
 	}

@@ -94,7 +94,10 @@ type host struct {
 	changed  chan struct{}
 	calls    []string
 	fail     error
+	leftOut  []httpapi.LeftOut
 }
+
+func (h *host) LeftOut() []httpapi.LeftOut { return h.leftOut }
 
 func newHost() *host {
 	return &host{
@@ -201,6 +204,8 @@ func (h *host) Members() []httpapi.Member {
 func (h *host) Standing() httpapi.Standing {
 	return httpapi.Standing{History: historyID, Index: 1002, Confirmed: noon, Server: "10.0.0.2:8300", ServerSince: noon.Add(-time.Hour), Merging: true}
 }
+
+func (h *host) KnowsNode(name string) bool { return name != "nobody" }
 
 func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
 

@@ -36,6 +36,18 @@ func (c *catalogSet) on(methods, path string, h handler) route {
 	return c.endpoints.on(methods, path, c.carried(Writes, h))
 }
 
+// after makes a handler that this host lets through first.
+func (c *catalogSet) after(check func(*request) error, h handler) handler {
+	return func(r *request) (any, error) {
+		if c.agent != nil {
+			if err := check(r); err != nil {
+				return nil, err
+			}
+		}
+		return h(r)
+	}
+}
+
 // carried has another host answer what it can: the forwarder is asked once the request is
 // known to be sound.
 func (c *catalogSet) carried(changes Effect, h handler) handler {

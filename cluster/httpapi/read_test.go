@@ -541,3 +541,37 @@ func TestCatalogHandler_NeedsAScopeAndLooksAtNoHost(t *testing.T) {
 		t.Errorf("a host's own endpoint was carried: %d", w.Code)
 	}
 }
+
+// A service that this host's files define with a fault isn't there, and is critical: 503,
+// as for one whose check fails, with the reason where Consul's clients look.
+func TestAgentHealth_TellsWhatIsLeftOut(t *testing.T) {
+	f := newFixture(t)
+	f.fill(t)
+	f.host.leftOut = []httpapi.LeftOut{
+		{ID: "any1", Name: "any", What: `service "any1"`, Why: `x.hcl:2: key "service.address": no`},
+		{ID: "web9", Name: "web", What: `service "web9"`, Why: `x.hcl:3: no`},
+		{Check: true, ID: "c", Name: "c", ServiceID: "web1", What: `check "c"`, Why: `x.hcl:4: no`},
+		{What: "service", Why: "x.hcl:5: without a name"},
+	}
+	for path, want := range map[string]struct {
+		code int
+		in   []string
+	}{
+		"name/any":              {503, []string{`"AggregatedStatus":"critical"`, `"ID":"any1"`, `"Service":"any"`, `"Output":"service \"any1\" is left out: x.hcl:2: key`}},
+		"name/ANY":              {503, []string{`"ID":"any1"`}},
+		"id/any1":               {503, []string{`"AggregatedStatus":"critical"`, `x.hcl:2`}},
+		"id/any1?format=text":   {503, []string{`critical: service "any1" is left out: x.hcl:2: key "service.address": no`}},
+		"name/any?format=text":  {503, []string{`critical: service "any1" is left out: x.hcl:2: key "service.address": no`}},
+		"name/web":              {503, []string{`"ID":"web1"`, `"ID":"web9"`, `x.hcl:3`, `"LeftOut":["check \"c\" is left out: x.hcl:4: no"]`}},
+		"id/":                   {404, []string{"not found"}},
+		"name/?format=text":     {404, []string{"Not Found"}},
+		"name/none?format=text": {404, []string{"ServiceName none Not Found"}},
+	} {
+		w := f.do(t, "GET", "/v1/agent/health/service/"+path, "")
+		for _, in := range want.in {
+			if w.Code != want.code || !strings.Contains(w.Body.String(), in) {
+				t.Errorf("%s: %d %s; want %d with %s", path, w.Code, w.Body, want.code, in)
+			}
+		}
+	}
+}

@@ -215,3 +215,17 @@ func FuzzDecodeBody(f *testing.F) {
 		}
 	})
 }
+
+func TestForget_RefusesSlips(t *testing.T) {
+	f := newFixture(t)
+	for node, want := range map[string]string{
+		"n1":     `409 node "n1" is alive: have it leave (meibo leave, on that host) in place of forgetting it`,
+		"N1":     `409 node "N1" is alive: have it leave (meibo leave, on that host) in place of forgetting it`,
+		"nobody": `404 no node "nobody" is known here`,
+		"n2":     `200 true`,
+	} {
+		if w := f.do(t, "PUT", "/v1/meibo/forget/"+node, ""); fmt.Sprintf("%d %s", w.Code, w.Body) != want {
+			t.Errorf("%s: got %d %s, want %s", node, w.Code, w.Body, want)
+		}
+	}
+}

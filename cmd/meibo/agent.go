@@ -8,10 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -20,6 +18,7 @@ import (
 
 	"meibo/cmd/meibo/config"
 	"meibo/cmd/meibo/logging"
+	"meibo/cmd/meibo/signals"
 	"meibo/resolver/filewatch"
 )
 
@@ -30,7 +29,11 @@ func newAgentCommand() *cobra.Command {
 		Long: `Runs the daemon in the foreground. Flags are those of Consul's agent and win over
 files; files are HCL or JSON with Consul's keys and meibo's own (see the README).
 
+A service or check with a fault in it is left out, and said in the log; any other
+fault in the files keeps the daemon from starting.
+
 SIGHUP reads the files again: a fault leaves everything as it was and is logged.
+One that comes while the daemon starts is carried out once it has started.
 SIGTERM and SIGINT stop the daemon; a restart is not a leave, unless
 leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 		Example: "  meibo agent -dev\n  meibo agent -config-dir /etc/meibo.d\n  meibo agent -config-dir /etc/consul.d -dns-port 53",
@@ -45,17 +48,19 @@ leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 
 // runAgent is the daemon as a process: configuration, log, signals, pid file, and what systemd wants to hear.
 func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Writer) error {
-	signals := make(chan os.Signal, 2) // the second one is heard too
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	heard := signals.Hear()
+	defer heard.Release()
 	files := newWatched(sources)
-	cfg, warnings, err := config.Load(sources)
+	cfg, warnings, err := loadUnlessStopped(files, heard.Stop)
+	if errors.Is(err, errStopped) {
+		return nil
+	}
 	if err != nil {
+		for _, w := range warnings {
+			fmt.Fprintln(stderr, "warning:", w)
+		}
 		return fmt.Errorf("the configuration is not valid, nothing was started:\n%w", err)
 	}
-	// Who read our output is gone: that ends no daemon. Caught, not ignored, as the programs that checks run would inherit that.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	defer signal.Reset(syscall.SIGPIPE)
 	lines := cfg.LogConfig()
 	lines.Stderr, lines.Stdout = stderr, stdout
 	out := logging.New(lines)
@@ -64,31 +69,26 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	logWarnings(log, warnings)
 	d, err := newDaemon(daemonConfig{
 		Config: cfg, Logger: log, Log: out, Files: activation.Files(true),
-		Load: func() (*config.Config, []config.Warning, error) { return config.Load(sources) },
+		Load: func(registered func(id string) bool) (*config.Config, []config.Warning, error) {
+			again := sources
+			again.Registered = registered
+			return config.Load(again)
+		},
 	})
 	if err != nil {
 		return err
 	}
-	if cfg.PidFile != "" {
-		if err := os.WriteFile(cfg.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			log.Error("pid_file is not written", "err", err)
-		} else {
-			defer os.Remove(cfg.PidFile)
-		}
-	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	defer writePID(cfg.PidFile, log)()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var listening sync.WaitGroup
-	listening.Go(func() { reloadOn(ctx, hangup, files, d, log) })
+	listening.Go(func() { reloadOn(ctx, heard.Hangup, files, d, log) })
 	if cfg.AutoReload {
 		listening.Go(func() { files.watch(ctx, log) })
 	}
 	listening.Go(func() {
 		leaves := func(sig os.Signal) bool { return leavesOn(sig, d.config().Cluster) }
-		stopOn(ctx, signals, leaves, hostAgent{d}.Leave, stop, log)
+		stopOn(ctx, heard.Stop, leaves, hostAgent{d}.Leave, stop, log)
 	})
 	out.Print(d.banner())
 	notify(log, systemd.SdNotifyReady)
@@ -97,6 +97,43 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	stop()
 	listening.Wait()
 	return err
+}
+
+var errStopped = errors.New("stopped before anything was started")
+
+// loadUnlessStopped reads the configuration. A read may hang (a pipe that nobody writes to, a dead file server) and can't
+// be cut short; a signal to stop then ends the process all the same, and the read with it: nothing has been started yet.
+func loadUnlessStopped(files *watched, stop <-chan os.Signal) (*config.Config, []config.Warning, error) {
+	type loaded struct {
+		cfg      *config.Config
+		warnings []config.Warning
+		err      error
+	}
+	done := make(chan loaded, 1)
+	go func() {
+		files.differ() // what is read now is known
+		cfg, warnings, err := config.Load(files.sources)
+		done <- loaded{cfg, warnings, err}
+	}()
+	select {
+	case l := <-done:
+		return l.cfg, l.warnings, l.err
+	case <-stop:
+		return nil, nil, errStopped
+	}
+}
+
+// writePID writes pid_file and returns what removes it. That it can't be written is
+// nobody's reason to do without DNS.
+func writePID(path string, log *slog.Logger) (remove func()) {
+	if path == "" {
+		return func() {}
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		log.Error("pid_file cannot be written, the daemon goes on without", "err", err)
+		return func() {}
+	}
+	return func() { _ = os.Remove(path) }
 }
 
 // reloadOn reads the configuration again at each SIGHUP, and when its files are not what they were, until ctx ends.
@@ -129,7 +166,7 @@ type watched struct {
 }
 
 func newWatched(sources config.Sources) *watched {
-	return &watched{sources: sources, changes: make(chan struct{}, 1), known: sources.Digest()}
+	return &watched{sources: sources, changes: make(chan struct{}, 1)}
 }
 
 // differ reports whether the files are not what they were when it was last called.

@@ -15,6 +15,7 @@ import (
 	"meibo/cluster/check"
 	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi"
+	"meibo/cluster/view"
 )
 
 // The rooms on both sides of these adapters don't know each other. They say the same in their own words; nothing is
@@ -89,6 +90,14 @@ func (h hostAgent) agent() *agent.Agent { return h.d.node.Agent() }
 func (h hostAgent) Services() map[string]*catalog.Service { return h.agent().Services() }
 func (h hostAgent) Checks() map[string]*catalog.Check     { return h.agent().Checks() }
 func (h hostAgent) Changed() <-chan struct{}              { return h.agent().Changed() }
+
+func (h hostAgent) LeftOut() []httpapi.LeftOut {
+	var all []httpapi.LeftOut
+	for _, l := range h.d.leftOut() {
+		all = append(all, httpapi.LeftOut{Check: l.Check, ID: l.ID, Name: l.Name, ServiceID: l.ServiceID, What: l.What(), Why: l.Why()})
+	}
+	return all
+}
 
 func (h hostAgent) RegisterService(_ context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
 	return inAPIWords(h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
@@ -180,6 +189,11 @@ func (h hostAgent) Standing() httpapi.Standing {
 		Braking: node.Braking(), Merging: node.View().Merging(), History: state.History().ID, Index: state.Index(),
 		Confirmed: node.View().Confirmed(), Stale: !state.Fresh(), Server: server, ServerSince: since,
 	}
+}
+
+func (h hostAgent) KnowsNode(name string) bool {
+	_, _, known := h.d.node.View().Load().Node(name)
+	return known != view.No
 }
 
 func (h hostAgent) Join(ctx context.Context, addr string) error {

@@ -113,6 +113,8 @@ func (madeUpAgent) Join(_ context.Context, addr string) error {
 
 func (madeUpAgent) Self() httpapi.Self { return httpapi.Self{NodeName: "s1", Datacenter: "dc1"} }
 
+func (madeUpAgent) KnowsNode(name string) bool { return name != "nobody" }
+
 func (madeUpAgent) Reload(context.Context) error { return nil }
 
 func (madeUpAgent) Leave(context.Context) error { return nil }

@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,15 +34,16 @@ type daemonConfig struct {
 	Logger *slog.Logger
 	Log    *logging.Log // what Logger writes to: its levels are set anew by a reload; nil: they stay
 	Files  []*os.File   // sockets handed over
-	// Load reads the configuration again, for Reload; nil: it can't be.
-	Load func() (*config.Config, []config.Warning, error)
+	// Load reads the configuration again, for Reload, where registered tells which services
+	// the API registered; nil: it can't be.
+	Load func(registered func(id string) bool) (*config.Config, []config.Warning, error)
 }
 
 // daemon is one meibo: all of it is wired here and nowhere else. Several of them can live in one process.
 //
 // Only the loss of DNS ends it. The catalog and the HTTP API are retried by themselves and say what is wrong meanwhile.
 type daemon struct {
-	load     func() (*config.Config, []config.Warning, error)
+	load     func(registered func(id string) bool) (*config.Config, []config.Warning, error)
 	log      *slog.Logger
 	lines    *logging.Log // nil: not ours
 	node     *cluster.Node
@@ -83,16 +86,51 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.lines != nil {
 		d.registry.MustRegister(d.lines)
 	}
+	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"))
+	for _, l := range d.leftOut() {
+		d.log.Error("definition left out, everything else goes on: mend it, then reload", "definition", l.What(), "err", l.Why())
+	}
 	return d, nil
 }
 
+// leftOut are the services and checks of the files that are not used because of a fault in them: those that the
+// configuration names, and those that the agent alone could know of.
+func (d *daemon) leftOut() []config.LeftOut {
+	cfg := d.config()
+	all := slices.Clone(cfg.Agent.LeftOut)
+	for _, u := range d.node.Agent().LeftOut() {
+		all = append(all, cfg.Agent.Unfit(u))
+	}
+	return all
+}
+
+// countLeftOut is a metric of them.
+func (d *daemon) countLeftOut(kind string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "meibo_config_left_out", Help: "Definitions of the files that are not used because of a fault in them.",
+		ConstLabels: prometheus.Labels{"kind": kind},
+	}, func() float64 {
+		n := 0
+		for _, l := range d.leftOut() {
+			if l.Check == (kind == "check") {
+				n++
+			}
+		}
+		return float64(n)
+	})
+}
+
 func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
+	gossip := cfg.GossipConfig()
+	if cfg.Cluster.ServerPort <= 0 {
+		gossip.Bind = netip.AddrPort{} // hosts speak to each other by both ports, or not at all
+	}
 	return cluster.Config{
 		NodeName: cfg.Node.Name, NodeID: cfg.Node.ID, Datacenter: cfg.Node.Datacenter,
 		Address: cfg.Node.Advertise.String(), TaggedAddresses: cfg.Node.TaggedAddresses, Meta: cfg.Node.Meta,
 		DataDir: cfg.DataDir, Dev: cfg.Dev, Server: cfg.Cluster.Server, Bootstrap: cfg.Cluster.Bootstrap,
 		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel,
-		Gossip: cfg.GossipConfig(), Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
+		Gossip: gossip, Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
 		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
 		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout,
 		HandshakeTimeout: cfg.Cluster.HandshakeTimeout, ConnsPerSource: cfg.Cluster.ConnsPerSource, Scope: scopeOf, WithScope: withScope,
@@ -115,7 +153,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api.Version = strings.TrimPrefix(version, "v")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
-		api.Names = append(api.Names, hostname)
+		api.Names = append(api.Names, hostNames(hostname, "/etc/hosts", "/etc/resolv.conf")...)
 	}
 	return httpapi.New(api)
 }
@@ -226,7 +264,7 @@ func (d *daemon) serveHTTPOnce(ctx context.Context) error {
 // heldBy adds to an error of binding which process is in the way.
 func heldBy(err error, endpoints []config.Endpoint) error {
 	for _, e := range endpoints {
-		if e.Unix == "" && strings.Contains(err.Error(), e.AddrPort.String()) {
+		if e.Unix == "" && errors.Is(err, syscall.EADDRINUSE) && strings.Contains(err.Error(), e.AddrPort.String()) {
 			return fmt.Errorf("%w; it is held by %s", err, listen.Holder("tcp", e.AddrPort))
 		}
 	}
@@ -245,9 +283,12 @@ func (d *daemon) Reload(_ context.Context) error {
 	if d.load == nil {
 		return errors.New("this daemon has no configuration to read again")
 	}
-	cfg, warnings, err := d.load()
+	cfg, warnings, err := d.load(d.node.Agent().Registered)
 	if err != nil {
 		return err
+	}
+	if faults := cfg.Agent.Faults(); len(faults) > 0 {
+		return faults // a start has nothing better than to leave out; here there is what runs
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
 	"meibo/cluster/view"
+	"meibo/cmd/meibo/config"
 	"meibo/resolver/consul"
 	"meibo/resolver/control"
 )
@@ -28,6 +30,8 @@ type facts struct {
 	onlyPassing func() bool
 	// member is what gossip says of a node, by its ID; nil: there is no gossip.
 	member func(nodeID string) (gossip.Member, bool)
+	// leftOut are definitions of this host's files that are not used; nil: none.
+	leftOut func() []config.LeftOut
 	// checks fetches the checks of a service as the leader has them now.
 	checks func(ctx context.Context, service string) (map[checkKey]string, error)
 }
@@ -41,6 +45,7 @@ func (d *daemon) facts() *facts {
 		onlyPassing: func() bool { return d.config().Zone.OnlyPassing },
 		checks:      d.fetchChecks,
 		member:      d.node.MemberOf,
+		leftOut:     d.leftOut,
 	}
 }
 
@@ -98,6 +103,25 @@ func (f *facts) instances(ctx context.Context, name string) []control.Instance {
 	}
 	if asks {
 		f.refresh(ctx, service, out)
+	}
+	return f.withLeftOut(service, out)
+}
+
+// withLeftOut adds what this host's files define of a service and what is not used, because of a fault.
+func (f *facts) withLeftOut(service string, out []control.Instance) []control.Instance {
+	if f.leftOut == nil {
+		return out
+	}
+	for _, l := range f.leftOut() {
+		why := "its definition has a fault: " + l.Why()
+		if !l.Check && l.Name != "" && strings.EqualFold(l.Name, service) {
+			out = append(out, control.Instance{Node: f.self, ServiceID: l.ID, Status: "invalid", Reason: why})
+		}
+		for i := range out {
+			if in := &out[i]; l.Check && l.ServiceID != "" && in.Node == f.self && in.ServiceID == l.ServiceID && in.Reason == "" {
+				in.Reason = l.What() + " is left out: " + why
+			}
+		}
 	}
 	return out
 }

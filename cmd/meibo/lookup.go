@@ -181,7 +181,11 @@ func printInstances(w io.Writer, instances []control.Instance) error {
 		if !i.Answered {
 			answered = "left out"
 		}
-		rows = append(rows, []string{i.Node, i.ServiceID, fmt.Sprintf("%s:%d", i.Address, i.Port), i.Status, answered, why(i)})
+		address := fmt.Sprintf("%s:%d", i.Address, i.Port)
+		if i.Address == "" {
+			address = "-"
+		}
+		rows = append(rows, []string{i.Node, i.ServiceID, address, i.Status, answered, why(i)})
 	}
 	return table(w, rows)
 }

@@ -16,10 +16,10 @@ import (
 func reloadable(t *testing.T, more string) (*daemon, *site) {
 	t.Helper()
 	s := newSite(t, more)
-	load := func() (*config.Config, []config.Warning, error) {
-		return config.Load(config.Sources{Dev: true, Paths: []string{filepath.Join(s.dir, "conf")}})
+	load := func(registered func(string) bool) (*config.Config, []config.Warning, error) {
+		return config.Load(config.Sources{Dev: true, Paths: []string{filepath.Join(s.dir, "conf")}, Registered: registered})
 	}
-	cfg, _, err := load()
+	cfg, _, err := load(nil)
 	must(t, err)
 	d, err := newDaemon(daemonConfig{Config: cfg, Load: load})
 	must(t, err)
@@ -69,8 +69,8 @@ func TestReload_WhatOnePartRefusesNoPartTakes(t *testing.T) {
 				http_config { allowed_hosts = ["ui.example"] }
 				dns_config { only_passing = true }`)
 			load := d.load
-			d.load = func() (*config.Config, []config.Warning, error) {
-				cfg, warnings, err := load()
+			d.load = func(registered func(string) bool) (*config.Config, []config.Warning, error) {
+				cfg, warnings, err := load(registered)
 				if err == nil {
 					spoil(cfg)
 				}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +14,10 @@ func newValidateCommand() *cobra.Command {
 	var quiet, asJSON bool
 	cmd := &cobra.Command{
 		Use: "validate PATH...", Short: "Check configuration files without starting anything", GroupID: "daemon", Args: cobra.MinimumNArgs(1),
-		Long: "Reads files and directories as the daemon would and reports every fault with file,\nline and key. Exit code 0 means that `meibo agent` would take them.",
+		Long: `Reads files and directories as the daemon would and reports every fault with file,
+line and key; changes nothing and binds nothing. Exit code 0 means that "meibo agent"
+takes them as they are. A fault within a service or check would have it start without
+that one, any other fault keeps it from starting; both are exit code 1.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			report, err := config.Validate(paths, format)
 			if asJSON {
@@ -26,7 +30,7 @@ func newValidateCommand() *cobra.Command {
 				for _, w := range report.Warnings {
 					cmd.PrintErrln("warning:", w)
 				}
-				return fmt.Errorf("the configuration is not valid:\n%w", err)
+				return fmt.Errorf("the configuration is not valid: %s\n%w", consequence(report), err)
 			}
 			if !quiet {
 				fmt.Fprint(cmd.OutOrStdout(), report)
@@ -40,14 +44,30 @@ func newValidateCommand() *cobra.Command {
 	return cmd
 }
 
+// consequence says what the daemon would make of the faults.
+func consequence(r config.Report) string {
+	if len(r.LeftOut) == 0 {
+		return "`meibo agent` would not start"
+	}
+	var names []string
+	for _, l := range r.LeftOut {
+		names = append(names, l.What())
+	}
+	return "`meibo agent` would start without " + strings.Join(names, ", ")
+}
+
 // jsonReport is a report in the form scripts read.
 func jsonReport(r config.Report, err error) any {
 	out := struct {
-		Valid            bool
+		Valid, Starts    bool
 		Files            []string
 		Services, Checks int
+		LeftOut          []string
 		Warnings, Errors []string
-	}{Valid: err == nil, Files: r.Files, Services: r.Services, Checks: r.Checks, Warnings: []string{}, Errors: []string{}}
+	}{Valid: err == nil, Starts: err == nil || len(r.LeftOut) > 0, LeftOut: []string{}, Files: r.Files, Services: r.Services, Checks: r.Checks, Warnings: []string{}, Errors: []string{}}
+	for _, l := range r.LeftOut {
+		out.LeftOut = append(out.LeftOut, l.What())
+	}
 	for _, w := range r.Warnings {
 		out.Warnings = append(out.Warnings, w.String())
 	}

@@ -117,6 +117,9 @@ func (b *builder) listen() []netip.AddrPort {
 			all = append(all, ap)
 		}
 	}
+	if len(all) == 0 {
+		b.caution("listen", "names no address: DNS listens nowhere")
+	}
 	return all
 }
 

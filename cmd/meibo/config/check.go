@@ -116,7 +116,8 @@ func checkClientAddr(v any) string {
 		if isTemplate(v.(string)) {
 			return ""
 		}
-		if _, err := parseAddr(s); err != nil && !strings.HasPrefix(s, "unix://") {
+		path, unix := strings.CutPrefix(s, "unix://")
+		if a, err := parseAddr(s); unix && path == "" || !unix && (err != nil || !bindable(a)) {
 			return "IP addresses separated by spaces, templates, or unix:///path"
 		}
 	}
@@ -131,10 +132,16 @@ func checkDNSAddr(v any) string {
 }
 
 func checkListen(v any) string {
-	if _, ok := parseListen(v.(string)); ok {
+	if ap, ok := parseListen(v.(string)); ok && bindable(ap.Addr()) {
 		return ""
 	}
 	return `an address such as "127.0.0.1:53" or "[::1]:53"`
+}
+
+// bindable leaves out addresses that no host can listen on: those of groups, and
+// link-local ones that do not say on which link.
+func bindable(a netip.Addr) bool {
+	return !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && !(a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "")
 }
 
 // parseListen reads IP:port, [IPv6]:port, or an IP alone, which means port 53.

@@ -183,3 +183,20 @@ func TestLoad_NamesAFileOfUnknownFormat(t *testing.T) {
 		t.Errorf("-config-format yaml: %v", err)
 	}
 }
+
+func TestLoad_WarnsOfACheckThatTakesAnothersPlace(t *testing.T) {
+	_, warnings, err := load(t, `
+service { name = "a" check { id = "up" ttl = "1m" } }
+service { name = "b" check { id = "up" ttl = "1m" } check { ttl = "1m" } }
+check { id = "service:b:2" service_id = "a" ttl = "1m" }
+check { name = "other" ttl = "1m" }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `a.hcl:3: key "check": check "up" of service "b" takes the place of the one of service "a": give each an id of its own
+a.hcl:4: key "check": check "service:b:2" of service "a" takes the place of the one of service "b": give each an id of its own
+`
+	if got := said(warnings); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}

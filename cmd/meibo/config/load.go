@@ -258,12 +258,17 @@ func flagTree(k *Key, file, text string) *tree {
 }
 
 // Digest tells one state of the files and directories from another, without
-// judging them. A file that can't be read counts as its error.
+// judging them. A file that can't be read counts as its error; what is no
+// regular file is not read: a pipe could be read only once.
 func (src Sources) Digest() [sha256.Size]byte {
 	l := &loader{src: src, report: &report{order: map[string]int{}}}
 	sum := sha256.New()
 	for _, path := range src.Paths {
 		for _, file := range l.expand(path) {
+			info, err := os.Stat(file)
+			if err == nil && !info.Mode().IsRegular() {
+				continue
+			}
 			data, err := readFile(file)
 			fmt.Fprintf(sum, "%q %d %v\n", file, len(data), err)
 			sum.Write(data)

@@ -124,6 +124,11 @@ func (c *Config) AgentConfig() agent.Config {
 	if a.CheckUpdateInterval == 0 {
 		a.CheckUpdateInterval = -1 // no time, not the default
 	}
+	for _, l := range c.Agent.LeftOut {
+		if !l.Check && l.ID != "" {
+			a.Absent = append(a.Absent, l.ID)
+		}
+	}
 	return a
 }
 

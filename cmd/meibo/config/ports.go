@@ -39,7 +39,7 @@ func (b *builder) sockets(c *Config) {
 		both("ports.serf_lan", wide, gossip)
 		all = append(all, socket{proto: "TCP", addr: netip.AddrPortFrom(gossip.Addr(), uint16(c.Cluster.ServerPort)), wide: wide, key: "ports.server"})
 	}
-	if c.Cluster.Server { // as in Consul; other hosts have no use for it
+	if c.Cluster.Server || b.isSet("ports.serf_wan") { // others have no use for it, and leave it at its default
 		both("ports.serf_wan", false, c.reachable(b.serf("serf_wan", "ports.serf_wan", c.Node.Bind)))
 	}
 	said := map[string]bool{}

@@ -14,6 +14,10 @@ func TestLoad_RefusesListenersInEachOthersWay(t *testing.T) {
 		{`ports { server = 8301 }`, `a.hcl:1: key "ports.server": 127.0.0.1:8301 (TCP) is in the way of ports.serf_lan (its default), 127.0.0.1:8301: give each a port of its own`},
 		{key + `ports { serf_lan = 8300 }`, `a.hcl:1: key "ports.serf_lan": 0.0.0.0:8300 (TCP) is in the way of ports.server (its default), 0.0.0.0:8300: give each a port of its own`},
 		{key + `server = true ports { serf_lan = 8302 }`, `a.hcl:1: key "ports.serf_lan": 0.0.0.0:8302 (TCP) is in the way of ports.serf_wan (its default), 0.0.0.0:8302: give each a port of its own`},
+		{`ports { serf_lan = 9000 serf_wan = 9000 }`, `a.hcl:1: key "ports.serf_wan": 127.0.0.1:9000 (TCP) is in the way of ports.serf_lan (a.hcl:1), 127.0.0.1:9000: give each a port of its own`},
+		{`listen = ["fe80::1"]`, `a.hcl:1: key "listen": expected an address such as "127.0.0.1:53" or "[::1]:53", got the string "fe80::1"`},
+		{`client_addr = "224.0.0.1"`, `a.hcl:1: key "client_addr": expected IP addresses separated by spaces, templates, or unix:///path, got the string "224.0.0.1"`},
+		{`addresses { http = "unix://" }`, `a.hcl:1: key "addresses.http": expected IP addresses separated by spaces, templates, or unix:///path, got the string "unix://"`},
 		{key + `ports { dns = 8301 }`, `a.hcl:1: key "ports.dns": 127.0.0.1:8301 (TCP) is in the way of ports.serf_lan (its default), 0.0.0.0:8301: give each a port of its own`},
 		{key + `ports { http = 8300 }`, `a.hcl:1: key "ports.http": 127.0.0.1:8300 (TCP) is in the way of ports.server (its default), 0.0.0.0:8300: give each a port of its own`},
 		{`listen = ["0.0.0.0:53", "127.0.0.1:53"]`, `a.hcl:1: key "listen": 0.0.0.0:53 and 127.0.0.1:53 (TCP) are in each other's way: leave one out`},
@@ -46,7 +50,7 @@ func dirOf(text string) string {
 func TestLoad_TakesListenersThatAreNotInEachOthersWay(t *testing.T) {
 	for _, hcl := range []string{
 		`listen = ["0.0.0.0:53", "[::]:53"]`, `listen = ["127.0.0.1:53", "[::1]:53", "127.0.0.2:53"]`, `client_addr = "0.0.0.0 ::"`, `client_addr = "127.0.0.1 ::1"`,
-		`listen = ["127.0.0.1:0"] ports { http = 0 }`, `listen = ["127.0.0.2:8500"]`, `ports { serf_lan = 8302 }`, `ports { dns = -1 http = -1 }`, `ports { grpc = 8500 }`,
+		`listen = ["127.0.0.1:0"] ports { http = 0 }`, `listen = ["127.0.0.2:8500"]`, `ports { serf_lan = 8302 }`, `ports { dns = -1 http = -1 }`, `listen = ["[fe80::1%eth0]:53"]`, `ports { grpc = 8500 }`,
 		`bind_addr = "127.0.0.2" listen = ["127.0.0.1:8301"]`, `ports { serf_lan = -1 server = 8500 }`, `client_addr = "127.0.0.1 127.0.0.1"`,
 		`listen = ["127.0.0.1:8302"]`, `addresses { http = "unix:///x 127.0.0.1" }`,
 	} {

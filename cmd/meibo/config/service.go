@@ -74,6 +74,7 @@ func (b *builder) agent(c *Config) Agent {
 	d.ask(&a, c.DataDir, services, checks)
 	a.Services = fit(&d, "service", a.Services, services, func(s agent.ServiceDefinition) string { return s.ID })
 	a.Checks = fit(&d, "check", a.Checks, checks, func(k agent.CheckDefinition) string { return k.ID })
+	d.moved(&a)
 	a.LeftOut = b.leftOut()
 	a.places = d.places
 	return a
@@ -138,6 +139,36 @@ func fit[T any](d *definer, kind string, all []T, blocks []*block, id func(T) st
 		}
 	}
 	return out
+}
+
+// moved warns of a check that loses its place to a later one of its ID: the service that
+// it was of would look healthier than was meant.
+func (d *definer) moved(a *Agent) {
+	of := map[string]string{} // by the check's ID
+	take := func(id, what string, at position) {
+		if old, ok := of[id]; ok {
+			d.warn(Warning{File: at.file, Line: at.line, Key: "check", Text: fmt.Sprintf("check %q of %s takes the place of the one of %s: give each an id of its own", id, what, old)})
+		}
+		of[id] = what
+	}
+	for _, s := range a.Services {
+		for i, c := range s.Checks {
+			id := c.ID
+			if id == "" {
+				if id = "service:" + s.ID; len(s.Checks) > 1 {
+					id += fmt.Sprintf(":%d", i+1)
+				}
+			}
+			take(id, fmt.Sprintf("service %q", s.ID), d.places["service "+s.ID])
+		}
+	}
+	for _, c := range a.Checks {
+		what := "the node"
+		if c.ServiceID != "" {
+			what = fmt.Sprintf("service %q", c.ServiceID)
+		}
+		take(c.ID, what, d.places["check "+c.ID])
+	}
 }
 
 // definer makes definitions of blocks.

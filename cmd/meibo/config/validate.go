@@ -53,6 +53,9 @@ func Validate(paths []string, format string) (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	if c.DataDir == "" {
+		r.Warnings = append(r.Warnings, Warning{Key: "data_dir", Text: "not set here: `meibo agent` does not start without it, be it from another file or -data-dir; or use -dev"})
+	}
 	r.Files, r.Services, r.Checks = c.Files, len(c.Agent.Services), len(c.Agent.Checks)
 	for _, s := range c.Agent.Services {
 		r.Checks += len(s.Checks)
