@@ -160,9 +160,6 @@ func TestLogFile_DirectoryAndRotation(t *testing.T) {
 		return nil
 	})
 	p.stop(t)
-	if strings.Contains(p.output.String(), "to=file") {
-		t.Errorf("it said\n%s", p.output)
-	}
 }
 
 func TestLogFile_OneThatCannotBeHadKeepsNothingFromStarting(t *testing.T) {

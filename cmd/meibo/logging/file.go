@@ -125,6 +125,9 @@ func (w *file) prune() error {
 		return nil
 	}
 	entries, err := os.ReadDir(filepath.Join(w.dir, "."))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the directory went just now; the next line begins it anew
+	}
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,14 @@ func TestLog_AFileThatCannotBeOpenedIsSaidAndTriedAgain(t *testing.T) {
 	eventually(t, func() bool { return w.lost.Load() >= 2 }) // first, and what was said of it
 	must(t, os.Remove(filepath.Join(dir, "logs")))
 	l.Logger().Info("second")
-	eventually(t, func() bool { names, _ := os.ReadDir(filepath.Join(dir, "logs")); return len(names) == 1 })
+	eventually(t, func() bool {
+		names, _ := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
+		if len(names) != 1 {
+			return false
+		}
+		b, _ := os.ReadFile(names[0])
+		return bytes.Contains(b, []byte("written again"))
+	})
 	l.Close()
 	_, texts := contents(t, filepath.Join(dir, "logs"))
 	if text := texts[0]; !strings.Contains(text, "msg=second") || !strings.Contains(text, "written again") || !strings.Contains(text, "lost_lines=2") {
