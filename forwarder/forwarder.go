@@ -60,11 +60,14 @@ type Route struct {
 	TrustAD bool
 	// Timeout bounds the whole exchange; 0: DefaultTimeout.
 	Timeout time.Duration
+	// Part marks a part of the default route: zones of this host at the same suffix
+	// go before it, as they do before that.
+	Part bool
 }
 
 func (r *Route) equal(o *Route) bool {
 	return r.Suffix == o.Suffix && slices.Equal(r.Servers, o.Servers) && r.Mode == o.Mode &&
-		r.TrustAD == o.TrustAD && r.Timeout == o.Timeout
+		r.TrustAD == o.TrustAD && r.Timeout == o.Timeout && r.Part == o.Part
 }
 
 // Config of a Forwarder.
@@ -247,7 +250,7 @@ func (f *Forwarder) Mounts() []resolver.Mount {
 	ms := []resolver.Mount{{Suffix: loopSuffix, Rank: resolver.RankOwn, Zone: loopZone{f}, Name: "loop detection"}}
 	for suffix, r := range f.routes {
 		rank := resolver.RankRoute
-		if suffix == wire.Root {
+		if suffix == wire.Root || r.cfg.Part {
 			rank = resolver.RankDefault
 		}
 		ms = append(ms, resolver.Mount{Suffix: suffix, Rank: rank, Upstream: r, Route: r.counter, Name: r.name})

@@ -676,6 +676,7 @@ func TestAliasOutOfARouteIsAskedWhereItBelongs(t *testing.T) {
 			m.Set(name, dns.TypeA, resolvertest.Rule{Records: records})
 		}
 		set(corp, "x.corp.", "x.corp. 300 IN CNAME y.corp.", "y.corp. 300 IN CNAME bank.example.", "bank.example. 300 IN A 192.0.2.66")
+		set(corp, "www.corp.", "www.corp. 300 IN CNAME srv.corp.local.", "srv.corp.local. 300 IN A 192.0.2.8")
 		set(corp, "web.corp.", "web.corp. 300 IN CNAME web.service.consul.")
 		set(corp, "in.corp.", "in.corp. 300 IN CNAME y.corp.", "y.corp. 300 IN A 192.0.2.7")
 		set(corp, "a.corp.", "a.corp. 300 IN CNAME b.lab.")
@@ -688,7 +689,7 @@ func TestAliasOutOfARouteIsAskedWhereItBelongs(t *testing.T) {
 			return resolver.Result{Answer: a, Deps: [2]cache.Dep{{Counter: &counter, Value: counter.Load()}}}, resolver.Answered
 		}}
 		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{
-			corp.Mount(mustName("corp")), lab.Mount(mustName("lab")), def.Mount(wire.Root), mount("consul", resolver.RankOwn, own),
+			corp.Mount(mustName("corp")), lab.Mount(mustName("lab")), def.Mount(wire.Root), mount("consul", resolver.RankOwn, own), mount("local", resolver.RankSpecial, denial()),
 		}})
 		ask := func(name string) string {
 			return resolvertest.Text(resolvertest.Ask(t, r, resolvertest.Query(name, dns.TypeA), false))
@@ -706,6 +707,8 @@ func TestAliasOutOfARouteIsAskedWhereItBelongs(t *testing.T) {
 			t.Errorf("asked %d and %d times, want the joined answer to be kept", corp.Asked(), def.Asked())
 		}
 		expect("within the route", ask("in.corp"), "NOERROR\nin.corp. 300 IN CNAME y.corp.\ny.corp. 300 IN A 192.0.2.7\n")
+		whole := "NOERROR\nsrv.corp.local. 300 IN A 192.0.2.8\nwww.corp. 300 IN CNAME srv.corp.local.\n"
+		expect("into a special name", ask("www.corp"), whole)
 		expect("into an own zone", ask("web.corp"), "NOERROR\nweb.corp. 300 IN CNAME web.service.consul.\nweb.service.consul. 0 IN A 10.0.0.0\n")
 		counter.Add(1)
 		expect("after a change there", ask("web.corp"), "NOERROR\nweb.corp. 300 IN CNAME web.service.consul.\nweb.service.consul. 0 IN A 10.0.0.1\n")
@@ -766,4 +769,12 @@ func TestAD_FromATrustedRoute_RFC6840_5_8(t *testing.T) {
 			t.Errorf("asked with AD %v and DO %v: AD %v, want %v", tc.ad, tc.do, m.AuthenticatedData, tc.want)
 		}
 	}
+}
+
+// denial is a zone that denies every name.
+func denial() *zone {
+	return &zone{answer: func(q *wire.Query) (resolver.Result, resolver.Outcome) {
+		a, _ := wire.Pack(q, &wire.Reply{Rcode: wire.RcodeNXDomain})
+		return resolver.Result{Answer: a}, resolver.Answered
+	}}
 }

@@ -222,6 +222,9 @@ func (d *dnsService) applyLocked() error {
 	}
 	special := local.SpecialConfig{}
 	for _, r := range routes {
+		if r.Part {
+			continue
+		}
 		if r.Suffix != wire.Root {
 			special.Routes = append(special.Routes, r.Suffix)
 			continue
@@ -242,10 +245,34 @@ func (d *dnsService) applyLocked() error {
 // routes are those of cfg, where found are the servers of resolv.conf.
 func (d *dnsService) routes(cfg *config.Config, found []netip.AddrPort) []forwarder.Route {
 	routes := cfg.Routes(found)
+	routes = append(routes, privateParts(routes)...)
 	for i := range routes {
 		routes[i].Timeout = min(routes[i].Timeout, maxExchange)
 	}
 	return routes
+}
+
+// privateParts has names that mean something in a private network alone asked of private upstreams, where the default route
+// has others as well: those deny what they can't know, and may be faster.
+func privateParts(routes []forwarder.Route) (parts []forwarder.Route) {
+	at := slices.IndexFunc(routes, func(r forwarder.Route) bool { return r.Suffix == wire.Root })
+	if at < 0 {
+		return nil
+	}
+	part := routes[at]
+	part.Part = true
+	part.Servers = slices.DeleteFunc(slices.Clone(part.Servers), func(server netip.AddrPort) bool { return !local.IsPrivate(server.Addr()) })
+	if len(part.Servers) == 0 || len(part.Servers) == len(routes[at].Servers) {
+		return nil
+	}
+	for _, zone := range local.PrivateZones() {
+		explicit := func(r forwarder.Route) bool { return r.Suffix != wire.Root && zone.HasSuffix(r.Suffix) }
+		if !slices.ContainsFunc(routes, explicit) {
+			part.Suffix = zone
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }
 
 // table says who answers which names. Order decides nothing here: the longest suffix does, then rank.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,10 @@ import (
 
 	"github.com/miekg/dns"
 
+	"meibo/forwarder"
+	"meibo/resolver/local"
 	"meibo/resolver/resolvertest"
+	"meibo/resolver/wire"
 )
 
 // hangUp has the daemon read its configuration again, and waits until it has, by a service that only the new one has.
@@ -271,4 +275,68 @@ func TestResolvConfNamingOnlyUs_IsNoUpstreamAndIsFollowed(t *testing.T) {
 		}
 		p.stop(t)
 	})
+}
+
+// What means something in a private network alone is asked of private upstreams, where there are others as well.
+func TestPrivateParts_AskThoseWhoCanKnow_RFC6303(t *testing.T) {
+	server := netip.MustParseAddrPort
+	public, inner := server("9.9.9.9:53"), server("10.0.0.2:53")
+	root := func(servers ...netip.AddrPort) forwarder.Route {
+		return forwarder.Route{Suffix: wire.Root, Servers: servers}
+	}
+	corp := forwarder.Route{Suffix: "\x0210\x07in-addr\x04arpa\x00", Servers: []netip.AddrPort{inner}}
+	for name, c := range map[string]struct {
+		routes []forwarder.Route
+		parts  int
+	}{
+		"all public":           {[]forwarder.Route{root(public)}, 0},
+		"all private":          {[]forwarder.Route{root(inner)}, 0},
+		"none":                 {nil, 0},
+		"both":                 {[]forwarder.Route{root(public, inner)}, len(local.PrivateZones())},
+		"both, and one routed": {[]forwarder.Route{root(public, inner), corp}, len(local.PrivateZones()) - 1},
+	} {
+		parts := privateParts(c.routes)
+		if len(parts) != c.parts {
+			t.Errorf("%s: %d parts, want %d", name, len(parts), c.parts)
+		}
+		for _, p := range parts {
+			if !p.Part || len(p.Servers) != 1 || p.Servers[0] != inner {
+				t.Errorf("%s: %+v", name, p)
+			}
+		}
+	}
+}
+
+// No answer between two states is a failure: a name is there, or it is denied.
+func TestDeregister_IsNeverAFailure(t *testing.T) {
+	for _, view := range []string{"", "view { whole_below = 0 }"} {
+		s := newSite(t, view)
+		p := s.start(t)
+		s.led(t)
+		eventually(t, "the catalog is known", func() error {
+			reply, err := ask(s.dns, "udp", "unknown.service.consul", dns.TypeA)
+			if err == nil && reply.Rcode != dns.RcodeNameError { // VIEWS.md 12: nothing is denied before
+				err = fmt.Errorf("got %s", dns.RcodeToString[reply.Rcode])
+			}
+			return err
+		})
+		for round := range 20 {
+			name := fmt.Sprintf("brief%d", round%3)
+			s.mustCall(t, "PUT", "/v1/agent/service/register", fmt.Sprintf(`{"Name":%q,"Port":1}`, name))
+			rcodes := func(want int) {
+				t.Helper()
+				for range 50 {
+					reply, err := ask(s.dns, "udp", name+".service.consul", dns.TypeA)
+					must(t, err)
+					if reply.Rcode != want {
+						t.Fatalf("round %d: %s, want %s", round, dns.RcodeToString[reply.Rcode], dns.RcodeToString[want])
+					}
+				}
+			}
+			rcodes(dns.RcodeSuccess)
+			s.mustCall(t, "PUT", "/v1/agent/service/deregister/"+name, "")
+			rcodes(dns.RcodeNameError)
+		}
+		p.stop(t)
+	}
 }

@@ -34,16 +34,29 @@ type chased struct {
 	failed  bool
 }
 
-// followCNAME adds what is found under a host name to an answer that points to
-// it. The rcode is that of the end of the chain (RFC 6604 section 2.1). When
-// the host can't be asked the pointer stands alone and isn't kept.
-func (b *builder) followCNAME(host wire.Name) {
+// followAlias asks for what the answer's type finds under a host name. The answer
+// lives no longer than that.
+func (b *builder) followAlias(host wire.Name) chased {
 	types := []wire.Type{b.q.Type}
 	if b.q.Type == wire.TypeANY {
 		types = []wire.Type{wire.TypeA, wire.TypeAAAA}
 	}
 	c := b.follow(b.ctx, host, types...)
 	b.take(c)
+	return c
+}
+
+// has reports whether records of the type, or any for ANY, were found.
+func (c *chased) has(typ wire.Type) bool {
+	return slices.ContainsFunc(c.records, func(rr wire.RR) bool {
+		return rr.Type == typ || typ == wire.TypeANY && rr.Type != wire.TypeCNAME
+	})
+}
+
+// addFound adds what was found under a host name to an answer that points to it.
+// The rcode is that of the end of the chain (RFC 6604 section 2.1). When the host
+// couldn't be asked the pointer stands alone and isn't kept.
+func (b *builder) addFound(c chased) {
 	if c.failed {
 		return
 	}

@@ -24,9 +24,10 @@ const (
 // question is a name below the domain, taken apart.
 type question struct {
 	kind kind
-	name string // of the service or node, in lower case
-	tag  string // in lower case; "" means any
-	addr netip.Addr
+	name string     // of the service or node, in lower case
+	tag  string     // in lower case; "" means any
+	addr netip.Addr // of kind address
+	also netip.Addr // the IPv6 one of a name that stands for one of each family
 	// srvOnly marks the form without ".service", which has SRV records only.
 	srvOnly bool
 }
@@ -105,7 +106,8 @@ func parseService(parts []string) question {
 	return question{kind: services, name: parts[last], tag: strings.Join(parts[:last], ".")}
 }
 
-// parseAddress reads eight or thirty-two hexadecimal digits.
+// parseAddress reads eight or thirty-two hexadecimal digits, or forty: an IPv4 and
+// an IPv6 address (ours; SRV records of what has both point to it).
 func parseAddress(parts []string) question {
 	if len(parts) == 0 {
 		return question{kind: between}
@@ -116,6 +118,9 @@ func parseAddress(parts []string) question {
 	b, err := hex.DecodeString(parts[0])
 	if err != nil {
 		return question{}
+	}
+	if len(b) == 4+16 {
+		return question{kind: address, addr: netip.AddrFrom4([4]byte(b)), also: netip.AddrFrom16([16]byte(b[4:]))}
 	}
 	addr, ok := netip.AddrFromSlice(b)
 	if !ok {
@@ -176,8 +181,15 @@ func (d *domain) serviceName(service string) (wire.Name, error) {
 }
 
 // addrName returns the name that stands for an address.
-func (d *domain) addrName(addr netip.Addr) wire.Name {
-	n, err := prepend(d.addrs, hex.EncodeToString(addr.AsSlice()))
+func (d *domain) addrName(addr netip.Addr) wire.Name { return d.bytesName(addr.AsSlice()) }
+
+// pairName returns the name that stands for an address of each family.
+func (d *domain) pairName(v4, v6 netip.Addr) wire.Name {
+	return d.bytesName(append(v4.AsSlice(), v6.AsSlice()...))
+}
+
+func (d *domain) bytesName(addr []byte) wire.Name {
+	n, err := prepend(d.addrs, hex.EncodeToString(addr))
 	if err != nil {
 		// The domain was checked to have room for what stands before it.
 		panic(err)

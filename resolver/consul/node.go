@@ -2,6 +2,7 @@ package consul
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,7 +18,7 @@ func (b *builder) buildNode() {
 	case p.addr.IsValid() && b.isWanted(wire.AddrType(p.addr)):
 		b.answer(wire.AddrType(p.addr), ttl, wire.A(p.addr))
 	case p.host != "" && b.takesCNAME():
-		b.buildCNAME(p.host, ttl)
+		b.buildCNAME([]wire.Name{p.host}, ttl)
 	}
 	if b.reply.Rcode != wire.RcodeSuccess {
 		return // the name that the node has for an address does not exist
@@ -59,12 +60,14 @@ func (b *builder) addMeta(ttl uint32) {
 
 // buildAddress answers for a name that is an address.
 func (b *builder) buildAddress() {
-	typ := wire.AddrType(b.addr)
-	if !b.isWanted(typ) {
-		b.noData()
-		return
+	for _, addr := range []netip.Addr{b.addr, b.also} {
+		if addr.IsValid() && b.isWanted(wire.AddrType(addr)) {
+			b.answer(wire.AddrType(addr), b.settings.nodeTTL, wire.A(addr))
+		}
 	}
-	b.answer(typ, b.settings.nodeTTL, wire.A(b.addr))
+	if len(b.reply.RRs) == 0 {
+		b.noData()
+	}
 }
 
 // metaTexts writes a node's metadata as texts in the order of the keys.

@@ -13,6 +13,8 @@ import (
 type place struct {
 	addr netip.Addr
 	host wire.Name
+	// v4 and v6 are set, both or none, where it has an address of each family.
+	v4, v6 netip.Addr
 	// isNode says that the address is the node's own, so that the node's name
 	// can stand for it.
 	isNode bool
@@ -40,6 +42,33 @@ func placeOf(in catalog.Instance, qtype wire.Type, asked wire.Name) place {
 		}
 	}
 	return place{host: host}
+}
+
+// pairOf finds an instance's addresses of both families; ok is false if it hasn't
+// both. isNode says that they are the node's, whose name then has both.
+func pairOf(in catalog.Instance) (v4, v6 netip.Addr, isNode, ok bool) {
+	own, tagged := in.Service.Address, in.Service.TaggedAddresses
+	n4, n6, both := pair(in.Node.Address, in.Node.TaggedAddresses["lan_ipv4"], in.Node.TaggedAddresses["lan_ipv6"])
+	if own == "" && tagged["lan_ipv4"].Address == "" && tagged["lan_ipv6"].Address == "" {
+		return n4, n6, true, both
+	}
+	v4, v6, ok = pair(own, tagged["lan_ipv4"].Address, tagged["lan_ipv6"].Address)
+	return v4, v6, both && v4 == n4 && v6 == n6, ok
+}
+
+// pair reads the addresses tagged for each family, the untagged one in place of
+// one that is missing.
+func pair(base, lan4, lan6 string) (v4, v6 netip.Addr, ok bool) {
+	v4, ok4 := parseAddr(lan4)
+	v6, ok6 := parseAddr(lan6)
+	addr, known := parseAddr(base)
+	if known && !ok4 && addr.Is4() {
+		v4, ok4 = addr, true
+	}
+	if known && !ok6 && addr.Is6() {
+		v6, ok6 = addr, true
+	}
+	return v4, v6, ok4 && ok6 && v4.Is4() && v6.Is6()
 }
 
 func placeOfNode(n *catalog.Node, qtype wire.Type) place {
@@ -88,15 +117,19 @@ func (b *builder) buildService() {
 }
 
 // buildAddresses answers with the distinct addresses of the instances. A host
-// name is given as a CNAME only where no instance has an address, and only one.
+// name is given as a CNAME only where no instance has an address of any kind, and
+// only one: a name that has other records can't be an alias (RFC 1034 section
+// 3.6.2).
 func (b *builder) buildAddresses(visible []catalog.Instance) {
 	ttl := b.settings.ttl(b.name)
 	seen := make(map[netip.Addr]bool)
-	var host wire.Name
+	var hosts []wire.Name
+	addressed := false
 	for _, in := range visible {
 		p := placeOf(in, b.q.Type, b.owner)
-		if host == "" {
-			host = p.host
+		addressed = addressed || p.addr.IsValid()
+		if p.host != "" && len(hosts) < maxAliases && !slices.ContainsFunc(hosts, p.host.Equal) {
+			hosts = append(hosts, p.host)
 		}
 		if !p.addr.IsValid() || seen[p.addr] || !b.isWanted(wire.AddrType(p.addr)) {
 			continue
@@ -111,12 +144,15 @@ func (b *builder) buildAddresses(visible []catalog.Instance) {
 	case len(seen) > 0:
 		b.reply.Rotate = true
 		b.limit()
-	case host != "":
-		b.buildCNAME(host, ttl)
+	case len(hosts) > 0 && !addressed:
+		b.buildCNAME(hosts, ttl)
 	default:
 		b.noData()
 	}
 }
+
+// maxAliases is how many host names are tried for one that exists.
+const maxAliases = 4
 
 // limit sets the limits of policy.
 func (b *builder) limit() {
@@ -126,17 +162,30 @@ func (b *builder) limit() {
 	}
 }
 
-// buildCNAME answers with a name and what is found under it.
-func (b *builder) buildCNAME(host wire.Name, ttl uint32) {
-	b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
+// buildCNAME answers with the first of the names under which something is found,
+// and with that.
+func (b *builder) buildCNAME(hosts []wire.Name, ttl uint32) {
+	host := hosts[0]
 	if b.q.Type == wire.TypeCNAME || host.Lower() == b.owner {
+		b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
 		return
 	}
 	if b.chase == nil {
+		b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
 		b.needsChase = true
 		return
 	}
-	b.followCNAME(host)
+	found := b.followAlias(host)
+	for _, other := range hosts[1:] {
+		if found.has(b.q.Type) {
+			break
+		}
+		if c := b.followAlias(other); c.has(b.q.Type) || found.failed && !c.failed {
+			host, found = other, c
+		}
+	}
+	b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
+	b.addFound(found)
 }
 
 // srvSet is an SRV answer in the making.
@@ -192,6 +241,9 @@ func (b *builder) buildSRV(visible []catalog.Instance) {
 // target; it returns false when the answer is full.
 func (s *srvSet) addInstance(in catalog.Instance) bool {
 	p := placeOf(in, s.q.Type, s.owner)
+	if v4, v6, isNode, ok := pairOf(in); ok && p.addr.IsValid() {
+		p.v4, p.v6, p.isNode = v4, v6, isNode
+	}
 	target := s.target(in.Node, p)
 	if target == "" {
 		return true
@@ -217,7 +269,8 @@ func (s *srvSet) addInstance(in catalog.Instance) bool {
 }
 
 // target is the name an SRV record points to: the node's where the address is
-// the node's, else one that stands for the address, else the host name. A node
+// the node's, else one that stands for the address, or for both where there is one
+// of each family, so that clients of either connect; else the host name. A node
 // whose name cannot be written in DNS goes by its address.
 func (s *srvSet) target(n *catalog.Node, p place) wire.Name {
 	if p.host != "" {
@@ -231,6 +284,9 @@ func (s *srvSet) target(n *catalog.Node, p place) wire.Name {
 			return name
 		}
 	}
+	if p.v4.IsValid() {
+		return s.domain.pairName(p.v4, p.v6)
+	}
 	return s.domain.addrName(p.addr)
 }
 
@@ -242,9 +298,15 @@ func (s *srvSet) glue(target wire.Name, p place) []wire.RR {
 	if p.host != "" {
 		return s.chased[target.Lower()].glue
 	}
-	return []wire.RR{{
-		Section: wire.Additional, Owner: target, Type: wire.AddrType(p.addr), TTL: s.ttl, Data: wire.A(p.addr),
-	}}
+	addrs := []netip.Addr{p.addr}
+	if p.v4.IsValid() {
+		addrs = []netip.Addr{p.v4, p.v6}
+	}
+	glue := make([]wire.RR, len(addrs))
+	for i, addr := range addrs {
+		glue[i] = wire.RR{Section: wire.Additional, Owner: target, Type: wire.AddrType(addr), TTL: s.ttl, Data: wire.A(addr)}
+	}
+	return glue
 }
 
 // addMetas adds the metadata of the nodes while there is room.

@@ -242,10 +242,6 @@ func (z *Zone) glance(q *wire.Query) (s subject, steady bool) {
 		return s, true
 	}
 	s.question = s.settings.parse(rest.Labels())
-	if q.Type == wire.TypeSOA || q.Type == wire.TypeNS {
-		// The zone's own records are given for every name in it, as in Consul.
-		s.question = question{kind: apex}
-	}
 	counter := s.find(q.Type)
 	if counter != nil {
 		s.deps[0] = dependOn(counter)

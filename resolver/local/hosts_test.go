@@ -126,7 +126,8 @@ func TestHosts_StaticRecordsStandBesideTheFiles(t *testing.T) {
 			t.Errorf("%s %s\n got %s\nwant %s", tc.name, tc.typ, got, tc.want)
 		}
 	}
-	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "db CNAME x.", "$INCLUDE /etc/passwd", "a A 192.0.2.1\nb A 192.0.2.2"} {
+	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "db CNAME x.", "$INCLUDE /etc/passwd", "a A 192.0.2.1\nb A 192.0.2.2",
+		"*.dev.corp 300 A 10.7.0.1", "* A 10.7.0.1", "a.*.corp A 10.7.0.1", "dev.corp DNAME other.corp.", "db CH TXT x"} {
 		_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{bad}})
 		if err == nil || !strings.Contains(err.Error(), "hosts.records") {
 			t.Errorf("record %q: error %v, want one that names hosts.records", bad, err)

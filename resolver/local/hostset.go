@@ -112,6 +112,10 @@ func (p *hostParser) parseLine(line string) {
 		p.fault("%.60q is no IP address", text)
 		return
 	}
+	if strings.Contains(rest, "*") {
+		p.fault("%.60q: there are no wildcards in hosts files", strings.TrimSpace(rest))
+		return
+	}
 	name, rest := nextField(rest)
 	if name == "" {
 		p.fault("address %s has no name", text)

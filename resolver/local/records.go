@@ -1,7 +1,9 @@
 package local
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -38,12 +40,15 @@ func parseRecord(line string, ttl uint32) (wire.RR, error) {
 	if !ok {
 		return wire.RR{}, fmt.Errorf("no record")
 	}
-	if _, ok := rr.(*dns.CNAME); ok {
-		return wire.RR{}, fmt.Errorf("a static CNAME can't be followed here: name its addresses")
+	if err := answerable(rr); err != nil {
+		return wire.RR{}, err
 	}
 	owner, err := wire.ParseName(rr.Header().Name)
 	if err != nil {
 		return wire.RR{}, err
+	}
+	if slices.Contains(owner.Labels(), "*") {
+		return wire.RR{}, errors.New("wildcards are not there yet: name each host, or give the domain a server of its own with a forward block")
 	}
 	buf := make([]byte, dns.Len(rr)+16)
 	n, err := dns.PackRR(rr, buf, 0, nil, false)
@@ -57,4 +62,20 @@ func parseRecord(line string, ttl uint32) (wire.RR, error) {
 	return wire.RR{
 		Owner: owner.Lower(), Type: rr.Header().Rrtype, TTL: rr.Header().Ttl, Data: buf[head:n:n],
 	}, nil
+}
+
+// answerable refuses what would be taken and never answered as it is meant.
+func answerable(rr dns.RR) error {
+	if rr.Header().Class != dns.ClassINET {
+		return fmt.Errorf("class %s: records here are of class IN", dns.ClassToString[rr.Header().Class])
+	}
+	switch rr.(type) {
+	case *dns.CNAME:
+		return errors.New("a static CNAME can't be followed here: name its addresses")
+	case *dns.DNAME:
+		return errors.New("a static DNAME makes no names here: name each host")
+	case *dns.OPT, *dns.TSIG, *dns.ANY:
+		return fmt.Errorf("type %s is not one of records", dns.TypeToString[rr.Header().Rrtype])
+	}
+	return nil
 }

@@ -16,8 +16,9 @@ import (
 // three hours).
 const specialTTL = 10800
 
-// BogusPriv says what becomes of PTR questions for private addresses that
-// neither hosts files nor the catalog know.
+// BogusPriv says what becomes of names that have a meaning in a private network
+// alone, and that neither hosts files nor the catalog know: PTR questions for
+// private addresses, names below local, test and home.arpa.
 type BogusPriv uint8
 
 const (
@@ -48,6 +49,7 @@ const (
 	empty                       // the apex exists, nothing below it
 	loopback                    // every name is this host
 	private                     // empty, unless an upstream may know better
+	internal                    // denied, unless an upstream may know better
 )
 
 type specialZone struct {
@@ -78,8 +80,11 @@ func makeSpecialZones() []specialZone {
 		}
 	}
 	add(loopback, "localhost")
-	add(denied, "invalid", "test", "onion", "local")
-	add(empty, "home.arpa", "resolver.arpa", "service.arpa")
+	add(denied, "invalid", "onion")
+	// Companies have names of their own there, and routers those of a home.
+	add(internal, "test", "local")
+	add(private, "home.arpa")
+	add(empty, "resolver.arpa", "service.arpa")
 	// Never in use outside a host, whatever an upstream says.
 	add(empty, "0.in-addr.arpa", "127.in-addr.arpa", "255.255.255.255.in-addr.arpa")
 	out[len(out)-2].ptr, out[len(out)-2].host = wire.ReverseName(netip.MustParseAddr("127.0.0.1")), localhost
@@ -113,6 +118,18 @@ func ReverseZones() []wire.Name {
 	var out []wire.Name
 	for _, z := range specialZones {
 		if isReverse(z.zone) {
+			out = append(out, z.zone)
+		}
+	}
+	return out
+}
+
+// PrivateZones returns the zones whose names have a meaning in a private network
+// alone: where there are private upstreams, these are to be asked for them.
+func PrivateZones() []wire.Name {
+	var out []wire.Name
+	for _, z := range specialZones {
+		if z.kind == private || z.kind == internal {
 			out = append(out, z.zone)
 		}
 	}
@@ -153,18 +170,18 @@ func isActive(z specialZone, c SpecialConfig) bool {
 			return false
 		}
 	}
-	if z.kind != private || c.BogusPriv == BogusPrivOn {
+	if z.kind != private && z.kind != internal || c.BogusPriv == BogusPrivOn {
 		return true
 	}
 	if c.BogusPriv == BogusPrivOff {
 		return false
 	}
-	return !slices.ContainsFunc(c.Upstreams, isPrivate)
+	return !slices.ContainsFunc(c.Upstreams, IsPrivate)
 }
 
-// isPrivate reports whether an upstream's address is one of the networks whose
+// IsPrivate reports whether an upstream's address is one of the networks whose
 // reverse zones are special, or this host.
-func isPrivate(addr netip.Addr) bool {
+func IsPrivate(addr netip.Addr) bool {
 	addr = addr.Unmap()
 	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) // RFC 6598
 	return addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || shared.Contains(addr)
@@ -235,7 +252,7 @@ func (z *specialZone) reply(q *wire.Query) *wire.Reply {
 		}
 	case z.ptr != "" && name == z.ptr && is(wire.TypePTR):
 		add(wire.TypePTR, wire.NameData(z.host))
-	case name == z.zone && z.kind != denied:
+	case name == z.zone && z.kind != denied && z.kind != internal:
 		z.replyApex(r, q)
 	case name != z.ptr && !z.leadsTo(name):
 		r.Rcode = wire.RcodeNXDomain

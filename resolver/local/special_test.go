@@ -138,3 +138,28 @@ func TestReverseZones_AreThoseTheCatalogMustBeAskedBefore(t *testing.T) {
 		t.Error("home.arpa. is no reverse zone")
 	}
 }
+
+// Names of companies and homes are forwarded to where they can be known, and nowhere else.
+func TestSpecial_NamesOfPrivateNetworks_RFC6762_RFC6761_RFC8375(t *testing.T) {
+	for _, name := range []string{"x.corp.local.", "local.", "x.test.", "nas.home.arpa.", "1.0.0.10.in-addr.arpa."} {
+		for _, tc := range []struct {
+			config local.SpecialConfig
+			mine   bool
+		}{
+			{local.SpecialConfig{Upstreams: addrs("9.9.9.9")}, true},
+			{local.SpecialConfig{}, true},
+			{local.SpecialConfig{Upstreams: addrs("192.168.1.1")}, false},
+			{local.SpecialConfig{Upstreams: addrs("127.0.0.53")}, false},
+			{local.SpecialConfig{Upstreams: addrs("9.9.9.9", "10.0.0.2")}, false},
+		} {
+			if got := askSpecial(t, local.NewSpecial(tc.config), name, "A"); (got != "not mine") != tc.mine {
+				t.Errorf("%s with %v: %s", name, tc.config.Upstreams, got)
+			}
+		}
+	}
+	for _, name := range []string{"x.onion.", "x.invalid.", "x.localhost.", "x.resolver.arpa."} {
+		if got := askSpecial(t, local.NewSpecial(local.SpecialConfig{Upstreams: addrs("10.0.0.2")}), name, "A"); got == "not mine" {
+			t.Errorf("%s leaves the host", name)
+		}
+	}
+}

@@ -27,7 +27,7 @@ type Reply struct {
 const maxPointer = 0x3fff
 
 // Pack makes the answer to q's question of our own records. Names are compressed into the question only, so that records
-// can move: owners, and the rdata of CNAME, NS, PTR and SOA, but never the target of an SRV (RFC 2782). When there is more than
+// can move: owners but of what goes with an answer, and the rdata of CNAME, NS, PTR and SOA, but never the target of an SRV (RFC 2782). When there is more than
 // a message can hold, the same records go as when a client's limit is lower: expendable ones, those that belong to
 // nothing, then answers from the end, each with its glue; the caller chose the order.
 func Pack(q *Query, r *Reply) (*Answer, error) {
@@ -140,7 +140,7 @@ func (p *packer) measure() error {
 		if err != nil {
 			return err
 		}
-		p.size[i] = p.nameSize([]byte(rr.Owner)) + fixedSize + data
+		p.size[i] = p.ownerSize(rr) + fixedSize + data
 		if rr.Section == Answers {
 			answers += p.size[i]
 		}
@@ -152,6 +152,15 @@ func (p *packer) measure() error {
 		}
 	}
 	return nil
+}
+
+// ownerSize returns the packed size of a record's owner. What goes with an answer is spelled as that answer's target is,
+// not as the client spelled the question: its owner is written whole, unless it is the target.
+func (p *packer) ownerSize(rr *RR) int {
+	if rr.With > 0 {
+		return len(rr.Owner)
+	}
+	return p.nameSize([]byte(rr.Owner))
 }
 
 func (p *packer) check(rr *RR) error {
@@ -357,7 +366,11 @@ func (p *packer) glueOrder() []int {
 
 func (p *packer) writeRecord(rr *RR) {
 	start := len(p.out.msg)
-	p.out.msg = p.appendName(p.out.msg, []byte(rr.Owner))
+	if rr.With > 0 {
+		p.out.msg = append(p.out.msg, rr.Owner...)
+	} else {
+		p.out.msg = p.appendName(p.out.msg, []byte(rr.Owner))
+	}
 	p.writeRest(rr, start)
 }
 
