@@ -51,9 +51,12 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	heard := signals.Hear()
 	defer heard.Release()
 	files := newWatched(sources)
-	cfg, warnings, err := loadUnlessStopped(files, heard.Stop)
+	cfg, warnings, err := loadUnless(heard.Stop, func() (*config.Config, []config.Warning, error) {
+		files.differ() // what is read now is known
+		return config.Load(sources)
+	})
 	if errors.Is(err, errStopped) {
-		return nil
+		return nil // nothing has been started yet
 	}
 	if err != nil {
 		for _, w := range warnings {
@@ -81,6 +84,8 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	defer writePID(cfg.PidFile, log)()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	out.Print(d.banner())
+	notify(log, systemd.SdNotifyReady) // before a reload that waited says that it begins
 	var listening sync.WaitGroup
 	listening.Go(func() { reloadOn(ctx, heard.Hangup, files, d, log) })
 	if cfg.AutoReload {
@@ -90,8 +95,6 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 		leaves := func(sig os.Signal) bool { return leavesOn(sig, d.config().Cluster) }
 		stopOn(ctx, heard.Stop, leaves, hostAgent{d}.Leave, stop, log)
 	})
-	out.Print(d.banner())
-	notify(log, systemd.SdNotifyReady)
 	err = d.Run(ctx)
 	notify(log, systemd.SdNotifyStopping)
 	stop()
@@ -99,11 +102,11 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	return err
 }
 
-var errStopped = errors.New("stopped before anything was started")
+var errStopped = errors.New("stopped while the configuration was read")
 
-// loadUnlessStopped reads the configuration. A read may hang (a pipe that nobody writes to, a dead file server) and can't
-// be cut short; a signal to stop then ends the process all the same, and the read with it: nothing has been started yet.
-func loadUnlessStopped(files *watched, stop <-chan os.Signal) (*config.Config, []config.Warning, error) {
+// loadUnless reads the configuration, or returns errStopped once stop says something. A read may hang (a pipe that nobody
+// writes to, a dead file server) and can't be cut short: it is left to itself, and nothing comes of it.
+func loadUnless[S any](stop <-chan S, load func() (*config.Config, []config.Warning, error)) (*config.Config, []config.Warning, error) {
 	type loaded struct {
 		cfg      *config.Config
 		warnings []config.Warning
@@ -111,8 +114,7 @@ func loadUnlessStopped(files *watched, stop <-chan os.Signal) (*config.Config, [
 	}
 	done := make(chan loaded, 1)
 	go func() {
-		files.differ() // what is read now is known
-		cfg, warnings, err := config.Load(files.sources)
+		cfg, warnings, err := load()
 		done <- loaded{cfg, warnings, err}
 	}()
 	select {

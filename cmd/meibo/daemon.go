@@ -279,11 +279,14 @@ func (d *daemon) config() *config.Config {
 }
 
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
-func (d *daemon) Reload(_ context.Context) error {
+// A read that hangs is given up when ctx ends.
+func (d *daemon) Reload(ctx context.Context) error {
 	if d.load == nil {
 		return errors.New("this daemon has no configuration to read again")
 	}
-	cfg, warnings, err := d.load(d.node.Agent().Registered)
+	cfg, warnings, err := loadUnless(ctx.Done(), func() (*config.Config, []config.Warning, error) {
+		return d.load(d.node.Agent().Registered)
+	})
 	if err != nil {
 		return err
 	}

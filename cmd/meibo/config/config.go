@@ -5,7 +5,8 @@
 // aliases and legacy names, its order of files and its rules of merging. Keys
 // of parts that meibo does not have are accepted and named once in a warning; a
 // key nobody knows is an error that names file, line, key and the nearest known
-// key. All faults found are reported, not only the first. One table, returned
+// key. All faults found are reported, not only the first; one within a service or
+// check leaves out that definition, any other refuses the whole. One table, returned
 // by Keys, says of each key its type, range, default, meaning and status, and
 // drives parsing, flags, errors, Redacted and Diff.
 //

@@ -116,8 +116,9 @@ func (r *report) within(b *block, read func()) {
 
 func (r *report) warn(w Warning) { r.warnings = append(r.warnings, w) }
 
-// sorted puts faults in the order of files and lines.
+// sorted returns faults in the order of files and lines, the same one once.
 func (r *report) sorted(faults Faults) Faults {
+	faults = slices.Clone(faults)
 	sort.SliceStable(faults, func(i, j int) bool {
 		a, b := faults[i], faults[j]
 		return r.before(a.File, a.Line, b.File, b.Line)

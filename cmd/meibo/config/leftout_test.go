@@ -34,6 +34,7 @@ func TestLoad_LeavesOutADefinitionWithAFault(t *testing.T) {
 		"no name":                  {`service { port = 1 }`, `service`, `key "service.name"`},
 		"name of the servers":      {`service { name = "x" id = "consul" }`, `service "consul"`, `kept for the servers`},
 		"label":                    {`service "x" { port = 1 }`, `service "x"`, `expected a block without a label`},
+		"the same fault twice":     {`service { name = "x" port = 70000 port = 70000 }`, `service "x"`, `key "service.port"`},
 		"no block":                 {`service = "x"`, `service`, `expected a block or a list of blocks`},
 		"no block in a list":       {`services = [{ name = "w" }, 5]`, `service`, `got the number 5`},
 		"control character":        {"service { name = \"x\\u0007\" }", `service "x` + "\a" + `"`, `control characters`},
