@@ -35,6 +35,9 @@ type Entry struct {
 	NameError bool
 	// AD is true when the upstream vouched for the answer and is trusted to.
 	AD bool
+	// Forwarded is true for answers that an upstream has a part in by a route: they
+	// are for those alone who may have questions forwarded.
+	Forwarded bool
 	// Negative is true for NXDOMAIN and for answers without the type asked.
 	Negative bool
 	// Mount names the zone or route that answered, and Source says where the

@@ -60,7 +60,7 @@ func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache
 	}
 	e := &cache.Entry{
 		Answer: a, Deps: [3]cache.Dep{x.entry.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
-		Stored: r.now(), Ages: true, Negative: s.entry.Negative, AD: x.entry.AD && s.entry.AD,
+		Stored: r.now(), Ages: true, Forwarded: true, Negative: s.entry.Negative, AD: x.entry.AD && s.entry.AD,
 		Mount: x.entry.Mount, Source: x.entry.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
 	}
 	life := max(x.entry.Expires-x.entry.Stored, 0)

@@ -11,6 +11,7 @@ const textPanic = "internal error"
 
 var (
 	errNoRoute     = &refusal{wire.EDENotAuth, "no zone or route for this name"}
+	errNotAllowed  = &refusal{wire.EDEProhibited, "questions of this network are not forwarded (allow_recursion)"}
 	errNoRecursion = &refusal{wire.EDENotAuth, "recursion not desired and nothing in the cache"}
 	errBusy        = &Failure{EDE: wire.EDEOther, Text: "too many questions in flight"}
 	errCrowded     = &Failure{EDE: wire.EDEOther, Text: "too many clients wait for answers"}

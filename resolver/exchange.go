@@ -106,7 +106,7 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [
 		return said{}, j.err
 	}
 	e := &cache.Entry{
-		Answer: j.answer, Deps: deps, Stored: now, Expires: now + j.life, Ages: true,
+		Answer: j.answer, Deps: deps, Stored: now, Expires: now + j.life, Ages: true, Forwarded: true,
 		NameError: j.nameError, Negative: j.negative, AD: res.AD,
 		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,7 @@ type Resolver struct {
 	now       func() time.Duration
 	log       *slog.Logger
 	table     atomic.Pointer[table]
+	clients   atomic.Pointer[[]netip.Prefix] // who may have questions forwarded; nil: everybody
 	flights   flightTable
 	exchanges exchangeTable
 	failures  *failureMemory
@@ -127,6 +129,36 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+}
+
+// SetClients says from which networks questions are forwarded, and answered from
+// what was; this host's own loopback addresses always are. Others get REFUSED with
+// Extended Error 18 for such names. nil, as before the first call: from everywhere.
+func (r *Resolver) SetClients(networks []netip.Prefix) {
+	if networks == nil {
+		r.clients.Store(nil)
+		return
+	}
+	r.clients.Store(&networks)
+}
+
+// mayRecurse reports whether q's client may have its question forwarded. A question
+// of our own has no client.
+func (r *Resolver) mayRecurse(q *wire.Query) bool {
+	networks := r.clients.Load()
+	if networks == nil || !q.Client.IsValid() {
+		return true
+	}
+	client := q.Client.Addr().Unmap().WithZone("")
+	if client.IsLoopback() {
+		return true
+	}
+	for _, n := range *networks {
+		if n.Contains(client) {
+			return true
+		}
+	}
+	return false
 }
 
 // Run owns the flights: it blocks until ctx ends, then ends every flight, whose

@@ -778,3 +778,54 @@ func denial() *zone {
 		return resolver.Result{Answer: a}, resolver.Answered
 	}}
 }
+
+// Who is not served gets nothing that was asked for others, fresh or not; own zones are for all.
+func TestClients_WhoMayHaveQuestionsForwarded_RFC5358(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		up.Set("www.example.", dns.TypeA, resolvertest.Rule{Records: []string{"www.example. 300 IN A 192.0.2.1"}})
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root), mount("onion", resolver.RankSpecial, denial())}})
+		ask := func(client, name string) *dns.Msg {
+			packed, err := resolvertest.Query(name, dns.TypeA).Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := &wire.Query{Client: netip.MustParseAddrPort(client)}
+			v := q.Parse(packed)
+			ch := make(chan *dns.Msg, 1)
+			deliver := func(_ *wire.Query, msg []byte) {
+				m := new(dns.Msg)
+				if m.Unpack(msg) == nil {
+					ch <- m
+				}
+			}
+			if out := r.ServeDNS(q, v, nil, deliver); out != nil {
+				deliver(q, out)
+			}
+			return <-ch
+		}
+		const stranger, neighbour = "203.0.113.9:4000", "10.0.0.9:4000"
+		if m := ask(stranger, "www.example"); m.Rcode != dns.RcodeSuccess {
+			t.Errorf("before anything was set: %s", resolvertest.Text(m))
+		}
+		r.SetClients([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fe80::/64")})
+		for _, name := range []string{"www.example", "other.example"} { // one is in the cache
+			m := ask(stranger, name)
+			if code, _, ok := resolvertest.EDE(m); m.Rcode != dns.RcodeRefused || !ok || code != 18 || len(m.Answer) != 0 {
+				t.Errorf("%s: %s", name, resolvertest.Text(m))
+			}
+		}
+		if m := ask(stranger, "x.onion"); m.Rcode != dns.RcodeNameError {
+			t.Errorf("an own zone: %s", resolvertest.Text(m))
+		}
+		for _, client := range []string{neighbour, "[::ffff:10.0.0.9]:4000", "127.0.0.1:4000", "[::1]:4000", "[fe80::7%eth0]:4000"} {
+			if m := ask(client, "www.example"); m.Rcode != dns.RcodeSuccess || len(m.Answer) != 1 {
+				t.Errorf("%s: %s", client, resolvertest.Text(m))
+			}
+		}
+		r.SetClients([]netip.Prefix{})
+		if m := ask(neighbour, "www.example"); m.Rcode != dns.RcodeRefused {
+			t.Errorf("none but this host: %s", resolvertest.Text(m))
+		}
+	})
+}

@@ -49,6 +49,9 @@ func (r *Resolver) ServeDNS(q *wire.Query, v wire.Verdict, dst []byte, reply fun
 	now := r.now()
 	e, st := r.cfg.Cache.Get(q, now)
 	if st == cache.Fresh {
+		if e.Forwarded && !r.mayRecurse(q) {
+			return r.append(dst, q, served{err: errNotAllowed}, now)
+		}
 		return r.append(dst, q, served{entry: e}, now)
 	}
 	return r.miss(q, r.spare(e), now, dst, reply)
@@ -91,6 +94,9 @@ func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, 
 
 // forward decides what of a question for an upstream can be said at once.
 func (r *Resolver) forward(m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
+	if !r.mayRecurse(q) {
+		return r.append(dst, q, served{err: errNotAllowed}, now)
+	}
 	if !q.RD {
 		return r.append(dst, q, served{err: errNoRecursion}, now)
 	}

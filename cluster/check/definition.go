@@ -197,6 +197,19 @@ func (d *Definition) Validate() error {
 	return d.validateTarget()
 }
 
+// Hopeless says why a check that is taken can only ever be critical; nil: it may pass.
+func (d *Definition) Hopeless() error {
+	switch d.Kind() {
+	case KindDocker:
+		return ErrUnrunnable
+	case KindHTTP:
+		if _, err := d.httpRequest(); errors.Is(err, errScheme) {
+			return err
+		}
+	}
+	return nil
+}
+
 func (d *Definition) runsByInterval() bool {
 	return len(d.ScriptArgs) > 0 || d.HTTP != "" || d.TCP != "" || d.UDP != "" ||
 		d.GRPC != "" || d.H2PING != "" || d.OSService != "" || d.DockerContainerID != ""
@@ -206,8 +219,9 @@ func (d *Definition) runsByInterval() bool {
 func (d *Definition) validateTarget() error {
 	switch d.Kind() {
 	case KindHTTP:
-		_, err := d.httpRequest()
-		return err
+		if _, err := d.httpRequest(); !errors.Is(err, errScheme) {
+			return err
+		}
 	case KindTCP:
 		return validHostPort("TCP", d.TCP)
 	case KindUDP:

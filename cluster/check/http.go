@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -34,14 +35,18 @@ func newHTTPProber(d *Definition, t *TLS) (*httpProber, error) {
 	return p, nil
 }
 
+// errScheme is of a URL that nobody can be asked by. Consul takes such a check, which
+// then always fails; so do we.
+var errScheme = errors.New("HTTP check URL must begin with http:// or https:// and a host")
+
 // httpRequest makes the request of one run, or says what is wrong with it.
 func (d *Definition) httpRequest() (*http.Request, error) {
 	u, err := url.Parse(d.HTTP)
 	if err != nil {
-		return nil, fmt.Errorf("HTTP check URL: %w", err)
+		return nil, fmt.Errorf("%w: %v", errScheme, err)
 	}
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, fmt.Errorf("HTTP check URL %q must begin with http:// or https:// and a host", d.HTTP)
+		return nil, fmt.Errorf("%w: %q", errScheme, d.HTTP)
 	}
 	method := d.Method
 	if method == "" {

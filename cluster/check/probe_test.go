@@ -122,6 +122,12 @@ func TestHTTP_BodyIsBounded(t *testing.T) {
 	}
 }
 
+func TestHTTP_WithoutASchemeIsCritical(t *testing.T) {
+	for _, target := range []string{"localhost:5000/health", "ftp://h/", "h/health", "http://", "http://[::1/", "://"} {
+		wantResult(t, Definition{HTTP: target}, Critical, "must begin with http://")
+	}
+}
+
 func TestHTTP_Timeout(t *testing.T) {
 	release := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-release }))

@@ -32,7 +32,7 @@ func TestValidate(t *testing.T) {
 		"output size":             {Definition{TTL: 1, OutputMaxSize: -1}, "must be positive"},
 		"docker":                  {Definition{DockerContainerID: "c", ScriptArgs: []string{"x"}, Interval: 1}, ""},
 		"docker, no interval":     {Definition{DockerContainerID: "c"}, "Interval must be > 0"},
-		"scheme":                  {Definition{HTTP: "ftp://h/", Interval: 1}, "must begin with http://"},
+		"scheme":                  {Definition{HTTP: "ftp://h/", Interval: 1}, ""}, // always critical, see TestHTTP_WithoutASchemeIsCritical
 		"header injection":        {Definition{HTTP: "http://h/", Interval: 1, Header: map[string][]string{"A": {"b\r\nC: d"}}}, "line break"},
 		"method":                  {Definition{HTTP: "http://h/", Interval: 1, Method: "G T"}, "invalid method"},
 		"tcp without port":        {Definition{TCP: "h", Interval: 1}, "must be host:port"},

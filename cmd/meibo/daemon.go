@@ -173,6 +173,7 @@ func (d *daemon) Run(ctx context.Context) error {
 			d.log.Error("the node ended", "err", err)
 		}
 	})
+	d.dns.saysWhoIsServed()
 	lost := make(chan error, 1)
 	go func() { lost <- d.dns.run(inner) }()
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -139,6 +140,7 @@ func (d *dnsService) watch(ctx context.Context) error {
 			})
 		}
 		follow("hosts files", d.hosts.Run)
+		follow("networks", d.watchNetworks)
 		if upstreams != nil {
 			follow("resolv.conf", upstreams.Run)
 		}
@@ -152,6 +154,56 @@ func (d *dnsService) watch(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// networksAgain is how often the networks that this host is attached to are looked at: they change with interfaces, of
+// which nobody tells.
+const networksAgain = 30 * time.Second
+
+// watchNetworks keeps the clients whose questions are forwarded those of the networks at hand.
+func (d *dnsService) watchNetworks(ctx context.Context) error {
+	for ctx.Err() == nil {
+		pauseFor(ctx, networksAgain)
+		d.mu.Lock()
+		d.resolver.SetClients(d.clientsLocked())
+		d.mu.Unlock()
+	}
+	return nil
+}
+
+// clientsLocked are the networks whose questions are forwarded.
+func (d *dnsService) clientsLocked() []netip.Prefix {
+	if d.cfg.AllowRecursion != nil {
+		return d.cfg.AllowRecursion
+	}
+	return attached()
+}
+
+// attached are the networks that this host has an address in.
+func attached() []netip.Prefix {
+	networks := []netip.Prefix{}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return networks // loopback is left
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			networks = append(networks, p.Masked())
+		}
+	}
+	return networks
+}
+
+// saysWhoIsServed tells at the start for whom questions are forwarded, where more than this host can ask.
+func (d *dnsService) saysWhoIsServed() {
+	if !slices.ContainsFunc(d.listening, func(a netip.AddrPort) bool { return !a.Addr().IsLoopback() }) {
+		return
+	}
+	d.mu.Lock()
+	networks := d.clientsLocked()
+	d.mu.Unlock()
+	d.log.Info("dns is served beyond this host; questions are forwarded for loopback and these networks, others get REFUSED (allow_recursion)",
+		"listen", joined(d.listening), "networks", joined(networks))
 }
 
 // check says what reload would refuse.
@@ -234,6 +286,7 @@ func (d *dnsService) applyLocked() error {
 		}
 	}
 	d.special.SetConfig(special)
+	d.resolver.SetClients(d.clientsLocked())
 	if err := d.resolver.SetTable(d.table()); err != nil {
 		return err
 	}

@@ -123,6 +123,9 @@ func (b *builder) build() *Config {
 	b.directories(c)
 	c.Node = b.node()
 	c.Listen = b.listen()
+	if b.isSet("allow_recursion") {
+		c.AllowRecursion = append([]netip.Prefix{}, b.prefixes("allow_recursion")...)
+	}
 	c.HTTP = b.http()
 	c.Zone = b.zone(c.Node.Datacenter)
 	c.Forward = b.forward()

@@ -36,23 +36,26 @@ import (
 type Config struct {
 	Dev bool // -dev: everything in memory, nothing read from or written to disk
 
-	Node      Node
-	Listen    []netip.AddrPort // DNS addresses; empty when DNS is switched off
-	HTTP      HTTP
-	Zone      Zone
-	Forward   Forward
-	Cache     Cache
-	Hosts     Hosts
-	View      View
-	Agent     Agent
-	Cluster   Cluster
-	Raft      Raft
-	Gossip    Gossip // on the local network
-	ACL       ACL
-	TLS       TLS
-	Log       Log
-	Telemetry Telemetry
-	Watches   []map[string]any // as written; keys of consul's watches
+	Node   Node
+	Listen []netip.AddrPort // DNS addresses; empty when DNS is switched off
+	// AllowRecursion are the networks whose questions are forwarded, loopback apart;
+	// nil: those that this host is attached to.
+	AllowRecursion []netip.Prefix
+	HTTP           HTTP
+	Zone           Zone
+	Forward        Forward
+	Cache          Cache
+	Hosts          Hosts
+	View           View
+	Agent          Agent
+	Cluster        Cluster
+	Raft           Raft
+	Gossip         Gossip // on the local network
+	ACL            ACL
+	TLS            TLS
+	Log            Log
+	Telemetry      Telemetry
+	Watches        []map[string]any // as written; keys of consul's watches
 
 	DataDir  string // "" only with Dev
 	CacheDir string // where the view and the cache are kept; DataDir/view unless set; "" with Dev

@@ -25,6 +25,8 @@ func topKeys() []Key {
 // ownKeys are the few that Consul does not have.
 func ownKeys() []Key {
 	keys := []Key{
+		{Path: "allow_recursion", Type: Strings, Reload: true, check: checkCIDRs, Goes: "resolver",
+			Doc: "Networks whose questions are forwarded; others get REFUSED for names that aren't this host's own. Loopback always may; unset, so may the networks that this host is attached to."},
 		{Path: "listen", Type: Strings, check: checkListen, Goes: "resolver/listen",
 			Doc: "Addresses that DNS listens on, each IP:port or IP (port 53). Takes the place of client_addr, addresses.dns and ports.dns for DNS."},
 		{Path: "cache_dir", Goes: "cluster/view",

@@ -346,9 +346,9 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 		fault("a check outside a service needs a name")
 		return false
 	}
-	if c.Kind() == check.KindDocker {
-		d.warn(Warning{Serious: true, File: at.file, Line: at.line, Key: shown + ".docker_container_id",
-			Text: "this check will stand as critical: " + check.ErrUnrunnable.Error()})
+	if err := c.Hopeless(); err != nil {
+		d.warn(Warning{Serious: true, File: at.file, Line: at.line, Key: shown + hopelessKey(c.Kind()),
+			Text: "this check will stand as critical: " + err.Error()})
 	}
 	if key, text := unfit(c); text != "" {
 		d.fault(&Fault{File: at.file, Line: at.line, Key: shown + key, Text: text})
@@ -373,6 +373,14 @@ func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, ins
 		c.ID, c.Name = cmp.Or(c.ID, c.Name), cmp.Or(c.Name, c.ID)
 	}
 	return true
+}
+
+// hopelessKey is the key to blame for a check of the kind that can only be critical.
+func hopelessKey(k check.Kind) string {
+	if k == check.KindDocker {
+		return ".docker_container_id"
+	}
+	return "." + string(k)
 }
 
 // unfit says which key of a check does not fit the others, and why.
