@@ -25,7 +25,9 @@ func TestUnixSockets_AreGivenToUserAndGroup(t *testing.T) {
 		unix_sockets { user = "%d"  group = "%d"  mode = "0660" }
 		telemetry { metrics_prefix = "consul" }`, path, uid, gid))
 	p := s.start(t)
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
 	eventually(t, "the API on the socket", func() error {
 		resp, err := client.Get("http://localhost/v1/agent/self")
 		if err == nil {
