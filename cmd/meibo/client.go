@@ -97,6 +97,16 @@ func (a *asker) operate(ctx context.Context) (*client.Client, error) {
 	return over, nil
 }
 
+// notMeibo tells of an error that it is no meibo that was asked, where that is so: a Consul agent knows nothing of ours.
+func notMeibo(ctx context.Context, c *client.Client, err error) error {
+	self, e := c.Self(ctx)
+	if e != nil || self.IsMeibo() {
+		return err
+	}
+	return fmt.Errorf("%s is answered by Consul %s, not by meibo: name meibo's address with -http-addr (a port that was taken when it started is in its log)",
+		c.Address(), orDash(self.Config.Version))
+}
+
 func (a *asker) dialSocket(path string) (*client.Client, error) {
 	b := *a
 	b.addr = "unix://" + path

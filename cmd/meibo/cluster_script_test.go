@@ -61,6 +61,10 @@ func consulAgent(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		panic("a Consul agent was told to " + r.Method + " " + r.URL.Path)
 	}
+	if r.URL.Path != "/v1/agent/self" {
+		http.Error(w, "Invalid URL path: not a recognized HTTP API endpoint", http.StatusNotFound)
+		return
+	}
 	fmt.Fprint(w, `{"Config":{"Datacenter":"dc1","NodeName":"c1","Version":"1.21.0"},"Member":{"Name":"c1"}}`)
 }
 

@@ -58,6 +58,8 @@ type daemon struct {
 
 	http    chan []net.Addr        // holds the addresses of the API while it is served
 	control atomic.Pointer[string] // path of the control socket while it is served
+	bound   *httpapi.Server        // of the API, made with the daemon for the first turn; Run takes it
+	httpErr error                  // why there was none
 
 	leave chan struct{} // closed once this host has left its cluster: the daemon is to end
 	left  sync.Once
@@ -89,6 +91,10 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"))
 	for _, l := range d.leftOut() {
 		d.log.Error("definition left out, everything else goes on: mend it, then reload", "definition", l.What(), "err", l.Why())
+	}
+	// Last, as nothing after it may fail: a port that is another's is told before anything is served.
+	if len(c.Config.HTTP.Listen) > 0 {
+		d.bound, d.httpErr = d.bindHTTP()
 	}
 	return d, nil
 }
@@ -238,6 +244,20 @@ func (d *daemon) serveHTTP(ctx context.Context) {
 }
 
 func (d *daemon) serveHTTPOnce(ctx context.Context) error {
+	server, err := d.bound, error(nil)
+	if d.bound = nil; server == nil {
+		server, err = d.bindHTTP()
+	}
+	if err != nil {
+		return err
+	}
+	d.http <- server.Addrs()
+	defer func() { <-d.http }()
+	return server.Run(ctx)
+}
+
+// bindHTTP binds the addresses of the API, all or none.
+func (d *daemon) bindHTTP() (*httpapi.Server, error) {
 	sc := httpapi.ServerConfig{Handler: d.api, ConnsPerClient: d.started.HTTP.MaxConnsPerHost, HeaderBytes: d.started.HTTP.MaxHeaderBytes, Logger: d.log}
 	if sc.ConnsPerClient == 0 {
 		sc.ConnsPerClient = -1 // Consul's 0 means no limit
@@ -255,11 +275,9 @@ func (d *daemon) serveHTTPOnce(ctx context.Context) error {
 	}
 	server, err := httpapi.NewServer(sc)
 	if err != nil {
-		return heldBy(err, d.started.HTTP.Listen)
+		return nil, heldBy(err, d.started.HTTP.Listen)
 	}
-	d.http <- server.Addrs()
-	defer func() { <-d.http }()
-	return server.Run(ctx)
+	return server, nil
 }
 
 // heldBy adds to an error of binding which process is in the way.
@@ -337,7 +355,11 @@ func (d *daemon) banner() string {
 	fmt.Fprintf(w, "==> meibo %s\n", version)
 	fmt.Fprintf(w, "       Node: %s (%s), datacenter %s\n", d.cfg.Node.Name, d.node.Record().ID, d.cfg.Node.Datacenter)
 	fmt.Fprintf(w, "        DNS: %s\n", joined(dns))
-	fmt.Fprintf(w, "       HTTP: %s\n", joined(d.started.HTTP.Listen))
+	if d.httpErr != nil {
+		fmt.Fprintf(w, "       HTTP: not served, will be tried again: %v\n", d.httpErr)
+	} else {
+		fmt.Fprintf(w, "       HTTP: %s\n", joined(d.started.HTTP.Listen))
+	}
 	if len(dns) == 0 {
 		return w.String()
 	}

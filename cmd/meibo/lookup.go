@@ -44,7 +44,7 @@ Exit code 1 when the answer is not NOERROR.`,
 			}
 			var l control.Lookup
 			if _, err := c.Get(cmd.Context(), "/v1/meibo/lookup?"+query.Encode(), &client.Query{}, &l); err != nil {
-				return explained(c, err)
+				return notMeibo(cmd.Context(), c, explained(c, err))
 			}
 			if a.json {
 				err = printJSON(cmd.OutOrStdout(), l)
