@@ -29,6 +29,8 @@ type question struct {
 	typ    uint16
 	class  uint16
 	do, cd bool
+	// stranger is set for flights of clients whose questions are not forwarded.
+	stranger bool
 }
 
 func questionOf(q *wire.Query) question {

@@ -126,7 +126,9 @@ func (t *flightTable) len() int {
 
 // join makes q's client wait for a flight, or says at once why it can't.
 func (r *Resolver) join(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
-	f, how := r.flights.board(questionOf(q), waiter{q.Clone(), reply}, expired, &r.cfg)
+	k := questionOf(q)
+	k.stranger = !r.mayRecurse(q)
+	f, how := r.flights.board(k, waiter{q.Clone(), reply}, expired, &r.cfg)
 	switch how {
 	case boarded:
 		r.stats.joined.Add(1)

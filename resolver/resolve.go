@@ -80,6 +80,9 @@ func timeLimit(ctx context.Context, err error, m *Mount) error {
 
 // askUpstream has a route's servers answer q, which a zone passed on.
 func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, passed cache.Dep, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
+	if !r.mayRecurse(q) {
+		return served{err: errNotAllowed}
+	}
 	if !q.RD {
 		return served{err: errNoRecursion}
 	}

@@ -132,8 +132,8 @@ func (c *Config) setDefaults() {
 }
 
 // SetClients says from which networks questions are forwarded, and answered from
-// what was; this host's own loopback addresses always are. Others get REFUSED with
-// Extended Error 18 for such names. nil, as before the first call: from everywhere.
+// what was; this host's own always are. Others get REFUSED with Extended Error 18 for
+// such names. nil, as before the first call: from everywhere.
 func (r *Resolver) SetClients(networks []netip.Prefix) {
 	if networks == nil {
 		r.clients.Store(nil)
@@ -143,10 +143,10 @@ func (r *Resolver) SetClients(networks []netip.Prefix) {
 }
 
 // mayRecurse reports whether q's client may have its question forwarded. A question
-// of our own has no client.
+// of our own has no client; who asks from the address that was asked is this host.
 func (r *Resolver) mayRecurse(q *wire.Query) bool {
 	networks := r.clients.Load()
-	if networks == nil || !q.Client.IsValid() {
+	if networks == nil || !q.Client.IsValid() || q.Client.Addr() == q.Local {
 		return true
 	}
 	client := q.Client.Addr().Unmap().WithZone("")

@@ -49,9 +49,6 @@ func (r *Resolver) ServeDNS(q *wire.Query, v wire.Verdict, dst []byte, reply fun
 	now := r.now()
 	e, st := r.cfg.Cache.Get(q, now)
 	if st == cache.Fresh {
-		if e.Forwarded && !r.mayRecurse(q) {
-			return r.append(dst, q, served{err: errNotAllowed}, now)
-		}
 		return r.append(dst, q, served{entry: e}, now)
 	}
 	return r.miss(q, r.spare(e), now, dst, reply)
@@ -95,7 +92,7 @@ func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, 
 // forward decides what of a question for an upstream can be said at once.
 func (r *Resolver) forward(m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
 	if !r.mayRecurse(q) {
-		return r.append(dst, q, served{err: errNotAllowed}, now)
+		return r.refuse(dst, q)
 	}
 	if !q.RD {
 		return r.append(dst, q, served{err: errNoRecursion}, now)
@@ -143,9 +140,12 @@ func zoneEntry(m *Mount, res *Result, passed cache.Dep, now time.Duration) *cach
 	return e
 }
 
-// append renders s for q.
+// append renders s for q, whose client may have it or is refused.
 func (r *Resolver) append(dst []byte, q *wire.Query, s served, now time.Duration) []byte {
 	e := s.entry
+	if e != nil && e.Forwarded && !r.mayRecurse(q) {
+		return r.refuse(dst, q)
+	}
 	if e == nil {
 		var bad *badAnswer
 		if !errors.As(s.err, &bad) {
@@ -168,6 +168,12 @@ func (r *Resolver) append(dst []byte, q *wire.Query, s served, now time.Duration
 		}
 	}
 	return e.Answer.Append(dst, q, rd)
+}
+
+// refuse tells a client that what upstreams say is not for it. Strangers may ask as
+// often as they like: it allocates nothing.
+func (r *Resolver) refuse(dst []byte, q *wire.Query) []byte {
+	return r.errorReply(dst, q, wire.RcodeRefused, errNotAllowed.ede, errNotAllowed.text)
 }
 
 func (r *Resolver) errorReply(dst []byte, q *wire.Query, rcode, ede uint16, text string) []byte {

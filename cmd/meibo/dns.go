@@ -158,7 +158,7 @@ func (d *dnsService) watch(ctx context.Context) error {
 
 // networksAgain is how often the networks that this host is attached to are looked at: they change with interfaces, of
 // which nobody tells.
-const networksAgain = 30 * time.Second
+const networksAgain = 10 * time.Second
 
 // watchNetworks keeps the clients whose questions are forwarded those of the networks at hand.
 func (d *dnsService) watchNetworks(ctx context.Context) error {
