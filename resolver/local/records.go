@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -46,6 +47,12 @@ func parseRecord(line string, ttl uint32) (wire.RR, error) {
 	owner, err := wire.ParseName(rr.Header().Name)
 	if err != nil {
 		return wire.RR{}, err
+	}
+	if owner == wire.Root {
+		return wire.RR{}, errors.New("the root is not a name of this host, and @ stands for nothing here: write the whole name")
+	}
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(rr.Header().Name, ".")); err == nil {
+		return wire.RR{}, fmt.Errorf("nobody asks for an address as a name: PTR records belong to %s", wire.ReverseName(addr))
 	}
 	if slices.Contains(owner.Labels(), "*") {
 		return wire.RR{}, errors.New("wildcards are not there yet: name each host, or give the domain a server of its own with a forward block")
