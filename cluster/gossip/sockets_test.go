@@ -85,13 +85,19 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 
 type syncBuffer struct {
 	mu sync.Mutex
-	bytes.Buffer
+	b  bytes.Buffer
 }
 
 func (b *syncBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 func TestSockets_OnlyTheAllowedGossip(t *testing.T) {

@@ -26,13 +26,14 @@ func TestClusterScripts(t *testing.T) {
 		Dir: "testdata/clusterscript",
 		Setup: func(env *testscript.Env) error {
 			c := &madeUpCluster{keys: map[string]int{oldKey: 3}, primary: oldKey}
-			api, err := httpapi.New(httpapi.Config{Agent: madeUpAgent{c: c}, Backend: madeUpBackend{c: c}, Operator: c, Node: "s1", Control: func() string { return env.Getenv("WORK") + "/control.sock" }})
+			socket := env.Getenv("WORK") + "/control.sock"
+			api, err := httpapi.New(httpapi.Config{Agent: madeUpAgent{c: c}, Backend: madeUpBackend{c: c}, Operator: c, Node: "s1", Control: func() string { return socket }})
 			if err != nil {
 				return err
 			}
 			server := httptest.NewServer(api)
 			env.Defer(server.Close)
-			control, err := httpapi.NewServer(httpapi.ServerConfig{Handler: api, Addrs: []string{"unix://" + env.Getenv("WORK") + "/control.sock"}, Control: true})
+			control, err := httpapi.NewServer(httpapi.ServerConfig{Handler: api, Addrs: []string{"unix://" + socket}, Control: true})
 			if err != nil {
 				return err
 			}

@@ -235,10 +235,11 @@ func TestSignals_AreHeardBeforeTheInitOfAllElse(t *testing.T) {
 }
 
 func TestPIDFile_ThatCantBeWrittenIsSaidAndNoMore(t *testing.T) {
-	s := newSite(t, `pid_file = "/nowhere/meibo.pid"`)
+	// Not even root makes a directory under a file.
+	s := newSite(t, `pid_file = "/dev/null/meibo.pid"`)
 	p := s.start(t)
 	s.up(t)
-	p.said(t, "pid_file cannot be written", "/nowhere/meibo.pid")
+	p.said(t, "pid_file cannot be written", "/dev/null/meibo.pid")
 	p.stop(t)
 }
 
