@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"meibo/cluster/agent"
+	"meibo/cluster/feed"
 	"meibo/cluster/gossip"
 	"meibo/cluster/view"
 )
@@ -44,12 +46,8 @@ func (n *Node) followLocal(ctx context.Context, s *server) {
 	local := s.feed.Local(n.view.Resume)
 	defer local.Close()
 	err := n.view.Follow(ctx, local)
-	select {
-	case <-s.ending:
-		return // the feed ends first
-	default:
-	}
-	if err != nil && ctx.Err() == nil {
+	// Why the server stops is for the server to say.
+	if err != nil && ctx.Err() == nil && !errors.Is(err, feed.ErrStopped) {
 		n.logger.Error("view no longer follows the catalog of this host", "err", err)
 	}
 }

@@ -41,7 +41,7 @@ steadily() {
   local tests; tests=$(grep -oE '^--- FAIL: Test[A-Za-z0-9_]+' "$log" | cut -d' ' -f3 | sort -u)
   if [ -n "$tests" ] && [ "$(wc -w <<<"$tests")" -le 5 ] && ! grep -qE 'DATA RACE|^panic:|\[(build|setup) failed\]|found unexpected goroutines' "$log"; then
     echo "---- once more, alone:" $tests
-    local packages; packages=$(grep -oE '^FAIL\s+meibo/\S+' "$log" | sed 's/.*meibo/./')
+    local packages; packages=$(grep -oE '^FAIL\s+meibo/\S+' "$log" | sed -E 's/^FAIL\s+meibo/./')
     if gotest $race -p 1 -parallel 1 -run "^($(paste -sd'|' <<<"$tests"))\$" $packages; then
       unsteady+=($tests); return
     fi

@@ -2,7 +2,7 @@ package feed
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -43,7 +43,7 @@ func (l *Local) Next(ctx context.Context) (catalog.Update, error) {
 		case <-ctx.Done():
 			return catalog.Update{}, context.Cause(ctx)
 		case <-l.server.stop:
-			return catalog.Update{}, errors.New("feed in this process: the server has ended")
+			return catalog.Update{}, fmt.Errorf("feed in this process: %w", ErrStopped)
 		case <-l.sub.wake:
 		case <-timer.C:
 			timer.Reset(heartbeat)

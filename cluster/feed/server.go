@@ -200,7 +200,8 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) error {
 	return nil
 }
 
-var errStopped = errors.New("this server is stopping")
+// ErrStopped is how streams end whose server stops.
+var ErrStopped = errors.New("this server is stopping")
 
 // admit counts a stream in, or says why it can't be.
 func (s *Server) admit(peer string) error {
@@ -208,7 +209,7 @@ func (s *Server) admit(peer string) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.stopped:
-		return errStopped
+		return ErrStopped
 	case s.admitted >= s.cfg.Limits.Streams:
 		return fmt.Errorf("this server has %d streams, its limit", s.admitted)
 	case s.hosts[peer] >= streamsPerHost:

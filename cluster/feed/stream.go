@@ -130,7 +130,7 @@ func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err err
 		case err != nil:
 			return u, false, fmt.Errorf("move: %w", err)
 		case m.Stopping:
-			return u, false, errStopped
+			return u, false, ErrStopped
 		}
 		s.hint(m.Others)
 	case frameRefuse:
