@@ -4,7 +4,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 GOFLAGS     := -trimpath
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME    ?= 3s
+FUZZTIME    ?= 2s
 
 .DEFAULT_GOAL := build
 .PHONY: build run test lint bench bench-feed fuzz verify clean FORCE
