@@ -80,6 +80,12 @@ func everybody(int, int) bool { return true }
 // start begins a life of the host.
 func (h *beginner) start(t testing.TB, ctx context.Context) {
 	t.Helper()
+	h.prepare(t, ctx)()
+}
+
+// prepare gives the host a life that others see and returns what begins it.
+func (h *beginner) prepare(t testing.TB, ctx context.Context) (begin func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	l := &beginnerLife{host: h, end: cancel}
 	boot, err := newBootstrap(bootstrapConfig{Self: h.member, Members: l.members, Call: l.call, Replica: l, Store: l})
@@ -90,7 +96,7 @@ func (h *beginner) start(t testing.TB, ctx context.Context) {
 	h.all.mu.Lock()
 	h.life = l
 	h.all.mu.Unlock()
-	l.wg.Go(func() { _ = boot.Run(ctx) })
+	return func() { l.wg.Go(func() { _ = boot.Run(ctx) }) }
 }
 
 // kill ends the host's life wherever it is.
@@ -474,8 +480,13 @@ func TestBootstrap_SaysWhatItWaitsFor(t *testing.T) {
 				if tt.setup != nil {
 					tt.setup(all)
 				}
+				// All are there before the first looks round: it could begin with those it finds.
+				var begin []func()
 				for _, h := range all.hosts {
-					h.start(t, t.Context())
+					begin = append(begin, h.prepare(t, t.Context()))
+				}
+				for _, f := range begin {
+					f()
 				}
 				time.Sleep(5 * time.Second)
 				if got := all.hosts[0].life.boot.Waiting(); !strings.HasPrefix(got, tt.want) {

@@ -30,16 +30,27 @@ gotest() {
        /_test\.go:[0-9]+: .*([0-9](ms|µs|s|MB)( |,|$)|p = |rows|none lost)/ && !/rapid|=== RUN/ { sub(/^ *[a-z_]+_test\.go:[0-9]+: /, ""); print "  " name ": " $0 }' "$log"
   while read -r line; do missing+=("$line"); done < <(grep -hA3 -E '^ *--- SKIP' "$log" | tr -s '\n ' ' ' | sed 's/ --- SKIP/\n--- SKIP/g' | grep SKIP | sort -u)
   [ $code != 0 ] || return 0
-  echo "---- what failed:"; grep -E '^ *--- FAIL|DATA RACE' "$log"; grep -vE '^ *(=== |--- PASS|--- SKIP)|^ok|^\?|^PASS' "$log" | tail -400
+  echo "---- what failed:"; grep -E '^ *--- FAIL|DATA RACE' "$log"; ofFailed | grep -vE '^ *(=== |--- PASS|--- SKIP)|^PASS' | tail -600
   return 1
 }
 
+# ofFailed prints what the packages that failed have said.
+ofFailed() {
+  awk '{ said = said $0 "\n" } /^(ok|\?)[ \t]/ { said = "" } /^FAIL[ \t]/ { printf "%s", said; said = "" } END { printf "%s", said }' "$log"
+}
+
+# nameless prints the packages that failed without a test that did.
+nameless() {
+  awk '/^--- FAIL: / { named = 1 } /^ok[ \t]/ { named = 0 } /^FAIL[ \t]/ { if (!named) print $2; named = 0 }' "$log"
+}
+
 # steadily is gotest for tests that run beside others. What fails for the time that others took passes by itself: each is
-# run once more, alone, and named at the end if it passes then. A race, a panic or what doesn't build gets no second try.
+# run once more, alone, and named at the end if it passes then. A race, a panic, what doesn't build or a package that failed
+# by none of its tests gets no second try.
 steadily() {
   gotest "$@" && return
   local tests; tests=$(grep -oE '^--- FAIL: Test[A-Za-z0-9_]+' "$log" | cut -d' ' -f3 | sort -u)
-  if [ -n "$tests" ] && [ "$(wc -w <<<"$tests")" -le 5 ] && ! grep -qE 'DATA RACE|^panic:|\[(build|setup) failed\]|found unexpected goroutines' "$log"; then
+  if [ -n "$tests" ] && [ "$(wc -w <<<"$tests")" -le 5 ] && ! grep -qE 'DATA RACE|^panic:|\[(build|setup) failed\]|found unexpected goroutines' "$log" && [ -z "$(nameless)" ]; then
     echo "---- once more, alone:" $tests
     local packages; packages=$(grep -oE '^FAIL\s+meibo/\S+' "$log" | sed -E 's/^FAIL\s+meibo/./')
     if gotest $race -p 1 -parallel 1 -run "^($(paste -sd'|' <<<"$tests"))\$" $packages; then
