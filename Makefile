@@ -41,7 +41,7 @@ bench-feed: build
 
 # The long forms, part by part (PART=NAME, each at most 15 minutes); without a part it lists them.
 verify: $(if $(PART),build)
-	@TARGET='$(TARGET)' RUN='$(RUN)' bench/peers/verify.sh $(PART)
+	@TARGET='$(TARGET)' RUN='$(RUN)' bench/peers/verify.sh '$(PART)'
 
 clean:
 	rm -rf bin .run .peers .tools

@@ -208,14 +208,16 @@ func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, erro
 }
 
 var (
-	errNotReply   = errors.New("it is a question, perhaps our own sent back")
-	errOpcode     = errors.New("it is of another opcode")
-	errNoQuestion = errors.New("it does not say to which question it belongs")
+	errNotReply      = errors.New("it is a question, perhaps our own sent back")
+	errOpcode        = errors.New("it is of another opcode")
+	errOtherQuestion = errors.New("it answers another question")
+	errNoQuestion    = errors.New("it does not say to which question it belongs")
 )
 
-// match takes msg as the reply to q under id, or says that it is none: another ID or
-// question (RFC 5452 section 9.1; the socket has judged address and port). What has
-// the ID and can't be used is a reply too: to wait on would be to wait for nothing.
+// match takes msg as the reply to q under id, or says that it is none: another ID
+// (RFC 5452 section 9.1; the socket has judged address and port). What has the ID and
+// can't be used, for another question too, is a reply: to wait on would be to wait
+// for nothing, and who guesses an ID gains no more by it than that TCP is asked.
 func match(q *wire.Query, id uint16, msg []byte) (heard, bool) {
 	if len(msg) < 2 || binary.BigEndian.Uint16(msg) != id {
 		return heard{}, false
@@ -225,11 +227,11 @@ func match(q *wire.Query, id uint16, msg []byte) (heard, bool) {
 	case err == nil && a.Matches(q):
 		return heard{answer: a}, true
 	case err == nil && a.HasQuestion():
-		return heard{}, false
+		err = errOtherQuestion
 	case err == nil:
 		return unasked(q, a), true
 	case !sameQuestion(q, msg):
-		return heard{}, false
+		err = errOtherQuestion
 	case len(msg) >= headerSize && msg[2]&0x80 == 0:
 		err = errNotReply
 	case len(msg) >= headerSize && msg[2]&0x78 != 0:

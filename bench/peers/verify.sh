@@ -13,9 +13,9 @@ make verify PART=NAME runs one of:
 
   part     usual time   what it does
   fuzz     14 min       2 minutes of each fuzz target, as many as fit, the longest unfuzzed first; TARGET=Fuzz… for one
-  bars      2 min       start, memory, size and other figures of one host against their bars
-  kills     4 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
-  models    6 min       cache, view and state against their models, 4,000 runs each
+  bars      1 min       start, memory, size and other figures of one host against their bars
+  kills     1 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
+  models    2 min       cache, view and state against their models, 4,000 runs each
   fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
 END
   exit

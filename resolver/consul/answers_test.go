@@ -94,6 +94,7 @@ func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {
 		`{"Node":"b","Address":"192.0.2.2","Service":{"Service":"hosts","Port":1,"Address":"here.example"}}`,
 		`{"Node":"c","Address":"192.0.2.3","Service":{"Service":"hosts","Port":1,"Address":"gone2.example"}}`,
 		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"nothing","Port":1,"Address":"gone.example"}}`,
+		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"both","Port":1,"Address":"here.example","TaggedAddresses":{"lan_ipv6":{"Address":"2001:db8::7"}}}}`,
 	}, "here.example. 60 IN A 198.51.100.1")
 	for _, c := range []struct {
 		name  string
@@ -110,6 +111,11 @@ func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {
 		{"mixed6", dns.TypeA, "NOERROR "},
 		{"mixed6", dns.TypeAAAA, "NOERROR mixed6.service.consul. 0 IN AAAA 2001:db8::1"},
 		{"hosts", dns.TypeA, "NOERROR here.example. 60 IN A 198.51.100.1; hosts.service.consul. 0 IN CNAME here.example."},
+		{"hosts", dns.TypeAAAA, "NOERROR hosts.service.consul. 0 IN CNAME here.example."},
+		{"hosts", dns.TypeTXT, "NOERROR hosts.service.consul. 0 IN CNAME here.example."},
+		{"both", dns.TypeA, "NOERROR "},
+		{"both", dns.TypeAAAA, "NOERROR both.service.consul. 0 IN AAAA 2001:db8::7"},
+		{"both", dns.TypeTXT, "NOERROR "},
 		{"nothing", dns.TypeA, "NXDOMAIN nothing.service.consul. 0 IN CNAME gone.example."},
 	} {
 		for range 8 { // the order of instances is random

@@ -53,6 +53,20 @@ func (c *chased) has(typ wire.Type) bool {
 	})
 }
 
+// worth orders what was found under several host names: records of the type before
+// a name that exists, that before one that doesn't, and what couldn't be asked last.
+func (c *chased) worth(typ wire.Type) int {
+	switch {
+	case c.has(typ):
+		return 3
+	case c.failed:
+		return 0
+	case c.rcode == wire.RcodeSuccess:
+		return 2
+	}
+	return 1
+}
+
 // addFound adds what was found under a host name to an answer that points to it.
 // The rcode is that of the end of the chain (RFC 6604 section 2.1). When the host
 // couldn't be asked the pointer stands alone and isn't kept.

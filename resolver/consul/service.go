@@ -124,10 +124,8 @@ func (b *builder) buildAddresses(visible []catalog.Instance) {
 	ttl := b.settings.ttl(b.name)
 	seen := make(map[netip.Addr]bool)
 	var hosts []wire.Name
-	addressed := false
 	for _, in := range visible {
 		p := placeOf(in, b.q.Type, b.owner)
-		addressed = addressed || p.addr.IsValid()
 		if p.host != "" && len(hosts) < maxAliases && !slices.ContainsFunc(hosts, p.host.Equal) {
 			hosts = append(hosts, p.host)
 		}
@@ -144,11 +142,17 @@ func (b *builder) buildAddresses(visible []catalog.Instance) {
 	case len(seen) > 0:
 		b.reply.Rotate = true
 		b.limit()
-	case len(hosts) > 0 && !addressed:
+	case len(hosts) > 0 && !slices.ContainsFunc(visible, b.addressed):
 		b.buildCNAME(hosts, ttl)
 	default:
 		b.noData()
 	}
+}
+
+// addressed reports whether an instance has an address of any kind, whichever is
+// asked for.
+func (b *builder) addressed(in catalog.Instance) bool {
+	return placeOf(in, wire.TypeA, b.owner).addr.IsValid() || placeOf(in, wire.TypeAAAA, b.owner).addr.IsValid()
 }
 
 // maxAliases is how many host names are tried for one that exists.
@@ -163,7 +167,7 @@ func (b *builder) limit() {
 }
 
 // buildCNAME answers with the first of the names under which something is found,
-// and with that.
+// else the first that exists, and with what is found.
 func (b *builder) buildCNAME(hosts []wire.Name, ttl uint32) {
 	host := hosts[0]
 	if b.q.Type == wire.TypeCNAME || host.Lower() == b.owner {
@@ -180,7 +184,7 @@ func (b *builder) buildCNAME(hosts []wire.Name, ttl uint32) {
 		if found.has(b.q.Type) {
 			break
 		}
-		if c := b.followAlias(other); c.has(b.q.Type) || found.failed && !c.failed {
+		if c := b.followAlias(other); c.worth(b.q.Type) > found.worth(b.q.Type) {
 			host, found = other, c
 		}
 	}
