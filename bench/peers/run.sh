@@ -34,8 +34,12 @@ gotest() {
   return 1
 }
 
-# ofFailed prints what the packages that failed have said.
+# ofFailed prints what the tests that failed have said, or all that their packages have where that says too little.
 ofFailed() {
+  if [ -z "$(nameless)" ] && ! grep -qE 'DATA RACE|^panic:' "$log"; then
+    awk 'NR == FNR { if (/^ *--- FAIL: /) failed[$3]; next } /^=== (RUN|NAME|CONT|PAUSE)/ { on = $3 in failed } on' "$log" "$log"
+    return
+  fi
   awk '{ said = said $0 "\n" } /^(ok|\?)[ \t]/ { said = "" } /^FAIL[ \t]/ { printf "%s", said; said = "" } END { printf "%s", said }' "$log"
 }
 
