@@ -98,7 +98,7 @@ func (l *loader) files() []settings {
 	var all []settings
 	for _, path := range l.src.Paths {
 		for _, file := range l.expand(path) {
-			data, err := readFile(file)
+			data, err := readFile(file, file == path)
 			if err != nil {
 				l.fault(&Fault{File: file, Text: "read configuration: " + reason(err)})
 				continue
@@ -184,13 +184,14 @@ func (l *loader) parse(file, format string, data []byte) *tree {
 	return t
 }
 
-// readFile reads at most maxFile bytes, and never waits on a pipe or device.
-func readFile(name string) ([]byte, error) {
+// readFile reads at most maxFile bytes, and never waits for a device, nor for who
+// writes a pipe, unless that was named itself as the shell does for <(…).
+func readFile(name string, named bool) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode()&(os.ModeDevice|os.ModeCharDevice|os.ModeSocket) != 0 {
+	if !info.Mode().IsRegular() && !(named && info.Mode()&os.ModeNamedPipe != 0) {
 		return nil, errors.New("not a regular file")
 	}
 	f, err := os.Open(name)
@@ -269,7 +270,7 @@ func (src Sources) Digest() [sha256.Size]byte {
 			if err == nil && !info.Mode().IsRegular() {
 				continue
 			}
-			data, err := readFile(file)
+			data, err := readFile(file, false)
 			fmt.Fprintf(sum, "%q %d %v\n", file, len(data), err)
 			sum.Write(data)
 		}
