@@ -93,6 +93,7 @@ func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {
 		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"hosts","Port":1,"Address":"gone.example"}}`,
 		`{"Node":"b","Address":"192.0.2.2","Service":{"Service":"hosts","Port":1,"Address":"here.example"}}`,
 		`{"Node":"c","Address":"192.0.2.3","Service":{"Service":"hosts","Port":1,"Address":"gone2.example"}}`,
+		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"spelled","Port":1,"Address":"Here.Example"}}`,
 		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"nothing","Port":1,"Address":"gone.example"}}`,
 	}, "here.example. 60 IN A 198.51.100.1")
 	for _, c := range []struct {
@@ -110,6 +111,10 @@ func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {
 		{"mixed6", dns.TypeA, "NOERROR "},
 		{"mixed6", dns.TypeAAAA, "NOERROR mixed6.service.consul. 0 IN AAAA 2001:db8::1"},
 		{"hosts", dns.TypeA, "NOERROR here.example. 60 IN A 198.51.100.1; hosts.service.consul. 0 IN CNAME here.example."},
+		{"hosts", dns.TypeAAAA, "NOERROR hosts.service.consul. 0 IN CNAME here.example."},
+		{"hosts", dns.TypeMX, "NOERROR hosts.service.consul. 0 IN CNAME here.example."},
+		{"spelled", dns.TypeA, "NOERROR Here.Example. 60 IN A 198.51.100.1; spelled.service.consul. 0 IN CNAME Here.Example."},
+		{"spelled", dns.TypeSRV, "NOERROR Here.Example. 60 IN A 198.51.100.1; spelled.service.consul. 0 IN SRV 1 1 1 Here.Example."},
 		{"nothing", dns.TypeA, "NXDOMAIN nothing.service.consul. 0 IN CNAME gone.example."},
 	} {
 		for range 8 { // the order of instances is random

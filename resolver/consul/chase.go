@@ -53,6 +53,36 @@ func (c *chased) has(typ wire.Type) bool {
 	})
 }
 
+// isBetter tells whether c is more to point to than d: it has records of the type,
+// or its name exists at least, so that one name that is gone doesn't deny the rest.
+func (c *chased) isBetter(d *chased, typ wire.Type) bool {
+	rank := func(c *chased) int {
+		switch {
+		case c.has(typ):
+			return 3
+		case c.failed:
+			return 1
+		case c.rcode == wire.RcodeSuccess:
+			return 2
+		}
+		return 0
+	}
+	return rank(c) > rank(d)
+}
+
+// spell writes the host's name in what was found under it as it is written where
+// it is pointed to; whoever asked first has left his own spelling.
+func (c *chased) spell(host wire.Name) {
+	for _, rrs := range []*[]wire.RR{&c.records, &c.glue} {
+		*rrs = slices.Clone(*rrs)
+		for i := range *rrs {
+			if rr := &(*rrs)[i]; rr.Owner.Equal(host) {
+				rr.Owner = host
+			}
+		}
+	}
+}
+
 // addFound adds what was found under a host name to an answer that points to it.
 // The rcode is that of the end of the chain (RFC 6604 section 2.1). When the host
 // couldn't be asked the pointer stands alone and isn't kept.

@@ -180,11 +180,12 @@ func (b *builder) buildCNAME(hosts []wire.Name, ttl uint32) {
 		if found.has(b.q.Type) {
 			break
 		}
-		if c := b.followAlias(other); c.has(b.q.Type) || found.failed && !c.failed {
+		if c := b.followAlias(other); c.isBetter(&found, b.q.Type) {
 			host, found = other, c
 		}
 	}
 	b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
+	found.spell(host)
 	b.addFound(found)
 }
 
@@ -296,7 +297,9 @@ func (s *srvSet) glue(target wire.Name, p place) []wire.RR {
 		return nil
 	}
 	if p.host != "" {
-		return s.chased[target.Lower()].glue
+		c := s.chased[target.Lower()]
+		c.spell(target)
+		return c.glue
 	}
 	addrs := []netip.Addr{p.addr}
 	if p.v4.IsValid() {
