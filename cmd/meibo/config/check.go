@@ -200,8 +200,12 @@ func checkDomain(v any) string {
 	if s == "" {
 		return ""
 	}
-	if _, err := wire.ParseName(s); err != nil || strings.ContainsAny(s, " \t\r\n\"\\") {
+	n, err := wire.ParseName(s)
+	if err != nil || strings.ContainsAny(s, " \t\r\n\"\\") {
 		return "a domain of at most 253 characters, in labels of 1 to 63"
+	}
+	if why := n.Lower().Unasked(); why != "" {
+		return "a domain that can be asked for (" + why + ")"
 	}
 	return ""
 }
