@@ -226,6 +226,20 @@ func TestExchange_WhatIsNoAnswer(t *testing.T) {
 	}
 }
 
+// A server of a zone says by a referral where a part of it is, which is what was asked.
+func TestExchange_ReferralIsWhatWhoAsksForServersWants(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeNS, resolvertest.Rule{Records: []string{"authority: " + www + " 60 IN NS ns.test."}})
+	q := question(www, dns.TypeNS)
+	res, err := ask(t, start(t, forwarder.Route{}, u), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rrs := res.Answer.RRs(); len(rrs) != 1 || rrs[0].Type != wire.TypeNS {
+		t.Errorf("got %v", rrs)
+	}
+}
+
 // TCP that is blocked leaves what was whole of a cut answer.
 func TestExchange_WhatIsWholeOfACutAnswer(t *testing.T) {
 	u := resolvertest.NewUpstream(t)

@@ -212,8 +212,9 @@ func (r *race) settle(rep reply) bool {
 		return false
 	}
 	switch rcode := rep.answer.Rcode(); {
-	case rep.answer.IsReferral():
-		// To pass it on would deny a name that may well exist.
+	case rep.answer.IsReferral() && r.q.Type != wire.TypeNS:
+		// To pass it on would deny a name that may well exist. Who asked for name
+		// servers has them.
 		rep.from.complain(errReferral, "the next one is asked")
 		r.err = &faultError{rep.from.srv.addr, errReferral}
 		return false
