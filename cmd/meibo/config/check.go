@@ -192,6 +192,10 @@ func checkAllowedHost(v any) string {
 // parsePrefix reads a CIDR; bits beyond the mask are cut off, as Consul does.
 func parsePrefix(s string) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() {
+		// Addresses are compared unmapped: as it is written it would match nobody.
+		p, err = p.Addr().Unmap().Prefix(p.Bits() - 96)
+	}
 	return p.Masked(), err == nil
 }
 
