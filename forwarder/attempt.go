@@ -41,6 +41,7 @@ type reply struct {
 	from   *attempt
 	answer *wire.Answer // nil: err
 	tcp    bool
+	cut    bool // the answer is cut, and TCP had no whole one
 	err    error
 }
 
@@ -89,7 +90,7 @@ func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
 			edns, refused = false, true
 			continue
 		case got.fault != nil:
-			return a.afterFault(ctx, got.fault, edns)
+			return a.afterFault(ctx, deadline, got.fault, edns)
 		}
 		if refused && !got.refusesEDNS() {
 			a.srv.refusedEDNS(time.Now()) // it was the OPT, not the question
@@ -114,18 +115,29 @@ func (e *faultError) Error() string {
 	return fmt.Sprintf("%s sent a reply that can't be used: %v", e.server, e.why)
 }
 
-// afterFault asks over TCP what UDP, or somebody on its way, has spoilt.
-func (a *attempt) afterFault(ctx context.Context, why error, edns bool) reply {
+// afterFault asks over TCP what UDP, or somebody on its way, has spoilt; and without
+// an OPT where there is no TCP, since it is the larger replies that are spoilt.
+func (a *attempt) afterFault(ctx context.Context, deadline time.Time, why error, edns bool) reply {
 	fault := &faultError{a.srv.addr, why}
+	a.complain(why, "it is asked over TCP")
+	answer, err := a.overTCP(ctx, edns)
+	if err == nil {
+		return reply{from: a, answer: answer, tcp: true}
+	}
+	if edns && ctx.Err() == nil {
+		if got, e := a.overUDP(ctx, deadline, false); e == nil && got.answer != nil {
+			return reply{from: a, answer: got.answer, cut: got.answer.TC()}
+		}
+	}
+	return reply{from: a, err: errors.Join(fault, err)}
+}
+
+// complain counts a reply that can't be used, and logs it now and then.
+func (a *attempt) complain(why error, next string) {
 	a.srv.faults.Add(1)
 	if a.srv.saysFault(time.Now()) {
-		a.log.Warn("upstream sent a reply that can't be used, it is asked over TCP", "upstream", a.srv.addr.String(), "name", wire.Name(a.q.Name()).String(), "err", why)
+		a.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.addr.String(), "name", wire.Name(a.q.Name()).String(), "err", why)
 	}
-	answer, err := a.overTCP(ctx, edns)
-	if err != nil {
-		return reply{from: a, err: errors.Join(fault, err)}
-	}
-	return reply{from: a, answer: answer, tcp: true}
 }
 
 // afterTC asks over TCP; where that fails the cut answer is better than none.
@@ -135,7 +147,8 @@ func (a *attempt) afterTC(ctx context.Context, cut *wire.Answer, edns bool) repl
 	case err == nil:
 		return reply{from: a, answer: answer, tcp: true}
 	case cut != nil:
-		return reply{from: a, answer: cut}
+		a.srv.netErrors.Add(1)
+		return reply{from: a, answer: cut, cut: true}
 	}
 	return reply{from: a, err: err}
 }
@@ -212,6 +225,7 @@ var (
 	errOpcode        = errors.New("it is of another opcode")
 	errOtherQuestion = errors.New("it answers another question")
 	errNoQuestion    = errors.New("it does not say to which question it belongs")
+	errReferral      = errors.New("it names other servers in place of an answer (a referral): this server does not resolve")
 )
 
 // match takes msg as the reply to q under id, or says that it is none: another ID

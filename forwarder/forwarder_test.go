@@ -186,7 +186,7 @@ func TestExchange_WhatIsNoAnswer(t *testing.T) {
 		{"SERVFAIL without a question", resolvertest.Rule{Mangle: bare(2)}, 0, "SERVFAIL "},
 		{"REFUSED without a question", resolvertest.Rule{Mangle: bare(5)}, 0, "REFUSED "},
 		{"FORMERR without a question, whatever is asked", resolvertest.Rule{Mangle: bare(1)}, 0, "FORMERR "},
-		{"RFC 2308 section 2.2.1 a referral", resolvertest.Rule{Records: []string{"authority: test. 60 IN NS ns.test."}}, 0, "NOERROR "},
+		{"RFC 2308 section 2.2.1 a referral", resolvertest.Rule{Records: []string{"authority: test. 60 IN NS ns.test."}}, wire.EDEInvalidData, "a referral"},
 		{"rubbish over UDP and TCP", resolvertest.Rule{Records: []string{record}, Mangle: shortened(14), MangleTCP: shortened(14)}, wire.EDEInvalidData, "can't be used"},
 		{"rubbish over UDP, and no TCP", resolvertest.Rule{Records: []string{record}, Mangle: shortened(14), NoTCP: true}, wire.EDEInvalidData, "it ends too early"},
 		{"our own question over UDP and TCP", resolvertest.Rule{Mangle: set(2, 1), MangleTCP: set(2, 1)}, wire.EDEInvalidData, "our own sent back"},
@@ -226,10 +226,68 @@ func TestExchange_WhatIsNoAnswer(t *testing.T) {
 	}
 }
 
+// A server of a zone says by a referral where a part of it is, which is what was asked.
+func TestExchange_ReferralIsWhatWhoAsksForServersWants(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeNS, resolvertest.Rule{Records: []string{"authority: " + www + " 60 IN NS ns.test."}})
+	q := question(www, dns.TypeNS)
+	res, err := ask(t, start(t, forwarder.Route{}, u), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rrs := res.Answer.RRs(); len(rrs) != 1 || rrs[0].Type != wire.TypeNS {
+		t.Errorf("got %v", rrs)
+	}
+}
+
 // TCP that is blocked leaves what was whole of a cut answer.
 func TestExchange_WhatIsWholeOfACutAnswer(t *testing.T) {
 	u := resolvertest.NewUpstream(t)
 	u.Set(www, dns.TypeA, resolvertest.Rule{Records: []string{record, www + " 300 IN A 192.0.2.2"}, Truncate: true, Partial: true, Mangle: shortened(14), NoTCP: true})
+	if got, _ := mustAsk(t, start(t, forwarder.Route{}, u)); got != good {
+		t.Errorf("got %q, want %q", got, good)
+	}
+}
+
+// A cut answer, and TCP that is blocked: the next server may have it whole; one that is silent keeps nobody waiting.
+func TestExchange_NextServerForAWholeAnswer_RFC2181_9(t *testing.T) {
+	cut := resolvertest.Rule{Records: []string{record, www + " 300 IN A 192.0.2.2"}, Truncate: true, Partial: true, NoTCP: true}
+	for _, tc := range []struct {
+		name   string
+		second resolvertest.Rule
+		tc     bool
+	}{
+		{"the next has it", resolvertest.Rule{Records: []string{record}}, false},
+		{"the next refuses", resolvertest.Rule{Rcode: dns.RcodeRefused}, true},
+		{"the next is silent", resolvertest.Rule{Drop: true}, true},
+		{"the next has as much", cut, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			first, second := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+			first.Set(www, dns.TypeA, cut)
+			second.Set(www, dns.TypeA, tc.second)
+			began := time.Now()
+			got, res := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, first, second))
+			if !strings.Contains(got, "192.0.2.1") || res.Answer.TC() != tc.tc {
+				t.Errorf("got %q, TC %v", got, res.Answer.TC())
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("after %v", took)
+			}
+		})
+	}
+}
+
+// Larger replies are spoilt on their way by some, and TCP is blocked by the same.
+func TestExchange_WithoutOPTWhereThatAloneWorks_RFC6891_6_2_2(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeA, resolvertest.Rule{Records: []string{record}, NoTCP: true, Mangle: func(msg []byte) []byte {
+		if msg[11] == 0 {
+			return msg
+		}
+		return msg[:len(msg)-14]
+	}})
 	if got, _ := mustAsk(t, start(t, forwarder.Route{}, u)); got != good {
 		t.Errorf("got %q, want %q", got, good)
 	}

@@ -37,8 +37,9 @@ func (rt *route) Down() bool {
 }
 
 // Exchange asks the servers of the route until one gives an answer. NOERROR and
-// NXDOMAIN are answers; after any other response code the next server is asked,
-// and the last such reply is what is returned when no server does better. The
+// NXDOMAIN are answers; after any other response code, or a cut answer that can't be
+// had whole, the next server is asked, and such a reply is what is returned when no
+// server does better. The
 // error is a *resolver.Failure, or that of ctx when ctx was canceled.
 func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 	began := time.Now()
@@ -61,6 +62,9 @@ func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, 
 			}
 		case <-timer.C:
 			r.overdue()
+			if r.hasCut() && len(r.todo) == 0 {
+				return r.failed(nil, time.Since(began))
+			}
 			timer.Reset(r.next(ctx))
 		case <-ctx.Done():
 			return r.failed(ctx.Err(), time.Since(began))
@@ -207,18 +211,34 @@ func (r *race) settle(rep reply) bool {
 		r.err = rep.err
 		return false
 	}
-	if rcode := rep.answer.Rcode(); (rcode == wire.RcodeSuccess || rcode == wire.RcodeNXDomain) && !rep.answer.IsReferral() {
+	switch rcode := rep.answer.Rcode(); {
+	case rep.answer.IsReferral() && r.q.Type != wire.TypeNS:
+		// To pass it on would deny a name that may well exist. Who asked for name
+		// servers has them.
+		rep.from.complain(errReferral, "the next one is asked")
+		r.err = &faultError{rep.from.srv.addr, errReferral}
+		return false
+	case rep.cut: // the next server may have a whole one
+	case rcode == wire.RcodeSuccess, rcode == wire.RcodeNXDomain:
 		return true
+	default:
+		rep.from.srv.badRcodes.Add(1)
+		if r.hasCut() {
+			return false // half an answer is better than none
+		}
 	}
-	rep.from.srv.badRcodes.Add(1)
 	r.bad = &rep
 	return false
 }
 
+// hasCut tells that there is a cut answer: no client is kept waiting for a whole one
+// by servers that are silent.
+func (r *race) hasCut() bool { return r.bad != nil && r.bad.cut }
+
 // instead asks somebody else at once after a refusal. False: nobody was left that
 // is not being listened to already.
 func (r *race) instead(ctx context.Context) (time.Duration, bool) {
-	if len(r.todo) == 0 && len(r.running) == 0 {
+	if len(r.todo) == 0 && len(r.running) == 0 && !r.hasCut() {
 		r.wakeReserve()
 	}
 	if len(r.todo) == 0 {

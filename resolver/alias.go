@@ -26,16 +26,25 @@ func (r *Resolver) leaves(m *Mount, q *wire.Query, c *chain) int {
 	return 0
 }
 
-// belongs tells whether m is the first of the mounts that are asked for q. Parts of
-// the default route are one. A special name belongs to whoever speaks of it: an
-// upstream that knows what it stands for in its network has said so, and to deny it
-// would take away a whole answer.
+// belongs tells whether m is the first of the mounts that are asked for q and know
+// its name. Parts of the default route are one. A special name belongs to whoever
+// speaks of it: an upstream that knows what it stands for in its network has said so,
+// and to deny it would take away a whole answer.
 func (t *table) belongs(m *Mount, q *wire.Query) bool {
 	var buf [8]*Mount
 	for _, first := range t.appendCandidates(buf[:0], q) {
-		if first != t.whole {
-			return first.Route == m.Route || // nil for a Zone, and m is none
-				first.Rank == RankSpecial || first.Rank == RankDefault && m.Rank == RankDefault
+		switch {
+		case first == t.whole:
+		case first.Rank == RankSpecial, first.Rank == RankDefault && m.Rank == RankDefault:
+			return true
+		case first.Zone != nil:
+			// Addresses that the catalog doesn't know, and names in the reverse zones
+			// that stand for none (RFC 2317), are others'.
+			if _, outcome := first.Zone.Answer(q); outcome != NotMine {
+				return false
+			}
+		default:
+			return first.Route == m.Route
 		}
 	}
 	return false

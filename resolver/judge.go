@@ -18,7 +18,7 @@ type judgment struct {
 	err       error        // an answer that is not to be believed
 	negative  bool
 	nameError bool          // NXDOMAIN of the asked name itself
-	alias     wire.Name     // where the answer leaves the route, see leaves
+	alias     wire.Name     // where the answer leaves the route (see leaves), or stops
 	life      time.Duration // 0: not to be kept
 }
 
@@ -51,6 +51,11 @@ func (r *Resolver) judge(m *Mount, q *wire.Query, a *wire.Answer) judgment {
 		j.negative, j.nameError = false, false
 		rrs = slices.DeleteFunc(rrs, func(rr wire.RR) bool { return rr.Section != wire.Answers })
 		changed = true
+	}
+	if j.alias == "" && rcode == wire.RcodeSuccess && !c.found && q.Type != wire.TypeCNAME {
+		if j.alias = c.open(rrs); j.alias != "" {
+			j.negative = false
+		}
 	}
 	if changed {
 		rrs = c.keep(rrs)
@@ -121,6 +126,23 @@ func chainOf(q *wire.Query, rrs []wire.RR) chain {
 		}
 	}
 	return c
+}
+
+// open is the name that a chain ends with, where nothing is said of it: no alias, no
+// records, no SOA that denies them. It takes another question; servers that don't
+// follow aliases out of their zones leave it to who asks.
+func (c *chain) open(rrs []wire.RR) wire.Name {
+	if c.links == 0 {
+		return ""
+	}
+	end := c.names[len(c.names)-1]
+	for i := range rrs {
+		rr := &rrs[i]
+		if rr.Section == wire.Authority && rr.Type == wire.TypeSOA || rr.Section == wire.Answers && rr.Type == wire.TypeCNAME && rr.Owner.Equal(end) {
+			return ""
+		}
+	}
+	return end
 }
 
 func (c *chain) has(n wire.Name) bool {

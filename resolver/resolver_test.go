@@ -718,6 +718,46 @@ func TestAliasOutOfARouteIsAskedWhereItBelongs(t *testing.T) {
 	})
 }
 
+// What an upstream leaves open is asked of it, once; what it denies, or says of names that are nobody's here, is kept.
+func TestAliasThatIsLeftOpenIsFollowed_RFC1034_4_3_2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		set := func(name string, typ uint16, records ...string) {
+			up.Set(name, typ, resolvertest.Rule{Records: records})
+		}
+		set("www.example.", dns.TypeA, "www.example. 300 IN CNAME mid.example.", "mid.example. 300 IN CNAME cdn.example.net.")
+		set("cdn.example.net.", dns.TypeA, "cdn.example.net. 60 IN A 192.0.2.1")
+		set("www.example.", dns.TypeAAAA, "www.example. 300 IN CNAME cdn.example.net.", "authority: example.net. 60 IN SOA ns. h. 1 2 3 4 60")
+		set("www.example.", dns.TypeMX, "www.example. 300 IN CNAME cdn.example.net.")
+		set("cdn.example.net.", dns.TypeMX)
+		set("gone.example.", dns.TypeA, "gone.example. 300 IN CNAME absent.example.")
+		up.Set("absent.example.", dns.TypeA, resolvertest.NXDomain("example.", 60))
+		up.Set("loop.example.", dns.TypeA, resolvertest.CNAMELoop("loop.example."))
+		set("4.2.0.203.in-addr.arpa.", dns.TypePTR, "4.2.0.203.in-addr.arpa. 300 IN CNAME 4.0/26.2.0.203.in-addr.arpa.", "4.0/26.2.0.203.in-addr.arpa. 300 IN PTR nas.example.")
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root), mount("in-addr.arpa", resolver.RankOwn, notMine)}})
+		for _, tc := range []struct {
+			name  string
+			typ   uint16
+			want  string
+			asked int
+		}{
+			{"www.example", dns.TypeA, "NOERROR\ncdn.example.net. 60 IN A 192.0.2.1\nmid.example. 300 IN CNAME cdn.example.net.\nwww.example. 300 IN CNAME mid.example.\n", 2},
+			{"www.example", dns.TypeA, "NOERROR\ncdn.example.net. 60 IN A 192.0.2.1\nmid.example. 300 IN CNAME cdn.example.net.\nwww.example. 300 IN CNAME mid.example.\n", 0},
+			{"www.example", dns.TypeAAAA, "NOERROR\nwww.example. 300 IN CNAME cdn.example.net.\nauthority: example.net. 60 IN SOA ns. h. 1 2 3 4 60\n", 1},
+			{"www.example", dns.TypeMX, "NOERROR\nwww.example. 300 IN CNAME cdn.example.net.\n", 2},
+			{"gone.example", dns.TypeA, "NXDOMAIN\ngone.example. 300 IN CNAME absent.example.\nauthority: example. 60 IN SOA ns.example. host.example. 1 7200 900 86400 60\n", 2},
+			{"loop.example", dns.TypeA, "NOERROR\nloop.example. 300 IN CNAME loop.loop.example.\nloop.loop.example. 300 IN CNAME loop.example.\n", 1},
+			{"4.2.0.203.in-addr.arpa", dns.TypePTR, "NOERROR\n4.0/26.2.0.203.in-addr.arpa. 300 IN PTR nas.example.\n4.2.0.203.in-addr.arpa. 300 IN CNAME 4.0/26.2.0.203.in-addr.arpa.\n", 1},
+		} {
+			before := up.Asked()
+			got := resolvertest.Text(resolvertest.Ask(t, r, resolvertest.Query(tc.name, tc.typ), false))
+			if asked := up.Asked() - before; got != tc.want || asked != tc.asked {
+				t.Errorf("%s %s: asked %d times, want %d; got\n%s\nwant\n%s", tc.name, dns.TypeToString[tc.typ], asked, tc.asked, got, tc.want)
+			}
+		}
+	})
+}
+
 func TestMinTTL_IsForAnswersNotForDenials_RFC2308(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := resolvertest.NewMemory()

@@ -93,6 +93,7 @@ func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {
 		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"hosts","Port":1,"Address":"gone.example"}}`,
 		`{"Node":"b","Address":"192.0.2.2","Service":{"Service":"hosts","Port":1,"Address":"here.example"}}`,
 		`{"Node":"c","Address":"192.0.2.3","Service":{"Service":"hosts","Port":1,"Address":"gone2.example"}}`,
+		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"spelled","Port":1,"Address":"Here.Example"}}`,
 		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"nothing","Port":1,"Address":"gone.example"}}`,
 		`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"both","Port":1,"Address":"here.example","TaggedAddresses":{"lan_ipv6":{"Address":"2001:db8::7"}}}}`,
 	}, "here.example. 60 IN A 198.51.100.1")
@@ -116,6 +117,9 @@ func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {
 		{"both", dns.TypeA, "NOERROR "},
 		{"both", dns.TypeAAAA, "NOERROR both.service.consul. 0 IN AAAA 2001:db8::7"},
 		{"both", dns.TypeTXT, "NOERROR "},
+		{"hosts", dns.TypeMX, "NOERROR hosts.service.consul. 0 IN CNAME here.example."},
+		{"spelled", dns.TypeA, "NOERROR Here.Example. 60 IN A 198.51.100.1; spelled.service.consul. 0 IN CNAME Here.Example."},
+		{"spelled", dns.TypeSRV, "NOERROR Here.Example. 60 IN A 198.51.100.1; spelled.service.consul. 0 IN SRV 1 1 1 Here.Example."},
 		{"nothing", dns.TypeA, "NXDOMAIN nothing.service.consul. 0 IN CNAME gone.example."},
 	} {
 		for range 8 { // the order of instances is random

@@ -53,18 +53,34 @@ func (c *chased) has(typ wire.Type) bool {
 	})
 }
 
-// worth orders what was found under several host names: records of the type before
-// a name that exists, that before one that doesn't, and what couldn't be asked last.
-func (c *chased) worth(typ wire.Type) int {
-	switch {
-	case c.has(typ):
-		return 3
-	case c.failed:
+// isBetter tells whether c is more to point to than d: it has records of the type,
+// or its name exists at least, so that one name that is gone doesn't deny the rest.
+func (c *chased) isBetter(d *chased, typ wire.Type) bool {
+	rank := func(c *chased) int {
+		switch {
+		case c.has(typ):
+			return 3
+		case c.failed:
+			return 1
+		case c.rcode == wire.RcodeSuccess:
+			return 2
+		}
 		return 0
-	case c.rcode == wire.RcodeSuccess:
-		return 2
 	}
-	return 1
+	return rank(c) > rank(d)
+}
+
+// spell writes the host's name in what was found under it as it is written where
+// it is pointed to; whoever asked first has left his own spelling.
+func (c *chased) spell(host wire.Name) {
+	for _, rrs := range []*[]wire.RR{&c.records, &c.glue} {
+		*rrs = slices.Clone(*rrs)
+		for i := range *rrs {
+			if rr := &(*rrs)[i]; rr.Owner.Equal(host) {
+				rr.Owner = host
+			}
+		}
+	}
 }
 
 // addFound adds what was found under a host name to an answer that points to it.

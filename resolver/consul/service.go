@@ -184,11 +184,12 @@ func (b *builder) buildCNAME(hosts []wire.Name, ttl uint32) {
 		if found.has(b.q.Type) {
 			break
 		}
-		if c := b.followAlias(other); c.worth(b.q.Type) > found.worth(b.q.Type) {
+		if c := b.followAlias(other); c.isBetter(&found, b.q.Type) {
 			host, found = other, c
 		}
 	}
 	b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
+	found.spell(host)
 	b.addFound(found)
 }
 
@@ -300,7 +301,9 @@ func (s *srvSet) glue(target wire.Name, p place) []wire.RR {
 		return nil
 	}
 	if p.host != "" {
-		return s.chased[target.Lower()].glue
+		c := s.chased[target.Lower()]
+		c.spell(target)
+		return c.glue
 	}
 	addrs := []netip.Addr{p.addr}
 	if p.v4.IsValid() {

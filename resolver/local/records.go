@@ -57,6 +57,9 @@ func parseRecord(line string, ttl uint32) (wire.RR, error) {
 	if slices.Contains(owner.Labels(), "*") {
 		return wire.RR{}, errors.New("wildcards are not there yet: name each host, or give the domain a server of its own with a forward block")
 	}
+	if why := owner.Lower().Unasked(); why != "" {
+		return wire.RR{}, errors.New(why)
+	}
 	buf := make([]byte, dns.Len(rr)+16)
 	n, err := dns.PackRR(rr, buf, 0, nil, false)
 	if err != nil {

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -259,4 +260,25 @@ func equalFold[S, T string | []byte | Name](a S, b T) bool {
 		}
 	}
 	return true
+}
+
+// Unasked says why nobody asks for n or a name below it, or nothing: a pattern, an address, a URL, a list, or letters that
+// programs encode before they ask (RFC 3492). Such a name in a configuration is a slip.
+func (n Name) Unasked() string {
+	labels := n.Labels()
+	for _, l := range labels {
+		for _, c := range []byte(l) {
+			switch {
+			case c >= 0x80:
+				return "programs ask for the encoded form of such letters: write that, xn--..."
+			case c == '*':
+				return "a * stands for nothing here: names are whole"
+			case c <= ' ', c == 0x7f, strings.IndexByte(",;:\"'@()[]{}<>|", c) >= 0:
+				return "no domain name has " + strconv.QuoteRune(rune(c)) + " in it"
+			case c == '/' && labels[len(labels)-1] != "arpa": // there, networks smaller than 256 have one (RFC 2317)
+				return "no domain name has '/' in it"
+			}
+		}
+	}
+	return ""
 }

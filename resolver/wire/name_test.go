@@ -150,3 +150,18 @@ func FuzzParseName(f *testing.F) {
 		}
 	})
 }
+
+func TestUnasked(t *testing.T) {
+	for name, asked := range map[string]bool{
+		"nas.corp": true, "web_1._tcp.corp": true, "xn--bcher-kva.corp": true, "0/26.2.0.192.in-addr.arpa": true, "UP.corp": true, ".": true, "a$b+c.corp": true,
+		"*.corp": false, "na*.corp": false, "bücher.corp": false, "http://nas.corp": false, "nas.corp:53": false, "a,b.corp": false, "/corp/": false, `a\032b.corp`: false,
+	} {
+		n, err := ParseName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if why := n.Unasked(); (why == "") != asked {
+			t.Errorf("%s: %q, want asked %v", name, why, asked)
+		}
+	}
+}

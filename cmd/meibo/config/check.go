@@ -192,6 +192,10 @@ func checkAllowedHost(v any) string {
 // parsePrefix reads a CIDR; bits beyond the mask are cut off, as Consul does.
 func parsePrefix(s string) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() {
+		// Addresses are compared unmapped: as it is written it would match nobody.
+		p, err = p.Addr().Unmap().Prefix(p.Bits() - 96)
+	}
 	return p.Masked(), err == nil
 }
 
@@ -200,8 +204,12 @@ func checkDomain(v any) string {
 	if s == "" {
 		return ""
 	}
-	if _, err := wire.ParseName(s); err != nil || strings.ContainsAny(s, " \t\r\n\"\\") {
+	n, err := wire.ParseName(s)
+	if err != nil || strings.ContainsAny(s, " \t\r\n\"\\") {
 		return "a domain of at most 253 characters, in labels of 1 to 63"
+	}
+	if why := n.Lower().Unasked(); why != "" {
+		return "a domain that can be asked for (" + why + ")"
 	}
 	return ""
 }

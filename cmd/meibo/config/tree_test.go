@@ -265,3 +265,16 @@ func TestReverseZones(t *testing.T) {
 		}
 	}
 }
+
+func TestLoad_AllowRecursion(t *testing.T) {
+	c := mustLoad(t, `allow_recursion = ["10.1.2.3/8", "::ffff:192.0.2.9/120", "fd00::1/8"]`)
+	if got, want := fmt.Sprint(c.AllowRecursion), "[10.0.0.0/8 192.0.2.0/24 fd00::/8]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if c := mustLoad(t, `allow_recursion = []`); c.AllowRecursion == nil || len(c.AllowRecursion) != 0 {
+		t.Errorf("an empty list is %v, want nobody's network", c.AllowRecursion)
+	}
+	if c := mustLoad(t, `datacenter = "dc1"`); c.AllowRecursion != nil {
+		t.Errorf("unset it is %v", c.AllowRecursion)
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"meibo/resolver/wire"
 )
 
 func (b *builder) zone(datacenter string) Zone {
@@ -68,13 +70,13 @@ func (b *builder) route(bl *block) []Route {
 		b.fault(&Fault{File: bl.at.file, Line: bl.at.line, Key: key, Text: text})
 		return nil
 	}
-	suffixes, ok := suffixesOf(bl.label)
+	suffixes, expected := suffixesOf(bl.label)
 	servers := bl.set["servers"]
 	switch {
 	case bl.bad:
 		return nil
-	case !ok:
-		return wrong("expected a domain or a network such as 10.0.0.0/8 as the label")
+	case expected != "":
+		return wrong("expected " + expected + " as the label")
 	case servers == nil || len(servers.value.([]entry)) == 0:
 		return wrong(`servers is not set: name at least one, as in servers = ["192.0.2.53"]`)
 	case at[string](bl, "forward", "tls_name") != "":
@@ -91,15 +93,29 @@ func (b *builder) route(bl *block) []Route {
 	return routes
 }
 
-// suffixesOf returns the suffixes that a label of a forward block stands for.
-func suffixesOf(label string) ([]string, bool) {
+// suffixesOf returns the suffixes that a label of a forward block stands for, or what
+// is expected in its place.
+func suffixesOf(label string) (suffixes []string, expected string) {
+	const either = "a domain or a network such as 10.0.0.0/8"
 	if p, ok := parsePrefix(label); ok {
-		return reverseZones(p), true
+		return reverseZones(p), ""
 	}
-	if strings.Trim(label, ".") == "" {
-		return []string{"."}, label == "."
+	if addr, err := netip.ParseAddr(label); err == nil {
+		return nil, fmt.Sprintf("%s (one address is the network %s/%d)", either, addr.WithZone(""), addr.BitLen())
 	}
-	return []string{strings.ToLower(normalDomain(label))}, checkDomain(strings.Trim(label, ".")) == ""
+	domain := strings.Trim(label, ".")
+	name, err := wire.ParseName(domain)
+	switch {
+	case label == ".":
+		return []string{"."}, ""
+	case err != nil || checkDomain(domain) != "" && name.Lower().Unasked() == "":
+		return nil, either
+	case strings.HasPrefix(label, "*."):
+		return nil, fmt.Sprintf("%s (%q: the names below a domain go with it)", either, domain[2:])
+	case name.Lower().Unasked() != "":
+		return nil, fmt.Sprintf("%s (%s)", either, name.Lower().Unasked())
+	}
+	return []string{strings.ToLower(normalDomain(label))}, ""
 }
 
 // reverseZones returns the reverse names of a network. One that does not end at
