@@ -39,7 +39,7 @@ func (rt *route) Down() bool {
 // Exchange asks the servers of the route until one gives an answer. NOERROR and
 // NXDOMAIN are answers; after any other response code, or a cut answer that can't be
 // had whole, the next server is asked, and such a reply is what is returned when no
-// server does better. The
+// server does better. A referral is none, but to a question for name servers. The
 // error is a *resolver.Failure, or that of ctx when ctx was canceled.
 func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 	began := time.Now()
