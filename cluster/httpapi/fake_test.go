@@ -254,8 +254,11 @@ func (o operator) TransferLeader(_ context.Context, id string) error {
 	return o.did("transfer to %q", id)
 }
 
-func (o operator) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig{CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second}
+func (o operator) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	return &catalog.Autopilot{
+		CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second,
+		CreateIndex: 7, ModifyIndex: 9,
+	}, nil
 }
 
 func (o operator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {

@@ -268,8 +268,9 @@ func (o clusterOperator) TransferLeader(ctx context.Context, id string) error {
 	return inAPIWords(o.d.node.TransferLeader(ctx, id))
 }
 
-func (o clusterOperator) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig(o.d.config().Cluster.Autopilot)
+func (o clusterOperator) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	conf, err := o.d.node.AutopilotConfig()
+	return conf, inAPIWords(err)
 }
 
 func (o clusterOperator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {
