@@ -48,6 +48,9 @@ type Reader interface {
 	Services(ws catalog.Watch) (uint64, map[string][]string)
 	// ServiceInstances returns every instance, whatever its health.
 	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	// ServiceNodes returns them without their checks; changes of those alone need not
+	// close a channel.
+	ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance)
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	// NodeChecks returns all checks on the node, its services' included.
 	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)

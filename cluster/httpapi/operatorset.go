@@ -292,7 +292,7 @@ func (o *operatorSet) usage(r *request) (any, error) {
 			u.ConnectServiceInstances[kind] = 0
 		}
 		for name := range names {
-			_, instances := rd.ServiceInstances(nil, name)
+			_, instances := rd.ServiceNodes(nil, name)
 			u.ServiceInstances += len(instances)
 			for _, i := range instances {
 				switch {

@@ -57,6 +57,62 @@ func TestBlocking_WaitsForAChangeOfItsOwnResult(t *testing.T) {
 	})
 }
 
+// What lists instances without their checks sleeps while only these change.
+func TestBlocking_ChecksWakeWhoSeesThem(t *testing.T) {
+	for path, wakes := range map[string]bool{
+		"/v1/catalog/service/web?":                        false,
+		"/v1/catalog/service/web?filter=ServicePort==80&": false,
+		"/v1/catalog/node/n1?":                            false,
+		"/v1/catalog/node-services/n1?":                   false,
+		"/v1/catalog/nodes?":                              false,
+		"/v1/catalog/services?":                           false,
+		"/v1/catalog/services?node-meta=rack:1&":          false,
+		"/v1/catalog/services?filter=ServicePort==80&":    false,
+		"/v1/operator/usage?":                             false,
+		"/v1/health/service/web?":                         true,
+		"/v1/health/service/web?passing&":                 true,
+		"/v1/health/service/web?filter=Node.Node==n1&":    true,
+		"/v1/health/node/n1?":                             true,
+		"/v1/health/checks/web?":                          true,
+		"/v1/health/state/any?":                           true,
+		"/v1/health/state/" + catalog.Warning + "?":       true,
+	} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				set := func(status string) {
+					f.store.must(t, &catalog.Register{Node: catalog.Node{Node: "n1"}, SkipNodeUpdate: true, Checks: []*catalog.Check{
+						{CheckID: "of-web", ServiceID: "web1", Status: status}, {CheckID: "of-node", Status: status},
+					}})
+				}
+				set(catalog.Critical)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				answer := f.ask(ctx, path+"index="+f.do(t, "GET", strings.TrimRight(path, "?&"), "").Header().Get("X-Consul-Index"))
+				synctest.Wait()
+				set(catalog.Warning)
+				synctest.Wait()
+				select {
+				case w := <-answer:
+					if !wakes || w.Code != 200 {
+						t.Fatalf("woke: %d %s", w.Code, w.Body)
+					}
+					return
+				default:
+				}
+				if wakes {
+					t.Fatal("slept")
+				}
+				f.store.must(t, &catalog.Register{
+					Node:    catalog.Node{Node: "n1", Address: "10.0.0.9", Datacenter: "dc1", Meta: map[string]string{"rack": "1"}},
+					Service: &catalog.Service{ID: "web1", Service: "web", Port: 80, Tags: []string{"new"}},
+				})
+				<-answer // of what it does see
+			})
+		})
+	}
+}
+
 func TestBlocking_EndsWhenTheWaitIsOver(t *testing.T) {
 	tests := []struct {
 		wait     string

@@ -286,6 +286,13 @@ func queries(s *state.Store) (exact, others map[string]query) {
 			}
 			return i, v
 		})
+		put(others, "nodes of "+name, func(ws catalog.Watch) (uint64, any) {
+			i, v := r.ServiceNodes(ws, name)
+			for n := range v {
+				v[n].Node = shown([]*catalog.Node{v[n].Node})[0]
+			}
+			return i, v
+		})
 		put(others, "checks of "+name, func(ws catalog.Watch) (uint64, any) { i, v := r.ServiceChecks(ws, name); return i, v })
 	}
 	for _, name := range []string{"a", "b", "c"} {
