@@ -17,6 +17,8 @@ const (
 	Stale
 	// Consistent reads after the leader has made sure that it still is one.
 	Consistent
+	// Cached is Default while a server answers, and else what this host knows.
+	Cached
 )
 
 // String names the consistency as the header X-Consul-Effective-Consistency does.
@@ -59,6 +61,9 @@ type Reader interface {
 	// ChecksInState returns all checks with the status, or all for "any".
 	ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check)
 }
+
+// A partial reader may lack what it was asked for: Err says so after a read.
+type partial interface{ Err() error }
 
 // Backend is the catalog as this API needs it. It stands for a whole cluster, not for a
 // host. Safe for concurrent use.

@@ -38,7 +38,9 @@ func (c *catalogSet) parseRead(r *request) (o readOptions, err error) {
 		o.consistency = Consistent
 	case stale && !on["leader"]:
 		o.consistency = Stale
-	case c.discoveryStale > 0 && !on["leader"] && !o.cached && isDiscovery(r.URL.Path):
+	case o.cached && !on["leader"]:
+		o.consistency = Cached
+	case c.discoveryStale > 0 && !on["leader"] && isDiscovery(r.URL.Path):
 		o.consistency, o.maxStale = Stale, c.discoveryStale
 	}
 	return o, nil
@@ -101,6 +103,9 @@ func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watc
 	ws := new(watchSet)
 	r.dropped, r.missing = 0, false
 	index, v, err := q(rd, ws)
+	if p, ok := rd.(partial); ok && err == nil {
+		err = p.Err()
+	}
 	return result{value: v, index: max(index, 1), info: info, dropped: r.dropped, missing: r.missing}, ws, err
 }
 

@@ -142,10 +142,12 @@ func (s *State) Service(name string) (instances []catalog.Instance, counter *ato
 // Older returns what is known of a service that is NotYet from before: from
 // disk, from a neighbour, or from a subscription that ended. No server confirms
 // it (VIEWS rule 11). An answer from it rests on the counter that Service
-// returns.
+// returns. What a catalog that has only begun has of a service is not from
+// before: some instances may be missing (rule 18).
 func (s *State) Older(name string) (instances []catalog.Instance, ok bool) {
 	e := s.service(nameKey(name))
-	if e == nil || e.known || len(e.instances) == 0 {
+	begun := s.expecting && s.unsettled && s.origin == nil
+	if e == nil || e.known || len(e.instances) == 0 || begun {
 		return nil, false
 	}
 	return e.instances, true

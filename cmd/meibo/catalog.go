@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"meibo/cluster/httpapi/client"
 )
 
 func newServicesCommand() *cobra.Command {
@@ -19,10 +21,11 @@ func newServicesCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			services, _, err := c.Services(cmd.Context(), nil)
+			services, meta, err := c.Services(cmd.Context(), &client.Query{Cached: true})
 			if err != nil {
 				return explained(c, err)
 			}
+			noteAge(cmd.ErrOrStderr(), meta)
 			if a.json {
 				return printJSON(cmd.OutOrStdout(), services)
 			}
@@ -47,10 +50,11 @@ func newNodesCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			nodes, _, err := c.Nodes(cmd.Context(), nil)
+			nodes, meta, err := c.Nodes(cmd.Context(), &client.Query{Cached: true})
 			if err != nil {
 				return explained(c, err)
 			}
+			noteAge(cmd.ErrOrStderr(), meta)
 			if a.json {
 				return printJSON(cmd.OutOrStdout(), nodes)
 			}

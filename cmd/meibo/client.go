@@ -128,6 +128,17 @@ func explained(c *client.Client, err error) error {
 	return err
 }
 
+// noteAge says that what is shown is what the host knew when it last heard of a leader.
+func noteAge(w io.Writer, m client.Meta) {
+	switch {
+	case m.KnownLeader:
+	case m.LastContact > 0:
+		fmt.Fprintf(w, "no server with a leader answers: this is what this host knew %s ago\n", short(m.LastContact.Seconds()))
+	default:
+		fmt.Fprintln(w, "no server with a leader answers: this is what this host knows from before")
+	}
+}
+
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "    ")
