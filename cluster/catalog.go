@@ -38,6 +38,7 @@ const (
 type ReadInfo struct {
 	KnownLeader bool
 	LastContact time.Duration // since the last word of a leader; 0 on the leader
+	Kept        bool          // it is what this host knows, no server was asked
 }
 
 // Read returns the present state of the catalog. On a server that leads, or for

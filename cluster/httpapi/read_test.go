@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -110,6 +111,43 @@ func TestBlocking_ChecksWakeWhoSeesThem(t *testing.T) {
 				<-answer // of what it does see
 			})
 		})
+	}
+}
+
+func TestCached_IsWhatThisHostKnowsAndSaysSo(t *testing.T) {
+	f := newFixture(t)
+	older := f.store.Store.Read()
+	for _, tt := range []struct {
+		name, target, control string
+		kept                  bool
+		want                  []string // X-Cache, Age
+	}{
+		{"nothing known", "/v1/health/service/web?cached", "", false, []string{"MISS", ""}},
+		{"known", "/v1/health/service/web?cached", "", true, []string{"HIT", "3"}},
+		{"of the catalog", "/v1/catalog/service/web?cached", "", true, []string{"HIT", "3"}},
+		{"young enough", "/v1/catalog/service/web?cached", "max-age=3", true, []string{"HIT", "3"}},
+		{"too old", "/v1/catalog/service/web?cached", "stale-if-error=9, max-age=2", true, []string{"MISS", ""}},
+		{"to be checked", "/v1/catalog/service/web?cached", "must-revalidate", true, []string{"MISS", ""}},
+		{"not asked for", "/v1/health/service/web", "", true, []string{"", ""}},
+		{"refused", "/v1/health/service/web?cached=false", "", true, []string{"", ""}},
+		{"at an index", "/v1/health/service/web?cached&index=1", "", true, []string{"MISS", ""}},
+		{"at none", "/v1/health/service/web?cached&index=0", "", true, []string{"HIT", "3"}},
+		{"what isn't kept", "/v1/health/node/n1?cached", "", true, []string{"MISS", ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f.store.kept, f.store.contact = nil, 2900*time.Millisecond
+			if tt.kept {
+				f.store.kept = older
+			}
+			w := f.do(t, "GET", tt.target, "", "Cache-Control", tt.control)
+			if got := []string{w.Header().Get("X-Cache"), w.Header().Get("Age")}; w.Code != 200 || !slices.Equal(got, tt.want) {
+				t.Errorf("got %d %q, want %q", w.Code, got, tt.want)
+			}
+		})
+	}
+	f.store.must(t, &catalog.Deregister{Node: "n2"})
+	if w := f.do(t, "GET", "/v1/health/service/web?cached", ""); !strings.Contains(w.Body.String(), `"n2"`) {
+		t.Errorf("not from what is kept: %s", w.Body)
 	}
 }
 

@@ -34,6 +34,11 @@ func (b catalogBackend) Read(ctx context.Context, c httpapi.Consistency) (httpap
 	return reader, httpapi.ReadInfo(info), nil
 }
 
+func (b catalogBackend) ReadKept(service string) (httpapi.Reader, httpapi.ReadInfo, bool) {
+	reader, info, ok := b.node.ReadKept(service)
+	return reader, httpapi.ReadInfo(info), ok
+}
+
 func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) error {
 	_, err := b.node.Apply(ctx, body)
 	return inAPIWords(err)
