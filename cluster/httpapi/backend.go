@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -114,6 +115,12 @@ type Agent interface {
 	NodeMaintenance(ctx context.Context, enable bool, reason string) error
 
 	Self() Self
+	// Monitor returns the lines of the daemon's log from now on, from a level up, in
+	// Consul's form, until ctx ends; then the channel is closed.
+	Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte
+	// Host is what the host has in hardware and runs: Consul's names, as far as they can
+	// be known here.
+	Host() map[string]any
 	// Members are all that gossip knows of, this host among them.
 	Members() []Member
 	// Standing says how this host stands in its cluster.

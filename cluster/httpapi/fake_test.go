@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -104,6 +105,15 @@ type host struct {
 	fail     error
 	leftOut  []httpapi.LeftOut
 }
+
+func (h *host) Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte {
+	lines := make(chan []byte, 2)
+	lines <- fmt.Appendf(nil, "from %s json=%v\n", level, json)
+	context.AfterFunc(ctx, func() { close(lines) })
+	return lines
+}
+
+func (h *host) Host() map[string]any { return map[string]any{"CollectionTime": noon.UnixNano()} }
 
 func (h *host) LeftOut() []httpapi.LeftOut { return h.leftOut }
 

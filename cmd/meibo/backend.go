@@ -152,23 +152,6 @@ func (h hostAgent) NodeMaintenance(ctx context.Context, enable bool, reason stri
 
 func (h hostAgent) Reload(ctx context.Context) error { return h.d.Reload(ctx) }
 
-func (h hostAgent) Self() httpapi.Self {
-	cfg := h.d.config()
-	record := h.d.node.Record()
-	debug := make(map[string]any)
-	for line := range strings.Lines(cfg.Redacted()) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), " = "); ok {
-			debug[key] = value
-		}
-	}
-	return httpapi.Self{
-		NodeID: record.ID, NodeName: record.Node, Datacenter: record.Datacenter, PrimaryDatacenter: cfg.Node.PrimaryDatacenter,
-		Server: h.isServer(), Member: h.member(), Meta: record.Meta, Stats: h.d.node.Stats(), Debug: debug,
-	}
-}
-
-func (h hostAgent) isServer() bool { return h.d.node.Status().State != cluster.Absent }
-
 func (h hostAgent) Members() []httpapi.Member {
 	var members []httpapi.Member
 	for _, m := range h.d.node.Members() {
