@@ -40,6 +40,14 @@ type ReadInfo struct {
 	Kept        bool          // it is what this host knows, no server was asked
 }
 
+// age is how old what is kept may be: nothing while changes are followed.
+func (i ReadInfo) age() time.Duration {
+	if i.KnownLeader {
+		return 0
+	}
+	return i.LastContact
+}
+
 // Reader is one unchanging state of the catalog. Each method returns the index of its own
 // result, as clients see it, and adds to ws the channels that close when this result may
 // have changed (ws may be nil). What comes back is shared: it is never written to.

@@ -66,7 +66,7 @@ func (s *store) ReadKept(string) (httpapi.Reader, httpapi.ReadInfo, bool) {
 	if s.kept == nil {
 		return nil, httpapi.ReadInfo{}, false
 	}
-	return s.kept, httpapi.ReadInfo{KnownLeader: true, LastContact: s.contact, Kept: true}, true
+	return s.kept, httpapi.ReadInfo{KnownLeader: s.contact == 0, LastContact: s.contact, Kept: true}, true
 }
 
 func (s *store) Apply(_ context.Context, body catalog.Body) error {

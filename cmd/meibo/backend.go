@@ -295,7 +295,7 @@ func serviceDefinition(def httpapi.ServiceDefinition) agent.ServiceDefinition {
 	s := def.Service
 	out := agent.ServiceDefinition{
 		Kind: s.Kind, ID: s.ID, Name: s.Service, Tags: s.Tags, Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
-		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Token: def.Token,
+		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Locality: s.Locality, Token: def.Token,
 	}
 	if s.Weights != (catalog.Weights{}) {
 		out.Weights = &s.Weights
