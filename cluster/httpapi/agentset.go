@@ -23,6 +23,7 @@ func (a *agentSet) routes() []route {
 		a.on("GET", "/v1/agent/version", a.version),
 		a.on("GET", "/v1/agent/members", a.members),
 		a.on("GET", "/v1/meibo/members", a.detailedMembers),
+		a.on("GET", "/v1/meibo/unconfirmed", a.unconfirmed),
 		a.on("PUT", "/v1/agent/join/", a.join),
 		a.on("PUT", "/v1/agent/leave", a.operates(a.leave)),
 		a.on("PUT", "/v1/agent/force-leave/", a.operates(a.forceLeave)),

@@ -114,6 +114,9 @@ type Agent interface {
 	// KnowsNode reports whether this host knows of a node of the name, in this history of
 	// the catalog or from before.
 	KnowsNode(name string) bool
+	// Unconfirmed are nodes and services that this host knows from before the catalog
+	// began anew, and that no server confirms, by node.
+	Unconfirmed() []UnconfirmedNode
 	// Join meets a host of a cluster, "address" or "address:port", and returns once its
 	// members are known here.
 	Join(ctx context.Context, addr string) error
@@ -125,6 +128,14 @@ type Agent interface {
 	ForceLeave(ctx context.Context, node string, prune bool) error
 	// Reload reads the configuration again; the old one stays if that fails.
 	Reload(ctx context.Context) error
+}
+
+// UnconfirmedNode is what only an earlier history of the catalog says of a node.
+type UnconfirmedNode struct {
+	Node, ID, Address string
+	All               bool      // the node itself and all on it; else only Services
+	Services          []string  // IDs
+	Confirmed         time.Time // when a server that had a leader last confirmed it; zero: nobody knows
 }
 
 // LeftOut is a definition of a file that is not used.

@@ -207,6 +207,13 @@ func (h *host) Standing() httpapi.Standing {
 
 func (h *host) KnowsNode(name string) bool { return name != "nobody" }
 
+func (h *host) Unconfirmed() []httpapi.UnconfirmedNode {
+	return []httpapi.UnconfirmedNode{
+		{Node: "n2", ID: "aaaaaaaa-0000-0000-0000-000000000002", Address: "10.0.0.2", Services: []string{"db"}, Confirmed: noon},
+		{Node: "printer", Address: "192.0.2.9", All: true},
+	}
+}
+
 func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
 
 func (h *host) Leave(context.Context) error { return h.did("leave") }

@@ -196,6 +196,16 @@ func (h hostAgent) KnowsNode(name string) bool {
 	return known != view.No
 }
 
+func (h hostAgent) Unconfirmed() []httpapi.UnconfirmedNode {
+	var all []httpapi.UnconfirmedNode
+	for _, u := range h.d.node.View().Load().AllUnconfirmed() {
+		all = append(all, httpapi.UnconfirmedNode{
+			Node: u.Node.Node, ID: u.Node.ID, Address: u.Node.Address, All: u.All, Services: u.Services, Confirmed: u.Confirmed,
+		})
+	}
+	return all
+}
+
 func (h hostAgent) Join(ctx context.Context, addr string) error {
 	if err := h.d.config().CheckJoin([]string{addr}); err != nil {
 		return err

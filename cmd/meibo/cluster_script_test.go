@@ -120,6 +120,13 @@ func (madeUpAgent) Self() httpapi.Self { return httpapi.Self{NodeName: "s1", Dat
 
 func (madeUpAgent) KnowsNode(name string) bool { return name != "nobody" }
 
+func (madeUpAgent) Unconfirmed() []httpapi.UnconfirmedNode {
+	return []httpapi.UnconfirmedNode{
+		{Node: "a3", ID: "aaaaaaaa-0000-0000-0000-0000000000a3", Address: "10.0.0.23", Services: []string{"db", "web"}, Confirmed: time.Now().Add(-2 * time.Hour)},
+		{Node: "printer", Address: "192.0.2.9", All: true, Services: []string{"print"}},
+	}
+}
+
 func (madeUpAgent) Reload(context.Context) error { return nil }
 
 func (madeUpAgent) Leave(context.Context) error { return nil }

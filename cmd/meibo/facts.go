@@ -98,6 +98,7 @@ func (f *facts) instances(ctx context.Context, name string) []control.Instance {
 	asks := false
 	for _, in := range found {
 		one := f.explain(in, tag, onlyPassing, lastResort)
+		one.Unconfirmed = f.view.Load().Unconfirmed(in.Node.Node, in.Service.ID)
 		asks = asks || one.CheckID != "" && one.CheckID != catalog.SerfHealth && in.Node.Node != f.self
 		out = append(out, one)
 	}

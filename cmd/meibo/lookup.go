@@ -193,6 +193,9 @@ func printInstances(w io.Writer, instances []control.Instance) error {
 // why says why an instance is left out, or answered although it looks as if it should not be.
 func why(i control.Instance) string {
 	text := i.Reason
+	if i.Unconfirmed {
+		text = strings.TrimSuffix("no server confirms it, it is from before the catalog began anew; "+text, "; ")
+	}
 	if i.HeldUntil != nil {
 		text += ", until " + i.HeldUntil.Local().Format(time.TimeOnly)
 	}
