@@ -274,6 +274,9 @@ func (n *Node) logEvent(e gossip.Event) {
 		n.logger.Error("two hosts are in each other's way", "node", m.Name, "id", m.ID, "addr", m.Addr, "err", e.Text)
 	case gossip.Died:
 		n.logger.Warn("member failed", "node", m.Name, "addr", m.Addr, "by", m.ToldBy)
+	case gossip.Held:
+		n.logger.Info("member is back and is left out until it has been steady", "node", m.Name, "addr", m.Addr,
+			"until", m.HeldUntil.Format(time.TimeOnly), "gone", m.Flaps)
 	case gossip.Updated:
 		n.logger.Debug("member changed", "node", m.Name, "addr", m.Addr)
 	default:
