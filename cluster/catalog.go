@@ -38,6 +38,7 @@ const (
 type ReadInfo struct {
 	KnownLeader bool
 	LastContact time.Duration // since the last word of a leader; 0 on the leader
+	Kept        bool          // it is what this host knows, no server was asked
 }
 
 // Read returns the present state of the catalog. On a server that leads, or for
@@ -254,6 +255,9 @@ type Reader interface {
 	Services(ws catalog.Watch) (uint64, map[string][]string)
 	// ServiceInstances returns the instances of the service, healthy or not.
 	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	// ServiceNodes returns them without their checks; changes of those alone wake
+	// nobody.
+	ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance)
 	// NodeServices returns the services on the node, by ID.
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	// NodeChecks returns all checks on the node, ServiceChecks those of the
@@ -301,6 +305,12 @@ func (r *storeReader) Services(ws catalog.Watch) (uint64, map[string][]string) {
 func (r *storeReader) ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
 	r.watch(ws)
 	return r.read.ServiceInstances(ws, service)
+}
+
+// ServiceNodes returns the instances of the service without their checks.
+func (r *storeReader) ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+	r.watch(ws)
+	return r.read.ServiceNodes(ws, service)
 }
 
 // NodeServices returns the services on the node, by ID.

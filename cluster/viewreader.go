@@ -22,7 +22,7 @@ type viewReader struct {
 
 func (n *Node) viewReader(ctx context.Context) (Reader, ReadInfo, error) {
 	s := n.view.Load()
-	info := ReadInfo{KnownLeader: s.Fresh()}
+	info := ReadInfo{KnownLeader: s.Fresh(), Kept: true}
 	if at := n.view.Confirmed(); !at.IsZero() {
 		info.LastContact = time.Since(at)
 	}
@@ -36,6 +36,12 @@ func (r *viewReader) Err() error { return r.err }
 func (r *viewReader) ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
 	r.need(service)
 	return r.Reader.ServiceInstances(ws, service)
+}
+
+// ServiceNodes returns the instances of the service without their checks.
+func (r *viewReader) ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+	r.need(service)
+	return r.Reader.ServiceNodes(ws, service)
 }
 
 // ServiceChecks returns the checks of the service's instances, without those of
@@ -75,4 +81,37 @@ func (r *viewReader) knows(s *view.State, service string) bool {
 	}
 	_, ok := s.Older(service)
 	return ok
+}
+
+// keptReader reads what the view knows of services for clients that go on with what
+// servers say: its indexes are those of the rows, which are never above a server's.
+type keptReader struct{ *view.Reader }
+
+// ReadKept returns what this host itself knows of a service while it follows its
+// changes; otherwise it subscribes, so that it soon does.
+func (n *Node) ReadKept(service string) (Reader, ReadInfo, bool) {
+	s := n.view.Load()
+	if _, _, known := s.Service(service); !s.Fresh() || known != view.Yes || n.view.Merging() {
+		n.view.Want(service)
+		return nil, ReadInfo{}, false
+	}
+	return keptReader{s.Reader()}, ReadInfo{KnownLeader: true, LastContact: time.Since(n.view.Confirmed()), Kept: true}, true
+}
+
+// ServiceInstances returns the instances of the service, healthy or not.
+func (r keptReader) ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+	_, instances := r.Reader.ServiceInstances(ws, service)
+	index := uint64(1)
+	for _, in := range instances {
+		index = max(index, in.Node.ModifyIndex, in.Service.ModifyIndex)
+		for _, c := range in.Checks {
+			index = max(index, c.ModifyIndex)
+		}
+	}
+	return index, instances
+}
+
+// ServiceNodes returns the instances of the service.
+func (r keptReader) ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+	return r.ServiceInstances(ws, service)
 }

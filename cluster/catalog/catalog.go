@@ -18,6 +18,7 @@ package catalog
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // The states of a check, as Consul spells them. Maintenance is only ever the
@@ -201,6 +202,29 @@ type History struct {
 	// Provisional says that a host began it because it was alone and had
 	// nobody to join: it is dropped, not merged, when the host first joins.
 	Provisional bool `codec:"Provisional,omitempty"`
+}
+
+// Autopilot is how the servers are tended. Names and meanings are Consul's; the
+// last three fields are of parts that don't exist here, and are only kept.
+type Autopilot struct {
+	// CleanupDeadServers takes servers that failed out of the configuration
+	// once others are in their place.
+	CleanupDeadServers bool `codec:"CleanupDeadServers,omitempty"`
+	// LastContactThreshold is how long a healthy server may not have heard the
+	// leader.
+	LastContactThreshold time.Duration `codec:"LastContactThreshold,omitempty"`
+	// MaxTrailingLogs is how many entries a healthy server may be behind.
+	MaxTrailingLogs int `codec:"MaxTrailingLogs,omitempty"`
+	// MinQuorum is how many voters a clean-up must leave; 0: no such bound.
+	MinQuorum int `codec:"MinQuorum,omitempty"`
+	// ServerStabilizationTime is how long a new server must have been healthy
+	// before it votes.
+	ServerStabilizationTime time.Duration `codec:"ServerStabilizationTime,omitempty"`
+	RedundancyZoneTag       string        `codec:"RedundancyZoneTag,omitempty"`
+	DisableUpgradeMigration bool          `codec:"DisableUpgradeMigration,omitempty"`
+	UpgradeVersionTag       string        `codec:"UpgradeVersionTag,omitempty"`
+	CreateIndex             uint64        `codec:"CreateIndex,omitempty"`
+	ModifyIndex             uint64        `codec:"ModifyIndex,omitempty"`
 }
 
 // Tombstone says that something was deregistered in this history: hosts that

@@ -53,6 +53,10 @@ func commands() map[string]catalog.Command {
 		"begin-history":      {Time: at, Body: &catalog.BeginHistory{ID: uuidH, Base: 1 << 51}},
 		"mark-synced":        {Time: at, Body: &catalog.MarkSynced{NodeID: uuidA, History: uuidH}},
 		"forget":             {Time: at, Body: &catalog.Forget{Node: "alpha"}},
+		"set-autopilot": {Time: at, Request: id, Body: &catalog.SetAutopilot{CAS: true, ModifyIndex: 1 << 51, Config: catalog.Autopilot{
+			CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, MinQuorum: 3,
+			ServerStabilizationTime: 10 * time.Second, RedundancyZoneTag: "zone", DisableUpgradeMigration: true, UpgradeVersionTag: "v",
+		}}},
 	}
 }
 

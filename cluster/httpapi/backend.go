@@ -36,6 +36,7 @@ func (c Consistency) String() string {
 type ReadInfo struct {
 	KnownLeader bool
 	LastContact time.Duration // since the last word of a leader; 0 on the leader itself
+	Kept        bool          // it is what this host knows, no server was asked
 }
 
 // Reader is one unchanging state of the catalog. Each method returns the index of its own
@@ -50,6 +51,9 @@ type Reader interface {
 	Services(ws catalog.Watch) (uint64, map[string][]string)
 	// ServiceInstances returns every instance, whatever its health.
 	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	// ServiceNodes returns them without their checks; changes of those alone need not
+	// close a channel.
+	ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance)
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	// NodeChecks returns all checks on the node, its services' included.
 	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
@@ -68,6 +72,9 @@ type Backend interface {
 	// Read returns the present state. [ErrNoLeader] when the consistency asked for needs
 	// a leader and there is none; [ErrNotReady] when nothing is known yet at all.
 	Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error)
+	// ReadKept returns what this host itself knows of a service, if it follows its
+	// changes; else it begins to. Indexes are none above those that servers give.
+	ReadKept(service string) (Reader, ReadInfo, bool)
 	// Apply carries out a command and returns once it can be read here. A
 	// *[catalog.Error] is the state machine's refusal; [ErrNoLeader] means that it did
 	// not happen; any other error that its outcome is unknown.

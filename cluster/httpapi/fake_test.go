@@ -31,6 +31,7 @@ type store struct {
 	index    uint64
 	noLeader atomic.Bool
 	contact  time.Duration
+	kept     httpapi.Reader // what the host knows of every service; nil: nothing
 	reads    atomic.Int64
 }
 
@@ -58,6 +59,13 @@ func (s *store) Read(_ context.Context, c httpapi.Consistency) (httpapi.Reader, 
 		contact = 0
 	}
 	return s.Store.Read(), httpapi.ReadInfo{KnownLeader: led, LastContact: contact}, nil
+}
+
+func (s *store) ReadKept(string) (httpapi.Reader, httpapi.ReadInfo, bool) {
+	if s.kept == nil {
+		return nil, httpapi.ReadInfo{}, false
+	}
+	return s.kept, httpapi.ReadInfo{KnownLeader: true, LastContact: s.contact, Kept: true}, true
 }
 
 func (s *store) Apply(_ context.Context, body catalog.Body) error {
@@ -261,8 +269,11 @@ func (o operator) TransferLeader(_ context.Context, id string) error {
 	return o.did("transfer to %q", id)
 }
 
-func (o operator) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig{CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second}
+func (o operator) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	return &catalog.Autopilot{
+		CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second,
+		CreateIndex: 7, ModifyIndex: 9,
+	}, nil
 }
 
 func (o operator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {

@@ -53,6 +53,7 @@ func TestGolden_EachEndpointAnswersInConsulsShape(t *testing.T) {
 		{"autopilot-configuration-put", "PUT", "/v1/operator/autopilot/configuration", `{}`},
 		{"autopilot-health", "GET", "/v1/operator/autopilot/health", ""},
 		{"autopilot-state", "GET", "/v1/operator/autopilot/state", ""},
+		{"operator-usage", "GET", "/v1/operator/usage", ""},
 		{"agent-services", "GET", "/v1/agent/services", ""},
 		{"agent-checks", "GET", "/v1/agent/checks", ""},
 		{"agent-service", "GET", "/v1/agent/service/web1", ""},

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/httpapi"
@@ -227,5 +229,44 @@ func TestForget_RefusesSlips(t *testing.T) {
 		if w := f.do(t, "PUT", "/v1/meibo/forget/"+node, ""); fmt.Sprintf("%d %s", w.Code, w.Body) != want {
 			t.Errorf("%s: got %d %s, want %s", node, w.Code, w.Body, want)
 		}
+	}
+}
+
+func TestAutopilotConfiguration_IsReplacedIfItIsStillTheOneThatWasRead(t *testing.T) {
+	f := newFixture(t)
+	put := func(query, body string) string {
+		t.Helper()
+		w := f.do(t, "PUT", "/v1/operator/autopilot/configuration"+query, body)
+		if w.Code != http.StatusOK {
+			return strconv.Itoa(w.Code)
+		}
+		return w.Body.String()
+	}
+	kept := func() catalog.Autopilot {
+		_, c := f.store.Store.Read().Autopilot(nil)
+		return *c
+	}
+	if got := put("", `{"MinQuorum":3,"LastContactThreshold":"1s"}`); got != "true" {
+		t.Fatalf("got %s", got)
+	}
+	if c := kept(); c.MinQuorum != 3 || c.LastContactThreshold != time.Second || c.ServerStabilizationTime != 10*time.Second {
+		t.Errorf("kept %+v", c)
+	}
+	at := kept().ModifyIndex
+	for _, tt := range []struct{ query, body, want string }{
+		{fmt.Sprint("?cas=", at-1), `{"MinQuorum":4}`, "false"},
+		{fmt.Sprint("?cas=", at), `{"MinQuorum":5}`, "true"},
+		{"?cas=x", `{"MinQuorum":6}`, "400"},
+		{"?cas=", `{"MinQuorum":6}`, "400"},
+		{"", `{"MinQuorum":-6}`, "400"},
+		{"", `{"MinQuorums":6}`, "400"},
+		{"", `{"ServerStabilizationTime":"-1s"}`, "400"},
+	} {
+		if got := put(tt.query, tt.body); got != tt.want {
+			t.Errorf("%s %s: got %s, want %s", tt.query, tt.body, got, tt.want)
+		}
+	}
+	if c := kept(); c.MinQuorum != 5 {
+		t.Errorf("kept %+v", c)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/pprof"
 	"slices"
 	"strings"
+	"time"
 
 	"meibo/cluster"
 	"meibo/cluster/agent"
@@ -32,6 +33,11 @@ func (b catalogBackend) Read(ctx context.Context, c httpapi.Consistency) (httpap
 		return nil, httpapi.ReadInfo(info), inAPIWords(err)
 	}
 	return reader, httpapi.ReadInfo(info), nil
+}
+
+func (b catalogBackend) ReadKept(service string) (httpapi.Reader, httpapi.ReadInfo, bool) {
+	reader, info, ok := b.node.ReadKept(service)
+	return reader, httpapi.ReadInfo(info), ok
 }
 
 func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) error {
@@ -99,32 +105,49 @@ func (h hostAgent) LeftOut() []httpapi.LeftOut {
 	return all
 }
 
-func (h hostAgent) RegisterService(_ context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
-	return inAPIWords(h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
+// catalogWait is how long an answer waits for the catalog to have what was written here.
+const catalogWait = time.Second
+
+// intoCatalog follows a write to this host: while a leader is known the catalog has it, too, before it is answered, so
+// that clients find what they have just registered. Without one it is this host's to see to later.
+func (h hostAgent) intoCatalog(ctx context.Context, err error) error {
+	if err != nil {
+		return inAPIWords(err)
+	}
+	if h.d.node.View().Load().Fresh() {
+		ctx, cancel := context.WithTimeout(ctx, catalogWait)
+		defer cancel()
+		h.agent().AwaitSync(ctx)
+	}
+	return nil
 }
 
-func (h hostAgent) DeregisterService(_ context.Context, id string) error {
-	return inAPIWords(h.agent().RemoveService(id))
+func (h hostAgent) RegisterService(ctx context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
+	return h.intoCatalog(ctx, h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
 }
 
-func (h hostAgent) RegisterCheck(_ context.Context, def httpapi.CheckDefinition) error {
-	return inAPIWords(h.agent().AddCheck(checkDefinition(def), agent.SourceAPI))
+func (h hostAgent) DeregisterService(ctx context.Context, id string) error {
+	return h.intoCatalog(ctx, h.agent().RemoveService(id))
 }
 
-func (h hostAgent) DeregisterCheck(_ context.Context, id string) error {
-	return inAPIWords(h.agent().RemoveCheck(id))
+func (h hostAgent) RegisterCheck(ctx context.Context, def httpapi.CheckDefinition) error {
+	return h.intoCatalog(ctx, h.agent().AddCheck(checkDefinition(def), agent.SourceAPI))
 }
 
-func (h hostAgent) UpdateTTL(_ context.Context, id, status, output string) error {
-	return inAPIWords(h.agent().UpdateTTL(id, status, output))
+func (h hostAgent) DeregisterCheck(ctx context.Context, id string) error {
+	return h.intoCatalog(ctx, h.agent().RemoveCheck(id))
 }
 
-func (h hostAgent) ServiceMaintenance(_ context.Context, id string, enable bool, reason string) error {
-	return inAPIWords(h.agent().ServiceMaintenance(id, enable, reason))
+func (h hostAgent) UpdateTTL(ctx context.Context, id, status, output string) error {
+	return h.intoCatalog(ctx, h.agent().UpdateTTL(id, status, output))
 }
 
-func (h hostAgent) NodeMaintenance(_ context.Context, enable bool, reason string) error {
-	return inAPIWords(h.agent().NodeMaintenance(enable, reason))
+func (h hostAgent) ServiceMaintenance(ctx context.Context, id string, enable bool, reason string) error {
+	return h.intoCatalog(ctx, h.agent().ServiceMaintenance(id, enable, reason))
+}
+
+func (h hostAgent) NodeMaintenance(ctx context.Context, enable bool, reason string) error {
+	return h.intoCatalog(ctx, h.agent().NodeMaintenance(enable, reason))
 }
 
 func (h hostAgent) Reload(ctx context.Context) error { return h.d.Reload(ctx) }
@@ -278,8 +301,9 @@ func (o clusterOperator) TransferLeader(ctx context.Context, id string) error {
 	return inAPIWords(o.d.node.TransferLeader(ctx, id))
 }
 
-func (o clusterOperator) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig(o.d.config().Cluster.Autopilot)
+func (o clusterOperator) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	conf, err := o.d.node.AutopilotConfig()
+	return conf, inAPIWords(err)
 }
 
 func (o clusterOperator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {

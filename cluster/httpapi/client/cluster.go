@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -84,6 +85,7 @@ type AutopilotConfiguration struct {
 	RedundancyZoneTag       string
 	DisableUpgradeMigration bool
 	UpgradeVersionTag       string
+	ModifyIndex             uint64
 }
 
 // AutopilotHealth is how the servers are.
@@ -242,6 +244,14 @@ func (c *Client) AutopilotConfiguration(ctx context.Context) (*AutopilotConfigur
 	out := new(AutopilotConfiguration)
 	_, err := c.Get(ctx, "/v1/operator/autopilot/configuration", nil, out)
 	return out, err
+}
+
+// SetAutopilotConfiguration replaces it, if conf's ModifyIndex is still that of the present
+// one, and reports whether it was.
+func (c *Client) SetAutopilotConfiguration(ctx context.Context, conf *AutopilotConfiguration) (done bool, err error) {
+	query := url.Values{"cas": {strconv.FormatUint(conf.ModifyIndex, 10)}}
+	_, err = c.call(ctx, http.MethodPut, "/v1/operator/autopilot/configuration", query, conf, &done)
+	return done, err
 }
 
 // AutopilotHealth says how the servers are. Servers that are not well are no error.
