@@ -28,6 +28,7 @@ const (
 	tagHistory  = "history"
 	tagNonVoter = "nonvoter"
 	tagVersion  = "build"
+	tagProgram  = "meibo"
 
 	roleServer = "consul"
 	roleAgent  = "node"
@@ -69,6 +70,9 @@ func (n *Node) gossipConfig() gossip.Config {
 func (n *Node) tags() map[string]string {
 	tags := map[string]string{
 		tagRole: roleAgent, tagPort: strconv.Itoa(n.cfg.ServerPort), tagVersion: n.cfg.Version, "vsn": "2",
+	}
+	if n.cfg.Program != "" {
+		tags[tagProgram] = n.cfg.Program
 	}
 	if n.cfg.Server {
 		tags[tagRole] = roleServer

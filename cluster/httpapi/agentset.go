@@ -187,7 +187,9 @@ func (a *agentSet) reload(r *request) (any, error) {
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Write); err != nil {
 		return nil, err
 	}
-	return nil, a.cfg.Agent.Reload(r.Context())
+	remark, err := a.cfg.Agent.Reload(r.Context())
+	r.remark(remark)
+	return nil, err
 }
 
 // registerService adds a service to this host.

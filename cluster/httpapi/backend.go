@@ -131,10 +131,12 @@ type Agent interface {
 	// they have been told.
 	Leave(ctx context.Context) error
 	// ForceLeave declares a failed member, by its name, to have left; with prune it is
-	// dropped from the list of members too. [ErrUnknownMember] if there is none.
-	ForceLeave(ctx context.Context, node string, prune bool) error
-	// Reload reads the configuration again; the old one stays if that fails.
-	Reload(ctx context.Context) error
+	// dropped from the list of members too. [ErrUnknownMember] if there is none. The remark
+	// says what was not done although the order was given, "" if nothing.
+	ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error)
+	// Reload reads the configuration again; the old one stays if that fails. The remark
+	// says what of the new one is not in force yet, "" if nothing.
+	Reload(ctx context.Context) (remark string, err error)
 }
 
 // UnconfirmedNode is what only an earlier history of the catalog says of a node.

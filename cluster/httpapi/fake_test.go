@@ -103,6 +103,7 @@ type host struct {
 	calls    []string
 	fail     error
 	leftOut  []httpapi.LeftOut
+	remark   string // of what is asked of it
 }
 
 func (h *host) LeftOut() []httpapi.LeftOut { return h.leftOut }
@@ -226,11 +227,11 @@ func (h *host) Join(_ context.Context, addr string) error { return h.did("join %
 
 func (h *host) Leave(context.Context) error { return h.did("leave") }
 
-func (h *host) ForceLeave(_ context.Context, node string, prune bool) error {
-	return h.did("force-leave %s prune=%v", node, prune)
+func (h *host) ForceLeave(_ context.Context, node string, prune bool) (string, error) {
+	return h.remark, h.did("force-leave %s prune=%v", node, prune)
 }
 
-func (h *host) Reload(context.Context) error { return h.did("reload") }
+func (h *host) Reload(context.Context) (string, error) { return h.remark, h.did("reload") }
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 

@@ -189,7 +189,8 @@ func (a *agentSet) forceLeave(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	remark, err := a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	r.remark(remark)
 	if errors.Is(err, ErrUnknownMember) { // in Consul's words
 		err = errorf(http.StatusInternalServerError, "agent: No node found with name '%s'", clip(r.arg))
 	}

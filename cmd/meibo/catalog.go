@@ -16,7 +16,7 @@ import (
 func newServicesCommand() *cobra.Command {
 	var a asker
 	cmd := &cobra.Command{
-		Use: "services", Short: "List the services of the catalog and their tags", GroupID: "ask", Args: cobra.NoArgs,
+		Use: "services", Short: "List the services of the catalog and their tags", GroupID: "ask", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial()
 			if err != nil {
@@ -46,7 +46,7 @@ func newNodesCommand() *cobra.Command {
 	var a asker
 	var unconfirmed bool
 	cmd := &cobra.Command{
-		Use: "nodes", Short: "List the nodes of the catalog", GroupID: "ask", Args: cobra.NoArgs,
+		Use: "nodes", Short: "List the nodes of the catalog", GroupID: "ask", Args: noArgs,
 		Long: `Lists the nodes of the catalog.
 
 -unconfirmed lists what this host still answers from before the servers began anew,
@@ -106,19 +106,22 @@ func (a *asker) printUnconfirmed(cmd *cobra.Command, c *client.Client) error {
 func newReloadCommand() *cobra.Command {
 	var a asker
 	cmd := &cobra.Command{
-		Use: "reload", Short: "Have the daemon read its configuration again", GroupID: "daemon", Args: cobra.NoArgs,
-		Long: "Has the daemon read its configuration again, as SIGHUP does. A file with a fault\nleaves everything as it was; the fault is printed.",
+		Use: "reload", Short: "Have the daemon read its configuration again", GroupID: "daemon", Args: noArgs,
+		Long: "Has the daemon read its configuration again, as SIGHUP does. A file with a fault\nleaves everything as it was; the fault is printed. Keys that changed and can't be taken\nwhile the daemon runs are named: they wait for a restart.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			if err := c.Reload(cmd.Context()); err != nil {
+			remark, err := c.Reload(cmd.Context())
+			if err != nil {
 				return explained(c, err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Configuration reloaded")
-			return nil
+			if remark != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", remark)
+			}
+			return a.done(cmd.OutOrStdout(), map[string]any{"Reloaded": true, "Warning": remark}, "Configuration reloaded")
 		},
 	}
 	a.flags(cmd)

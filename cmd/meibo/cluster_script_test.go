@@ -96,7 +96,7 @@ func (a madeUpAgent) Members() []httpapi.Member {
 		now := time.Now()
 		return httpapi.Member{
 			Name: name, Addr: fmt.Sprintf("10.0.0.%d", last), Port: 8301, Status: status,
-			Tags:   map[string]string{"role": role, "dc": "dc1", "build": "1.21.0:abc", "vsn": "2"},
+			Tags:   map[string]string{"role": role, "dc": "dc1", "build": "1.21.0:abc", "vsn": "2", "meibo": "v0.7.0"},
 			Detail: httpapi.MemberDetail{ID: name + "-id", State: status.String(), Since: now.Add(-time.Hour), Told: "alive", ToldBy: "s2", ToldAt: now.Add(-2 * time.Second), RTT: 1234 * time.Microsecond},
 		}
 	}
@@ -131,15 +131,20 @@ func (madeUpAgent) Unconfirmed() []httpapi.UnconfirmedNode {
 	}
 }
 
-func (madeUpAgent) Reload(context.Context) error { return nil }
+func (madeUpAgent) Reload(context.Context) (string, error) {
+	return "changed, and wait for a restart: ports.dns", nil
+}
 
 func (madeUpAgent) Leave(context.Context) error { return nil }
 
-func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) error {
-	if node != "a1" {
-		return httpapi.ErrUnknownMember
+func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) (string, error) {
+	switch node {
+	case "a1":
+		return "", nil
+	case "a2":
+		return "a2 is alive and contradicts", nil
 	}
-	return nil
+	return "", httpapi.ErrUnknownMember
 }
 
 type madeUpBackend struct {

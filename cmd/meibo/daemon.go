@@ -135,7 +135,7 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 		NodeName: cfg.Node.Name, NodeID: cfg.Node.ID, Datacenter: cfg.Node.Datacenter,
 		Address: cfg.Node.Advertise.String(), TaggedAddresses: cfg.Node.TaggedAddresses, Meta: cfg.Node.Meta,
 		DataDir: cfg.DataDir, Dev: cfg.Dev, Server: cfg.Cluster.Server, Bootstrap: cfg.Cluster.Bootstrap,
-		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel,
+		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel, Program: version,
 		Gossip: gossip, Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
 		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
 		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout,
@@ -298,29 +298,30 @@ func (d *daemon) config() *config.Config {
 }
 
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
-// A read that hangs is given up when ctx ends.
-func (d *daemon) Reload(ctx context.Context) error {
+// A read that hangs is given up when ctx ends. Waiting are the keys that have changed since the start and wait for the next.
+func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
 	if d.load == nil {
-		return errors.New("this daemon has no configuration to read again")
+		return nil, errors.New("this daemon has no configuration to read again")
 	}
 	cfg, warnings, err := loadUnless(ctx.Done(), func() (*config.Config, []config.Warning, error) {
 		return d.load(d.node.Agent().Registered)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if faults := cfg.Agent.Faults(); len(faults) > 0 {
-		return faults // a start has nothing better than to leave out; here there is what runs
+		return nil, faults // a start has nothing better than to leave out; here there is what runs
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.take(cfg); err != nil {
-		return err
+		return nil, err
 	}
 	logWarnings(d.log, warnings)
 	for _, change := range config.Diff(d.started, cfg) {
 		if change.Restart {
 			d.log.Warn("a changed key waits for a restart", "key", change.Key)
+			waiting = append(waiting, change.Key)
 		}
 	}
 	if d.lines != nil {
@@ -328,7 +329,7 @@ func (d *daemon) Reload(ctx context.Context) error {
 	}
 	d.cfg = cfg
 	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", len(cfg.Agent.Checks))
-	return nil
+	return waiting, nil
 }
 
 // take has every part check its share of a configuration before the first takes its own. What can fail after that is

@@ -162,12 +162,14 @@ func (c *Client) Join(ctx context.Context, addr string) error {
 func (c *Client) Leave(ctx context.Context) error { return c.put(ctx, "/v1/agent/leave", nil, nil) }
 
 // ForceLeave declares a failed member to have left; with prune it is forgotten as well.
-func (c *Client) ForceLeave(ctx context.Context, node string, prune bool) error {
+// The remark says what the daemon did not do, "" if nothing.
+func (c *Client) ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error) {
 	query := url.Values{}
 	if prune {
 		query.Set("prune", "1")
 	}
-	return c.put(ctx, "/v1/agent/force-leave/"+url.PathEscape(node), query, nil)
+	meta, err := c.Put(ctx, "/v1/agent/force-leave/"+url.PathEscape(node), query, nil, nil)
+	return meta.Warning, err
 }
 
 // Forget removes a node that no agent answers for from every host's view.
