@@ -156,7 +156,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
 	api.Agent, api.Backend, api.Operator, api.Forwarder = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}, catalogBackend{d.node}
 	api.Control = d.controlAt
-	api.Version = strings.TrimPrefix(version, "v")
+	api.Version, api.Revision, api.BuildDate = strings.TrimPrefix(version, "v"), built("vcs.revision"), built("vcs.time")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
 		api.Names = append(api.Names, hostNames(hostname, "/etc/hosts", "/etc/resolv.conf")...)
