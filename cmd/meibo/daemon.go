@@ -50,6 +50,7 @@ type daemon struct {
 	dns      *dnsService
 	api      *httpapi.API
 	registry *prometheus.Registry
+	reloads  reloads
 
 	started *config.Config // what was in force at the start: a key that waits for a restart is compared with it
 
@@ -68,7 +69,7 @@ type daemon struct {
 // newDaemon makes every part and binds the DNS sockets; it starts nothing. A fault of anything but DNS and the
 // configuration is not an error here: Run retries it.
 func newDaemon(c daemonConfig) (*daemon, error) {
-	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
+	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), reloads: newReloads(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,7 +89,7 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.lines != nil {
 		d.registry.MustRegister(d.lines)
 	}
-	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"))
+	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"), newBuildInfo(), d.reloads.taken, d.reloads.refused)
 	for _, l := range d.leftOut() {
 		d.log.Error("definition left out, everything else goes on: mend it, then reload", "definition", l.What(), "err", l.Why())
 	}
@@ -300,6 +301,7 @@ func (d *daemon) config() *config.Config {
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
 // A read that hangs is given up when ctx ends. Waiting are the keys that have changed since the start and wait for the next.
 func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
+	defer func() { d.reloads.note(err) }()
 	if d.load == nil {
 		return nil, errors.New("this daemon has no configuration to read again")
 	}
