@@ -52,7 +52,7 @@ func readmeSteps() []readmeStep {
 
 		{begins: "sudo tee /etc/meibo.d/meibo.hcl <<'EOF'", on: "c1", stays: "8510"},
 		{begins: "dig @127.0.0.1 -p 5300 web.service.consul", on: "c1", looks: true, want: []string{
-			`IN\s+A\s+10\.0\.0\.99`, `from +127\.0\.0\.1:8600`,
+			`IN\s+A\s+10\.0\.0\.99`, `from +upstream 127\.0\.0\.1:8600`,
 		}},
 
 		{begins: "meibo keygen", on: "s1", want: []string{`^[A-Za-z0-9+/]{43}=\n$`}, then: reads},
@@ -418,9 +418,7 @@ func (h *readmeHost) stop() {
 	t := h.site.t
 	t.Helper()
 	must(t, unix.Kill(-h.daemon.Process.Pid, unix.SIGINT))
-	if code := h.daemon.wait(t); code != 0 {
-		t.Errorf("on %s: exit code %d after Ctrl-C; it said:\n%s", h.name, code, h.daemon.output)
-	}
+	h.daemon.wait(t) // the exit code is the shell's, which tells of the key
 	h.daemon = nil
 }
 
