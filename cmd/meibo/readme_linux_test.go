@@ -29,6 +29,7 @@ type readmeStep struct {
 	stays  string   // its last command stays in the foreground: a daemon, which is ready once it accepts on this port
 	want   []string // patterns of what it prints; commands that only look are run until they do
 	looks  bool     // it changes nothing, and may exit with what it sees
+	never  string   // a pattern of what it must not print
 	then   func(*readmeHost)
 }
 
@@ -53,7 +54,7 @@ func readmeSteps() []readmeStep {
 		{begins: "sudo tee /etc/meibo.d/meibo.hcl <<'EOF'", on: "c1", stays: "8510"},
 		{begins: "dig @127.0.0.1 -p 5300 web.service.consul", on: "c1", looks: true, want: []string{
 			`IN\s+A\s+10\.0\.0\.99`, `from +upstream 127\.0\.0\.1:8600`,
-		}},
+		}, never: `known by`},
 
 		{begins: "meibo keygen", on: "s1", want: []string{`^[A-Za-z0-9+/]{43}=\n$`}, then: reads},
 		{begins: "sudo install -m 0600 /dev/stdin /etc/meibo.d/cluster.hcl <<'EOF'", on: servers},
@@ -121,12 +122,17 @@ func readmeBlocks(t *testing.T) []readmeBlock {
 		switch {
 		case m != nil && open == nil:
 			open, indent = &readmeBlock{line: i + 2, lang: m[2]}, m[1]
-			if !slices.Contains([]string{"sh", "json", "text"}, open.lang) {
-				t.Errorf("README.md:%d: a block of the language %q: commands are sh, what is no command is json or text", i+1, open.lang)
+			if !slices.Contains([]string{"sh", "hcl", "json", "text"}, open.lang) {
+				t.Errorf("README.md:%d: a block of the language %q: commands are sh, what is no command is hcl, json or text", i+1, open.lang)
 			}
 		case m != nil:
-			if open.lang == "sh" {
+			switch open.lang {
+			case "sh":
 				commands = append(commands, *open)
+			case "hcl":
+				if _, err := config.Validate([]string{writeFile(t, t.TempDir(), "readme.hcl", open.text)}, ""); err != nil {
+					t.Errorf("README.md:%d: a part of a configuration that is not valid: %v", open.line, err)
+				}
 			}
 			open = nil
 		case open != nil:
@@ -361,6 +367,9 @@ func (h *readmeHost) follow(b readmeBlock, step readmeStep) {
 	}
 	if err := lacks(h.said, step.want); err != nil {
 		t.Fatalf("%s: %v", what, err)
+	}
+	if step.never != "" && regexp.MustCompile(step.never).MatchString(h.said) {
+		t.Errorf("%s: %s is in:\n%s", what, step.never, h.said)
 	}
 	if step.then != nil {
 		step.then(h)
