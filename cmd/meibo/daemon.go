@@ -366,13 +366,26 @@ func (d *daemon) banner() string {
 	if len(dns) == 0 {
 		return w.String()
 	}
-	name := "consul.service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
-	if len(d.cfg.Agent.Services) > 0 {
-		name = d.cfg.Agent.Services[len(d.cfg.Agent.Services)-1].Name + ".service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
-	}
-	ask := fmt.Sprintf("dig @%s -p %d %s", askable(dns[0].Addr()), dns[0].Port(), name)
-	fmt.Fprintf(w, "\n    Try:  %s\n          %s SRV\n          %s lookup %s\n\n", ask, ask, os.Args[0], name)
+	fmt.Fprintf(w, "\n    Try:  %s\n\n", strings.Join(tries(d.cfg, dns[0], os.Args[0]), "\n          "))
 	return w.String()
+}
+
+// tries are commands that show what the daemon does, asked at one of its addresses: by dig, and by the program itself, which
+// says most of a service that is checked.
+func tries(cfg *config.Config, at netip.AddrPort, program string) []string {
+	asked := "consul"
+	for _, s := range cfg.Agent.Services {
+		asked = s.Name
+	}
+	explained := asked
+	for _, s := range cfg.Agent.Services {
+		if len(s.Checks) > 0 {
+			explained = s.Name
+		}
+	}
+	domain := ".service." + strings.TrimSuffix(cfg.Zone.Domain, ".")
+	dig := fmt.Sprintf("dig @%s -p %d %s", askable(at.Addr()), at.Port(), asked+domain)
+	return []string{dig, dig + " SRV", program + " lookup " + explained + domain}
 }
 
 // askable is an address that a client on this host can send to.
