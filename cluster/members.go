@@ -28,6 +28,7 @@ const (
 	tagHistory  = "history"
 	tagNonVoter = "nonvoter"
 	tagVersion  = "build"
+	tagProgram  = "meibo"
 
 	roleServer = "consul"
 	roleAgent  = "node"
@@ -69,6 +70,9 @@ func (n *Node) gossipConfig() gossip.Config {
 func (n *Node) tags() map[string]string {
 	tags := map[string]string{
 		tagRole: roleAgent, tagPort: strconv.Itoa(n.cfg.ServerPort), tagVersion: n.cfg.Version, "vsn": "2",
+	}
+	if n.cfg.Program != "" {
+		tags[tagProgram] = n.cfg.Program
 	}
 	if n.cfg.Server {
 		tags[tagRole] = roleServer
@@ -274,6 +278,9 @@ func (n *Node) logEvent(e gossip.Event) {
 		n.logger.Error("two hosts are in each other's way", "node", m.Name, "id", m.ID, "addr", m.Addr, "err", e.Text)
 	case gossip.Died:
 		n.logger.Warn("member failed", "node", m.Name, "addr", m.Addr, "by", m.ToldBy)
+	case gossip.Held:
+		n.logger.Info("member is back and is left out until it has been steady", "node", m.Name, "addr", m.Addr,
+			"until", m.HeldUntil.Format(time.TimeOnly), "gone", m.Flaps)
 	case gossip.Updated:
 		n.logger.Debug("member changed", "node", m.Name, "addr", m.Addr)
 	default:

@@ -108,8 +108,8 @@ type Config struct {
 	Scope     func(*http.Request) (node, datacenter, token string)
 	WithScope func(ctx context.Context, node, datacenter, token string) context.Context
 	// Version is what this host says of itself in the catalog: the level of the
-	// API, a version of Consul.
-	Version string
+	// API, a version of Consul. Program is the version of meibo, told by gossip.
+	Version, Program string
 
 	// Agent configures the agent; Node, DataDir, Catalog, OnChange and Logger
 	// are filled in here.

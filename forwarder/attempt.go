@@ -196,6 +196,13 @@ func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (h
 	return a.listen(conn, id, began)
 }
 
+// answered notes a reply, and tells that a server which was left out is back.
+func (a *attempt) answered(rtt time.Duration) {
+	if a.srv.answered(rtt) {
+		a.log.Info("upstream answers again", "upstream", a.srv.addr.String())
+	}
+}
+
 // listen waits for the reply among whatever arrives.
 func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, error) {
 	buf := buffers.Get().(*[]byte)
@@ -209,7 +216,7 @@ func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, erro
 			return heard{}, err
 		}
 		if h, ok := match(a.q, id, (*buf)[:n]); ok {
-			a.srv.answered(time.Since(began))
+			a.answered(time.Since(began))
 			if h.answer != nil {
 				a.noteEDNS(h.answer)
 			}
@@ -316,7 +323,7 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 		case ok && h.fault != nil:
 			return nil, &faultError{a.srv.addr, h.fault}
 		case ok:
-			a.srv.answered(0)
+			a.answered(0)
 			return h.answer, nil
 		}
 		a.srv.mismatches.Add(1)

@@ -80,6 +80,7 @@ var eventLines = map[EventKind]saying{
 	Updated:  {slog.LevelDebug, "gossip: member tells something else of itself"},
 	Reaped:   {slog.LevelInfo, "gossip: member was dead for too long and counts as left"},
 	Conflict: {slog.LevelError, "gossip: two hosts claim the same"},
+	Held:     {slog.LevelDebug, "gossip: member is back and held down"},
 }
 
 func (g *Gossip) log(out outbox) {

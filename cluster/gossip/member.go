@@ -67,9 +67,10 @@ const (
 	Updated                       // other tags or another address
 	Reaped                        // failed for so long that it counts as left
 	Conflict                      // two hosts claim one name or one ID; Text says which
+	Held                          // back, and not to be believed before Member.HeldUntil
 )
 
-var eventNames = [...]string{"", "join", "leave", "failed", "update", "reap", "conflict"}
+var eventNames = [...]string{"", "join", "leave", "failed", "update", "reap", "conflict", "held down"}
 
 // String returns the kind as Consul's events name it.
 func (k EventKind) String() string {

@@ -23,6 +23,7 @@ func (a *agentSet) routes() []route {
 		a.on("GET", "/v1/agent/version", a.version),
 		a.on("GET", "/v1/agent/members", a.members),
 		a.on("GET", "/v1/meibo/members", a.detailedMembers),
+		a.on("GET", "/v1/meibo/unconfirmed", a.unconfirmed),
 		a.on("PUT", "/v1/agent/join/", a.join),
 		a.on("PUT", "/v1/agent/leave", a.operates(a.leave)),
 		a.on("PUT", "/v1/agent/force-leave/", a.operates(a.forceLeave)),
@@ -190,7 +191,9 @@ func (a *agentSet) reload(r *request) (any, error) {
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Write); err != nil {
 		return nil, err
 	}
-	return nil, a.cfg.Agent.Reload(r.Context())
+	remark, err := a.cfg.Agent.Reload(r.Context())
+	r.remark(remark)
+	return nil, err
 }
 
 // registerService adds a service to this host.

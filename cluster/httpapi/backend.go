@@ -136,6 +136,9 @@ type Agent interface {
 	// KnowsNode reports whether this host knows of a node of the name, in this history of
 	// the catalog or from before.
 	KnowsNode(name string) bool
+	// Unconfirmed are nodes and services that this host knows from before the catalog
+	// began anew, and that no server confirms, by node.
+	Unconfirmed() []UnconfirmedNode
 	// Join meets a host of a cluster, "address" or "address:port", and returns once its
 	// members are known here.
 	Join(ctx context.Context, addr string) error
@@ -143,10 +146,20 @@ type Agent interface {
 	// they have been told.
 	Leave(ctx context.Context) error
 	// ForceLeave declares a failed member, by its name, to have left; with prune it is
-	// dropped from the list of members too. [ErrUnknownMember] if there is none.
-	ForceLeave(ctx context.Context, node string, prune bool) error
-	// Reload reads the configuration again; the old one stays if that fails.
-	Reload(ctx context.Context) error
+	// dropped from the list of members too. [ErrUnknownMember] if there is none. The remark
+	// says what was not done although the order was given, "" if nothing.
+	ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error)
+	// Reload reads the configuration again; the old one stays if that fails. The remark
+	// says what of the new one is not in force yet, "" if nothing.
+	Reload(ctx context.Context) (remark string, err error)
+}
+
+// UnconfirmedNode is what only an earlier history of the catalog says of a node.
+type UnconfirmedNode struct {
+	Node, ID, Address string
+	All               bool      // the node itself and all on it; else only Services
+	Services          []string  // IDs
+	Confirmed         time.Time // when a server that had a leader last confirmed it; zero: nobody knows
 }
 
 // LeftOut is a definition of a file that is not used.

@@ -270,10 +270,17 @@ func parseListing(r *request) (*filter, nodeMeta, error) {
 	return f, meta, nil
 }
 
+// remark says something in the answer, which stays a success.
+func (r *request) remark(text string) {
+	if text != "" {
+		r.w.Header().Add("X-Meibo-Warning", text)
+	}
+}
+
 // warn says something in the answer, which stays a success, and in the log, at most once a
 // second: a client in a loop must not fill it.
 func (e *endpoints) warn(r *request, text string, args ...any) {
-	r.w.Header().Add("X-Meibo-Warning", text)
+	r.remark(text)
 	now, last := time.Now().UnixNano(), e.warned.Load()
 	if now-last >= int64(time.Second) && e.warned.CompareAndSwap(last, now) {
 		e.log.Warn(text, args...)

@@ -104,6 +104,7 @@ type host struct {
 	calls    []string
 	fail     error
 	leftOut  []httpapi.LeftOut
+	remark   string // of what is asked of it
 }
 
 func (h *host) Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte {
@@ -225,15 +226,22 @@ func (h *host) Standing() httpapi.Standing {
 
 func (h *host) KnowsNode(name string) bool { return name != "nobody" }
 
+func (h *host) Unconfirmed() []httpapi.UnconfirmedNode {
+	return []httpapi.UnconfirmedNode{
+		{Node: "n2", ID: "aaaaaaaa-0000-0000-0000-000000000002", Address: "10.0.0.2", Services: []string{"db"}, Confirmed: noon},
+		{Node: "printer", Address: "192.0.2.9", All: true},
+	}
+}
+
 func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
 
 func (h *host) Leave(context.Context) error { return h.did("leave") }
 
-func (h *host) ForceLeave(_ context.Context, node string, prune bool) error {
-	return h.did("force-leave %s prune=%v", node, prune)
+func (h *host) ForceLeave(_ context.Context, node string, prune bool) (string, error) {
+	return h.remark, h.did("force-leave %s prune=%v", node, prune)
 }
 
-func (h *host) Reload(context.Context) error { return h.did("reload") }
+func (h *host) Reload(context.Context) (string, error) { return h.remark, h.did("reload") }
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 

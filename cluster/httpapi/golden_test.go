@@ -35,6 +35,7 @@ func TestGolden_EachEndpointAnswersInConsulsShape(t *testing.T) {
 		{"agent-force-leave", "PUT", "/v1/agent/force-leave/n2?prune", ""},
 		{"meibo-members", "GET", "/v1/meibo/members", ""},
 		{"meibo-members-filter", "GET", "/v1/meibo/members?filter=State+==+failed", ""},
+		{"meibo-unconfirmed", "GET", "/v1/meibo/unconfirmed", ""},
 		{"meibo-forget", "PUT", "/v1/meibo/forget/n2", ""},
 		{"meibo-forget-nobody", "PUT", "/v1/meibo/forget/", ""},
 		{"keyring-list", "GET", "/v1/operator/keyring", ""},

@@ -150,7 +150,13 @@ func (h hostAgent) NodeMaintenance(ctx context.Context, enable bool, reason stri
 	return h.intoCatalog(ctx, h.agent().NodeMaintenance(enable, reason))
 }
 
-func (h hostAgent) Reload(ctx context.Context) error { return h.d.Reload(ctx) }
+func (h hostAgent) Reload(ctx context.Context) (remark string, err error) {
+	waiting, err := h.d.Reload(ctx)
+	if len(waiting) > 0 {
+		remark = "changed, and wait for a restart: " + strings.Join(waiting, ", ")
+	}
+	return remark, err
+}
 
 func (h hostAgent) Members() []httpapi.Member {
 	var members []httpapi.Member
@@ -202,6 +208,16 @@ func (h hostAgent) KnowsNode(name string) bool {
 	return known != view.No
 }
 
+func (h hostAgent) Unconfirmed() []httpapi.UnconfirmedNode {
+	var all []httpapi.UnconfirmedNode
+	for _, u := range h.d.node.View().Load().AllUnconfirmed() {
+		all = append(all, httpapi.UnconfirmedNode{
+			Node: u.Node.Node, ID: u.Node.ID, Address: u.Node.Address, All: u.All, Services: u.Services, Confirmed: u.Confirmed,
+		})
+	}
+	return all
+}
+
 func (h hostAgent) Join(ctx context.Context, addr string) error {
 	if err := h.d.config().CheckJoin([]string{addr}); err != nil {
 		return err
@@ -212,8 +228,16 @@ func (h hostAgent) Join(ctx context.Context, addr string) error {
 
 func (h hostAgent) Leave(ctx context.Context) error { return h.d.leaveCluster(ctx) }
 
-func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) error {
-	return inAPIWords(h.d.node.ForceLeave(ctx, node, prune))
+func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error) {
+	if err := h.d.node.ForceLeave(ctx, node, prune); err != nil {
+		return "", inAPIWords(err)
+	}
+	for _, m := range h.d.node.Members() {
+		if m.Name == node && (m.Status == gossip.Alive || m.Status == gossip.Suspect) {
+			remark = fmt.Sprintf("%s is %s and contradicts: it stays a member, and its services stay (it counts as left if it is found dead within a minute); to have it leave, use `meibo leave` there", node, m.Status)
+		}
+	}
+	return remark, nil
 }
 
 // clusterOperator is the cluster as its operator's endpoints ask for it.

@@ -96,7 +96,7 @@ func (a madeUpAgent) Members() []httpapi.Member {
 		now := time.Now()
 		return httpapi.Member{
 			Name: name, Addr: fmt.Sprintf("10.0.0.%d", last), Port: 8301, Status: status,
-			Tags:   map[string]string{"role": role, "dc": "dc1", "build": "1.21.0:abc", "vsn": "2"},
+			Tags:   map[string]string{"role": role, "dc": "dc1", "build": "1.21.0:abc", "vsn": "2", "meibo": "v0.7.0"},
 			Detail: httpapi.MemberDetail{ID: name + "-id", State: status.String(), Since: now.Add(-time.Hour), Told: "alive", ToldBy: "s2", ToldAt: now.Add(-2 * time.Second), RTT: 1234 * time.Microsecond},
 		}
 	}
@@ -124,15 +124,27 @@ func (madeUpAgent) Self() httpapi.Self { return httpapi.Self{NodeName: "s1", Dat
 
 func (madeUpAgent) KnowsNode(name string) bool { return name != "nobody" }
 
-func (madeUpAgent) Reload(context.Context) error { return nil }
+func (madeUpAgent) Unconfirmed() []httpapi.UnconfirmedNode {
+	return []httpapi.UnconfirmedNode{
+		{Node: "a3", ID: "aaaaaaaa-0000-0000-0000-0000000000a3", Address: "10.0.0.23", Services: []string{"db", "web"}, Confirmed: time.Now().Add(-2 * time.Hour)},
+		{Node: "printer", Address: "192.0.2.9", All: true, Services: []string{"print"}},
+	}
+}
+
+func (madeUpAgent) Reload(context.Context) (string, error) {
+	return "changed, and wait for a restart: ports.dns", nil
+}
 
 func (madeUpAgent) Leave(context.Context) error { return nil }
 
-func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) error {
-	if node != "a1" {
-		return httpapi.ErrUnknownMember
+func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) (string, error) {
+	switch node {
+	case "a1":
+		return "", nil
+	case "a2":
+		return "a2 is alive and contradicts", nil
 	}
-	return nil
+	return "", httpapi.ErrUnknownMember
 }
 
 type madeUpBackend struct {

@@ -63,6 +63,16 @@ func TestFleet_AnswersWithoutServers(t *testing.T) {
 		if err := f.external("192.0.2.9"); err != nil {
 			t.Errorf("what no agent answers for stays until somebody takes it out: %v", err)
 		}
+		f.unconfirmed("printer")
+		must(t, f.agents()[0].call("PUT", "/v1/catalog/register", `{"Node":"printer","Address":"192.0.2.9","Service":{"Service":"print","Port":631}}`, nil))
+		eventually(t, "what was registered again is confirmed", func() error {
+			for _, h := range f.hosts {
+				if out, err := h.meibo("nodes", "-unconfirmed"); err != nil || strings.Contains(out, "printer") {
+					return fmt.Errorf("%s: %w\n%s", h.name, err, out)
+				}
+			}
+			return nil
+		})
 		f.client.check()
 	})
 }
@@ -101,9 +111,24 @@ func (f *fleet) readWithoutServers(late *fleetHost) {
 	}
 }
 
+// unconfirmed sees to it that every host says alike that no server confirms the node.
+func (f *fleet) unconfirmed(node string) {
+	t := f.t
+	t.Helper()
+	for _, h := range f.hosts {
+		if out, err := h.meibo("nodes", "-unconfirmed"); err != nil || !strings.Contains(out, node) {
+			t.Errorf("%s lists as unconfirmed: %v\n%s", h.name, err, out)
+		}
+		out, err := h.meibo("lookup", "print.service.consul")
+		if err != nil || !strings.Contains(out, "extended error  3 Stale Answer") || !strings.Contains(out, "no server confirms it") {
+			t.Errorf("%s: lookup says %v\n%s", h.name, err, out)
+		}
+	}
+}
+
 // external reports which host doesn't answer for the external service.
 func (f *fleet) external(addr string) error {
-	for _, h := range f.agents() {
+	for _, h := range f.hosts {
 		if h.proc == nil {
 			continue
 		}
