@@ -71,9 +71,10 @@ func (s *server) nodes() map[string]serverNode {
 
 // raftID is the ID in the configuration of the server that operators call id.
 func (s *server) raftID(id string) string {
-	for raftID, node := range s.nodes() {
-		if id != "" && node.id == id {
-			return raftID
+	known := s.nodes()
+	for _, one := range s.replica.Servers() {
+		if id != "" && known[one.ID].id == id {
+			return one.ID
 		}
 	}
 	return id
