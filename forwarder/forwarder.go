@@ -88,20 +88,23 @@ type Forwarder struct {
 	wake chan struct{}
 	wg   sync.WaitGroup // attempts that outlive their exchange
 
+	sockets *sockets
+
 	mu      sync.Mutex // guards following
 	self    []netip.AddrPort
 	routes  map[wire.Name]*route
 	servers map[netip.AddrPort]*server
 }
 
-// New validates cfg. It opens nothing and starts nothing; exchanges work before
-// Run is called, without probes.
+// New validates cfg. It opens nothing and starts nothing; replies are heard while
+// Run runs.
 func New(cfg Config) (*Forwarder, error) {
 	var uid [8]byte
 	rand.Read(uid[:])
 	f := &Forwarder{
 		log: cfg.Logger, self: cfg.Self, uid: hex.EncodeToString(uid[:]), wake: make(chan struct{}, 1),
-		routes: map[wire.Name]*route{}, servers: map[netip.AddrPort]*server{},
+		sockets: newSockets(),
+		routes:  map[wire.Name]*route{}, servers: map[netip.AddrPort]*server{},
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -279,11 +282,16 @@ func (f *Forwarder) snapshot() []*server {
 	return out
 }
 
-// Run probes servers that are dead, little known or never checked for a loop. It
-// blocks until ctx ends and returns nil when every socket is closed, at most some
-// hundred milliseconds later.
+// Run hears what servers reply, and probes those that are dead, little known or
+// never checked for a loop. It blocks until ctx ends and returns nil when every
+// socket is closed, at most some hundred milliseconds later.
 func (f *Forwarder) Run(ctx context.Context) error {
+	hearing, end := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { f.sockets.run(hearing) })
 	f.probeLoop(ctx)
 	f.wg.Wait()
+	end()
+	wg.Wait()
 	return nil
 }
