@@ -259,7 +259,7 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
 	w, _ := n.network()
 	if w == nil && name == n.cfg.NodeName {
-		return ErrAlone
+		return nil // as where there are others: it lives, and stays
 	}
 	if w == nil {
 		return fmt.Errorf("%w: %q", ErrUnknownMember, name)

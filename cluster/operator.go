@@ -102,7 +102,11 @@ func (n *Node) TransferLeader(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return noLeader(s.replica.TransferLeadership(ctx, s.raftID(id)))
+	raftID := s.raftID(id)
+	if id != "" && !slices.ContainsFunc(s.replica.Servers(), func(one consensus.Server) bool { return one.ID == raftID }) {
+		return fmt.Errorf("%w: id %q", ErrUnknownServer, id)
+	}
+	return noLeader(s.replica.TransferLeadership(ctx, raftID))
 }
 
 // AutopilotConfig is how the servers are tended, as this server's catalog has it:

@@ -46,6 +46,9 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := n.settleAlone(dir); err != nil {
+		return nil, err
+	}
 	cfg := n.cfg.Consensus
 	cfg.StateMachine, cfg.Dir, cfg.Addr, cfg.Logger = state.New(), dir, n.raftAddr(), n.logger
 	if cfg.ID, err = n.serverID(dir); err != nil {

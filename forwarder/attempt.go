@@ -198,7 +198,7 @@ func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (h
 	select {
 	case e := <-w.ch:
 		if e.err == nil && (e.answer != nil || e.fault != nil) {
-			a.srv.answered(time.Since(began))
+			a.answered(time.Since(began))
 		}
 		if e.answer != nil {
 			a.noteEDNS(e.answer)
@@ -206,6 +206,13 @@ func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (h
 		return e.heard, e.err
 	case <-timer.C:
 		return heard{}, errSilent
+	}
+}
+
+// answered notes a reply, and tells that a server which was left out is back.
+func (a *attempt) answered(rtt time.Duration) {
+	if a.srv.answered(rtt) {
+		a.log.Info("upstream answers again", "upstream", a.srv.addr.String())
 	}
 }
 
@@ -308,7 +315,7 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 		case ok && h.fault != nil:
 			return nil, &faultError{a.srv.addr, h.fault}
 		case ok:
-			a.srv.answered(0)
+			a.answered(0)
 			return h.answer, nil
 		}
 		a.srv.mismatches.Add(1)

@@ -101,7 +101,7 @@ func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	defer again.Stop()
 	a.run(ctx, a.sent.Add(probeTimeout))
 	if s.probed(time.Now()) {
-		f.log.Info("upstream answers again", "upstream", s.addr.String())
+		f.log.Info("upstream does not lead back to this daemon any more, it is asked again", "upstream", s.addr.String())
 	}
 	f.nudge()
 }
@@ -115,20 +115,18 @@ func (a *attempt) abandon() {
 	}
 }
 
-// probed ends a probe; true: it brought s back to life.
+// probed ends a probe; true: it found the end of a loop.
 func (s *server) probed(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.probing = false
-	s.looped = s.loopSeen
 	if s.dead {
 		s.probeAt = now.Add(s.probePause)
 		s.probePause = min(2*s.probePause, probeMax)
-		return false
 	}
-	back := s.probePause > 0
-	s.probePause = 0
-	return back
+	ended := s.looped && !s.loopSeen && !s.dead
+	s.looped = s.loopSeen
+	return ended
 }
 
 // loopZone hears our own loop probes come back.

@@ -103,12 +103,13 @@ func (s *server) wait() time.Duration {
 	return min(max(s.srtt+4*s.rttvar, minWait), maxWait)
 }
 
-// answered notes a reply, which makes a dead server live. rtt 0: not measured.
-func (s *server) answered(rtt time.Duration) {
+// answered notes a reply, which makes a dead server live; true: it did. rtt 0: not measured.
+func (s *server) answered(rtt time.Duration) (back bool) {
 	s.replies.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lost, s.dead = 0, false
+	back = s.dead
+	s.lost, s.dead, s.probePause = 0, false, 0
 	switch {
 	case rtt <= 0:
 	case s.srtt == 0:
@@ -117,6 +118,7 @@ func (s *server) answered(rtt time.Duration) {
 		s.rttvar += ((s.srtt - rtt).Abs() - s.rttvar) / 4
 		s.srtt += (rtt - s.srtt) / 8
 	}
+	return back
 }
 
 // lose notes a question without a reply; true: that made s dead.

@@ -303,6 +303,7 @@ func (s *syncer) do(ctx context.Context, st step) error {
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", st.what, err)
 	}
+	s.a.logger.Debug("synced with the catalog", "what", st.what)
 	s.a.mu.Lock()
 	st.done()
 	s.a.mu.Unlock()
@@ -472,7 +473,8 @@ func sameService(own, remote *catalog.Service) bool {
 		slices.Equal(own.Tags, remote.Tags) &&
 		own.Address == remote.Address && own.Port == remote.Port && own.SocketPath == remote.SocketPath &&
 		maps.Equal(own.TaggedAddresses, remote.TaggedAddresses) && maps.Equal(own.Meta, remote.Meta) &&
-		own.Weights == remote.Weights && own.EnableTagOverride == remote.EnableTagOverride
+		own.Weights == remote.Weights && own.EnableTagOverride == remote.EnableTagOverride &&
+		catalog.SameLocality(own.Locality, remote.Locality)
 }
 
 // sameCheck leaves out the name and tags of the service, which the catalog

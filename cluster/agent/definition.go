@@ -38,6 +38,7 @@ type ServiceDefinition struct {
 	Meta              map[string]string
 	Weights           *catalog.Weights // nil: 1 and 1
 	EnableTagOverride bool
+	Locality          *catalog.Locality // nil: not said
 	Token             string // kept, never logged
 	Checks            []CheckDefinition
 }

@@ -84,6 +84,16 @@ type Weights struct {
 	Warning int `codec:"Warning"`
 }
 
+// Locality says where something runs. Zone is nothing without Region. Answers are
+// not sorted by it.
+type Locality struct {
+	Region string `codec:"Region,omitempty"`
+	Zone   string `codec:"Zone,omitempty"`
+}
+
+// SameLocality compares two, each of which may be nil.
+func SameLocality(a, b *Locality) bool { return a == b || a != nil && b != nil && *a == *b }
+
 // Service is one instance of a service on a node. Its JSON is that of the
 // Service object in /v1/health/service, without the mesh's fields.
 type Service struct {
@@ -101,6 +111,7 @@ type Service struct {
 	SocketPath        string                    `codec:"SocketPath,omitempty" json:",omitempty"`
 	Weights           Weights                   `codec:"Weights"`
 	EnableTagOverride bool                      `codec:"EnableTagOverride,omitempty"`
+	Locality          *Locality                 `codec:"Locality,omitempty" json:",omitempty"`
 	CreateIndex       uint64                    `codec:"CreateIndex,omitempty"`
 	ModifyIndex       uint64                    `codec:"ModifyIndex,omitempty"`
 }

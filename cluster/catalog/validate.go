@@ -148,6 +148,9 @@ func (s *Service) Validate() error {
 	if err := validateServiceAddresses(s.TaggedAddresses); err != nil {
 		return err
 	}
+	if l := s.Locality; l != nil && l.Region == "" && l.Zone != "" {
+		return errors.New("zone cannot be set without region")
+	}
 	return ValidateServiceMeta(s.Meta)
 }
 

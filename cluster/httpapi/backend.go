@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -37,6 +38,14 @@ type ReadInfo struct {
 	KnownLeader bool
 	LastContact time.Duration // since the last word of a leader; 0 on the leader itself
 	Kept        bool          // it is what this host knows, no server was asked
+}
+
+// age is how old what is kept may be: nothing while changes are followed.
+func (i ReadInfo) age() time.Duration {
+	if i.KnownLeader {
+		return 0
+	}
+	return i.LastContact
 }
 
 // Reader is one unchanging state of the catalog. Each method returns the index of its own
@@ -114,6 +123,12 @@ type Agent interface {
 	NodeMaintenance(ctx context.Context, enable bool, reason string) error
 
 	Self() Self
+	// Monitor returns the lines of the daemon's log from now on, from a level up, in
+	// Consul's form, until ctx ends; then the channel is closed.
+	Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte
+	// Host is what the host has in hardware and runs: Consul's names, as far as they can
+	// be known here.
+	Host() map[string]any
 	// Members are all that gossip knows of, this host among them.
 	Members() []Member
 	// Standing says how this host stands in its cluster.

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -65,7 +66,7 @@ func (s *store) ReadKept(string) (httpapi.Reader, httpapi.ReadInfo, bool) {
 	if s.kept == nil {
 		return nil, httpapi.ReadInfo{}, false
 	}
-	return s.kept, httpapi.ReadInfo{KnownLeader: true, LastContact: s.contact, Kept: true}, true
+	return s.kept, httpapi.ReadInfo{KnownLeader: s.contact == 0, LastContact: s.contact, Kept: true}, true
 }
 
 func (s *store) Apply(_ context.Context, body catalog.Body) error {
@@ -105,6 +106,15 @@ type host struct {
 	leftOut  []httpapi.LeftOut
 	remark   string // of what is asked of it
 }
+
+func (h *host) Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte {
+	lines := make(chan []byte, 2)
+	lines <- fmt.Appendf(nil, "from %s json=%v\n", level, json)
+	context.AfterFunc(ctx, func() { close(lines) })
+	return lines
+}
+
+func (h *host) Host() map[string]any { return map[string]any{"CollectionTime": noon.UnixNano()} }
 
 func (h *host) LeftOut() []httpapi.LeftOut { return h.leftOut }
 

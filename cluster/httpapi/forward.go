@@ -59,7 +59,7 @@ func (c *catalogSet) cached(h handler) handler {
 			return nil, err
 		}
 		if ro.cached && c.agent != nil && r.arg != "" && strings.Trim(r.query.Get("index"), "0") == "" && strings.EqualFold(r.scope.Datacenter, c.datacenter) {
-			if rd, info, ok := c.backend.ReadKept(r.arg); ok && info.LastContact <= maxAge(r) {
+			if rd, info, ok := c.backend.ReadKept(r.arg); ok && info.age() <= maxAge(r) {
 				r.kept = &kept{rd, info}
 			}
 		}

@@ -153,7 +153,7 @@ func (c *catalogSet) setReadHeaders(r *request, o readOptions, res result) {
 	switch {
 	case o.cached && res.info.Kept:
 		h.Set("X-Cache", "HIT")
-		h.Set("Age", strconv.FormatInt(int64(res.info.LastContact.Round(time.Second).Seconds()), 10))
+		h.Set("Age", strconv.FormatInt(int64(res.info.age().Round(time.Second).Seconds()), 10))
 	case o.cached:
 		h.Set("X-Cache", "MISS")
 	}

@@ -145,8 +145,9 @@ func TestCached_IsWhatThisHostKnowsAndSaysSo(t *testing.T) {
 			}
 		})
 	}
+	f.store.contact = 0
 	f.store.must(t, &catalog.Deregister{Node: "n2"})
-	if w := f.do(t, "GET", "/v1/health/service/web?cached", ""); !strings.Contains(w.Body.String(), `"n2"`) {
+	if w := f.do(t, "GET", "/v1/health/service/web?cached", ""); !strings.Contains(w.Body.String(), `"n2"`) || w.Header().Get("Age") != "0" {
 		t.Errorf("not from what is kept: %s", w.Body)
 	}
 }

@@ -26,7 +26,7 @@ func TestBodies_UnknownFieldsAndTypesAreNamed(t *testing.T) {
 		{"fraction", "/v1/agent/service/register", `{"Name":"x","Port":1.5}`,
 			`Request decode failed: Port: expected a whole number, got the number 1.5`},
 		{"bad duration", "/v1/agent/check/register", `{"Name":"x","TTL":"10 s"}`,
-			`Request decode failed: TTL: "10 s" is not a duration: write it like "10s"`},
+			`Request decode failed: TTL: invalid duration "10 s": write it like "10s"`},
 		{"same field twice", "/v1/agent/service/register", `{"Name":"x","ID":"a","id":"b"}`,
 			`Request decode failed: fields "ID" and "id" are the same`},
 		{"no object", "/v1/agent/service/register", `[]`, `Request decode failed: expected an object, got a list`},
@@ -268,5 +268,32 @@ func TestAutopilotConfiguration_IsReplacedIfItIsStillTheOneThatWasRead(t *testin
 	}
 	if c := kept(); c.MinQuorum != 5 {
 		t.Errorf("kept %+v", c)
+	}
+}
+
+func TestLocality_IsKeptAndShown(t *testing.T) {
+	f := newFixture(t)
+	body := `{"Node":"far","Address":"10.0.0.3","Service":{"Service":"db","Locality":{"Region":"eu","Zone":"eu-1"}}}`
+	if w := f.do(t, "PUT", "/v1/catalog/register", body); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for path, want := range map[string]string{
+		"/v1/catalog/service/db": `"ServiceLocality":{"Region":"eu","Zone":"eu-1"}`,
+		"/v1/catalog/node/far":   `"Locality":{"Region":"eu","Zone":"eu-1"}`,
+		"/v1/health/service/db":  `"Locality":{"Region":"eu","Zone":"eu-1"}`,
+		"/v1/health/service/db?filter=" + "Service.Locality.Zone==\"eu-1\"": `"far"`,
+	} {
+		if w := f.do(t, "GET", path, ""); !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+	}
+	if w := f.do(t, "PUT", "/v1/catalog/register", strings.Replace(body, `"Region":"eu",`, "", 1)); w.Code != 400 || w.Body.String() != "zone cannot be set without region" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := f.do(t, "PUT", "/v1/agent/service/register", `{"Name":"db","Locality":{"Region":"eu"}}`); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if w := f.do(t, "GET", "/v1/agent/service/db", ""); !strings.Contains(w.Body.String(), `"Locality":{"Region":"eu","Zone":""}`) {
+		t.Errorf("%s", w.Body)
 	}
 }

@@ -158,23 +158,6 @@ func (h hostAgent) Reload(ctx context.Context) (remark string, err error) {
 	return remark, err
 }
 
-func (h hostAgent) Self() httpapi.Self {
-	cfg := h.d.config()
-	record := h.d.node.Record()
-	debug := make(map[string]any)
-	for line := range strings.Lines(cfg.Redacted()) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), " = "); ok {
-			debug[key] = value
-		}
-	}
-	return httpapi.Self{
-		NodeID: record.ID, NodeName: record.Node, Datacenter: record.Datacenter, PrimaryDatacenter: cfg.Node.PrimaryDatacenter,
-		Server: h.isServer(), Member: h.member(), Meta: record.Meta, Stats: h.d.node.Stats(), Debug: debug,
-	}
-}
-
-func (h hostAgent) isServer() bool { return h.d.node.Status().State != cluster.Absent }
-
 func (h hostAgent) Members() []httpapi.Member {
 	var members []httpapi.Member
 	for _, m := range h.d.node.Members() {
@@ -336,7 +319,7 @@ func serviceDefinition(def httpapi.ServiceDefinition) agent.ServiceDefinition {
 	s := def.Service
 	out := agent.ServiceDefinition{
 		Kind: s.Kind, ID: s.ID, Name: s.Service, Tags: s.Tags, Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
-		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Token: def.Token,
+		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Locality: s.Locality, Token: def.Token,
 	}
 	if s.Weights != (catalog.Weights{}) {
 		out.Weights = &s.Weights

@@ -50,6 +50,7 @@ type daemon struct {
 	dns      *dnsService
 	api      *httpapi.API
 	registry *prometheus.Registry
+	reloads  reloads
 
 	started *config.Config // what was in force at the start: a key that waits for a restart is compared with it
 
@@ -68,7 +69,7 @@ type daemon struct {
 // newDaemon makes every part and binds the DNS sockets; it starts nothing. A fault of anything but DNS and the
 // configuration is not an error here: Run retries it.
 func newDaemon(c daemonConfig) (*daemon, error) {
-	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
+	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), reloads: newReloads(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,7 +89,7 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.lines != nil {
 		d.registry.MustRegister(d.lines)
 	}
-	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"))
+	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"), newBuildInfo(), d.reloads.taken, d.reloads.refused)
 	for _, l := range d.leftOut() {
 		d.log.Error("definition left out, everything else goes on: mend it, then reload", "definition", l.What(), "err", l.Why())
 	}
@@ -156,7 +157,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
 	api.Agent, api.Backend, api.Operator, api.Forwarder = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}, catalogBackend{d.node}
 	api.Control = d.controlAt
-	api.Version = strings.TrimPrefix(version, "v")
+	api.Version, api.Revision, api.BuildDate = strings.TrimPrefix(version, "v"), built("vcs.revision"), built("vcs.time")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
 		api.Names = append(api.Names, hostNames(hostname, "/etc/hosts", "/etc/resolv.conf")...)
@@ -300,6 +301,7 @@ func (d *daemon) config() *config.Config {
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
 // A read that hangs is given up when ctx ends. Waiting are the keys that have changed since the start and wait for the next.
 func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
+	defer func() { d.reloads.note(err) }()
 	if d.load == nil {
 		return nil, errors.New("this daemon has no configuration to read again")
 	}
@@ -364,13 +366,26 @@ func (d *daemon) banner() string {
 	if len(dns) == 0 {
 		return w.String()
 	}
-	name := "consul.service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
-	if len(d.cfg.Agent.Services) > 0 {
-		name = d.cfg.Agent.Services[len(d.cfg.Agent.Services)-1].Name + ".service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
-	}
-	ask := fmt.Sprintf("dig @%s -p %d %s", askable(dns[0].Addr()), dns[0].Port(), name)
-	fmt.Fprintf(w, "\n    Try:  %s\n          %s SRV\n          %s lookup %s\n\n", ask, ask, os.Args[0], name)
+	fmt.Fprintf(w, "\n    Try:  %s\n\n", strings.Join(tries(d.cfg, dns[0], os.Args[0]), "\n          "))
 	return w.String()
+}
+
+// tries are commands that show what the daemon does, asked at one of its addresses: by dig, and by the program itself, which
+// says most of a service that is checked.
+func tries(cfg *config.Config, at netip.AddrPort, program string) []string {
+	asked := "consul"
+	for _, s := range cfg.Agent.Services {
+		asked = s.Name
+	}
+	explained := asked
+	for _, s := range cfg.Agent.Services {
+		if len(s.Checks) > 0 {
+			explained = s.Name
+		}
+	}
+	domain := ".service." + strings.TrimSuffix(cfg.Zone.Domain, ".")
+	dig := fmt.Sprintf("dig @%s -p %d %s", askable(at.Addr()), at.Port(), asked+domain)
+	return []string{dig, dig + " SRV", program + " lookup " + explained + domain}
 }
 
 // askable is an address that a client on this host can send to.

@@ -10,14 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // fleetKey is the secret of the test's clusters.
@@ -100,7 +97,7 @@ func (f *fleet) keepLogs() {
 // outsider makes a host on the fleet's switch that is none of the fleet's: nobody waits for it, and no load asks it.
 func (f *fleet) outsider(name string, edit func(config string) string) *fleetHost {
 	f.t.Helper()
-	h := &fleetHost{fleet: f, n: byte(len(f.made) + 1), name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name), do: make(chan func())}
+	h := &fleetHost{fleet: f, n: byte(len(f.made) + 1), name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name)}
 	f.made = append(f.made, h)
 	must(f.t, os.MkdirAll(h.dir, 0o755))
 	h.live(f.t)
@@ -110,23 +107,7 @@ func (f *fleet) outsider(name string, edit func(config string) string) *fleetHos
 // live makes the host's namespace, kept by a thread that runs what is to happen on the host.
 func (h *fleetHost) live(t *testing.T) {
 	t.Helper()
-	ready := make(chan error)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = h.fleet.net.plug(h.n)
-		}
-		ready <- err
-		for f := range h.do {
-			f()
-		}
-	})
-	t.Cleanup(func() { close(h.do); wg.Wait() })
-	if err := <-ready; err != nil {
-		t.Skipf("this machine lets this user have no network of hosts (%v): run as root with /dev/net/tun", err)
-	}
+	h.do = h.fleet.net.attach(t, h.n, hostAddr(h.n), nil)
 	h.http = &http.Client{Timeout: 12 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
 			h.inside(func() { c, err = net.DialTimeout(network, addr, 2*time.Second) })

@@ -161,6 +161,10 @@ func (c *control) lookup(w http.ResponseWriter, req *http.Request) {
 	}
 	name := wire.Name(q.NameAsked()).String()
 	l := explain(name, wire.TypeString(q.Type), x)
+	if strings.HasPrefix(l.Mount, "route ") {
+		c.reply(w, l) // a route has the name, so that what the catalog says of it is nobody's answer
+		return
+	}
 	if c.cfg.Instances != nil {
 		l.Instances = c.cfg.Instances(req.Context(), name)
 	}

@@ -112,7 +112,7 @@ service {
   kind                = ""
   namespace           = "default"
   partition           = "default"
-  locality { region = "eu-west-1" }
+  locality { region = "eu-west-1" zone = "eu-west-1a" }
   connect { sidecar_service {} }
   check {
     id                       = "web-http"
