@@ -7,10 +7,12 @@
 // server that loses three questions in a row is dead until a probe in the
 // background finds it alive; clients' questions are not used for that.
 //
-// A reply is taken only from the address and port the question went to, on that
-// question's own socket with its random port, with its random ID and its question
-// (RFC 5452). Anything else is counted, and the wait goes on; after twenty of them
-// the question is asked over TCP.
+// Questions leave from one of 256 sockets for each family of addresses, each on a
+// port of the kernel's random choice, for a hundred questions or ten seconds. A
+// reply is taken only from the address and port the question went to, on the
+// question's socket, with its random ID and its question (RFC 5452). Anything else
+// is counted, and the wait goes on; after twenty of them the question is asked over
+// TCP.
 //
 // The package keeps no answers, and knows nothing of zones, clients or catalogs.
 package forwarder
