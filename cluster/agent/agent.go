@@ -121,6 +121,7 @@ type Agent struct {
 	goneServices, goneChecks map[string]bool
 	nodeDirty                dirt
 	version                  uint64 // the last one given to anything dirty
+	settled                  uint64 // up to which the catalog was seen to have everything
 	news                     bool   // something was marked since the last wake
 
 	changed chan struct{}   // closed at the next change

@@ -102,6 +102,7 @@ func (a *Agent) AwaitSync(ctx context.Context) {
 		}
 		a.mu.Lock()
 	}
+	a.settled = max(a.settled, latest)
 	a.mu.Unlock()
 }
 
@@ -109,8 +110,11 @@ func (a *Agent) AwaitSync(ctx context.Context) {
 // version, or has something too much.
 func (a *Agent) owesLocked(latest uint64) bool {
 	owes := func(d dirt) bool { return d.is() && d.version <= latest }
-	if owes(a.nodeDirty) || len(a.goneServices) > 0 || len(a.goneChecks) > 0 {
+	switch {
+	case len(a.goneServices) > 0, len(a.goneChecks) > 0, owes(a.nodeDirty):
 		return true
+	case a.settled >= latest: // most heartbeats change nothing
+		return false
 	}
 	for _, s := range a.services {
 		if owes(s.dirty) {

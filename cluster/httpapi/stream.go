@@ -16,9 +16,9 @@ import (
 // metricsEvery is how often metrics are streamed, as in Consul.
 const metricsEvery = 10 * time.Second
 
-// levels are the names that Consul's clients ask for a log by. Trace is no level here.
+// levels are the names that Consul's clients ask for a log by.
 var levels = map[string]slog.Level{
-	"": slog.LevelInfo, "trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo,
+	"": slog.LevelInfo, "trace": slog.LevelDebug - 4, "debug": slog.LevelDebug, "info": slog.LevelInfo,
 	"warn": slog.LevelWarn, "err": slog.LevelError, "error": slog.LevelError,
 }
 

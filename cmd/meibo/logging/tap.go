@@ -156,6 +156,8 @@ const consulTime = "2006-01-02T15:04:05.000Z07:00"
 
 func levelName(level slog.Level) string {
 	switch {
+	case level < slog.LevelDebug:
+		return "TRACE"
 	case level < slog.LevelInfo:
 		return "DEBUG"
 	case level < slog.LevelWarn:
