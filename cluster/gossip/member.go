@@ -69,16 +69,6 @@ const (
 	Conflict                      // two hosts claim one name or one ID; Text says which
 )
 
-var eventNames = [...]string{"", "join", "leave", "failed", "update", "reap", "conflict"}
-
-// String returns the kind as Consul's events name it.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return "event " + strconv.Itoa(int(k))
-}
-
 // Event is a change of a member.
 type Event struct {
 	Kind   EventKind
