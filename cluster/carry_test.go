@@ -254,6 +254,9 @@ func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	} else if at := r.URL.Query().Get("index"); at != "" {
 		h.block(r.Context(), at)
+		if r.Context().Err() != nil {
+			panic(http.ErrAbortHandler) // who was killed answers nothing
+		}
 	}
 	h.w.mu.Lock()
 	w.Header().Set("X-Consul-Index", fmt.Sprint(h.w.index))

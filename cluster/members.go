@@ -61,7 +61,6 @@ func (n *Node) gossipConfig() gossip.Config {
 		cfg.Dir = filepath.Join(n.cfg.DataDir, "serf")
 	}
 	cfg.OnLife = n.view.OnLifeChange
-	cfg.OnEvent = n.logEvent
 	cfg.Confirmed = n.confirmedDead
 	return cfg
 }
@@ -268,24 +267,6 @@ func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
 		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
 	return w.gossip.ForceLeave(ctx, name, prune)
-}
-
-// logEvent tells the operator what happens to members.
-func (n *Node) logEvent(e gossip.Event) {
-	m := e.Member
-	switch e.Kind {
-	case gossip.Conflict:
-		n.logger.Error("two hosts are in each other's way", "node", m.Name, "id", m.ID, "addr", m.Addr, "err", e.Text)
-	case gossip.Died:
-		n.logger.Warn("member failed", "node", m.Name, "addr", m.Addr, "by", m.ToldBy)
-	case gossip.Held:
-		n.logger.Info("member is back and is left out until it has been steady", "node", m.Name, "addr", m.Addr,
-			"until", m.HeldUntil.Format(time.TimeOnly), "gone", m.Flaps)
-	case gossip.Updated:
-		n.logger.Debug("member changed", "node", m.Name, "addr", m.Addr)
-	default:
-		n.logger.Info("member "+e.Kind.String(), "node", m.Name, "addr", m.Addr)
-	}
 }
 
 // confirmedDead reports whether a server that has a leader says so of the node.

@@ -39,7 +39,7 @@ type ServiceDefinition struct {
 	Weights           *catalog.Weights // nil: 1 and 1
 	EnableTagOverride bool
 	Locality          *catalog.Locality // nil: not said
-	Token             string // kept, never logged
+	Token             string            // kept, never logged
 	Checks            []CheckDefinition
 }
 

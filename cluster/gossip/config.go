@@ -47,10 +47,9 @@ type Config struct {
 	TombstoneTimeout time.Duration // a left member is forgotten then; 24 h
 	Tuning           Tuning
 
-	// OnLife is called after Life(nodeID) has changed, OnEvent after a member
-	// has; both from one goroutine, which may take its time.
-	OnLife  func(nodeID string)
-	OnEvent func(Event)
+	// OnLife is called after Life(nodeID) has changed, from one goroutine, which may
+	// take its time.
+	OnLife func(nodeID string)
 	// Confirmed reports whether a server that has a leader says that a host is
 	// dead. That overrides the brake. It must not block; nil: nobody does.
 	Confirmed func(nodeID string) bool

@@ -70,16 +70,6 @@ const (
 	Held                          // back, and not to be believed before Member.HeldUntil
 )
 
-var eventNames = [...]string{"", "join", "leave", "failed", "update", "reap", "conflict", "held down"}
-
-// String returns the kind as Consul's events name it.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return "event " + strconv.Itoa(int(k))
-}
-
 // Event is a change of a member.
 type Event struct {
 	Kind   EventKind

@@ -67,7 +67,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	total(descFlaps, n.flaps)
 	total(descPings, n.pings)
 	total(descConflicts, n.conflicts)
-	total(descDropped, c.g.mail.lost()+c.g.untold.Load())
+	total(descDropped, c.g.mail.lost())
 	held := 0.0
 	if braking {
 		held = 1

@@ -34,6 +34,8 @@ type facts struct {
 	held func(ctx context.Context) (until time.Time, flaps int)
 	// leftOut are definitions of this host's files that are not used; nil: none.
 	leftOut func() []config.LeftOut
+	// trouble is why this host speaks to no other; nil: there is nothing that could be.
+	trouble func() error
 	// checks fetches the checks of a service as the leader has them now.
 	checks func(ctx context.Context, service string) (map[checkKey]string, error)
 }
@@ -49,6 +51,7 @@ func (d *daemon) facts() *facts {
 		member:      d.node.MemberOf,
 		held:        d.node.HeldDown,
 		leftOut:     d.leftOut,
+		trouble:     d.node.NetworkError,
 	}
 }
 
@@ -63,6 +66,11 @@ func (f *facts) catalog(name string) *control.Catalog {
 	c := &control.Catalog{History: s.History().ID, Index: s.Index(), Fresh: s.Fresh(), Way: way}
 	if !at.IsZero() {
 		c.Confirmed = &at
+	}
+	if f.trouble != nil {
+		if err := f.trouble(); err != nil {
+			c.Trouble = strings.ReplaceAll("this host cannot speak to others: "+err.Error(), "\n", "; ")
+		}
 	}
 	return c
 }

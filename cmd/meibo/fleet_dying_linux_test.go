@@ -116,7 +116,7 @@ func (f *fleet) saysHeld(t *testing.T, h, viewer *fleetHost) {
 		}
 		return nil
 	})
-	if !strings.Contains(viewer.log(), `msg="member is back and is left out until it has been steady" node=`+h.name) {
+	if !strings.Contains(viewer.log(), `msg="gossip: member is back and is left out until it has been steady" node=`+h.name) {
 		t.Errorf("%s does not log that %s is held down", viewer.name, h.name)
 	}
 	out, err := h.meibo("lookup", "web.service.consul")

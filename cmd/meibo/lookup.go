@@ -117,11 +117,15 @@ func catalogRows(c *control.Catalog) [][]string {
 	case c.Way != "agent":
 		confirmed = "not by a server that this host has heard"
 	}
-	return [][]string{
+	rows := [][]string{
 		{"known by", c.Way},
 		{"history", fmt.Sprintf("%s, index %d", cmp.Or(c.History, "none yet"), c.Index)},
 		{"confirmed", confirmed},
 	}
+	if c.Trouble != "" {
+		rows = append(rows, []string{"trouble", c.Trouble})
+	}
+	return rows
 }
 
 func cached(l control.Lookup) string {

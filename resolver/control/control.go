@@ -85,6 +85,8 @@ type Catalog struct {
 	// Way is by what way what the answer says came to be known: "catalog
 	// subscription", "disk", "neighbour", "agent" (this host's own word).
 	Way string
+	// Trouble is why this host hears of no other at present; "": nothing is wrong.
+	Trouble string `json:",omitempty"`
 }
 
 // Instance is one instance of a service, and whether answers contain it.

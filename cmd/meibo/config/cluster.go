@@ -143,15 +143,20 @@ func (b *builder) encryption(c *Config) {
 // beyondLoopback reports whether an address to join may be on another machine.
 // A template counts as such: what it yields is an interface's address.
 func beyondLoopback(s string) bool {
-	host := strings.TrimSpace(s)
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	host := hostOf(s)
 	if a, err := netip.ParseAddr(host); err == nil {
 		return !a.Unmap().IsLoopback()
 	}
 	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
+}
+
+// hostOf is the name or address of a host to join, in lower case and without a port.
+func hostOf(s string) string {
+	host := strings.TrimSpace(s)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
 // checkJoin refuses what would never be joined.
