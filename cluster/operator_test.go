@@ -16,7 +16,7 @@ func TestOperator_ServersHaveTheirNodesIDs(t *testing.T) {
 		t.Fatal("it goes by its node's ID in Raft: nothing is tested")
 	}
 	servers, _, err := r.RaftConfiguration()
-	if err != nil || len(servers) != 1 || servers[0].ID != id || servers[0].Node != "host" || !servers[0].Leading {
+	if err != nil || len(servers) != 1 || servers[0].ID != id || servers[0].RaftID != s.id || servers[0].Node != "host" || !servers[0].Leading {
 		t.Errorf("got %+v, %v", servers, err)
 	}
 	health, err := r.AutopilotHealth()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -292,8 +293,8 @@ func (f *fleet) otherID(h *fleetHost, before string) {
 
 // raftPeer is a server of the configuration.
 type raftPeer struct {
-	ID, Node, Address string
-	Leader, Voter     bool
+	ID, RaftID, Node, Address string
+	Leader, Voter             bool
 }
 
 // peers is the servers' configuration, as a host tells it.
@@ -303,14 +304,14 @@ func (h *fleetHost) peers() ([]raftPeer, error) {
 	return conf.Servers, err
 }
 
-// raftID is the ID that a server goes by.
+// raftID is the ID that a server goes by in Raft.
 func (f *fleet) raftID(h *fleetHost) (id string) {
 	f.t.Helper()
 	eventually(f.t, "the ID of "+h.name, func() error {
 		peers, err := f.leader().peers()
 		for _, p := range peers {
 			if strings.HasPrefix(p.Address, h.addr()+":") {
-				id = p.ID
+				id = cmp.Or(p.RaftID, p.ID)
 				return nil
 			}
 		}
