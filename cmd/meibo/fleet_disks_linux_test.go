@@ -297,6 +297,9 @@ type raftPeer struct {
 	Leader, Voter             bool
 }
 
+// inRaft is its ID in the configuration.
+func (p raftPeer) inRaft() string { return cmp.Or(p.RaftID, p.ID) }
+
 // peers is the servers' configuration, as a host tells it.
 func (h *fleetHost) peers() ([]raftPeer, error) {
 	var conf struct{ Servers []raftPeer }
@@ -311,7 +314,7 @@ func (f *fleet) raftID(h *fleetHost) (id string) {
 		peers, err := f.leader().peers()
 		for _, p := range peers {
 			if strings.HasPrefix(p.Address, h.addr()+":") {
-				id = cmp.Or(p.RaftID, p.ID)
+				id = p.inRaft()
 				return nil
 			}
 		}
