@@ -258,7 +258,7 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
 	w, _ := n.network()
 	if w == nil && name == n.cfg.NodeName {
-		return ErrAlone
+		return nil // as where there are others: it lives, and stays
 	}
 	if w == nil {
 		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
@@ -377,13 +377,22 @@ func (w *network) meet(ctx context.Context) {
 		w.logger.Error("cannot keep that the keyring is the cluster's", "err", err)
 	}
 	for v := w.node.view; v.Lacks(); {
+		_, changed := w.gossip.Members()
 		based := v.Load().HasBase()
 		w.askForAll(ctx)
 		if based && v.Lacks() {
 			v.Learned() // no neighbour knows either
 		}
-		if !wait(ctx, neighbourPause) {
+		// The first to be met know nothing where servers begin anew together.
+		again := time.After(neighbourPause)
+		if !wait(ctx, neighbourPause/10) {
 			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-again:
 		}
 	}
 }

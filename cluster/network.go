@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"meibo/cluster/feed"
@@ -51,7 +52,7 @@ func (n *Node) newNetwork() (*network, error) {
 		Self: n.peer(), HandshakeTimeout: n.cfg.HandshakeTimeout, ConnsPerSource: n.cfg.ConnsPerSource,
 	})
 	if err != nil {
-		return nil, err
+		return nil, n.heldBy(err, listen)
 	}
 	w := &network{node: n, logger: n.logger, link: l, neighbours: l.Listener(viewProtocol)}
 	w.suspects = &suspects{net: w, now: make(map[string]bool)}
@@ -59,7 +60,7 @@ func (n *Node) newNetwork() (*network, error) {
 		w.raft, w.feeds = l.Listener(raftProtocol), l.Listener(feedProtocol)
 	}
 	if w.gossip, err = gossip.New(n.gossipConfig()); err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(n.heldBy(err, bind), l.Close())
 	}
 	n.mu.Lock()
 	restoreLives(w.gossip, n.lives)
@@ -75,6 +76,27 @@ func (n *Node) newNetwork() (*network, error) {
 		Addr: func() string { return linkAddr(w.gossip.Local()) }, Elsewhere: w.elsewhere,
 	})
 	return w, nil
+}
+
+// heldBy adds to an error of binding which process is in the way.
+func (n *Node) heldBy(err error, at netip.AddrPort) error {
+	if n.cfg.InUse == nil || !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	for _, proto := range []string{"tcp", "udp"} {
+		if who := n.cfg.InUse(proto, at); who != "" {
+			return fmt.Errorf("%w; it is held by %s", err, who)
+		}
+	}
+	return err
+}
+
+// NetworkError says why this host speaks to no other at present though it is to;
+// nil if it does, or is not to.
+func (n *Node) NetworkError() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.netErr
 }
 
 // peer is who this host is to the others.

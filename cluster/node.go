@@ -107,6 +107,9 @@ type Config struct {
 	// host, WithScope puts that into a context there. nil: requests have none.
 	Scope     func(*http.Request) (node, datacenter, token string)
 	WithScope func(ctx context.Context, node, datacenter, token string) context.Context
+	// InUse returns which process has a socket that is in the way of one, for
+	// people to read, "" for none; nil: nobody knows.
+	InUse func(proto string, addr netip.AddrPort) string
 	// Version is what this host says of itself in the catalog: the level of the
 	// API, a version of Consul. Program is the version of meibo, told by gossip.
 	Version, Program string

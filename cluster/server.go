@@ -46,6 +46,9 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := n.settleAlone(dir); err != nil {
+		return nil, err
+	}
 	cfg := n.cfg.Consensus
 	cfg.StateMachine, cfg.Dir, cfg.Addr, cfg.Logger = state.New(), dir, n.raftAddr(), n.logger
 	if cfg.ID, err = n.serverID(dir); err != nil {
@@ -230,10 +233,10 @@ func (s *server) dutiesOf(ctx context.Context) error {
 	}
 	cfg := leader.Config{
 		Catalog: ledCatalog{s}, Members: leader.Alone(s.node.member()),
-		ReconnectTimeout: s.node.cfg.Gossip.ReconnectTimeout, Logger: s.logger,
+		ReconnectTimeout: s.node.cfg.Gossip.ReconnectTimeout, Autopilot: s.node.cfg.Autopilot, Logger: s.logger,
 	}
 	if s.node.cfg.Server && s.node.meetsOthers() {
-		cfg.Members, cfg.Servers, cfg.Autopilot = ledMembers{s.node}, ledServers{s}, s.node.cfg.Autopilot
+		cfg.Members, cfg.Servers = ledMembers{s.node}, ledServers{s}
 		cfg.RaftID, cfg.ClusterID, cfg.Expect = s.id, s.replica.ClusterID(), s.node.cfg.BootstrapExpect
 	}
 	l, err := leader.New(cfg)

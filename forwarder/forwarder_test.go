@@ -416,7 +416,7 @@ func TestExchange_RandomIDsAndPorts_RFC5452(t *testing.T) {
 	for _, a := range u.Asked(www) {
 		ids[a.ID], ports[a.Port] = true, true
 	}
-	if len(ids) < n-10 || len(ports) < n-20 {
+	if len(ids) < n-10 || len(ports) < n/2 { // of 256 ports at a time
 		t.Errorf("%d questions had %d IDs and %d ports", n, len(ids), len(ports))
 	}
 }
@@ -522,7 +522,7 @@ func TestExchange_SilentServerCostsLittleAndThenNothing(t *testing.T) {
 }
 
 func TestUpstreamThatComesBack_IsTold(t *testing.T) {
-	for how, probed := range map[string]bool{"found by a probe": true, "by a question": false} {
+	for how, probed := range map[string]bool{"found by a probe": true, "or by a question": false} {
 		t.Run(how, func(t *testing.T) {
 			u := resolvertest.NewUpstream(t)
 			u.Answer(www, dns.TypeA, record)
@@ -531,13 +531,7 @@ func TestUpstreamThatComesBack_IsTold(t *testing.T) {
 				Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{u.Addr()}, Timeout: time.Second}},
 				Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			}
-			f, err := forwarder.New(cfg) // not run it probes nobody
-			if probed {
-				f, err = run(t, cfg), nil
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := run(t, cfg)
 			for round := range 2 {
 				u.SetDown(true)
 				waitFor(t, "the server to be left out", func() bool {

@@ -91,7 +91,7 @@ func loopName(uid string, id uint64) wire.Name {
 func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	a := &attempt{srv: s, log: f.log, q: q, sent: time.Now()}
+	a := &attempt{srv: s, sockets: f.sockets, log: f.log, q: q, sent: time.Now()}
 	stop := context.AfterFunc(ctx, a.abandon)
 	defer stop()
 	again := time.AfterFunc(probeTimeout/2, func() {
@@ -110,8 +110,8 @@ func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 func (a *attempt) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.conn != nil {
-		a.conn.SetReadDeadline(time.Unix(1, 0))
+	if a.asked != nil {
+		a.timer.Reset(0)
 	}
 }
 

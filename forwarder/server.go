@@ -26,7 +26,8 @@ const (
 // server is what is known of one name server, whatever routes lead to it.
 type server struct {
 	addr netip.AddrPort
-	id   uint64 // of this process, for loop probes
+	bare netip.AddrPort // without the zone
+	id   uint64         // of this process, for loop probes
 
 	lingering  atomic.Int32
 	queries    atomic.Uint64
@@ -58,7 +59,9 @@ type server struct {
 
 var serverIDs atomic.Uint64
 
-func newServer(a netip.AddrPort) *server { return &server{addr: a, id: serverIDs.Add(1)} }
+func newServer(a netip.AddrPort) *server {
+	return &server{addr: a, bare: netip.AddrPortFrom(a.Addr().WithZone(""), a.Port()), id: serverIDs.Add(1)}
+}
 
 // usable tells whether questions should go to s: alive and no loop.
 func (s *server) usable() bool {

@@ -78,6 +78,7 @@ var eventLines = map[EventKind]saying{
 	Updated:  {slog.LevelDebug, "gossip: member tells something else of itself"},
 	Reaped:   {slog.LevelInfo, "gossip: member was dead for too long and counts as left"},
 	Conflict: {slog.LevelError, "gossip: two hosts claim the same"},
+	Held:     {slog.LevelInfo, "gossip: member is back and is left out until it has been steady"},
 }
 
 func (g *Gossip) log(out outbox) {
@@ -95,6 +96,9 @@ func (g *Gossip) log(out outbox) {
 		}
 		if e.Kind == Died {
 			args = append(args, "by", e.Member.ToldBy)
+		}
+		if e.Kind == Held {
+			args = append(args, "until", e.Member.HeldUntil.Format(time.TimeOnly), "gone", e.Member.Flaps)
 		}
 		line := eventLines[e.Kind]
 		g.logger.Log(context.Background(), line.level, line.text, args...)

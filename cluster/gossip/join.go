@@ -97,6 +97,9 @@ func named(given string, to netip.AddrPort) string {
 
 // blame adds to what kept this host from joining what to do about it here.
 func (g *Gossip) blame(err error) error {
+	if name, ok := serfNode(err.Error()); ok {
+		return consulError{name}
+	}
 	if !strings.Contains(err.Error(), "installed keys could decrypt") {
 		return err
 	}
@@ -180,8 +183,10 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 			switch {
 			case ctx.Err() != nil:
 				return
+			case err != nil && withoutConsul(err) == nil:
+				g.logger.Debug("gossip: only Consul was reached; trying again", "attempt", attempt, "dur", pause, "err", err)
 			case err != nil:
-				g.logger.Warn("gossip: nobody was reached; trying again", "attempt", attempt, "dur", pause, "err", err)
+				g.logger.Warn("gossip: nobody was reached; trying again", "attempt", attempt, "dur", pause, "err", withoutConsul(err))
 			case g.alone():
 				g.logger.Debug("gossip: joined nobody but itself", "reached", n)
 			default:
@@ -350,12 +355,13 @@ func wait(ctx context.Context, done <-chan struct{}, most time.Duration) {
 }
 
 // ForceLeave has a dead member count as left, everywhere; with prune it is
-// forgotten at once. One that lives isn't touched.
+// forgotten at once. One that lives isn't touched, this host among them: it
+// would contradict.
 func (g *Gossip) ForceLeave(ctx context.Context, name string, prune bool) error {
 	err := fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
 	g.with(func(l *ledger, now time.Time) {
 		if name == l.self.Name {
-			err = fmt.Errorf("gossip: %q is this host: use `meibo leave`", name)
+			err = nil
 			return
 		}
 		if r := l.byName[name]; r != nil {

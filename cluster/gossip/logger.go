@@ -48,12 +48,13 @@ type lines struct {
 	to     *slog.Logger
 	accuse func(name string, dead bool) // this host's own suspicions and verdicts; must not block
 
-	mu   sync.Mutex // guards following
-	told map[string]time.Time
+	mu      sync.Mutex // guards following
+	told    map[string]time.Time
+	consuls map[string]bool // by name
 }
 
 func newLines(to *slog.Logger, accuse func(name string, dead bool)) *log.Logger {
-	return log.New(&lines{to: to, accuse: accuse, told: make(map[string]time.Time)}, "", 0)
+	return log.New(&lines{to: to, accuse: accuse, told: make(map[string]time.Time), consuls: make(map[string]bool)}, "", 0)
 }
 
 // Write implements io.Writer; memberlist writes a line at a time.
@@ -67,6 +68,10 @@ func (l *lines) Write(line []byte) (int, error) {
 		l.accuse(name, false)
 	} else if name, ok := between(text, lineDead, endDead); ok {
 		l.accuse(name, true)
+	}
+	if name, ok := serfNode(text); ok {
+		l.consul(name, text)
+		return len(line), nil
 	}
 	for _, w := range warnings {
 		if !strings.Contains(text, w.part) {

@@ -67,6 +67,7 @@ const (
 	Updated                       // other tags or another address
 	Reaped                        // failed for so long that it counts as left
 	Conflict                      // two hosts claim one name or one ID; Text says which
+	Held                          // back, and not to be believed before Member.HeldUntil
 )
 
 // Event is a change of a member.

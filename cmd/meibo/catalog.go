@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"meibo/cluster/httpapi/client"
 )
 
 func newServicesCommand() *cobra.Command {
@@ -19,10 +23,11 @@ func newServicesCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			services, _, err := c.Services(cmd.Context(), nil)
+			services, meta, err := c.Services(cmd.Context(), &client.Query{Cached: true})
 			if err != nil {
 				return explained(c, err)
 			}
+			noteAge(cmd.ErrOrStderr(), meta)
 			if a.json {
 				return printJSON(cmd.OutOrStdout(), services)
 			}
@@ -39,18 +44,27 @@ func newServicesCommand() *cobra.Command {
 
 func newNodesCommand() *cobra.Command {
 	var a asker
+	var unconfirmed bool
 	cmd := &cobra.Command{
 		Use: "nodes", Short: "List the nodes of the catalog", GroupID: "ask", Args: noArgs,
+		Long: `Lists the nodes of the catalog.
+
+-unconfirmed lists what this host still answers from before the servers began anew,
+and no server confirms: register it again, or take it out with ` + "`meibo nodes forget`" + `.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial()
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			nodes, _, err := c.Nodes(cmd.Context(), nil)
+			if unconfirmed {
+				return a.printUnconfirmed(cmd, c)
+			}
+			nodes, meta, err := c.Nodes(cmd.Context(), &client.Query{Cached: true})
 			if err != nil {
 				return explained(c, err)
 			}
+			noteAge(cmd.ErrOrStderr(), meta)
 			if a.json {
 				return printJSON(cmd.OutOrStdout(), nodes)
 			}
@@ -62,8 +76,31 @@ func newNodesCommand() *cobra.Command {
 		},
 	}
 	a.flags(cmd)
+	cmd.Flags().BoolVar(&unconfirmed, "unconfirmed", false, "those that only this host knows of, from before the servers began anew")
 	cmd.AddCommand(newForgetCommand())
 	return cmd
+}
+
+func (a *asker) printUnconfirmed(cmd *cobra.Command, c *client.Client) error {
+	list, err := c.Unconfirmed(cmd.Context())
+	if err != nil {
+		return explained(c, err)
+	}
+	if a.json {
+		return printJSON(cmd.OutOrStdout(), list)
+	}
+	rows := [][]string{{"Node", "Address", "ID", "Unconfirmed", "Last confirmed"}}
+	for _, u := range list {
+		what, at := strings.Join(u.Services, ","), "unknown"
+		if u.All {
+			what = strings.TrimSuffix("all of it: "+what, ": ")
+		}
+		if u.Confirmed != nil {
+			at = short(time.Since(*u.Confirmed).Seconds()) + " ago"
+		}
+		rows = append(rows, []string{u.Node, u.Address, cmp.Or(u.ID, "-"), what, at})
+	}
+	return table(cmd.OutOrStdout(), rows)
 }
 
 func newReloadCommand() *cobra.Command {

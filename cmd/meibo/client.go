@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"meibo/cluster/httpapi/client"
+	"meibo/resolver/listen"
 )
 
 // asker is what the commands have in common that ask the daemon.
@@ -121,14 +125,33 @@ func (a *asker) operate(ctx context.Context) (*client.Client, error) {
 	return over, nil
 }
 
-// notMeibo tells of an error that it is no meibo that was asked, where that is so: a Consul agent knows nothing of ours.
+// notMeibo tells of an error that it is no meibo that was asked, where that is so: a Consul agent knows nothing of ours,
+// and whoever else has the port knows even less.
 func notMeibo(ctx context.Context, c *client.Client, err error) error {
 	self, e := c.Self(ctx)
-	if e != nil || self.IsMeibo() {
+	switch holder := holderOf(c); {
+	case e == nil && self.IsMeibo():
 		return err
+	case e == nil:
+		return fmt.Errorf("%s is answered by Consul %s, not by meibo: name meibo's address with -http-addr (a port that was taken when it started is in its log)",
+			c.Address(), orDash(self.Config.Version))
+	case holder != "" && !strings.HasPrefix(holder, "meibo (pid "):
+		return fmt.Errorf("%s is held by %s, which does not answer as meibo does (%w): name meibo's address with -http-addr", c.Address(), holder, err)
 	}
-	return fmt.Errorf("%s is answered by Consul %s, not by meibo: name meibo's address with -http-addr (a port that was taken when it started is in its log)",
-		c.Address(), orDash(self.Config.Version))
+	return err
+}
+
+// holderOf is the process that has the port of the API on this host, as far as that can be seen; "" for none.
+func holderOf(c *client.Client) string {
+	u, err := url.Parse(c.Address())
+	if err != nil || !c.IsLocal() {
+		return ""
+	}
+	at, err := netip.ParseAddrPort(strings.Replace(u.Host, "localhost", "127.0.0.1", 1))
+	if err != nil {
+		return ""
+	}
+	return listen.InUse("tcp", at)
 }
 
 func (a *asker) dialSocket(path string) (*client.Client, error) {
@@ -151,6 +174,17 @@ func explained(c *client.Client, err error) error {
 		return errors.New(refusal.Text)
 	}
 	return err
+}
+
+// noteAge says that what is shown is what the host knew when it last heard of a leader.
+func noteAge(w io.Writer, m client.Meta) {
+	switch {
+	case m.KnownLeader:
+	case m.LastContact > 0:
+		fmt.Fprintf(w, "no server with a leader answers: this is what this host knew %s ago\n", short(m.LastContact.Seconds()))
+	default:
+		fmt.Fprintln(w, "no server with a leader answers: this is what this host knows from before")
+	}
 }
 
 func printJSON(w io.Writer, v any) error {

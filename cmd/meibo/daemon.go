@@ -144,7 +144,7 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 		Gossip: gossip, Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
 		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
 		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout,
-		HandshakeTimeout: cfg.Cluster.HandshakeTimeout, ConnsPerSource: cfg.Cluster.ConnsPerSource, Scope: scopeOf, WithScope: withScope,
+		HandshakeTimeout: cfg.Cluster.HandshakeTimeout, ConnsPerSource: cfg.Cluster.ConnsPerSource, Scope: scopeOf, WithScope: withScope, InUse: listen.InUse,
 		Agent: cfg.AgentConfig(), Logger: log,
 	}
 }
@@ -161,7 +161,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
 	api.Agent, api.Backend, api.Operator, api.Forwarder = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}, catalogBackend{d.node}
 	api.Control = d.controlAt
-	api.Version = strings.TrimPrefix(version, "v")
+	api.Version, api.Revision, api.BuildDate = strings.TrimPrefix(version, "v"), built("vcs.revision"), built("vcs.time")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
 		api.Names = append(api.Names, hostNames(hostname, "/etc/hosts", "/etc/resolv.conf")...)
@@ -400,13 +400,26 @@ func (d *daemon) banner() string {
 	if len(dns) == 0 {
 		return w.String()
 	}
-	name := "consul.service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
-	if len(d.cfg.Agent.Services) > 0 {
-		name = d.cfg.Agent.Services[len(d.cfg.Agent.Services)-1].Name + ".service." + strings.TrimSuffix(d.cfg.Zone.Domain, ".")
-	}
-	ask := fmt.Sprintf("dig @%s -p %d %s", askable(dns[0].Addr()), dns[0].Port(), name)
-	fmt.Fprintf(w, "\n    Try:  %s\n          %s SRV\n          %s lookup %s\n\n", ask, ask, os.Args[0], name)
+	fmt.Fprintf(w, "\n    Try:  %s\n\n", strings.Join(tries(d.cfg, dns[0], os.Args[0]), "\n          "))
 	return w.String()
+}
+
+// tries are commands that show what the daemon does, asked at one of its addresses: by dig, and by the program itself, which
+// says most of a service that is checked.
+func tries(cfg *config.Config, at netip.AddrPort, program string) []string {
+	asked := "consul"
+	for _, s := range cfg.Agent.Services {
+		asked = s.Name
+	}
+	explained := asked
+	for _, s := range cfg.Agent.Services {
+		if len(s.Checks) > 0 {
+			explained = s.Name
+		}
+	}
+	domain := ".service." + strings.TrimSuffix(cfg.Zone.Domain, ".")
+	dig := fmt.Sprintf("dig @%s -p %d %s", askable(at.Addr()), at.Port(), asked+domain)
+	return []string{dig, dig + " SRV", program + " lookup " + explained + domain}
 }
 
 // askable is an address that a client on this host can send to.

@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"meibo/cmd/meibo/config"
 )
 
 // site is one meibo under test: its files and its addresses.
@@ -168,6 +172,56 @@ func TestHTTPPortTaken_DNSGoesOnAndTheAPIComesBack(t *testing.T) {
 	})
 	t.Logf("API back after %v", took)
 	p.stop(t)
+}
+
+// TestPortsBetweenHostsTaken_AreNamedWithWhoHasThem: in the log, in the words of lookup, and of validate before.
+func TestPortsBetweenHostsTaken_AreNamedWithWhoHasThem(t *testing.T) {
+	bin, err := meiboBinary()
+	must(t, err)
+	for key, network := range map[string]string{"ports.server": "tcp", "ports.serf_lan": "udp"} {
+		t.Run(key, func(t *testing.T) {
+			s := newSite(t, `server = true`)
+			cfg, _, err := config.Load(config.Sources{Paths: []string{filepath.Join(s.dir, "conf")}, Partial: true})
+			must(t, err)
+			at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(cfg.Cluster.ServerPort))
+			if network == "udp" {
+				at = cfg.Cluster.SerfLAN
+				c, err := net.ListenPacket(network, at.String())
+				must(t, err)
+				defer c.Close()
+			} else {
+				l, err := net.Listen(network, at.String())
+				must(t, err)
+				defer l.Close()
+			}
+			who := fmt.Sprintf("pid %d", os.Getpid())
+			out, err := run(t, exec.Command(bin, "validate", filepath.Join(s.dir, "conf")))
+			if want := fmt.Sprintf("key %q: %s is taken by ", key, at); err != nil || !strings.Contains(out, want) || !strings.Contains(out, who) {
+				t.Errorf("validate: want %q and %q, got %v\n%s", want, who, err, out)
+			}
+			p := s.start(t)
+			s.up(t)
+			p.said(t, "cannot speak to others", at.String(), who)
+			eventually(t, "lookup names the holder", func() error {
+				out, _ := run(t, exec.Command(bin, "lookup", "-http-addr", s.http, "web.service.consul"))
+				if !strings.Contains(out, "trouble") || !strings.Contains(out, who) {
+					return errors.New(out)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestLookup_NamesWhoHasThePortOfTheAPI, be it what it will.
+func TestLookup_NamesWhoHasThePortOfTheAPI(t *testing.T) {
+	bin, err := meiboBinary()
+	must(t, err)
+	port := startBackend(t, "127.0.0.1:0", "a web server")
+	out, err := run(t, exec.Command(bin, "lookup", "-http-addr", fmt.Sprintf("127.0.0.1:%d", port), "web.service.consul"))
+	if want := fmt.Sprintf("(pid %d), which does not answer as meibo does", os.Getpid()); err == nil || !strings.Contains(out, want) {
+		t.Errorf("want %q, got %v\n%s", want, err, out)
+	}
 }
 
 func TestUnwritableDataDir_DNSGoesOnAndRecovers(t *testing.T) {

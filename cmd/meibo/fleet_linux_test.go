@@ -10,14 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // fleetKey is the secret of the test's clusters.
@@ -100,7 +97,7 @@ func (f *fleet) keepLogs() {
 // outsider makes a host on the fleet's switch that is none of the fleet's: nobody waits for it, and no load asks it.
 func (f *fleet) outsider(name string, edit func(config string) string) *fleetHost {
 	f.t.Helper()
-	h := &fleetHost{fleet: f, n: byte(len(f.made) + 1), name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name), do: make(chan func())}
+	h := &fleetHost{fleet: f, n: byte(len(f.made) + 1), name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name)}
 	f.made = append(f.made, h)
 	must(f.t, os.MkdirAll(h.dir, 0o755))
 	h.live(f.t)
@@ -110,23 +107,7 @@ func (f *fleet) outsider(name string, edit func(config string) string) *fleetHos
 // live makes the host's namespace, kept by a thread that runs what is to happen on the host.
 func (h *fleetHost) live(t *testing.T) {
 	t.Helper()
-	ready := make(chan error)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = h.fleet.net.plug(h.n)
-		}
-		ready <- err
-		for f := range h.do {
-			f()
-		}
-	})
-	t.Cleanup(func() { close(h.do); wg.Wait() })
-	if err := <-ready; err != nil {
-		t.Skipf("this machine lets this user have no network of hosts (%v): run as root with /dev/net/tun", err)
-	}
+	h.do = h.fleet.net.attach(t, h.n, hostAddr(h.n), nil)
 	h.http = &http.Client{Timeout: 12 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
 			h.inside(func() { c, err = net.DialTimeout(network, addr, 2*time.Second) })
@@ -239,25 +220,31 @@ func (h *fleetHost) get(path string, into any) error { return h.call("GET", path
 
 // call sends a request to the host's own HTTP API and decodes the answer unless into is nil.
 func (h *fleetHost) call(method, path, body string, into any) error {
+	_, err := h.headed(method, path, body, into)
+	return err
+}
+
+// headed is call, and gives the answer's header too.
+func (h *fleetHost) headed(method, path, body string, into any) (http.Header, error) {
 	req, err := http.NewRequest(method, "http://127.0.0.1:8500"+path, strings.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	res, err := h.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case res.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s %s on %s: %d %s", method, path, h.name, res.StatusCode, data)
+		return nil, fmt.Errorf("%s %s on %s: %d %s", method, path, h.name, res.StatusCode, data)
 	case into == nil:
-		return nil
+		return res.Header, nil
 	}
-	return json.Unmarshal(data, into)
+	return res.Header, json.Unmarshal(data, into)
 }
 
 // register makes the host offer a service, checked by a TTL that the test sets.

@@ -117,11 +117,15 @@ func catalogRows(c *control.Catalog) [][]string {
 	case c.Way != "agent":
 		confirmed = "not by a server that this host has heard"
 	}
-	return [][]string{
+	rows := [][]string{
 		{"known by", c.Way},
 		{"history", fmt.Sprintf("%s, index %d", cmp.Or(c.History, "none yet"), c.Index)},
 		{"confirmed", confirmed},
 	}
+	if c.Trouble != "" {
+		rows = append(rows, []string{"trouble", c.Trouble})
+	}
+	return rows
 }
 
 func cached(l control.Lookup) string {
@@ -176,6 +180,9 @@ func printInstances(w io.Writer, instances []control.Instance) error {
 // why says why an instance is left out, or answered although it looks as if it should not be.
 func why(i control.Instance) string {
 	text := i.Reason
+	if i.Unconfirmed {
+		text = strings.TrimSuffix("no server confirms it, it is from before the catalog began anew; "+text, "; ")
+	}
 	if i.HeldUntil != nil {
 		text += ", until " + i.HeldUntil.Local().Format(time.TimeOnly)
 	}

@@ -94,7 +94,29 @@ func (m *membersCommand) run(cmd *cobra.Command, _ []string) error {
 			x.Name, hostPort(x.Addr, x.Port), x.StatusName(), typeOf(x.Tags), orDash(build), orDash(x.Tags["vsn"]), x.Tags["dc"], "default", segment, orDash(x.Tags["meibo"]),
 		})
 	}
-	return table(cmd.OutOrStdout(), rows)
+	if err := table(cmd.OutOrStdout(), rows); err != nil {
+		return err
+	}
+	sayHeld(cmd.ErrOrStderr(), m.standingOf(cmd, c))
+	return nil
+}
+
+// standingOf is what Consul's columns have no room for; nothing from a daemon that doesn't tell it.
+func (m *membersCommand) standingOf(cmd *cobra.Command, c *client.Client) *client.Standing {
+	s, err := c.Standing(cmd.Context(), m.filter)
+	if err != nil {
+		return new(client.Standing)
+	}
+	return s
+}
+
+// sayHeld names the members that are back and don't count yet.
+func sayHeld(w io.Writer, s *client.Standing) {
+	for _, x := range s.Members {
+		if x.HeldUntil != nil && x.HeldUntil.After(time.Now()) {
+			fmt.Fprintf(w, "%s is back, held until %s: it was gone %d times lately\n", x.Name, x.HeldUntil.Local().Format(time.TimeOnly), x.Flaps)
+		}
+	}
 }
 
 // typeOf is what Consul calls a member of this role.

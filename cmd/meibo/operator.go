@@ -152,14 +152,46 @@ func newAutopilotConfigCommand() *cobra.Command {
 	})
 }
 
-// newAutopilotSetCommand takes Consul's command and says where it is done here.
+// newAutopilotSetCommand changes what its flags name and leaves the rest, unless somebody else is faster.
 func newAutopilotSetCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "set-config", Short: "Refused: the servers' files say it", Hidden: true, DisableFlagParsing: true,
-		RunE: func(*cobra.Command, []string) error {
-			return errors.New("autopilot is not configured by a command here: set it in the servers' files (autopilot { ... })")
-		},
-	}
+	var set client.AutopilotConfiguration
+	var contact, stable time.Duration
+	cmd := asking(&cobra.Command{
+		Use: "set-config", Short: "Change how the leader tends the servers",
+		Long: `Changes the flags' part of autopilot's configuration, which the servers keep: their files
+(autopilot { ... }) give the first one.`,
+	}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+		conf, err := c.AutopilotConfiguration(cmd.Context())
+		if err != nil {
+			return err
+		}
+		for flag, change := range map[string]func(){
+			"cleanup-dead-servers":      func() { conf.CleanupDeadServers = set.CleanupDeadServers },
+			"last-contact-threshold":    func() { conf.LastContactThreshold = contact.String() },
+			"max-trailing-logs":         func() { conf.MaxTrailingLogs = set.MaxTrailingLogs },
+			"min-quorum":                func() { conf.MinQuorum = set.MinQuorum },
+			"server-stabilization-time": func() { conf.ServerStabilizationTime = stable.String() },
+		} {
+			if cmd.Flags().Changed(flag) {
+				change()
+			}
+		}
+		switch done, err := c.SetAutopilotConfiguration(cmd.Context(), conf); {
+		case err != nil:
+			return err
+		case !done:
+			return errors.New("somebody changed the configuration at the same time: nothing was changed, try again")
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "Configuration updated!")
+		return err
+	})
+	flags := cmd.Flags()
+	flags.BoolVar(&set.CleanupDeadServers, "cleanup-dead-servers", false, "remove dead servers once another has taken their place")
+	flags.DurationVar(&contact, "last-contact-threshold", 0, "a server that heard the leader longer ago is not healthy")
+	flags.IntVar(&set.MaxTrailingLogs, "max-trailing-logs", 0, "a server so many entries behind is not healthy")
+	flags.IntVar(&set.MinQuorum, "min-quorum", 0, "servers that are never gone below by removing dead ones")
+	flags.DurationVar(&stable, "server-stabilization-time", 0, "a new server votes after being healthy this long")
+	return cmd
 }
 
 func newAutopilotHealthCommand() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -118,13 +119,41 @@ func (s *netSwitch) heal() {
 	clear(s.paths)
 }
 
-// plug makes the calling thread's network namespace a host on the switch: a device eth0 with the address 10.77.0.n/24.
-func (s *netSwitch) plug(n byte) error {
+// attach makes a host on the switch, a network namespace with the address, and returns what its thread is told to do;
+// arrange, if not nil, is the first thing that runs there.
+func (s *netSwitch) attach(t *testing.T, n byte, addr netip.Addr, arrange func() error) (do chan func()) {
+	t.Helper()
+	do = make(chan func())
+	ready := make(chan error)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = s.plug(n, addr)
+		}
+		if err == nil && arrange != nil {
+			err = arrange()
+		}
+		ready <- err
+		for f := range do {
+			f()
+		}
+	})
+	t.Cleanup(func() { close(do); wg.Wait() })
+	if err := <-ready; err != nil {
+		t.Skipf("this machine lets this user have no network of hosts (%v): run as root with /dev/net/tun", err)
+	}
+	return do
+}
+
+// plug makes the calling thread's network namespace a host on the switch: a device eth0 with an address of a /24.
+func (s *netSwitch) plug(n byte, addr netip.Addr) error {
 	f, err := openTAP("eth0")
 	if err != nil {
 		return err
 	}
-	if err := configure("eth0", n); err != nil {
+	if err := configure("eth0", n, addr); err != nil {
 		f.Close()
 		return err
 	}
@@ -160,30 +189,36 @@ func openTAP(name string) (*os.File, error) {
 }
 
 // configure gives the device in this thread's namespace its addresses and sets it and loopback up.
-func configure(name string, n byte) error {
+func configure(name string, n byte, addr netip.Addr) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	do := func(dev string, call uint, edit func(*unix.Ifreq) error) error {
-		req, err := unix.NewIfreq(dev)
-		if err == nil {
-			err = edit(req)
-		}
-		if err == nil {
-			err = unix.IoctlIfreq(fd, call, req)
-		}
-		return err
-	}
-	up := func(req *unix.Ifreq) error { req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING); return nil }
+	return errors.Join(setMAC(fd, name, n), setAddr(fd, name, addr), setUp(fd, name), setUp(fd, "lo"))
+}
+
+// setAddr gives a device an IPv4 address of a /24; NAME:1 is a second address of the device NAME.
+func setAddr(fd int, name string, addr netip.Addr) error {
 	return errors.Join(
-		setMAC(fd, name, n),
-		do(name, unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{10, 77, 0, n}) }),
-		do(name, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{255, 255, 255, 0}) }),
-		do(name, unix.SIOCSIFFLAGS, up),
-		do("lo", unix.SIOCSIFFLAGS, up),
+		setDevice(fd, name, unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr(addr.AsSlice()) }),
+		setDevice(fd, name, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{255, 255, 255, 0}) }),
 	)
+}
+
+func setUp(fd int, name string) error {
+	return setDevice(fd, name, unix.SIOCSIFFLAGS, func(r *unix.Ifreq) error { r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING); return nil })
+}
+
+func setDevice(fd int, name string, call uint, edit func(*unix.Ifreq) error) error {
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		err = edit(req)
+	}
+	if err == nil {
+		err = unix.IoctlIfreq(fd, call, req)
+	}
+	return err
 }
 
 // forward reads a host's frames until its device is closed.

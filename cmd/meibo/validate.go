@@ -17,7 +17,8 @@ func newValidateCommand() *cobra.Command {
 		Long: `Reads files and directories as the daemon would and reports every fault with file,
 line and key; changes nothing and binds nothing. Exit code 0 means that "meibo agent"
 takes them as they are. A fault within a service or check would have it start without
-that one, any other fault keeps it from starting; both are exit code 1.`,
+that one, any other fault keeps it from starting; both are exit code 1. What is in its
+way on this host just now, such as a port that is taken, is a WARNING, and no fault.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			report, err := config.Validate(paths, format)
 			if asJSON {

@@ -85,6 +85,8 @@ type Catalog struct {
 	// Way is by what way what the answer says came to be known: "catalog
 	// subscription", "disk", "neighbour", "agent" (this host's own word).
 	Way string
+	// Trouble is why this host hears of no other at present; "": nothing is wrong.
+	Trouble string `json:",omitempty"`
 }
 
 // Instance is one instance of a service, and whether answers contain it.
@@ -97,9 +99,12 @@ type Instance struct {
 	// host's files define it with a fault, so that it has no address and port here.
 	Status   string
 	Answered bool
-	Reason   string `json:",omitempty"` // why it is left out, or answered all the same
-	CheckID  string `json:",omitempty"` // the check that says so
-	Output   string `json:",omitempty"` // of that check
+	// Unconfirmed: only an earlier history of the catalog knows of it, no server
+	// confirms it.
+	Unconfirmed bool   `json:",omitempty"`
+	Reason      string `json:",omitempty"` // why it is left out, or answered all the same
+	CheckID     string `json:",omitempty"` // the check that says so
+	Output      string `json:",omitempty"` // of that check
 	// OutputSeconds is how old the output is; nil: unknown.
 	OutputSeconds *float64 `json:",omitempty"`
 	// HeldUntil is when a host that is back will be answered again, if it stays.
@@ -158,6 +163,10 @@ func (c *control) lookup(w http.ResponseWriter, req *http.Request) {
 	}
 	name := wire.Name(q.NameAsked()).String()
 	l := explain(name, wire.TypeString(q.Type), x)
+	if strings.HasPrefix(l.Mount, "route ") {
+		c.reply(w, l) // a route has the name, so that what the catalog says of it is nobody's answer
+		return
+	}
 	if c.cfg.Instances != nil {
 		l.Instances = c.cfg.Instances(req.Context(), name)
 	}

@@ -37,6 +37,15 @@ func Holder(proto string, addr netip.AddrPort) string {
 	return who + " (in another container or namespace)"
 }
 
+// InUse returns who has a socket that would be in the way of one on addr, for people to read; "" if nobody has. It binds
+// nothing: what it says holds for the moment.
+func InUse(proto string, addr netip.AddrPort) string {
+	if addr.Port() == 0 || len(socketsOn(proto, addr)) == 0 {
+		return ""
+	}
+	return Holder(proto, addr)
+}
+
 // boundSocket is a line of /proc/net/tcp or udp.
 type boundSocket struct{ inode, uid string }
 
@@ -70,11 +79,14 @@ func parseSocket(line, proto string, addr netip.AddrPort) (_ boundSocket, ok boo
 	if !ok || local.Port() != addr.Port() {
 		return boundSocket{}, false
 	}
-	if local.Addr() != addr.Addr() && !local.Addr().IsUnspecified() && !addr.Addr().IsUnspecified() {
+	if local.Addr() != addr.Addr().Unmap() && !covers(local.Addr(), addr.Addr().Unmap()) && !covers(addr.Addr().Unmap(), local.Addr()) {
 		return boundSocket{}, false
 	}
 	return boundSocket{inode: f[9], uid: f[7]}, true
 }
+
+// covers reports whether a socket on a takes the place of one on b: [::] has IPv4 too, unless it was told not to.
+func covers(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
 
 // parseProcAddr reads 0100007F:0035, 32-bit words in the machine's order (which is little-endian wherever this has run).
 func parseProcAddr(s string) (netip.AddrPort, bool) {

@@ -25,3 +25,6 @@ func appendSource(oob []byte, _ netip.Addr, _ bool) []byte { return oob }
 
 // Holder says which process has a socket on an address; this system has no way to tell.
 func Holder(string, netip.AddrPort) string { return "another process" }
+
+// InUse says which process is in the way of a socket on addr; this system has no way to tell.
+func InUse(string, netip.AddrPort) string { return "" }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -84,6 +85,7 @@ type AutopilotConfiguration struct {
 	RedundancyZoneTag       string
 	DisableUpgradeMigration bool
 	UpgradeVersionTag       string
+	ModifyIndex             uint64
 }
 
 // AutopilotHealth is how the servers are.
@@ -133,6 +135,21 @@ func (c *Client) FilteredMembers(ctx context.Context, filter string) (out []Memb
 func (c *Client) Standing(ctx context.Context, filter string) (*Standing, error) {
 	out := new(Standing)
 	_, err := c.Get(ctx, "/v1/meibo/members", &Query{Filter: filter}, out)
+	return out, err
+}
+
+// Unconfirmed is what the daemon's host knows of a node from before the catalog began
+// anew, and no server confirms.
+type Unconfirmed struct {
+	Node, ID, Address string
+	All               bool // the node itself and all on it; else only Services
+	Services          []string
+	Confirmed         *time.Time // when a server last did; nil: nobody knows
+}
+
+// Unconfirmed lists them, by node.
+func (c *Client) Unconfirmed(ctx context.Context) (out []Unconfirmed, err error) {
+	_, err = c.Get(ctx, "/v1/meibo/unconfirmed", &Query{}, &out)
 	return out, err
 }
 
@@ -229,6 +246,14 @@ func (c *Client) AutopilotConfiguration(ctx context.Context) (*AutopilotConfigur
 	out := new(AutopilotConfiguration)
 	_, err := c.Get(ctx, "/v1/operator/autopilot/configuration", nil, out)
 	return out, err
+}
+
+// SetAutopilotConfiguration replaces it, if conf's ModifyIndex is still that of the present
+// one, and reports whether it was.
+func (c *Client) SetAutopilotConfiguration(ctx context.Context, conf *AutopilotConfiguration) (done bool, err error) {
+	query := url.Values{"cas": {strconv.FormatUint(conf.ModifyIndex, 10)}}
+	_, err = c.call(ctx, http.MethodPut, "/v1/operator/autopilot/configuration", query, conf, &done)
+	return done, err
 }
 
 // AutopilotHealth says how the servers are. Servers that are not well are no error.

@@ -137,6 +137,7 @@ func (b *builder) build() *Config {
 	}
 	c.Cluster = b.cluster(c.Node)
 	b.encryption(c)
+	b.unreachable(c)
 	c.Raft = Raft{
 		Multiplier: b.int("performance.raft_multiplier"), SnapshotThreshold: b.int("raft_snapshot_threshold"),
 		TrailingLogs: b.int("raft_trailing_logs"),
@@ -151,8 +152,12 @@ func (b *builder) build() *Config {
 	}
 	c.Agent = b.agent(c)
 	c.Watches = b.watches()
-	b.sockets(c)
+	all := b.sockets(c)
+	b.clashes(c, all)
 	b.parts(c)
+	if b.src.Look {
+		b.look(c, all)
+	}
 	return c
 }
 

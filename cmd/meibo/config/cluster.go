@@ -62,10 +62,15 @@ func (b *builder) bootstrap(c *Cluster) {
 }
 
 func (b *builder) gossip() Gossip {
+	hold, most := b.duration("gossip_lan.hold_down"), b.duration("gossip_lan.hold_down_max")
+	if hold > most {
+		b.wrong("gossip_lan.hold_down_max", fmt.Sprintf("%s is less than hold_down, %s", most, hold))
+	}
 	return Gossip{
 		Nodes: b.int("gossip_lan.gossip_nodes"), Interval: b.duration("gossip_lan.gossip_interval"),
 		ProbeInterval: b.duration("gossip_lan.probe_interval"), ProbeTimeout: b.duration("gossip_lan.probe_timeout"),
 		SuspicionMult: b.int("gossip_lan.suspicion_mult"), RetransmitMult: b.int("gossip_lan.retransmit_mult"),
+		HoldDown: hold, HoldDownMax: most,
 	}
 }
 
@@ -138,15 +143,20 @@ func (b *builder) encryption(c *Config) {
 // beyondLoopback reports whether an address to join may be on another machine.
 // A template counts as such: what it yields is an interface's address.
 func beyondLoopback(s string) bool {
-	host := strings.TrimSpace(s)
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	host := hostOf(s)
 	if a, err := netip.ParseAddr(host); err == nil {
 		return !a.Unmap().IsLoopback()
 	}
 	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
+}
+
+// hostOf is the name or address of a host to join, in lower case and without a port.
+func hostOf(s string) string {
+	host := strings.TrimSpace(s)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
 // checkJoin refuses what would never be joined.

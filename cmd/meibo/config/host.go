@@ -1,10 +1,14 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
+
+	"meibo/resolver/listen"
 )
 
 // Host answers what is asked of the machine. Nil functions ask the real one.
@@ -17,6 +21,10 @@ type Host struct {
 	// Route returns the address that packets to the world leave from, invalid
 	// when there is no way out.
 	Route func(v6 bool) netip.Addr
+	// Has reports whether a socket can be bound to an address.
+	Has func(netip.Addr) bool
+	// InUse returns which process is in the way of a socket, "" for none.
+	InUse func(proto string, addr netip.AddrPort) string
 }
 
 func (h Host) name() (string, error) {
@@ -79,4 +87,24 @@ func (h Host) route(v6 bool) netip.Addr {
 		return netip.Addr{}
 	}
 	return ap.Addr()
+}
+
+// has asks the kernel for a UDP socket of any port.
+func (h Host) has(a netip.Addr) bool {
+	if h.Has != nil {
+		return h.Has(a)
+	}
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return !errors.Is(err, syscall.EADDRNOTAVAIL)
+	}
+	c.Close()
+	return true
+}
+
+func (h Host) inUse(proto string, addr netip.AddrPort) string {
+	if h.InUse != nil {
+		return h.InUse(proto, addr)
+	}
+	return listen.InUse(proto, addr)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -26,6 +27,9 @@ type Sources struct {
 	// Partial leaves out what a whole configuration needs (data_dir), for
 	// looking at a part of one.
 	Partial bool
+	// Look has the host looked at too, for what would keep the daemon from its
+	// sockets: that is no fault of the files, and may be over when it starts.
+	Look bool
 	// Registered tells which services the API registered, for checks of them; nil:
 	// those that data_dir keeps.
 	Registered func(id string) bool
@@ -100,7 +104,7 @@ func (l *loader) files() []settings {
 		for _, file := range l.expand(path) {
 			data, err := readFile(file, file == path)
 			if err != nil {
-				l.fault(&Fault{File: file, Text: "read configuration: " + reason(err)})
+				l.fault(&Fault{File: file, Text: "read configuration: " + unread(file, err)})
 				continue
 			}
 			l.order[file] = len(l.order)
@@ -118,7 +122,7 @@ func (l *loader) files() []settings {
 func (l *loader) expand(path string) []string {
 	info, err := os.Stat(path)
 	if err != nil {
-		l.fault(&Fault{File: path, Text: "read configuration: " + reason(err)})
+		l.fault(&Fault{File: path, Text: "read configuration: " + unread(path, err)})
 		return nil
 	}
 	if !info.IsDir() {
@@ -213,6 +217,15 @@ func reason(err error) string {
 		return p.Err.Error()
 	}
 	return err.Error()
+}
+
+// unread is reason, which says more of a link to nowhere: the file that is not there
+// is another than the one that is named.
+func unread(file string, err error) string {
+	if to, e := os.Readlink(file); e == nil && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Sprintf("a dangling symbolic link: %s, which it points to, is not there: mend or remove the link", to)
+	}
+	return reason(err)
 }
 
 // flags decodes the flags that were given.

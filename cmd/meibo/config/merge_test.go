@@ -140,7 +140,7 @@ func TestLoad_NamesUnreadableFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := Load(Sources{Paths: []string{dir, filepath.Join(dir, "none.hcl")}, Host: host, Partial: true})
-	want := "b.hcl: read configuration: no such file or directory\nnone.hcl: read configuration: no such file or directory"
+	want := "b.hcl: read configuration: a dangling symbolic link: gone, which it points to, is not there: mend or remove the link\nnone.hcl: read configuration: no such file or directory"
 	if err = relative(err, dir); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

@@ -16,10 +16,8 @@ type socket struct {
 	key   string // that gives it its port
 }
 
-// sockets finds two listeners that would be in each other's way: only the second of
-// them would notice, and it would never be the same one.
-func (b *builder) sockets(c *Config) {
-	var all []socket
+// sockets are all that the daemon will bind.
+func (b *builder) sockets(c *Config) (all []socket) {
 	both := func(key string, wide bool, a netip.AddrPort) {
 		if a.IsValid() {
 			all = append(all, socket{proto: "TCP", addr: a, wide: wide, key: key}, socket{proto: "UDP", addr: a, wide: wide, key: key})
@@ -39,8 +37,16 @@ func (b *builder) sockets(c *Config) {
 		both("ports.serf_lan", wide, gossip)
 		all = append(all, socket{proto: "TCP", addr: netip.AddrPortFrom(gossip.Addr(), uint16(c.Cluster.ServerPort)), wide: wide, key: "ports.server"})
 	}
+	return all
+}
+
+// clashes finds two listeners that would be in each other's way: only the second of
+// them would notice, and it would never be the same one.
+func (b *builder) clashes(c *Config, all []socket) {
 	if c.Cluster.Server || b.isSet("ports.serf_wan") { // others have no use for it, and leave it at its default
-		both("ports.serf_wan", false, c.reachable(b.serf("serf_wan", "ports.serf_wan", c.Node.Bind)))
+		if a := c.reachable(b.serf("serf_wan", "ports.serf_wan", c.Node.Bind)); a.IsValid() {
+			all = append(slices.Clone(all), socket{proto: "TCP", addr: a, key: "ports.serf_wan"}, socket{proto: "UDP", addr: a, key: "ports.serf_wan"})
+		}
 	}
 	said := map[string]bool{}
 	for i, s := range all {

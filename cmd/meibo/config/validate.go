@@ -48,13 +48,13 @@ func count(n int, what string) string {
 // services, say) is valid too. The error is a [Faults]; the report then holds
 // the warnings all the same.
 func Validate(paths []string, format string) (Report, error) {
-	c, warnings, err := Load(Sources{Paths: paths, Format: format, Partial: true})
+	c, warnings, err := Load(Sources{Paths: paths, Format: format, Partial: true, Look: true})
 	r := Report{Warnings: warnings}
 	if err != nil {
 		return r, err
 	}
 	if c.DataDir == "" {
-		r.Warnings = append(r.Warnings, Warning{Key: "data_dir", Text: "not set here: `meibo agent` does not start without it, be it from another file or -data-dir; or use -dev"})
+		r.Warnings = append(r.Warnings, Warning{Serious: true, Key: "data_dir", Text: "not set here: `meibo agent` does not start without it, be it from another file or -data-dir; or use -dev"})
 	}
 	r.Files, r.Services, r.Checks = c.Files, len(c.Agent.Services), len(c.Agent.Checks)
 	for _, s := range c.Agent.Services {

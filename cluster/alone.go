@@ -1,0 +1,48 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// aloneFile in the folder of consensus says that the catalog there is one that
+// this host keeps for itself: it was alone, and nobody had said that it should
+// begin one.
+const aloneFile = "alone"
+
+// settleAlone marks the catalog that a host which is alone begins, and puts it
+// aside once the host is to be a server among others: it is no part of theirs,
+// and a server that led itself would never begin one with them. The server keeps
+// its ID: nobody else ever had its vote.
+func (n *Node) settleAlone(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	mark := filepath.Join(dir, aloneFile)
+	if n.isProvisional() {
+		if _, err := os.Stat(filepath.Join(dir, raftFile)); err == nil {
+			return nil // whatever it was begun as
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the folder of Raft's files: %w", err)
+		}
+		return writeNodeID(mark, n.cfg.NodeID)
+	}
+	if !n.cfg.Server || !n.meetsOthers() || n.begins() {
+		return nil
+	}
+	if _, err := os.Stat(mark); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	aside := dir + ".alone-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(dir, aside); err != nil {
+		return fmt.Errorf("put the catalog aside that this host kept for itself: %w", err)
+	}
+	n.fresh = true
+	n.logger.Info("this host is to be a server of a cluster now: the catalog that it kept for itself is put aside", "aside", aside)
+	return nil
+}

@@ -1,0 +1,58 @@
+package cluster
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"meibo/cluster/gossip"
+)
+
+// TestRule29_AHostThatWasAloneBecomesAServer: what it began for itself is no part of the catalog that it begins with others,
+// and does not keep it from beginning that. A catalog that somebody asked for is not touched.
+func TestRule29_AHostThatWasAloneBecomesAServer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before Config
+		aside  bool
+	}{
+		"alone":                    {Config{}, true},
+		"a server with a catalog":  {Config{Server: true, BootstrapExpect: 1}, false},
+		"a server with bootstrap":  {Config{Server: true, Bootstrap: true}, false},
+		"nothing":                  {Config{Server: true, BootstrapExpect: 3}, false},
+		"an agent with no catalog": {Config{Gossip: gossip.Config{RetryJoin: []string{"192.0.2.1"}}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			tt.before.DataDir = dir
+			n := run(t, tt.before)
+			id := n.Record().ID
+			if n.begins() {
+				<-n.Ready()
+			}
+			n.end()
+			_, err := os.Stat(filepath.Join(dir, raftDir, raftFile))
+			had := err == nil
+
+			after := Config{DataDir: dir, Server: true, BootstrapExpect: 3, ServerPort: 1}
+			after.Gossip.Bind = netip.MustParseAddrPort("127.0.0.1:0")
+			after.InTheClear = true
+			m := mustNew(t, after)
+			raft, err := m.prepareDir()
+			if err == nil {
+				err = m.settleAlone(raft)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			aside, _ := filepath.Glob(filepath.Join(dir, raftDir+".alone-*"))
+			_, err = os.Stat(filepath.Join(raft, raftFile))
+			if tt.aside != (len(aside) == 1) || (had && !tt.aside) != (err == nil) {
+				t.Errorf("put aside: %v; Raft's files: %v (before: %v)", aside, err, had)
+			}
+			if got, err := m.serverID(raft); tt.aside && got != id || err != nil {
+				t.Errorf("server ID %q, %v; want the node's, %s", got, err, id)
+			}
+		})
+	}
+}

@@ -1,0 +1,120 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// look says what of this host would keep the daemon from its sockets, as things are now.
+func (b *builder) look(c *Config, all []socket) {
+	said := map[string]bool{}
+	warn := func(key, text string) {
+		if s := b.set[key]; !said[key+text] {
+			w := Warning{Serious: true, Key: key, Text: text}
+			if said[key+text] = true; s != nil {
+				w.File, w.Line = s.at.file, s.at.line
+			}
+			b.warn(w)
+		}
+	}
+	for _, s := range all {
+		key := b.addressOf(s)
+		switch {
+		case s.unix != "":
+			if dir := filepath.Dir(s.unix); !isDir(dir) {
+				warn(key, fmt.Sprintf("the folder %s of the socket %s is not there: %s", dir, s.unix, lost(s.key)))
+			}
+		case !b.src.Host.has(s.addr.Addr()):
+			warn(key, fmt.Sprintf("no interface of this host has the address %s: %s", s.addr.Addr(), lost(s.key)))
+		default:
+			if who := b.src.Host.inUse(strings.ToLower(s.proto), s.addr); who != "" && !isOurs(who) {
+				warn(s.key, fmt.Sprintf("%s is taken by %s: %s; stop that, or set another port", s.addr, who, lost(s.key)))
+			}
+		}
+	}
+	for key, lookup := range map[string]func(string) error{
+		"unix_sockets.user":  func(name string) error { _, err := user.Lookup(name); return err },
+		"unix_sockets.group": func(name string) error { _, err := user.LookupGroup(name); return err },
+	} {
+		name := b.text(key)
+		if _, err := strconv.Atoi(name); name == "" || err == nil {
+			continue
+		}
+		if err := lookup(name); err != nil {
+			warn(key, fmt.Sprintf("%q is not known on this host: %s", shorten(name), lost("ports.http")))
+		}
+	}
+}
+
+// lost is what becomes of a daemon that can't have its sockets.
+func lost(key string) string {
+	switch key {
+	case "ports.dns", "listen":
+		return "`meibo agent` would not start"
+	case "ports.http", "ports.https":
+		return "the API would not be served until that changes"
+	}
+	return "this host would speak to no other until that changes"
+}
+
+// isOurs reports whether the sockets are those of a daemon that runs, or that systemd keeps for it.
+func isOurs(who string) bool {
+	return strings.HasPrefix(who, "meibo (pid ") || strings.Contains(who, ", meibo (pid ") || who == "systemd (pid 1)"
+}
+
+// addressOf is the key that gives the socket its address.
+func (b *builder) addressOf(s socket) string {
+	paths := []string{s.key, "client_addr"}
+	switch kind, _ := strings.CutPrefix(s.key, "ports."); kind {
+	case "dns", "http", "https":
+		paths = []string{"addresses." + kind, "client_addr"}
+	case "serf_lan", "server":
+		paths = []string{"serf_lan", "bind_addr"}
+	}
+	if b.isSet(paths[0]) {
+		return paths[0]
+	}
+	return paths[1]
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// unreachable finds hosts to join that no packet from this one would get to: gossip is bound to a loopback address, and
+// whoever set that may have written another file.
+func (b *builder) unreachable(c *Config) {
+	from := c.Cluster.SerfLAN.Addr()
+	if !from.IsLoopback() {
+		return
+	}
+	key := "bind_addr"
+	if b.isSet("serf_lan") {
+		key = "serf_lan"
+	}
+	mend := fmt.Sprintf("%s is %s, a loopback address, which keeps this host to itself: remove it, or set it to an address of this host that the others reach", b.named(key), from)
+	own, _ := b.src.Host.addresses()
+	far := map[position][]string{} // by line
+	for _, e := range b.entries("retry_join") {
+		if isTemplate(e.text) || strings.Contains(e.text, "=") || !beyondLoopback(e.text) {
+			continue // what a template or a program yields is not known here
+		}
+		host := hostOf(e.text)
+		if a, err := netip.ParseAddr(host); err == nil && slices.Contains(own, a.Unmap()) {
+			continue
+		} else if err != nil {
+			host += " (unless it is this machine)"
+		}
+		far[e.at] = append(far[e.at], shorten(host))
+	}
+	for at, hosts := range far {
+		b.warn(Warning{Serious: true, File: at.file, Line: at.line, Key: "retry_join", Text: strings.Join(hosts, ", ") + " can't be reached: " + mend})
+	}
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestUnreachable_AHostToJoinFromLoopback: the one fault that keeps a cluster from forming and is in no file alone.
+func TestUnreachable_AHostToJoinFromLoopback(t *testing.T) {
+	for name, tt := range map[string]struct{ cluster, host, want string }{
+		"the later file wins": {key + `retry_join = ["10.0.0.11", "10.0.0.12:8301"]`, `bind_addr = "127.0.0.1"`,
+			`cluster.hcl:2: key "retry_join": 10.0.0.11, 10.0.0.12 can't be reached: bind_addr (host.hcl:1) is 127.0.0.1, a loopback address`},
+		"gossip alone":            {key + `retry_join = ["10.0.0.11"]`, `serf_lan = "127.0.0.1"`, `serf_lan (host.hcl:1) is 127.0.0.1`},
+		"IPv6":                    {key + `retry_join = ["[fd00::1]:8301"]`, `bind_addr = "::1"`, `fd00::1 can't be reached: bind_addr (host.hcl:1) is ::1`},
+		"a name":                  {key + `retry_join = ["Servers.example"]`, `bind_addr = "127.0.0.1"`, `servers.example (unless it is this machine) can't be reached`},
+		"the old name of the key": {key + `start_join = ["10.0.0.11"]`, `bind_addr = "127.0.0.1"`, `10.0.0.11 can't be reached`},
+		"in the clear":            {`encrypt = "none" retry_join = ["10.0.0.11"]`, `bind_addr = "127.0.0.1"`, `10.0.0.11 can't be reached`},
+		"this very host":          {key + `retry_join = ["192.168.1.5", "127.0.0.2", "localhost"]`, `bind_addr = "127.0.0.1"`, ""},
+		"bound to all":            {key + `retry_join = ["10.0.0.11"]`, ``, ""},
+		"bound to one":            {key + `retry_join = ["10.0.0.11"]`, `bind_addr = "192.168.1.5"`, ""},
+		"a program":               {key + `retry_join = ["exec=/bin/hosts"]`, `bind_addr = "127.0.0.1"`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := write(t, "cluster.hcl", tt.cluster, "host.hcl", tt.host)
+			_, warnings, err := Load(Sources{Paths: []string{dir}, Partial: true, Host: Host{
+				Name:      func() (string, error) { return "h1", nil },
+				Addresses: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.168.1.5")}, nil },
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkWarnings(t, dir, warnings, tt.want)
+		})
+	}
+}
+
+// TestLook_WhatKeepsTheDaemonFromItsSockets on this host, as things are now.
+func TestLook_WhatKeepsTheDaemonFromItsSockets(t *testing.T) {
+	here := Host{
+		Name: func() (string, error) { return "h1", nil },
+		Has:  func(a netip.Addr) bool { return a != netip.MustParseAddr("192.0.2.9") },
+		InUse: func(proto string, at netip.AddrPort) string {
+			return map[string]string{
+				"tcp 127.0.0.1:53": "dnsmasq (pid 7)", "udp 127.0.0.1:53": "dnsmasq (pid 7)", "tcp 127.0.0.1:8500": "consul (pid 8)",
+				"udp 127.0.0.1:8301": "consul (pid 8)", "tcp 127.0.0.1:8300": "consul (pid 8)", "tcp 127.0.0.1:8501": "meibo (pid 9)",
+				"udp 127.0.0.1:5353": "systemd (pid 1), meibo (pid 9)", "tcp 127.0.0.1:5354": "systemd (pid 1)",
+			}[proto+" "+at.String()]
+		},
+	}
+	const off = "ports { http = -1 server = -1 serf_lan = -1 } "
+	for name, tt := range map[string]struct {
+		hcl  string
+		want []string
+	}{
+		"DNS": {off + `listen = ["127.0.0.1:53"]`, []string{"a.hcl:1: key \"listen\": 127.0.0.1:53 is taken by dnsmasq (pid 7): `meibo agent` would not start; stop that"}},
+		"HTTP, gossip and the servers' port": {``, []string{
+			`key "ports.http": 127.0.0.1:8500 is taken by consul (pid 8): the API would not be served`,
+			`key "ports.server": 127.0.0.1:8300 is taken by consul (pid 8): this host would speak to no other`,
+			`key "ports.serf_lan": 127.0.0.1:8301 is taken by consul (pid 8): this host would speak to no other`,
+		}},
+		"a daemon that runs":                {`ports { http = 8501 server = -1 serf_lan = -1 } listen = ["127.0.0.1:5353", "127.0.0.1:5354"]`, nil},
+		"an address of no interface":        {off + `listen = ["192.0.2.9:53"]`, []string{"a.hcl:1: key \"listen\": no interface of this host has the address 192.0.2.9: `meibo agent` would not start"}},
+		"the same for HTTP":                 {`ports { http = 80 server = -1 serf_lan = -1 } addresses { http = "192.0.2.9" }`, []string{`a.hcl:1: key "addresses.http": no interface`}},
+		"the same for others":               {`ports { http = -1 } bind_addr = "192.0.2.9" encrypt = "none"`, []string{`key "bind_addr": no interface of this host has the address 192.0.2.9: this host would speak to no other`}},
+		"a socket's folder":                 {`ports { http = 80 server = -1 serf_lan = -1 } addresses { http = "unix:///no/such/folder/http.sock" }`, []string{`key "addresses.http": the folder /no/such/folder of the socket`}},
+		"users that are not there":          {off + `unix_sockets { user = "nobody-at-all" group = "none-at-all" }`, []string{`key "unix_sockets.user": "nobody-at-all" is not known`, `key "unix_sockets.group": "none-at-all" is not known`}},
+		"users by number, and who is there": {off + `unix_sockets { user = "root" group = "12345" }`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := write(t, "a.hcl", tt.hcl)
+			_, warnings, err := Load(Sources{Paths: []string{dir}, Partial: true, Look: true, Host: here})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkWarnings(t, dir, warnings, tt.want...)
+		})
+	}
+}
+
+// checkWarnings wants these serious ones, and no others.
+func checkWarnings(t *testing.T, dir string, got []Warning, want ...string) {
+	t.Helper()
+	want = slices.DeleteFunc(want, func(s string) bool { return s == "" })
+	got = slices.DeleteFunc(got, func(w Warning) bool { return !w.Serious })
+	if len(got) != len(want) {
+		t.Errorf("%d warnings, want %d", len(got), len(want))
+	}
+	var all strings.Builder
+	for _, w := range got {
+		all.WriteString(strings.ReplaceAll(w.String(), dir+"/", "") + "\n")
+	}
+	for _, part := range want {
+		if !strings.Contains(all.String(), part) {
+			t.Errorf("no warning %s in\n%s", part, &all)
+		}
+	}
+}
