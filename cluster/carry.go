@@ -37,6 +37,9 @@ const (
 	// firstTry and lastTry bound the growing pause between two tries.
 	firstTry = 50 * time.Millisecond
 	lastTry  = 500 * time.Millisecond
+	// spareHold is how long servers are asked for what this host can tell from
+	// its view: as long as most elections take.
+	spareHold = time.Second
 	// maxKept is the largest body, in bytes, that is kept for a second try.
 	maxKept = 512 << 10
 	// longTry is a try that worked before it failed: the waiting begins anew. It
@@ -152,8 +155,9 @@ func headerSize(r *http.Request) int {
 // and any server a stale read. It waits for a leader, or for a server, as long as
 // the hold time; then the answer is Consul's 500. A blocking query whose server
 // dies is asked again elsewhere, and so is a write, which is carried out once all
-// the same.
-func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consistency, effect Effect) (done bool) {
+// the same. What this host can answer too, orHere, is asked of others for a second
+// only, and comes back unanswered then.
+func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consistency, effect Effect, orHere bool) (done bool) {
 	isServer, isLeader := c.cfg.Where.Self()
 	write := effect != Reads
 	if isLeader || isServer && cons == Stale && !write {
@@ -171,6 +175,9 @@ func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consisten
 	j := c.jobOf(r.Context(), write)
 	j.once, j.acts = !body.repeats, effect == Acts
 	j.blocking = !write && r.URL.Query().Get("index") != ""
+	if orHere {
+		j.hold = min(j.hold, spareHold)
+	}
 	var failed error
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) { c.address(p.Out, r, j) },
@@ -192,6 +199,9 @@ func (c *carrier) Forward(w http.ResponseWriter, r *http.Request, cons Consisten
 		if write { // it may have been carried out elsewhere before this host came to lead
 			*r = *r.WithContext(withRequest(r.Context(), j.request))
 		}
+		return false
+	}
+	if failed != nil && orHere && r.Context().Err() == nil {
 		return false
 	}
 	if failed != nil { // when the context has ended too: it may be this host that stops, not who asked

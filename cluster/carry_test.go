@@ -229,6 +229,8 @@ func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cons = Stale
 	case r.URL.Query().Has("consistent"):
 		cons = Consistent
+	case r.URL.Query().Has("cached"):
+		cons = Cached
 	}
 	effect := Reads
 	switch {
@@ -237,7 +239,7 @@ func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case write:
 		effect = Writes
 	}
-	if h.Forward(w, r, cons, effect) {
+	if h.Forward(w, r, cons, effect, cons == Cached && carriedIn(r.Context()) == nil) {
 		return
 	}
 	select {
@@ -252,6 +254,9 @@ func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	} else if at := r.URL.Query().Get("index"); at != "" {
 		h.block(r.Context(), at)
+		if r.Context().Err() != nil {
+			panic(http.ErrAbortHandler) // who was killed answers nothing
+		}
 	}
 	h.w.mu.Lock()
 	w.Header().Set("X-Consul-Index", fmt.Sprint(h.w.index))
@@ -330,6 +335,7 @@ func TestForward_GoesWhereTheConsistencyNeeds(t *testing.T) {
 		{s2, "GET", "/v1/read?stale", "s2 /v1/read"},
 		{s2, "PUT", "/v1/write", "s1 /v1/write for [s2 dc1 secret]"},
 		{agent, "GET", "/v1/read?stale", "s2 /v1/read for [agent dc1 secret]"},
+		{agent, "GET", "/v1/read?cached", "s1 /v1/read for [agent dc1 secret]"},
 		{agent, "GET", "/v1/read", "s1 /v1/read for [agent dc1 secret]"},
 		{agent, "PUT", "/v1/write", "s1 /v1/write for [agent dc1 secret]"},
 	} {
@@ -368,6 +374,9 @@ func TestForward_NobodyLeadsIsConsuls500AfterTheHoldTime(t *testing.T) {
 		wantAnswer(t, h.ask("PUT", "/v1/write", nil), 500, "No cluster leader")
 	}
 	wantAnswer(t, agent.ask("GET", "/v1/read?stale", nil), 200, "s2")
+	for _, h := range []*worldHost{s2, agent} { // which know it themselves
+		wantAnswer(t, h.ask("GET", "/v1/read?cached", nil), 200, h.name)
+	}
 	agent.servers = []string{}
 	wantAnswer(t, agent.ask("GET", "/v1/read", nil), 500, "No known Consul servers")
 	if n := len(w.writes()); n != 0 {

@@ -231,7 +231,7 @@ func (c *carrier) try(ctx context.Context, j job, t target, send sender, waited 
 	if err := markedOutcome(res, j.write); err != nil {
 		_ = res.Body.Close()
 		cancel(nil)
-		c.tries.WithLabelValues("put off").Inc()
+		c.tries.WithLabelValues("put_off").Inc()
 		return nil, err
 	}
 	c.tries.WithLabelValues("answered").Inc()

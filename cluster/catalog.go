@@ -30,19 +30,23 @@ const (
 	Stale
 	// Consistent reads after the leader has made sure that it still is one.
 	Consistent
+	// Cached is Default while a server answers, and else what this host knows.
+	Cached
 )
 
 // ReadInfo says how fresh a Reader is.
 type ReadInfo struct {
 	KnownLeader bool
 	LastContact time.Duration // since the last word of a leader; 0 on the leader
+	Kept        bool          // it is what this host knows, no server was asked
 }
 
 // Read returns the present state of the catalog. On a server that leads, or for
 // a stale read on any server, that is the store's; it waits for a leader where
 // the consistency needs one, at most 7 s; then it is ErrNoLeader. While hosts
 // that live haven't told a new catalog what they hold (rule 18 of the views), a
-// host that knows more by its view answers its own clients from that.
+// host that knows more by its view answers its own clients from that; so it does
+// for a stale or a cached read when the servers are gone.
 func (n *Node) Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error) {
 	r, info, err := n.read(ctx, c)
 	return r, info, noteOutcome(ctx, err)
@@ -50,7 +54,7 @@ func (n *Node) Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error
 
 func (n *Node) read(ctx context.Context, c Consistency) (Reader, ReadInfo, error) {
 	if n.readsView(ctx, c) {
-		return n.viewReader()
+		return n.viewReader(ctx)
 	}
 	if c == Stale {
 		if s := n.known.Load(); s != nil {
@@ -58,6 +62,9 @@ func (n *Node) read(ctx context.Context, c Consistency) (Reader, ReadInfo, error
 		}
 	}
 	s, err := n.leading(ctx)
+	if err != nil && n.mayReadView(ctx, c) {
+		return n.viewReader(ctx)
+	}
 	if err != nil {
 		return nil, ReadInfo{}, err
 	}
@@ -70,19 +77,28 @@ func (n *Node) read(ctx context.Context, c Consistency) (Reader, ReadInfo, error
 }
 
 // readsView reports whether a read is answered from the view: what other hosts
-// ask is the servers' own word, and so is what must be consistent.
+// ask is the servers' own word, and so is what must be consistent. A server's
+// store is as good for a stale read as its view.
 func (n *Node) readsView(ctx context.Context, c Consistency) bool {
-	return c != Consistent && carriedIn(ctx) == nil && n.view.Merging()
+	switch {
+	case c == Consistent || carriedIn(ctx) != nil:
+		return false
+	case n.view.Merging():
+		return true
+	case !n.mayReadView(ctx, c) || c == Stale && n.known.Load() != nil:
+		return false
+	}
+	return !n.view.Load().Fresh() || ctx.Value(unansweredKey{}) != nil
 }
 
-func (n *Node) viewReader() (Reader, ReadInfo, error) {
-	s := n.view.Load()
-	info := ReadInfo{KnownLeader: s.Fresh()}
-	if at := n.view.Confirmed(); !at.IsZero() {
-		info.LastContact = time.Since(at)
-	}
-	return s.Reader(), info, nil
+// mayReadView reports whether the view is good enough for a read that no server
+// answers.
+func (n *Node) mayReadView(ctx context.Context, c Consistency) bool {
+	return (c == Stale || c == Cached) && carriedIn(ctx) == nil && n.view.Load().HasBase()
 }
+
+// unansweredKey marks the context of a read that servers were asked in vain.
+type unansweredKey struct{}
 
 // readLeading is the newest state there is, on the leader alone.
 func (n *Node) readLeading(ctx context.Context) (Reader, error) {
@@ -239,6 +255,9 @@ type Reader interface {
 	Services(ws catalog.Watch) (uint64, map[string][]string)
 	// ServiceInstances returns the instances of the service, healthy or not.
 	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	// ServiceNodes returns them without their checks; changes of those alone wake
+	// nobody.
+	ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance)
 	// NodeServices returns the services on the node, by ID.
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	// NodeChecks returns all checks on the node, ServiceChecks those of the
@@ -288,6 +307,12 @@ func (r *storeReader) ServiceInstances(ws catalog.Watch, service string) (uint64
 	return r.read.ServiceInstances(ws, service)
 }
 
+// ServiceNodes returns the instances of the service without their checks.
+func (r *storeReader) ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+	r.watch(ws)
+	return r.read.ServiceNodes(ws, service)
+}
+
 // NodeServices returns the services on the node, by ID.
 func (r *storeReader) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service) {
 	r.watch(ws)
@@ -323,10 +348,18 @@ func (r *storeReader) History(ws catalog.Watch) (uint64, catalog.History) {
 // whether it did; false: this host is to answer. Safe for concurrent use.
 func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c Consistency, effect Effect) bool {
 	net, _ := n.network()
-	if net == nil || effect == Reads && !asksOfServers(r) && n.readsView(r.Context(), c) {
+	ofCatalog := effect == Reads && !asksOfServers(r)
+	switch {
+	case net == nil || ofCatalog && n.readsView(r.Context(), c):
 		return false
+	case !ofCatalog || !n.mayReadView(r.Context(), c):
+		return net.carrier.Forward(w, r, c, effect, false)
 	}
-	return net.carrier.Forward(w, r, c, effect)
+	done := net.carrier.Forward(w, r, c, effect, true)
+	if !done {
+		*r = *r.WithContext(context.WithValue(r.Context(), unansweredKey{}, true))
+	}
+	return done
 }
 
 // asksOfServers reports whether a request is about the servers themselves, of

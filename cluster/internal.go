@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"meibo/cluster/agent"
 	"meibo/cluster/link"
@@ -15,6 +16,7 @@ const (
 	pathHealth  = "/internal/health"
 	pathKeyring = "/internal/keyring"
 	pathLeave   = "/internal/leave"
+	pathHeld    = "/internal/held"
 )
 
 type (
@@ -24,6 +26,13 @@ type (
 	keyringRequest struct {
 		Op  KeyringOp `codec:"Op"`
 		Key string    `codec:"Key"`
+	}
+	heldRequest struct {
+		NodeID string `codec:"NodeID"`
+	}
+	heldAnswer struct {
+		Until int64 `codec:"Until"` // in Unix milliseconds; 0: it isn't
+		Flaps int   `codec:"Flaps"`
 	}
 	leaveRequest struct {
 		RaftID string `codec:"RaftID"`
@@ -50,6 +59,7 @@ func (w *network) internal() map[string]internalHandler {
 	n := w.node
 	all := map[string]internalHandler{
 		pathApply: w.carrier.applyHandler(n.writeHere), pathLoad: n.loadFor, pathHealth: n.healthFor, pathKeyring: n.keyringFor, pathLeave: n.leaveFor,
+		pathHeld: n.heldFor,
 	}
 	for path := range bootstrapPaths {
 		all[path] = n.bootstrapFor(path)
@@ -97,6 +107,36 @@ func (n *Node) leaveFor(ctx context.Context, _ link.Peer, body []byte) (any, err
 		return nil, err
 	}
 	return struct{}{}, noLeader(s.replica.RemoveServer(ctx, req.RaftID))
+}
+
+// heldFor tells until when this host holds another one down.
+func (n *Node) heldFor(_ context.Context, _ link.Peer, body []byte) (any, error) {
+	var req heldRequest
+	if err := decodeCall(body, &req); err != nil {
+		return nil, err
+	}
+	var answer heldAnswer
+	if m, ok := n.MemberOf(req.NodeID); ok {
+		answer.Flaps = m.Flaps
+		if !m.HeldUntil.IsZero() {
+			answer.Until = m.HeldUntil.UnixMilli()
+		}
+	}
+	return &answer, nil
+}
+
+// HeldDown asks the leader until when it holds this host down, and how often it
+// was gone lately; the zero time: it doesn't, or there is nobody to ask.
+func (n *Node) HeldDown(ctx context.Context) (until time.Time, flaps int) {
+	w, _ := n.network()
+	if w == nil {
+		return time.Time{}, 0
+	}
+	var answer heldAnswer
+	if err := w.carrier.Call(ctx, true, "", pathHeld, &heldRequest{NodeID: n.cfg.NodeID}, &answer); err != nil || answer.Until == 0 {
+		return time.Time{}, answer.Flaps
+	}
+	return time.UnixMilli(answer.Until), answer.Flaps
 }
 
 // remoteOf is what a state of the catalog says of a node, for its agent.

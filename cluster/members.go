@@ -28,6 +28,7 @@ const (
 	tagHistory  = "history"
 	tagNonVoter = "nonvoter"
 	tagVersion  = "build"
+	tagProgram  = "meibo"
 
 	roleServer = "consul"
 	roleAgent  = "node"
@@ -60,7 +61,6 @@ func (n *Node) gossipConfig() gossip.Config {
 		cfg.Dir = filepath.Join(n.cfg.DataDir, "serf")
 	}
 	cfg.OnLife = n.view.OnLifeChange
-	cfg.OnEvent = n.logEvent
 	cfg.Confirmed = n.confirmedDead
 	return cfg
 }
@@ -69,6 +69,9 @@ func (n *Node) gossipConfig() gossip.Config {
 func (n *Node) tags() map[string]string {
 	tags := map[string]string{
 		tagRole: roleAgent, tagPort: strconv.Itoa(n.cfg.ServerPort), tagVersion: n.cfg.Version, "vsn": "2",
+	}
+	if n.cfg.Program != "" {
+		tags[tagProgram] = n.cfg.Program
 	}
 	if n.cfg.Server {
 		tags[tagRole] = roleServer
@@ -255,7 +258,7 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
 	w, _ := n.network()
 	if w == nil && name == n.cfg.NodeName {
-		return ErrAlone
+		return nil // as where there are others: it lives, and stays
 	}
 	if w == nil {
 		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
@@ -264,21 +267,6 @@ func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
 		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
 	return w.gossip.ForceLeave(ctx, name, prune)
-}
-
-// logEvent tells the operator what happens to members.
-func (n *Node) logEvent(e gossip.Event) {
-	m := e.Member
-	switch e.Kind {
-	case gossip.Conflict:
-		n.logger.Error("two hosts are in each other's way", "node", m.Name, "id", m.ID, "addr", m.Addr, "err", e.Text)
-	case gossip.Died:
-		n.logger.Warn("member failed", "node", m.Name, "addr", m.Addr, "by", m.ToldBy)
-	case gossip.Updated:
-		n.logger.Debug("member changed", "node", m.Name, "addr", m.Addr)
-	default:
-		n.logger.Info("member "+e.Kind.String(), "node", m.Name, "addr", m.Addr)
-	}
 }
 
 // confirmedDead reports whether a server that has a leader says so of the node.
@@ -389,13 +377,22 @@ func (w *network) meet(ctx context.Context) {
 		w.logger.Error("cannot keep that the keyring is the cluster's", "err", err)
 	}
 	for v := w.node.view; v.Lacks(); {
+		_, changed := w.gossip.Members()
 		based := v.Load().HasBase()
 		w.askForAll(ctx)
 		if based && v.Lacks() {
 			v.Learned() // no neighbour knows either
 		}
-		if !wait(ctx, neighbourPause) {
+		// The first to be met know nothing where servers begin anew together.
+		again := time.After(neighbourPause)
+		if !wait(ctx, neighbourPause/10) {
 			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-again:
 		}
 	}
 }

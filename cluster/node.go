@@ -111,8 +111,8 @@ type Config struct {
 	// people to read, "" for none; nil: nobody knows.
 	InUse func(proto string, addr netip.AddrPort) string
 	// Version is what this host says of itself in the catalog: the level of the
-	// API, a version of Consul.
-	Version string
+	// API, a version of Consul. Program is the version of meibo, told by gossip.
+	Version, Program string
 
 	// Agent configures the agent; Node, DataDir, Catalog, OnChange and Logger
 	// are filled in here.

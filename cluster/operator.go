@@ -1,14 +1,17 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
@@ -31,22 +34,49 @@ func (n *Node) RaftConfiguration() ([]RaftServer, uint64, error) {
 	if s == nil {
 		return nil, 0, ErrNoLeader
 	}
-	names := make(map[string]string)
-	for _, m := range n.Members() {
-		id := m.Tags[tagRaft]
-		if id == "" {
-			id = m.ID
-		}
-		names[id] = m.Name
-	}
-	names[s.id] = n.cfg.NodeName
 	lead, _ := s.replica.Leadership()
+	known := s.nodes()
 	var servers []RaftServer
 	for _, one := range s.replica.Servers() {
-		servers = append(servers, RaftServer{Server: one, Node: names[one.ID], Leading: one.ID == lead.LeaderID})
+		leading := one.ID == lead.LeaderID
+		node := known[one.ID]
+		one.ID = cmp.Or(node.id, one.ID)
+		servers = append(servers, RaftServer{Server: one, Node: node.name, Leading: leading})
 	}
 	index, _ := strconv.ParseUint(s.replica.Stats()["latest_configuration_index"], 10, 64)
 	return servers, index, nil
+}
+
+// serverNode is the node that a server of the configuration is.
+type serverNode struct{ id, name string }
+
+// nodes tells of each server ID which node it is, as far as gossip knows. Servers are
+// shown by the IDs of their nodes, as operators know them; one whose Raft files were
+// lost is in the configuration under an ID that has never voted. The ID of a node
+// that is another entry's own is not given away.
+func (s *server) nodes() map[string]serverNode {
+	nodes := make(map[string]serverNode)
+	for _, m := range s.node.Members() {
+		nodes[cmp.Or(m.Tags[tagRaft], m.ID)] = serverNode{m.ID, m.Name}
+	}
+	nodes[s.id] = serverNode{s.node.cfg.NodeID, s.node.cfg.NodeName}
+	conf := s.replica.Servers()
+	for raftID, node := range nodes {
+		if raftID != node.id && slices.ContainsFunc(conf, func(one consensus.Server) bool { return one.ID == node.id }) {
+			nodes[raftID] = serverNode{raftID, node.name}
+		}
+	}
+	return nodes
+}
+
+// raftID is the ID in the configuration of the server that operators call id.
+func (s *server) raftID(id string) string {
+	for raftID, node := range s.nodes() {
+		if id != "" && node.id == id {
+			return raftID
+		}
+	}
+	return id
 }
 
 // RemovePeer takes a server out of the configuration, by its ID or, where that
@@ -56,6 +86,7 @@ func (n *Node) RemovePeer(ctx context.Context, id, addr string) error {
 	if err != nil {
 		return err
 	}
+	id = s.raftID(id)
 	for _, one := range s.replica.Servers() {
 		if id != "" && one.ID == id || id == "" && one.Addr == addr {
 			return noLeader(s.replica.RemoveServer(ctx, one.ID))
@@ -71,7 +102,22 @@ func (n *Node) TransferLeader(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return noLeader(s.replica.TransferLeadership(ctx, id))
+	raftID := s.raftID(id)
+	if id != "" && !slices.ContainsFunc(s.replica.Servers(), func(one consensus.Server) bool { return one.ID == raftID }) {
+		return fmt.Errorf("%w: id %q", ErrUnknownServer, id)
+	}
+	return noLeader(s.replica.TransferLeadership(ctx, raftID))
+}
+
+// AutopilotConfig is how the servers are tended, as this server's catalog has it:
+// nil right after it began. ErrNoLeader on a host that is no server.
+func (n *Node) AutopilotConfig() (*catalog.Autopilot, error) {
+	s, _, _ := n.running()
+	if s == nil {
+		return nil, ErrNoLeader
+	}
+	_, c := s.store.Read().Autopilot(nil)
+	return c, nil
 }
 
 // AutopilotHealth is what the leader knows of the servers. ErrNoLeader on any
@@ -85,10 +131,20 @@ func (n *Node) AutopilotHealth() (leader.AutopilotHealth, error) {
 	if duties == nil {
 		return leader.AutopilotHealth{}, ErrNoLeader
 	}
-	if health := duties.Health(); len(health.Servers) > 0 {
-		return *health, nil
+	health := *duties.Health()
+	if len(health.Servers) == 0 {
+		var err error
+		if health, err = s.healthAlone(); err != nil {
+			return health, err
+		}
 	}
-	return s.healthAlone()
+	known := s.nodes()
+	health.Servers = slices.Clone(health.Servers)
+	for i := range health.Servers {
+		one := &health.Servers[i]
+		one.ID = cmp.Or(known[one.ID].id, one.ID)
+	}
+	return health, nil
 }
 
 // errNotLooked: right after an election the leader has yet to ask the servers.

@@ -233,10 +233,10 @@ func (s *server) dutiesOf(ctx context.Context) error {
 	}
 	cfg := leader.Config{
 		Catalog: ledCatalog{s}, Members: leader.Alone(s.node.member()),
-		ReconnectTimeout: s.node.cfg.Gossip.ReconnectTimeout, Logger: s.logger,
+		ReconnectTimeout: s.node.cfg.Gossip.ReconnectTimeout, Autopilot: s.node.cfg.Autopilot, Logger: s.logger,
 	}
 	if s.node.cfg.Server && s.node.meetsOthers() {
-		cfg.Members, cfg.Servers, cfg.Autopilot = ledMembers{s.node}, ledServers{s}, s.node.cfg.Autopilot
+		cfg.Members, cfg.Servers = ledMembers{s.node}, ledServers{s}
 		cfg.RaftID, cfg.ClusterID, cfg.Expect = s.id, s.replica.ClusterID(), s.node.cfg.BootstrapExpect
 	}
 	l, err := leader.New(cfg)

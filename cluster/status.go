@@ -113,6 +113,10 @@ var (
 		"1 while the catalog of this host runs, 0 while it failed; absent if this host has none.", nil, nil)
 	failuresDesc = prometheus.NewDesc("meibo_catalog_failures_total",
 		"How often the catalog of this host failed and was opened again.", nil, nil)
+	healthyDesc = prometheus.NewDesc("meibo_autopilot_healthy",
+		"1 while autopilot finds every server well, else 0; only the leader tells.", nil, nil)
+	toleranceDesc = prometheus.NewDesc("meibo_autopilot_failure_tolerance",
+		"Servers that can fail and leave a quorum; only the leader tells.", nil, nil)
 )
 
 // Collector returns the metrics of the node and its view.
@@ -162,6 +166,10 @@ func (c partsCollector) Collect(ch chan<- prometheus.Metric) {
 		s.replica.Collector().Collect(ch)
 		if c.n.cfg.Server {
 			s.feed.Collector().Collect(ch)
+		}
+		if health, err := c.n.AutopilotHealth(); err == nil {
+			ch <- prometheus.MustNewConstMetric(healthyDesc, prometheus.GaugeValue, asFloat(health.Healthy))
+			ch <- prometheus.MustNewConstMetric(toleranceDesc, prometheus.GaugeValue, float64(health.FailureTolerance))
 		}
 	}
 }

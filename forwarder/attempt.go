@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -31,8 +30,6 @@ const (
 	headerSize = 12
 )
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, readBuffer); return &b }}
-
 // errSilent is the outcome of an attempt that nobody answered.
 var errSilent = errors.New("no answer")
 
@@ -45,11 +42,11 @@ type reply struct {
 	err    error
 }
 
-// attempt is one question to one server. It has a socket of its own and sends the
-// same packet again on it when asked to, so that a forger gains nothing from
-// retries.
+// attempt is one question to one server. It sends the same packet again on the same
+// socket when asked to, so that a forger gains nothing from retries.
 type attempt struct {
 	srv     *server
+	sockets *sockets
 	log     *slog.Logger
 	q       *wire.Query
 	trustAD bool
@@ -58,7 +55,8 @@ type attempt struct {
 	losses atomic.Int32 // how often its silence was counted
 
 	mu      sync.Mutex // guards following
-	conn    net.Conn   // nil: not yet or no longer
+	asked   *waiter    // nil: not yet or no longer
+	timer   *time.Timer
 	packet  []byte
 	sends   int  // of the packet
 	edns    bool // the packet has an OPT
@@ -72,10 +70,14 @@ type attempt struct {
 func (a *attempt) run(ctx context.Context, deadline time.Time) (rep reply) {
 	defer func() {
 		if p := recover(); p != nil {
-			rep = reply{from: a, err: fmt.Errorf("panic at a reply of %s: %v\n%s", a.srv.addr, p, debug.Stack())}
+			rep = reply{from: a, err: panicked(a.srv.addr, p)}
 		}
 	}()
 	return a.ask(ctx, deadline)
+}
+
+func panicked(server netip.AddrPort, p any) error {
+	return fmt.Errorf("panic at a reply of %s: %v\n%s", server, p, debug.Stack())
 }
 
 func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
@@ -153,16 +155,13 @@ func (a *attempt) afterTC(ctx context.Context, cut *wire.Answer, edns bool) repl
 	return reply{from: a, err: err}
 }
 
-// packed is a fresh query packet under a random ID.
-func (a *attempt) packed(edns bool) (packet []byte, id uint16) {
-	var r [2]byte
-	rand.Read(r[:])
-	id = binary.BigEndian.Uint16(r[:])
-	packet = wire.AppendQuery(make([]byte, 0, 320), a.q, id, edns)
+// packed is the query packet with an ID.
+func (a *attempt) packed(id uint16, edns bool) []byte {
+	packet := wire.AppendQuery(make([]byte, 0, 320), a.q, id, edns)
 	if a.trustAD {
 		packet[3] |= 0x20 // AD in a query asks for AD in the answer (RFC 6840 section 5.7)
 	}
-	return packet, id
+	return packet
 }
 
 // heard is what a server said over UDP: an answer; or a reply that can't be used;
@@ -172,52 +171,49 @@ type heard struct {
 	fault  error
 }
 
-// overUDP asks on a new socket.
+// overUDP asks, and waits for what comes of it among whatever arrives.
 func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (heard, error) {
-	conn, err := dialUDP(ctx, a.srv.addr)
+	if err := ctx.Err(); err != nil {
+		return heard{}, err
+	}
+	began := time.Now()
+	w, timer := newWaiter(a.srv, a.q), time.NewTimer(deadline.Sub(began))
+	defer timer.Stop()
+	err := a.sockets.ask(w, func(id uint16) []byte {
+		packet := a.packed(id, edns)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.asked, a.timer, a.packet, a.edns, a.sends, a.plainly = w, timer, packet, edns, 1, false
+		return packet
+	})
+	defer a.sockets.drop(w)
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.asked = nil
+	}()
 	if err != nil {
 		return heard{}, err
 	}
-	packet, id := a.packed(edns)
-	conn.SetReadDeadline(deadline)
-	a.mu.Lock()
-	a.conn, a.packet, a.edns, a.sends, a.plainly = conn, packet, edns, 1, false
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		a.conn = nil
-		a.mu.Unlock()
-		conn.Close()
-	}()
-	began := time.Now()
-	if _, err := conn.Write(packet); err != nil {
-		return heard{}, err
+	select {
+	case e := <-w.ch:
+		if e.err == nil && (e.answer != nil || e.fault != nil) {
+			a.answered(time.Since(began))
+		}
+		if e.answer != nil {
+			a.noteEDNS(e.answer)
+		}
+		return e.heard, e.err
+	case <-timer.C:
+		return heard{}, errSilent
 	}
-	return a.listen(conn, id, began)
 }
 
-// listen waits for the reply among whatever arrives.
-func (a *attempt) listen(conn net.Conn, id uint16, began time.Time) (heard, error) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for range maxMismatches {
-		n, err := conn.Read(*buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return heard{}, errSilent
-		}
-		if err != nil {
-			return heard{}, err
-		}
-		if h, ok := match(a.q, id, (*buf)[:n]); ok {
-			a.srv.answered(time.Since(began))
-			if h.answer != nil {
-				a.noteEDNS(h.answer)
-			}
-			return h, nil
-		}
-		a.srv.mismatches.Add(1)
+// answered notes a reply, and tells that a server which was left out is back.
+func (a *attempt) answered(rtt time.Duration) {
+	if a.srv.answered(rtt) {
+		a.log.Info("upstream answers again", "upstream", a.srv.addr.String())
 	}
-	return heard{}, nil
 }
 
 var (
@@ -301,7 +297,10 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	packet, id := a.packed(edns)
+	var r [2]byte
+	rand.Read(r[:])
+	id := binary.BigEndian.Uint16(r[:])
+	packet := a.packed(id, edns)
 	framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packet)), uint16(len(packet))), packet...)
 	if _, err := conn.Write(framed); err != nil {
 		return nil, err
@@ -316,7 +315,7 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 		case ok && h.fault != nil:
 			return nil, &faultError{a.srv.addr, h.fault}
 		case ok:
-			a.srv.answered(0)
+			a.answered(0)
 			return h.answer, nil
 		}
 		a.srv.mismatches.Add(1)
@@ -342,15 +341,15 @@ const silencesForPlain = 2
 // OPT once there was so much silence.
 func (a *attempt) resend() {
 	a.mu.Lock()
-	conn, packet := a.conn, a.packet
+	defer a.mu.Unlock() // the socket is its own no longer than it is asked
+	packet := a.packet
 	if a.edns && a.sends >= silencesForPlain && (a.sends-silencesForPlain)%2 == 0 {
 		packet, a.plainly = withoutOPT(packet), true
 	}
 	a.sends++
-	a.mu.Unlock()
-	if conn != nil {
+	if a.asked != nil {
 		a.srv.queries.Add(1)
-		conn.Write(packet) // an error shows at the reader
+		a.asked.again(packet)
 	}
 }
 
@@ -380,15 +379,15 @@ func (a *attempt) noteEDNS(answer *wire.Answer) {
 func (a *attempt) release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.conn == nil {
+	if a.asked == nil {
 		return
 	}
-	until := a.sent.Add(maxWait)
+	left := time.Until(a.sent.Add(maxWait))
 	if a.srv.lingering.Add(1) > maxLinger {
-		until = time.Unix(1, 0)
+		left = 0
 	}
 	a.lingers = true
-	a.conn.SetReadDeadline(until)
+	a.timer.Reset(left)
 }
 
 // end does the accounts of a finished attempt and reports whether its silence or

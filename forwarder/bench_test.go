@@ -52,6 +52,9 @@ func BenchmarkExchange(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	wg.Go(func() { f.Run(ctx) })
+	defer cancel()
 	up := f.Mounts()[0].Upstream
 	if up == nil {
 		up = f.Mounts()[1].Upstream

@@ -7,10 +7,12 @@
 // server that loses three questions in a row is dead until a probe in the
 // background finds it alive; clients' questions are not used for that.
 //
-// A reply is taken only from the address and port the question went to, on that
-// question's own socket with its random port, with its random ID and its question
-// (RFC 5452). Anything else is counted, and the wait goes on; after twenty of them
-// the question is asked over TCP.
+// Questions leave from one of 256 sockets for each family of addresses, each on a
+// port of the kernel's random choice, for a hundred questions or ten seconds. A
+// reply is taken only from the address and port the question went to, on the
+// question's socket, with its random ID and its question (RFC 5452). Anything else
+// is counted, and the wait goes on; after twenty of them the question is asked over
+// TCP.
 //
 // The package keeps no answers, and knows nothing of zones, clients or catalogs.
 package forwarder
@@ -88,20 +90,23 @@ type Forwarder struct {
 	wake chan struct{}
 	wg   sync.WaitGroup // attempts that outlive their exchange
 
+	sockets *sockets
+
 	mu      sync.Mutex // guards following
 	self    []netip.AddrPort
 	routes  map[wire.Name]*route
 	servers map[netip.AddrPort]*server
 }
 
-// New validates cfg. It opens nothing and starts nothing; exchanges work before
-// Run is called, without probes.
+// New validates cfg. It opens nothing and starts nothing; replies are heard while
+// Run runs.
 func New(cfg Config) (*Forwarder, error) {
 	var uid [8]byte
 	rand.Read(uid[:])
 	f := &Forwarder{
 		log: cfg.Logger, self: cfg.Self, uid: hex.EncodeToString(uid[:]), wake: make(chan struct{}, 1),
-		routes: map[wire.Name]*route{}, servers: map[netip.AddrPort]*server{},
+		sockets: newSockets(),
+		routes:  map[wire.Name]*route{}, servers: map[netip.AddrPort]*server{},
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -279,11 +284,16 @@ func (f *Forwarder) snapshot() []*server {
 	return out
 }
 
-// Run probes servers that are dead, little known or never checked for a loop. It
-// blocks until ctx ends and returns nil when every socket is closed, at most some
-// hundred milliseconds later.
+// Run hears what servers reply, and probes those that are dead, little known or
+// never checked for a loop. It blocks until ctx ends and returns nil when every
+// socket is closed, at most some hundred milliseconds later.
 func (f *Forwarder) Run(ctx context.Context) error {
+	hearing, end := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { f.sockets.run(hearing) })
 	f.probeLoop(ctx)
 	f.wg.Wait()
+	end()
+	wg.Wait()
 	return nil
 }

@@ -91,7 +91,7 @@ func loopName(uid string, id uint64) wire.Name {
 func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	a := &attempt{srv: s, log: f.log, q: q, sent: time.Now()}
+	a := &attempt{srv: s, sockets: f.sockets, log: f.log, q: q, sent: time.Now()}
 	stop := context.AfterFunc(ctx, a.abandon)
 	defer stop()
 	again := time.AfterFunc(probeTimeout/2, func() {
@@ -101,7 +101,7 @@ func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	defer again.Stop()
 	a.run(ctx, a.sent.Add(probeTimeout))
 	if s.probed(time.Now()) {
-		f.log.Info("upstream answers again", "upstream", s.addr.String())
+		f.log.Info("upstream does not lead back to this daemon any more, it is asked again", "upstream", s.addr.String())
 	}
 	f.nudge()
 }
@@ -110,25 +110,23 @@ func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 func (a *attempt) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.conn != nil {
-		a.conn.SetReadDeadline(time.Unix(1, 0))
+	if a.asked != nil {
+		a.timer.Reset(0)
 	}
 }
 
-// probed ends a probe; true: it brought s back to life.
+// probed ends a probe; true: it found the end of a loop.
 func (s *server) probed(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.probing = false
-	s.looped = s.loopSeen
 	if s.dead {
 		s.probeAt = now.Add(s.probePause)
 		s.probePause = min(2*s.probePause, probeMax)
-		return false
 	}
-	back := s.probePause > 0
-	s.probePause = 0
-	return back
+	ended := s.looped && !s.loopSeen && !s.dead
+	s.looped = s.loopSeen
+	return ended
 }
 
 // loopZone hears our own loop probes come back.

@@ -186,7 +186,7 @@ func (r *race) ask(ctx context.Context) time.Duration {
 }
 
 func (r *race) launch(ctx context.Context, s *server) {
-	a := &attempt{srv: s, log: r.rt.f.log, q: r.q, trustAD: r.rt.cfg.TrustAD, sent: time.Now()}
+	a := &attempt{srv: s, sockets: r.rt.f.sockets, log: r.rt.f.log, q: r.q, trustAD: r.rt.cfg.TrustAD, sent: time.Now()}
 	r.running = append(r.running, a)
 	r.asked = append(r.asked, s)
 	f, deadline, replies := r.rt.f, r.deadline, r.replies

@@ -26,7 +26,8 @@ const (
 // server is what is known of one name server, whatever routes lead to it.
 type server struct {
 	addr netip.AddrPort
-	id   uint64 // of this process, for loop probes
+	bare netip.AddrPort // without the zone
+	id   uint64         // of this process, for loop probes
 
 	lingering  atomic.Int32
 	queries    atomic.Uint64
@@ -58,7 +59,9 @@ type server struct {
 
 var serverIDs atomic.Uint64
 
-func newServer(a netip.AddrPort) *server { return &server{addr: a, id: serverIDs.Add(1)} }
+func newServer(a netip.AddrPort) *server {
+	return &server{addr: a, bare: netip.AddrPortFrom(a.Addr().WithZone(""), a.Port()), id: serverIDs.Add(1)}
+}
 
 // usable tells whether questions should go to s: alive and no loop.
 func (s *server) usable() bool {
@@ -100,12 +103,13 @@ func (s *server) wait() time.Duration {
 	return min(max(s.srtt+4*s.rttvar, minWait), maxWait)
 }
 
-// answered notes a reply, which makes a dead server live. rtt 0: not measured.
-func (s *server) answered(rtt time.Duration) {
+// answered notes a reply, which makes a dead server live; true: it did. rtt 0: not measured.
+func (s *server) answered(rtt time.Duration) (back bool) {
 	s.replies.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lost, s.dead = 0, false
+	back = s.dead
+	s.lost, s.dead, s.probePause = 0, false, 0
 	switch {
 	case rtt <= 0:
 	case s.srtt == 0:
@@ -114,6 +118,7 @@ func (s *server) answered(rtt time.Duration) {
 		s.rttvar += ((s.srtt - rtt).Abs() - s.rttvar) / 4
 		s.srtt += (rtt - s.srtt) / 8
 	}
+	return back
 }
 
 // lose notes a question without a reply; true: that made s dead.

@@ -23,6 +23,7 @@ type flight struct {
 // waiter is a client of a flight; q is a clone.
 type waiter struct {
 	q     *wire.Query
+	since time.Duration
 	reply func(q *wire.Query, msg []byte)
 }
 
@@ -128,7 +129,7 @@ func (t *flightTable) len() int {
 func (r *Resolver) join(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
 	k := questionOf(q)
 	k.stranger = !r.mayRecurse(q)
-	f, how := r.flights.board(k, waiter{q.Clone(), reply}, expired, &r.cfg)
+	f, how := r.flights.board(k, waiter{q.Clone(), now, reply}, expired, &r.cfg)
 	switch how {
 	case boarded:
 		r.stats.joined.Add(1)
@@ -210,6 +211,7 @@ func (r *Resolver) after(d time.Duration, f func()) (stop func()) {
 func (r *Resolver) deliver(ws []waiter, s served) {
 	now := r.now()
 	for _, w := range ws {
+		r.stats.waited.observe(now - w.since)
 		w.reply(w.q, r.render(w.q, s, now))
 	}
 }

@@ -28,10 +28,12 @@ func (r *Resolver) lookup(ctx context.Context, q *wire.Query) served {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Deadline)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
-	e, st := r.cfg.Cache.Get(q, r.now())
+	began := r.now()
+	e, st := r.cfg.Cache.Get(q, began)
 	if st == cache.Fresh {
 		return served{entry: e}
 	}
+	defer func() { r.stats.waited.observe(r.now() - began) }()
 	expired := r.spare(e)
 	if expired == nil {
 		return r.resolve(ctx, q)

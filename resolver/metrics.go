@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,6 +22,41 @@ type stats struct {
 	panics    atomic.Uint64
 
 	servfail, refused, formerr, otherError atomic.Uint64
+
+	atOnce atomic.Uint64 // answered without waiting, though not from the cache
+	waited latencies
+}
+
+// latencyBounds are the upper bounds of the histogram of latencies, in seconds.
+var latencyBounds = [...]float64{0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5}
+
+// latencies count how long questions took that had to be waited for.
+type latencies struct {
+	counts [len(latencyBounds) + 1]atomic.Uint64 // by the first bound that is not below; last what is beyond all
+	sum    atomic.Int64                          // nanoseconds
+}
+
+func (l *latencies) observe(d time.Duration) {
+	at, seconds := 0, d.Seconds()
+	for at < len(latencyBounds) && seconds > latencyBounds[at] {
+		at++
+	}
+	l.counts[at].Add(1)
+	l.sum.Add(int64(d))
+}
+
+// metric is the histogram of what was waited for and of as many answers that were there at once: those take microseconds,
+// so that they are below the first bound without being timed, which would cost each of them a look at the clock.
+func (l *latencies) metric(atOnce uint64) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(latencyBounds))
+	count := atOnce
+	for i := range l.counts {
+		count += l.counts[i].Load()
+		if i < len(latencyBounds) {
+			buckets[latencyBounds[i]] = count
+		}
+	}
+	return prometheus.MustNewConstHistogram(descLatency, count, time.Duration(l.sum.Load()).Seconds(), buckets)
 }
 
 func (s *stats) refusal(rcode uint16) {
@@ -47,6 +83,8 @@ var (
 	descLimited  = prometheus.NewDesc("meibo_resolver_limited_total", "Questions beyond a limit.", []string{"limit"}, nil)
 	descPanics   = prometheus.NewDesc("meibo_resolver_panics_total", "Panics recovered; each is a fault to report.", nil, nil)
 	descErrors   = prometheus.NewDesc("meibo_resolver_errors_total", "Error replies by response code.", []string{"rcode"}, nil)
+	descLatency  = prometheus.NewDesc("meibo_dns_request_duration_seconds",
+		"Time from a question to its answer, this host's own questions included. Answers that are there at once are not timed: they count below the first bound, and as 0 in the sum.", nil, nil)
 )
 
 // Collector exports the resolver's counters to Prometheus.
@@ -76,5 +114,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descErrors, &s.refused, "REFUSED")
 	count(descErrors, &s.formerr, "FORMERR")
 	count(descErrors, &s.otherError, "other")
+	ch <- s.waited.metric(s.atOnce.Load() + c.r.cfg.Cache.Stats().Hits)
 	ch <- prometheus.MustNewConstMetric(descInFlight, prometheus.GaugeValue, float64(c.r.flights.len()))
 }

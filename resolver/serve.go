@@ -51,7 +51,10 @@ func (r *Resolver) ServeDNS(q *wire.Query, v wire.Verdict, dst []byte, reply fun
 	if st == cache.Fresh {
 		return r.append(dst, q, served{entry: e}, now)
 	}
-	return r.miss(q, r.spare(e), now, dst, reply)
+	if out = r.miss(q, r.spare(e), now, dst, reply); out != nil {
+		r.stats.atOnce.Add(1)
+	}
+	return out
 }
 
 // judged answers what the parser found wanting.

@@ -121,9 +121,11 @@ type Agent struct {
 	goneServices, goneChecks map[string]bool
 	nodeDirty                dirt
 	version                  uint64 // the last one given to anything dirty
+	settled                  uint64 // up to which the catalog was seen to have everything
 	news                     bool   // something was marked since the last wake
 
 	changed chan struct{}   // closed at the next change
+	turned  chan struct{}   // closed at the end of the next sync
 	running context.Context // that of Run; nil when it isn't running
 	started sync.WaitGroup  // goroutines of the running Run
 	discard bool            // keep no output of checks
@@ -158,7 +160,7 @@ func newAgent(cfg Config) (*Agent, error) {
 		cfg: cfg, logger: cfg.Logger,
 		services: map[string]*service{}, checks: map[string]*checkState{},
 		aliases: map[string]chan struct{}{}, goneServices: map[string]bool{}, goneChecks: map[string]bool{},
-		changed: make(chan struct{}), discard: cfg.DiscardCheckOutput,
+		changed: make(chan struct{}), turned: make(chan struct{}), discard: cfg.DiscardCheckOutput,
 	}
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)

@@ -87,6 +87,48 @@ func (a *Agent) wake() {
 	}
 }
 
+// AwaitSync waits until the catalog has all that it should have at this moment,
+// or has refused it, or until ctx ends.
+func (a *Agent) AwaitSync(ctx context.Context) {
+	a.mu.Lock()
+	latest := a.version
+	for a.owesLocked(latest) {
+		turned := a.turned
+		a.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-turned:
+		}
+		a.mu.Lock()
+	}
+	a.settled = max(a.settled, latest)
+	a.mu.Unlock()
+}
+
+// owesLocked reports whether the catalog lacks something that was marked up to a
+// version, or has something too much.
+func (a *Agent) owesLocked(latest uint64) bool {
+	owes := func(d dirt) bool { return d.is() && d.version <= latest }
+	switch {
+	case len(a.goneServices) > 0, len(a.goneChecks) > 0, owes(a.nodeDirty):
+		return true
+	case a.settled >= latest: // most heartbeats change nothing
+		return false
+	}
+	for _, s := range a.services {
+		if owes(s.dirty) {
+			return true
+		}
+	}
+	for _, c := range a.checks {
+		if owes(c.dirty) {
+			return true
+		}
+	}
+	return false
+}
+
 // deferLocked lets a change of output alone wait, so that a check that prints
 // the time doesn't cost every server a write at each run.
 func (a *Agent) deferLocked(c *checkState) {
@@ -150,14 +192,17 @@ func (s *syncer) run(ctx context.Context) {
 	if s.a.cfg.Catalog == nil {
 		return
 	}
-	full := true // the next turn is a full sync
+	full := true // the next turn of the timer is a full sync
+	begun := false
 	failures := 0
 	for timer := time.NewTimer(0); ; {
-		// While turns fail, changes wait for the next try like all the rest.
+		// While turns fail, changes wait for the next try like all the rest; for a
+		// full sync that is due later they don't.
 		woken := s.woken
-		if failures > 0 || full {
+		if failures > 0 || !begun {
 			woken = nil
 		}
+		now := false
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -168,19 +213,28 @@ func (s *syncer) run(ctx context.Context) {
 			continue
 		case <-timer.C:
 			full = full || failures == 0
+			now = full
 		case <-woken:
 		}
-		err := s.turn(ctx, full)
+		err := s.turn(ctx, now)
+		s.a.mu.Lock()
+		close(s.a.turned)
+		s.a.turned = make(chan struct{})
+		s.a.mu.Unlock()
 		if ctx.Err() != nil {
 			return
 		}
-		s.a.counts.turn(full, err)
+		s.a.counts.turn(now, err)
 		if err != nil {
 			failures++
-			s.a.logger.Log(ctx, failureLevel(failures), "cannot sync with the catalog; will try again", "full", full, "err", err)
+			s.a.logger.Log(ctx, failureLevel(failures), "cannot sync with the catalog; will try again", "full", now, "err", err)
 			timer.Reset(retryAfter(failures))
 			continue
 		}
+		if full && !now {
+			continue // it is still to come
+		}
+		begun = begun || now
 		if full || failures > 0 {
 			timer.Reset(syncInterval + jitter(syncInterval*time.Duration(Scale(s.a.cfg.Members()))))
 		}
@@ -253,6 +307,7 @@ func (s *syncer) do(ctx context.Context, st step) error {
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", st.what, err)
 	}
+	s.a.logger.Debug("synced with the catalog", "what", st.what)
 	s.a.mu.Lock()
 	st.done()
 	s.a.mu.Unlock()
@@ -422,7 +477,8 @@ func sameService(own, remote *catalog.Service) bool {
 		slices.Equal(own.Tags, remote.Tags) &&
 		own.Address == remote.Address && own.Port == remote.Port && own.SocketPath == remote.SocketPath &&
 		maps.Equal(own.TaggedAddresses, remote.TaggedAddresses) && maps.Equal(own.Meta, remote.Meta) &&
-		own.Weights == remote.Weights && own.EnableTagOverride == remote.EnableTagOverride
+		own.Weights == remote.Weights && own.EnableTagOverride == remote.EnableTagOverride &&
+		catalog.SameLocality(own.Locality, remote.Locality)
 }
 
 // sameCheck leaves out the name and tags of the service, which the catalog

@@ -531,3 +531,68 @@ func TestConcurrentWrites_EndEqual(t *testing.T) {
 		t.Errorf("after a restart:\n%s", diff)
 	}
 }
+
+func TestAwaitSync_EndsOnceTheCatalogHasIt(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, a *Agent, f *fakeCatalog) {
+		has := func(is func() bool) bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return is()
+		}
+		await := func(most time.Duration) time.Duration {
+			ctx, cancel := context.WithTimeout(t.Context(), most)
+			defer cancel()
+			began := time.Now()
+			a.AwaitSync(ctx)
+			return time.Since(began)
+		}
+		for i := range 20 {
+			id := fmt.Sprint("s", i)
+			def := ServiceDefinition{ID: id, Name: id, Checks: []CheckDefinition{{ID: "c" + id, Definition: check.Definition{TTL: time.Hour}}}}
+			must(t, a.AddService(def, SourceAPI, false))
+			await(time.Minute)
+			if !has(func() bool { return f.services[id] != nil && f.checks["c"+id] != nil }) {
+				t.Fatalf("%s is missing", id)
+			}
+			must(t, a.UpdateTTL("c"+id, catalog.Passing, "up"))
+			await(time.Minute)
+			if !has(func() bool { return f.checks["c"+id].Status == catalog.Passing }) {
+				t.Fatalf("the state of %s is missing", id)
+			}
+		}
+		must(t, a.RemoveService("s0"))
+		await(time.Minute)
+		if has(func() bool { return f.services["s0"] != nil }) {
+			t.Error("what was removed is still there")
+		}
+		f.change(func() { f.refuse = func(catalog.Body) error { return ErrDenied } })
+		must(t, a.RemoveService("s1"))
+		if took := await(time.Minute); took != 0 {
+			t.Errorf("waited for %v for what is refused", took)
+		}
+		f.change(func() { f.refuse, f.fail = nil, errors.New("nobody leads") })
+		must(t, a.RemoveService("s2"))
+		if took := await(time.Second); took != time.Second {
+			t.Errorf("waited for %v, want a second", took)
+		}
+	})
+}
+
+func TestSync_ChangesDoNotWaitForAFullSyncThatIsDueLater(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, a *Agent, f *fakeCatalog) {
+		f.take()
+		loads := f.loaded()
+		a.Resync(time.Hour)
+		synctest.Wait()
+		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
+		wantTaken(t, f, "+db")
+		if n := f.loaded(); n != loads {
+			t.Errorf("%d full syncs were made early", n-loads)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := f.loaded(); n == loads {
+			t.Error("the full sync was forgotten")
+		}
+	})
+}

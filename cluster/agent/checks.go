@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"reflect"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type checkState struct {
 	dirty    dirt
 	deferred *time.Timer        // an output on its way to the catalog, later
 	critical time.Time          // when it last became so
+	reported bool               // a result has been taken in
 	stop     context.CancelFunc // of its runner, nil when that isn't running
 
 	keeping sync.Mutex // guards following, and orders writes of the state file
@@ -241,7 +243,7 @@ func (a *Agent) takeOver(c, former *checkState) {
 		return // maintenance, or a check that must not run: it shows that
 	}
 	c.record.Status, c.record.Output = former.record.Status, former.record.Output
-	c.critical = former.critical
+	c.critical, c.reported = former.critical, former.reported
 }
 
 // dropCheckLocked takes a check away and returns it for retire.
@@ -308,7 +310,9 @@ func (a *Agent) report(id string, r *check.Runner, status, output string) {
 		a.mu.Unlock()
 		return
 	}
-	turned := c.record.Status != status
+	before := c.record.Status
+	turned, first := before != status, !c.reported
+	c.reported = true
 	news := turned || c.record.Output != output
 	if news {
 		a.setResultLocked(c, status, output, &t)
@@ -320,11 +324,34 @@ func (a *Agent) report(id string, r *check.Runner, status, output string) {
 	}
 	if turned {
 		a.counts.turned.Add(1)
-		a.logger.Info("check changed", "check", id, "status", status)
+		a.logResult("check changed", c, status, output, "before", before)
+	} else if first && status != catalog.Passing { // nothing changes, as a check begins as critical: the log has it all the same
+		a.logResult("check does not pass from the start", c, status, output)
 	}
 	if news {
 		a.tell(t)
 	}
+}
+
+// maxLoggedOutput is how much of a check's output a line of the log has, in bytes.
+const maxLoggedOutput = 200
+
+// logResult tells of a check, with the first line of what it printed.
+func (a *Agent) logResult(text string, c *checkState, status, output string, more ...any) {
+	level := slog.LevelInfo
+	if status == catalog.Critical {
+		level = slog.LevelWarn
+	}
+	args := append([]any{"check", c.def.ID}, more...)
+	if c.def.ServiceID != "" {
+		args = append(args, "service", c.def.ServiceID)
+	}
+	args = append(args, "status", status)
+	line, _, _ := strings.Cut(strings.TrimSpace(output), "\n")
+	if line = strings.TrimSpace(line); line != "" {
+		args = append(args, "output", strings.ToValidUTF8(line[:min(len(line), maxLoggedOutput)], ""))
+	}
+	a.logger.Log(context.Background(), level, text, args...)
 }
 
 func (a *Agent) setResultLocked(c *checkState, status, output string, t *touched) {

@@ -38,7 +38,8 @@ type ServiceDefinition struct {
 	Meta              map[string]string
 	Weights           *catalog.Weights // nil: 1 and 1
 	EnableTagOverride bool
-	Token             string // kept, never logged
+	Locality          *catalog.Locality // nil: not said
+	Token             string            // kept, never logged
 	Checks            []CheckDefinition
 }
 

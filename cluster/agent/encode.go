@@ -77,7 +77,7 @@ func decodeService(data []byte) (ServiceDefinition, error) {
 		Kind: s.Kind, ID: s.ID, Name: s.Service, Tags: s.Tags,
 		Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
 		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta,
-		EnableTagOverride: s.EnableTagOverride, Token: kept.Token,
+		EnableTagOverride: s.EnableTagOverride, Locality: s.Locality, Token: kept.Token,
 	}
 	if s.Weights != (catalog.Weights{}) {
 		def.Weights = &s.Weights

@@ -31,7 +31,7 @@ var (
 	descRunning  = prometheus.NewDesc("meibo_agent_checks_running", "Checks that run at this moment, by kind.", []string{"kind"}, nil)
 	descWaiting  = prometheus.NewDesc("meibo_agent_checks_waiting", "Checks that are due and wait while others of their kind begin.", []string{"kind"}, nil)
 	descTurned   = prometheus.NewDesc("meibo_agent_check_changes_total", "Changes of a check's status.", nil, nil)
-	descSyncs    = prometheus.NewDesc("meibo_agent_syncs_total", "Syncs with the catalog, by kind and outcome.", []string{"result"}, nil)
+	descSyncs    = prometheus.NewDesc("meibo_agent_syncs_total", "Anti-entropy: syncs with the catalog by outcome. full and partial succeeded; failed ones are tried again.", []string{"result"}, nil)
 	descRefused  = prometheus.NewDesc("meibo_agent_sync_refusals_total", "Registrations that the catalog refused.", nil, nil)
 	descUnkept   = prometheus.NewDesc("meibo_agent_unkept_states_total", "Check states that could not be written to the data directory.", nil, nil)
 )

@@ -162,7 +162,7 @@ func (d *ServiceDefinition) record(node string) *catalog.Service {
 		Node: node, Kind: d.Kind, ID: d.ID, Service: d.Name, Tags: d.Tags,
 		Address: d.Address, Port: d.Port, SocketPath: d.SocketPath,
 		TaggedAddresses: d.TaggedAddresses, Meta: d.Meta,
-		EnableTagOverride: d.EnableTagOverride,
+		EnableTagOverride: d.EnableTagOverride, Locality: d.Locality,
 	}
 	if d.Weights != nil {
 		s.Weights = *d.Weights

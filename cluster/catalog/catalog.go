@@ -18,6 +18,7 @@ package catalog
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // The states of a check, as Consul spells them. Maintenance is only ever the
@@ -83,6 +84,16 @@ type Weights struct {
 	Warning int `codec:"Warning"`
 }
 
+// Locality says where something runs. Zone is nothing without Region. Answers are
+// not sorted by it.
+type Locality struct {
+	Region string `codec:"Region,omitempty"`
+	Zone   string `codec:"Zone,omitempty"`
+}
+
+// SameLocality compares two, each of which may be nil.
+func SameLocality(a, b *Locality) bool { return a == b || a != nil && b != nil && *a == *b }
+
 // Service is one instance of a service on a node. Its JSON is that of the
 // Service object in /v1/health/service, without the mesh's fields.
 type Service struct {
@@ -100,6 +111,7 @@ type Service struct {
 	SocketPath        string                    `codec:"SocketPath,omitempty" json:",omitempty"`
 	Weights           Weights                   `codec:"Weights"`
 	EnableTagOverride bool                      `codec:"EnableTagOverride,omitempty"`
+	Locality          *Locality                 `codec:"Locality,omitempty" json:",omitempty"`
 	CreateIndex       uint64                    `codec:"CreateIndex,omitempty"`
 	ModifyIndex       uint64                    `codec:"ModifyIndex,omitempty"`
 }
@@ -201,6 +213,29 @@ type History struct {
 	// Provisional says that a host began it because it was alone and had
 	// nobody to join: it is dropped, not merged, when the host first joins.
 	Provisional bool `codec:"Provisional,omitempty"`
+}
+
+// Autopilot is how the servers are tended. Names and meanings are Consul's; the
+// last three fields are of parts that don't exist here, and are only kept.
+type Autopilot struct {
+	// CleanupDeadServers takes servers that failed out of the configuration
+	// once others are in their place.
+	CleanupDeadServers bool `codec:"CleanupDeadServers,omitempty"`
+	// LastContactThreshold is how long a healthy server may not have heard the
+	// leader.
+	LastContactThreshold time.Duration `codec:"LastContactThreshold,omitempty"`
+	// MaxTrailingLogs is how many entries a healthy server may be behind.
+	MaxTrailingLogs int `codec:"MaxTrailingLogs,omitempty"`
+	// MinQuorum is how many voters a clean-up must leave; 0: no such bound.
+	MinQuorum int `codec:"MinQuorum,omitempty"`
+	// ServerStabilizationTime is how long a new server must have been healthy
+	// before it votes.
+	ServerStabilizationTime time.Duration `codec:"ServerStabilizationTime,omitempty"`
+	RedundancyZoneTag       string        `codec:"RedundancyZoneTag,omitempty"`
+	DisableUpgradeMigration bool          `codec:"DisableUpgradeMigration,omitempty"`
+	UpgradeVersionTag       string        `codec:"UpgradeVersionTag,omitempty"`
+	CreateIndex             uint64        `codec:"CreateIndex,omitempty"`
+	ModifyIndex             uint64        `codec:"ModifyIndex,omitempty"`
 }
 
 // Tombstone says that something was deregistered in this history: hosts that

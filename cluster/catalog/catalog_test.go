@@ -46,6 +46,9 @@ func commands() map[string]catalog.Command {
 				Definition: catalog.CheckDefinition{HTTP: "http://192.0.2.2/", Method: "GET", Interval: "10s", Timeout: "1s",
 					Header: map[string][]string{"X-B": {"1", "2"}, "X-A": {"3"}}, DeregisterCriticalServiceAfter: "1h", TLSSkipVerify: true}}},
 		}},
+		"register-locality": {Time: at, Body: &catalog.Register{
+			Node: catalog.Node{Node: "a", Address: "192.0.2.1"}, Service: &catalog.Service{ID: "w", Service: "w", Locality: &catalog.Locality{Region: "r", Zone: "z"}},
+		}},
 		"register-least":     {Body: &catalog.Register{Node: catalog.Node{Node: "a", Address: "192.0.2.1"}}, Time: time.Unix(0, 0).UTC()},
 		"deregister-node":    {Time: at, Body: &catalog.Deregister{Node: "alpha"}},
 		"deregister-service": {Time: at, Request: id, Body: &catalog.Deregister{Node: "alpha", ServiceID: "web-1"}},
@@ -53,6 +56,10 @@ func commands() map[string]catalog.Command {
 		"begin-history":      {Time: at, Body: &catalog.BeginHistory{ID: uuidH, Base: 1 << 51}},
 		"mark-synced":        {Time: at, Body: &catalog.MarkSynced{NodeID: uuidA, History: uuidH}},
 		"forget":             {Time: at, Body: &catalog.Forget{Node: "alpha"}},
+		"set-autopilot": {Time: at, Request: id, Body: &catalog.SetAutopilot{CAS: true, ModifyIndex: 1 << 51, Config: catalog.Autopilot{
+			CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, MinQuorum: 3,
+			ServerStabilizationTime: 10 * time.Second, RedundancyZoneTag: "zone", DisableUpgradeMigration: true, UpgradeVersionTag: "v",
+		}}},
 	}
 }
 

@@ -118,6 +118,8 @@ func newBody(t Type) Body {
 		return new(MarkSynced)
 	case TypeForget:
 		return new(Forget)
+	case TypeSetAutopilot:
+		return new(SetAutopilot)
 	}
 	return nil
 }

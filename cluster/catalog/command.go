@@ -19,6 +19,7 @@ const (
 	TypeBeginHistory Type = 3
 	TypeMarkSynced   Type = 4
 	TypeForget       Type = 5
+	TypeSetAutopilot Type = 6
 )
 
 // RequestID makes a retry safe: of several commands with one request ID only
@@ -43,7 +44,7 @@ type Command struct {
 }
 
 // Body is what a command does: one of *Register, *Deregister, *BeginHistory,
-// *MarkSynced, *Forget.
+// *MarkSynced, *Forget, *SetAutopilot.
 type Body interface {
 	Type() Type
 	// Validate reports, in Consul's words where clients match them, why the
@@ -100,6 +101,16 @@ type Forget struct {
 	Node string `codec:"Node"`
 }
 
+// SetAutopilot replaces how the servers are tended.
+type SetAutopilot struct {
+	// Config's indexes are ignored.
+	Config Autopilot `codec:"Config"`
+	// CAS has the command refused, with [ErrChanged], unless the present
+	// configuration has this ModifyIndex; none has 0.
+	CAS         bool   `codec:"CAS,omitempty"`
+	ModifyIndex uint64 `codec:"ModifyIndex,omitempty"`
+}
+
 // Type implements [Body].
 func (*Register) Type() Type { return TypeRegister }
 
@@ -114,6 +125,9 @@ func (*MarkSynced) Type() Type { return TypeMarkSynced }
 
 // Type implements [Body].
 func (*Forget) Type() Type { return TypeForget }
+
+// Type implements [Body].
+func (*SetAutopilot) Type() Type { return TypeSetAutopilot }
 
 // MaxIndex is the largest index a client may be shown: JSON numbers are
 // exact below 2^53.
@@ -143,3 +157,9 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string { return e.Text }
+
+// Is has [errors.Is] find a refusal that came over the wire or out of a log.
+func (e *Error) Is(target error) bool {
+	other, ok := target.(*Error)
+	return ok && e.Text == other.Text
+}

@@ -20,6 +20,10 @@ var (
 	ErrMissingCheckID     = errors.New("Must provide a check ID or name")
 )
 
+// ErrChanged refuses a command that was to be carried out only if nothing had
+// changed meanwhile.
+var ErrChanged = &Error{Text: "The index to compare with is not the present one"}
+
 // Limits of what one record may hold. Metadata as Consul's.
 const (
 	MaxMetaPairs  = 64
@@ -143,6 +147,9 @@ func (s *Service) Validate() error {
 	}
 	if err := validateServiceAddresses(s.TaggedAddresses); err != nil {
 		return err
+	}
+	if l := s.Locality; l != nil && l.Region == "" && l.Zone != "" {
+		return errors.New("zone cannot be set without region")
 	}
 	return ValidateServiceMeta(s.Meta)
 }
@@ -294,4 +301,16 @@ func (f *Forget) Validate() error {
 		return ErrMissingNode
 	}
 	return validateName("node name", f.Node)
+}
+
+// Validate implements [Body].
+func (s *SetAutopilot) Validate() error {
+	c := &s.Config
+	switch {
+	case c.LastContactThreshold < 0 || c.ServerStabilizationTime < 0:
+		return errors.New("Invalid autopilot configuration: a duration is negative")
+	case c.MaxTrailingLogs < 0 || c.MinQuorum < 0:
+		return errors.New("Invalid autopilot configuration: a number is negative")
+	}
+	return errors.Join(validateName("redundancy zone tag", c.RedundancyZoneTag), validateName("upgrade version tag", c.UpgradeVersionTag))
 }

@@ -24,8 +24,17 @@ func (r *Replica) Collector() prometheus.Collector { return collector{r} }
 
 type collector struct{ r *Replica }
 
+// newCommits is the metric of how long writes take.
+func newCommits() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "meibo_raft_commit_duration_seconds", Help: "Time from a write, while this server leads, until it is committed and applied.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+	})
+}
+
 // Describe implements prometheus.Collector.
-func (collector) Describe(ch chan<- *prometheus.Desc) {
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	c.r.commits.Describe(ch)
 	for _, d := range []*prometheus.Desc{descLeading, descTerm, descApplied, descCommit, descLast, descSnap, descFlight, descRefused} {
 		ch <- d
 	}
@@ -45,6 +54,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	waiting, refused := c.r.inFlight.counts()
 	gauge(descFlight, float64(waiting))
 	ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(refused))
+	c.r.commits.Collect(ch)
 	stats := c.r.Stats()
 	for key, d := range map[string]*prometheus.Desc{"commit_index": descCommit, "last_log_index": descLast, "last_snapshot_index": descSnap} {
 		if v, err := strconv.ParseUint(stats[key], 10, 64); err == nil {

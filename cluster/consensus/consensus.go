@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // StateMachine is what follows the log. Apply, Snapshot and Restore are never
@@ -182,14 +183,15 @@ type Leadership struct {
 // Replica is this server's part in the consensus. Its methods may be called
 // at any time, before Run and after it too: there is no leader then.
 type Replica struct {
-	cfg    Config
-	logger *slog.Logger
-	fsm    *machine
-	guard  *guard
-	ran    atomic.Bool
-	raft   atomic.Pointer[raft.Raft] // nil before Run has opened, and after
-	opened chan struct{}             // closed when raft is set
-	stream *stream                   // nil without Config.Stream; set by Run before Raft starts
+	cfg     Config
+	logger  *slog.Logger
+	fsm     *machine
+	guard   *guard
+	ran     atomic.Bool
+	raft    atomic.Pointer[raft.Raft] // nil before Run has opened, and after
+	opened  chan struct{}             // closed when raft is set
+	stream  *stream                   // nil without Config.Stream; set by Run before Raft starts
+	commits prometheus.Histogram      // how long writes take
 	// Replaced in tests.
 	open  func() (*stores, error)
 	space func(dir string) (free, total uint64, err error)
@@ -219,7 +221,7 @@ func New(cfg Config) (*Replica, error) {
 		return nil, errors.New("consensus: no server ID")
 	}
 	cfg.setDefaults()
-	r := &Replica{cfg: cfg, logger: cfg.Logger, guard: newGuard(), opened: make(chan struct{}), changed: make(chan struct{}), space: diskSpace}
+	r := &Replica{cfg: cfg, logger: cfg.Logger, guard: newGuard(), opened: make(chan struct{}), changed: make(chan struct{}), space: diskSpace, commits: newCommits()}
 	r.fsm = &machine{sm: cfg.StateMachine, guard: r.guard, applied: &r.applied, roll: &r.roll}
 	r.open = r.openStores
 	r.reach.logger = r.logger
@@ -323,6 +325,7 @@ func (r *Replica) Apply(ctx context.Context, cmd []byte) (any, uint64, error) {
 	var reply any
 	var index uint64
 	err := r.propose(ctx, len(cmd), func(rf *raft.Raft) error {
+		began := time.Now()
 		f := rf.Apply(cmd, enqueueTimeout)
 		if err := f.Error(); err != nil {
 			return outcome(err)
@@ -330,6 +333,7 @@ func (r *Replica) Apply(ctx context.Context, cmd []byte) (any, uint64, error) {
 		if _, lost := f.Response().(unapplied); lost {
 			return ErrUnknownOutcome
 		}
+		r.commits.Observe(time.Since(began).Seconds())
 		reply, index = f.Response(), f.Index()
 		return nil
 	})

@@ -295,8 +295,11 @@ func TestCollector_ShowsTheState(t *testing.T) {
 	got := make(map[string]float64)
 	for _, f := range families {
 		got[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+		if h := f.GetMetric()[0].GetHistogram(); h != nil {
+			got[f.GetName()] = float64(h.GetSampleCount())
+		}
 	}
-	if got["meibo_raft_leading"] != 1 || got["meibo_raft_applied_index"] < 3 || got["meibo_raft_commit_index"] < 3 || len(got) != 8 {
+	if got["meibo_raft_leading"] != 1 || got["meibo_raft_applied_index"] < 3 || got["meibo_raft_commit_index"] < 3 || got["meibo_raft_commit_duration_seconds"] != 2 || len(got) != 9 {
 		t.Errorf("got %v", got)
 	}
 }

@@ -160,7 +160,11 @@ func (f *fields) service(node string) *catalog.Service {
 	}
 	s.Weights = catalog.Weights{Passing: f.integer(), Warning: f.integer()}
 	s.CreateIndex, s.ModifyIndex = f.number(), f.number()
-	s.EnableTagOverride = f.number()&1 != 0
+	flags := f.number()
+	s.EnableTagOverride = flags&1 != 0
+	if flags&2 != 0 {
+		s.Locality = &catalog.Locality{Region: f.shared(), Zone: f.shared()}
+	}
 	return s
 }
 

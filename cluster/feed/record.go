@@ -129,7 +129,10 @@ func (e *encoder) service(s *catalog.Service) {
 	e.integer(s.Weights.Warning)
 	e.number(s.CreateIndex)
 	e.number(s.ModifyIndex)
-	e.flags(s.EnableTagOverride)
+	e.flags(s.EnableTagOverride, s.Locality != nil)
+	if s.Locality != nil {
+		e.strings(s.Locality.Region, s.Locality.Zone)
+	}
 	e.end(recordService)
 }
 

@@ -46,6 +46,7 @@ func everything() catalog.Update {
 				TaggedAddresses: map[string]catalog.ServiceAddress{"lan": {Address: "192.0.2.9", Port: 80}},
 				Meta:            map[string]string{"v": "2"}, Port: -1, SocketPath: "/run/web",
 				Weights: catalog.Weights{Passing: 10, Warning: 1}, EnableTagOverride: true, CreateIndex: 9, ModifyIndex: 10,
+				Locality: &catalog.Locality{Region: "r", Zone: "z"},
 			}},
 			Checks: []*catalog.Check{check("N1", "w1")},
 		}, {Node: "n3", Service: "web"}},

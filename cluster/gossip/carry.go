@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// maxTellings bounds what waits for OnEvent.
-	maxTellings = 4096
 	// eachLine: when more happens at once, one line of the log counts it.
 	eachLine = 8
 )
@@ -80,6 +78,7 @@ var eventLines = map[EventKind]saying{
 	Updated:  {slog.LevelDebug, "gossip: member tells something else of itself"},
 	Reaped:   {slog.LevelInfo, "gossip: member was dead for too long and counts as left"},
 	Conflict: {slog.LevelError, "gossip: two hosts claim the same"},
+	Held:     {slog.LevelInfo, "gossip: member is back and is left out until it has been steady"},
 }
 
 func (g *Gossip) log(out outbox) {
@@ -95,6 +94,12 @@ func (g *Gossip) log(out outbox) {
 		if e.Text != "" {
 			args = append(args, "err", e.Text)
 		}
+		if e.Kind == Died {
+			args = append(args, "by", e.Member.ToldBy)
+		}
+		if e.Kind == Held {
+			args = append(args, "until", e.Member.HeldUntil.Format(time.TimeOnly), "gone", e.Member.Flaps)
+		}
 		line := eventLines[e.Kind]
 		g.logger.Log(context.Background(), line.level, line.text, args...)
 	}
@@ -105,7 +110,7 @@ func (g *Gossip) log(out outbox) {
 	}
 }
 
-// tellAll calls OnLife and OnEvent.
+// tellAll calls OnLife.
 func (g *Gossip) tellAll(ctx context.Context) {
 	for {
 		select {
@@ -114,14 +119,11 @@ func (g *Gossip) tellAll(ctx context.Context) {
 			return
 		}
 		g.mu.Lock()
-		t := g.tellings
-		g.tellings = tellings{lives: make(map[string]struct{})}
+		lives := g.changedLives
+		g.changedLives = make(map[string]struct{})
 		g.mu.Unlock()
-		for id := range t.lives {
+		for id := range lives {
 			g.cfg.OnLife(id)
-		}
-		for _, e := range t.events {
-			g.cfg.OnEvent(e)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (l *ledger) fail(now time.Time, r *record) {
 		l.depart(now, r, "", r.forcePrune)
 		return
 	}
-	r.hold.flap(now)
+	r.hold.flap(now, l.holds)
 	l.counts.flaps++
 	r.Flaps = r.hold.flaps
 	r.back, r.HeldUntil = time.Time{}, time.Time{}
@@ -100,7 +100,7 @@ func (l *ledger) fail(now time.Time, r *record) {
 // relapse: a member on its way back is gone again.
 func (l *ledger) relapse(now time.Time, r *record) {
 	r.back, r.HeldUntil = time.Time{}, time.Time{}
-	r.hold.flap(now)
+	r.hold.flap(now, l.holds)
 	l.counts.flaps++
 	r.Flaps = r.hold.flaps
 	r.nextPing = now.Add(returnPing)

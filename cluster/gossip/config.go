@@ -20,6 +20,8 @@ type Tuning struct {
 	ProbeTimeout   time.Duration // for the direct answer; 200 ms
 	SuspicionMult  int           // 4
 	RetransmitMult int           // 10
+	HoldDown       time.Duration // of a member that is back, at first; 5 s
+	HoldDownMax    time.Duration // and at most; 5 min
 }
 
 // Config is what New needs.
@@ -45,10 +47,9 @@ type Config struct {
 	TombstoneTimeout time.Duration // a left member is forgotten then; 24 h
 	Tuning           Tuning
 
-	// OnLife is called after Life(nodeID) has changed, OnEvent after a member
-	// has; both from one goroutine, which may take its time.
-	OnLife  func(nodeID string)
-	OnEvent func(Event)
+	// OnLife is called after Life(nodeID) has changed, from one goroutine, which may
+	// take its time.
+	OnLife func(nodeID string)
 	// Confirmed reports whether a server that has a leader says that a host is
 	// dead. That overrides the brake. It must not block; nil: nobody does.
 	Confirmed func(nodeID string) bool
@@ -87,6 +88,8 @@ func (cfg Config) withDefaults() Config {
 	orDefault(&t.ProbeTimeout, 200*time.Millisecond)
 	orNumber(&t.SuspicionMult, 4)
 	orNumber(&t.RetransmitMult, 10)
+	orDefault(&t.HoldDown, holdFirst)
+	orDefault(&t.HoldDownMax, max(holdMost, t.HoldDown))
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

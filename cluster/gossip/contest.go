@@ -147,7 +147,6 @@ func (l *ledger) move(now time.Time, r *record, n node) {
 	r.Addr, r.Port = n.addr.Addr(), n.addr.Port()
 	r.describe(n.meta)
 	l.out.touch(r)
-	l.out.event(now, Updated, r, "")
 	l.answered(now, r, r.RTT)
 }
 
@@ -175,7 +174,6 @@ func (l *ledger) rename(now time.Time, r *record, n node) {
 	delete(l.byName, r.Name)
 	r.Name = n.name
 	l.byName[n.name] = r
-	l.out.event(now, Updated, r, "")
 	l.refresh(now, r, n)
 	l.out.touch(r)
 }

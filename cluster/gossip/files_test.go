@@ -216,7 +216,7 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		self := &record{}
 		self.Name, self.ID = "self", "self-id"
-		l := newLedger(self, time.Unix(1e9, 0), time.Hour, time.Hour)
+		l := newLedger(self, time.Unix(1e9, 0), time.Hour, time.Hour, standardHolds)
 		l.load(time.Unix(1e9, 0), s)
 		l.sweep(time.Unix(1e9+60, 0))
 		l.step(time.Unix(1e9+60, 0))

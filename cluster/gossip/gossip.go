@@ -37,23 +37,16 @@ type Gossip struct {
 	dial    chan netip.AddrPort
 	joined  chan struct{}
 	size    atomic.Int64  // of the cluster, about
-	untold  atomic.Uint64 // what OnLife and OnEvent were too slow for
-	tell    chan struct{} // has room for one: tellings has something
+	tell    chan struct{} // has room for one: changedLives has something
 
 	tagMu sync.Mutex // held while the tags are changed; taken before mu
 
-	mu       sync.Mutex // guards following
-	ledger   *ledger
-	changed  chan struct{}
-	unsaved  bool
-	called   map[netip.AddrPort]time.Time
-	tellings tellings
-}
-
-// tellings waits for OnLife and OnEvent.
-type tellings struct {
-	lives  map[string]struct{}
-	events []Event
+	mu           sync.Mutex // guards following
+	ledger       *ledger
+	changed      chan struct{}
+	unsaved      bool
+	called       map[netip.AddrPort]time.Time
+	changedLives map[string]struct{} // for OnLife
 }
 
 // New checks the configuration, binds, and reads the snapshot of members. Run
@@ -84,7 +77,7 @@ func New(cfg Config) (*Gossip, error) {
 		started: make(chan struct{}), dial: make(chan netip.AddrPort, maxDials), joined: make(chan struct{}),
 		tell: make(chan struct{}, 1), changed: make(chan struct{}), called: make(map[netip.AddrPort]time.Time),
 	}
-	g.tellings.lives = make(map[string]struct{})
+	g.changedLives = make(map[string]struct{})
 	if err := g.begin(now, own, encoded); err != nil {
 		return nil, errors.Join(err, g.transport.Shutdown())
 	}
@@ -103,7 +96,8 @@ func (g *Gossip) begin(now time.Time, own meta, encoded []byte) error {
 	self.describe(own)
 	self.Name, self.Addr, self.Port = g.self.name, g.self.addr.Addr(), g.self.addr.Port()
 	self.Status, self.Since, self.Told, self.ToldAt = Alive, now, Alive, now
-	g.ledger = newLedger(self, now, g.cfg.ReconnectTimeout, g.cfg.TombstoneTimeout)
+	g.ledger = newLedger(self, now, g.cfg.ReconnectTimeout, g.cfg.TombstoneTimeout,
+		holdLimits{g.cfg.Tuning.HoldDown, g.cfg.Tuning.HoldDownMax})
 	g.delegate = &delegate{self: g.self, mail: g.mail, vet: &vet{byName: make(map[string]*vetted), byID: make(map[string]string)}}
 	g.delegate.meta.Store(&encoded)
 	g.delegate.casts = &memberlist.TransmitLimitedQueue{
@@ -152,7 +146,7 @@ func (g *Gossip) publish() outbox {
 			continue
 		}
 		if g.cfg.OnLife != nil {
-			g.tellings.lives[id] = struct{}{}
+			g.changedLives[id] = struct{}{}
 		}
 	}
 	for name := range out.names {
@@ -160,13 +154,6 @@ func (g *Gossip) publish() outbox {
 			g.delegate.vet.put(r)
 		} else if name != g.self.name {
 			g.delegate.vet.drop(name)
-		}
-	}
-	if g.cfg.OnEvent != nil {
-		g.tellings.events = append(g.tellings.events, out.events...)
-		if over := len(g.tellings.events) - maxTellings; over > 0 {
-			g.untold.Add(uint64(over))
-			g.tellings.events = append([]Event(nil), g.tellings.events[over:]...)
 		}
 	}
 	if out.changed {
@@ -177,7 +164,7 @@ func (g *Gossip) publish() outbox {
 		g.changed = make(chan struct{})
 		g.unsaved = true
 	}
-	if len(g.tellings.lives) > 0 || len(g.tellings.events) > 0 {
+	if len(g.changedLives) > 0 {
 		select {
 		case g.tell <- struct{}{}:
 		default:

@@ -355,12 +355,13 @@ func wait(ctx context.Context, done <-chan struct{}, most time.Duration) {
 }
 
 // ForceLeave has a dead member count as left, everywhere; with prune it is
-// forgotten at once. One that lives isn't touched.
+// forgotten at once. One that lives isn't touched, this host among them: it
+// would contradict.
 func (g *Gossip) ForceLeave(ctx context.Context, name string, prune bool) error {
 	err := fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
 	g.with(func(l *ledger, now time.Time) {
 		if name == l.self.Name {
-			err = fmt.Errorf("gossip: %q is this host: use `meibo leave`", name)
+			err = nil
 			return
 		}
 		if r := l.byName[name]; r != nil {

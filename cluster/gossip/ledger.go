@@ -112,6 +112,7 @@ type ledger struct {
 	self                 *record
 	started              time.Time
 	reconnect, tombstone time.Duration
+	holds                holdLimits
 
 	byName   map[string]*record
 	byID     map[string]*record
@@ -143,9 +144,9 @@ type restored struct {
 	since  time.Time
 }
 
-func newLedger(self *record, now time.Time, reconnect, tombstone time.Duration) *ledger {
+func newLedger(self *record, now time.Time, reconnect, tombstone time.Duration, holds holdLimits) *ledger {
 	return &ledger{
-		self: self, started: now, reconnect: reconnect, tombstone: tombstone,
+		self: self, started: now, reconnect: reconnect, tombstone: tombstone, holds: holds,
 		byName: make(map[string]*record), byID: make(map[string]*record), active: make(map[*record]struct{}),
 		gone: make(map[string]time.Time), restored: make(map[string]restored),
 		asked: make(map[uint64]asked), contests: make(map[contestKey]*contest), out: newOutbox(),
@@ -429,9 +430,10 @@ func (l *ledger) returning(now time.Time, r *record) {
 	switch {
 	case r.back.IsZero():
 		r.back = now
-		r.HeldUntil = r.hold.until(now)
+		r.HeldUntil = r.hold.until(now, l.holds)
 		r.nextPing = now.Add(min(returnPing, r.HeldUntil.Sub(now)))
 		l.out.touch(r)
+		l.out.event(now, Held, r, "")
 		l.wake(r)
 		if r.Told == Failed {
 			l.out.calls = append(l.out.calls, r.at())

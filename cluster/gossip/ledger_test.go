@@ -20,7 +20,7 @@ func newBook(t *testing.T, others int) *book {
 	b := &book{t: t, now: time.Unix(1e9, 0), silent: make(map[string]bool)}
 	self := &record{life: 1}
 	self.Name, self.ID, self.Addr, self.Status, self.Told = "self", "self-id", address(250).Addr(), Alive, Alive
-	b.ledger = newLedger(self, b.now, 72*time.Hour, 24*time.Hour)
+	b.ledger = newLedger(self, b.now, 72*time.Hour, 24*time.Hour, standardHolds)
 	for i := range others {
 		b.joined(b.now, b.node(i))
 	}
@@ -147,6 +147,8 @@ func TestRule20_WhoHearsAgainAsksAnewBeforeAnybodyDies(t *testing.T) {
 	}
 }
 
+var standardHolds = holdLimits{holdFirst, holdMost}
+
 func TestRule20_Holddown(t *testing.T) {
 	at := time.Unix(1e9, 0)
 	for _, test := range []struct {
@@ -165,17 +167,17 @@ func TestRule20_Holddown(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var h holddown
 			for _, f := range test.flaps {
-				h.flap(at.Add(f))
+				h.flap(at.Add(f), standardHolds)
 			}
 			back := at.Add(test.back)
-			if got := h.until(back).Sub(back).Round(time.Second); got != test.want {
+			if got := h.until(back, standardHolds).Sub(back).Round(time.Second); got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
 	}
 	var h holddown
 	for range 20 {
-		h.flap(at)
+		h.flap(at, standardHolds)
 	}
 	if h.hold != holdMost {
 		t.Errorf("got %v, want %v", h.hold, holdMost)

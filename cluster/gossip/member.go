@@ -67,17 +67,8 @@ const (
 	Updated                       // other tags or another address
 	Reaped                        // failed for so long that it counts as left
 	Conflict                      // two hosts claim one name or one ID; Text says which
+	Held                          // back, and not to be believed before Member.HeldUntil
 )
-
-var eventNames = [...]string{"", "join", "leave", "failed", "update", "reap", "conflict"}
-
-// String returns the kind as Consul's events name it.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return "event " + strconv.Itoa(int(k))
-}
 
 // Event is a change of a member.
 type Event struct {

@@ -1,6 +1,10 @@
 package gossip
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Descriptions of the metrics. All have a fixed number of series.
 var (
@@ -51,6 +55,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
 	}
 	for s, name := range statusNames {
+		name = strings.ReplaceAll(name, " ", "_")
 		gauge(descMembers, float64(status[s]), name)
 		gauge(descTold, float64(told[s]), name)
 	}
@@ -62,7 +67,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	total(descFlaps, n.flaps)
 	total(descPings, n.pings)
 	total(descConflicts, n.conflicts)
-	total(descDropped, c.g.mail.lost()+c.g.untold.Load())
+	total(descDropped, c.g.mail.lost())
 	held := 0.0
 	if braking {
 		held = 1

@@ -138,7 +138,7 @@ func (l *ledger) sweep(now time.Time) {
 			l.setTold(now, r, Failed, l.self.Name)
 			l.accuse(now, r, "")
 		}
-		if r.hold.decay(now); r.Flaps != r.hold.flaps {
+		if r.hold.decay(now, l.holds); r.Flaps != r.hold.flaps {
 			r.Flaps = r.hold.flaps
 			l.out.touch(r)
 		}

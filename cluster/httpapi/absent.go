@@ -19,9 +19,6 @@ func absentRoutes() []route {
 		{"/v1/snapshot", "snapshots"},
 		{"/v1/operator/", "this operator endpoint"},
 		{"/v1/coordinate/", "network coordinates"},
-		{"/v1/agent/monitor", "log streaming"},
-		{"/v1/agent/host", "host information"},
-		{"/v1/agent/token/", "ACL tokens"},
 	} {
 		routes = append(routes, refusal(p.path, http.StatusNotImplemented,
 			"not there yet: this version of meibo does not have "+p.what+" ("+p.path+")"))

@@ -23,13 +23,18 @@ func (a *agentSet) routes() []route {
 		a.on("GET", "/v1/agent/version", a.version),
 		a.on("GET", "/v1/agent/members", a.members),
 		a.on("GET", "/v1/meibo/members", a.detailedMembers),
+		a.on("GET", "/v1/meibo/unconfirmed", a.unconfirmed),
 		a.on("PUT", "/v1/agent/join/", a.join),
 		a.on("PUT", "/v1/agent/leave", a.operates(a.leave)),
 		a.on("PUT", "/v1/agent/force-leave/", a.operates(a.forceLeave)),
 		a.on("GET", "/v1/agent/services", a.services),
 		a.on("GET", "/v1/agent/checks", a.checks),
 		a.on("GET", "/v1/agent/metrics", a.metricsJSON),
+		a.on("GET", "/v1/agent/metrics/stream", a.metricsStream),
 		a.on("GET", "/metrics", a.metricsText),
+		a.on("GET", "/v1/agent/monitor", a.monitor),
+		a.on("GET", "/v1/agent/host", a.host),
+		a.on("PUT", "/v1/agent/token/", a.token),
 		a.on("GET", "/v1/agent/service/", a.service),
 		a.on("GET", "/v1/agent/health/service/id/", a.healthByID),
 		a.on("GET", "/v1/agent/health/service/name/", a.healthByName),
@@ -186,7 +191,9 @@ func (a *agentSet) reload(r *request) (any, error) {
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Write); err != nil {
 		return nil, err
 	}
-	return nil, a.cfg.Agent.Reload(r.Context())
+	remark, err := a.cfg.Agent.Reload(r.Context())
+	r.remark(remark)
+	return nil, err
 }
 
 // registerService adds a service to this host.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -17,6 +18,8 @@ const (
 	Stale
 	// Consistent reads after the leader has made sure that it still is one.
 	Consistent
+	// Cached is Default while a server answers, and else what this host knows.
+	Cached
 )
 
 // String names the consistency as the header X-Consul-Effective-Consistency does.
@@ -34,6 +37,15 @@ func (c Consistency) String() string {
 type ReadInfo struct {
 	KnownLeader bool
 	LastContact time.Duration // since the last word of a leader; 0 on the leader itself
+	Kept        bool          // it is what this host knows, no server was asked
+}
+
+// age is how old what is kept may be: nothing while changes are followed.
+func (i ReadInfo) age() time.Duration {
+	if i.KnownLeader {
+		return 0
+	}
+	return i.LastContact
 }
 
 // Reader is one unchanging state of the catalog. Each method returns the index of its own
@@ -48,6 +60,9 @@ type Reader interface {
 	Services(ws catalog.Watch) (uint64, map[string][]string)
 	// ServiceInstances returns every instance, whatever its health.
 	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
+	// ServiceNodes returns them without their checks; changes of those alone need not
+	// close a channel.
+	ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance)
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	// NodeChecks returns all checks on the node, its services' included.
 	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
@@ -57,12 +72,18 @@ type Reader interface {
 	ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check)
 }
 
+// A partial reader may lack what it was asked for: Err says so after a read.
+type partial interface{ Err() error }
+
 // Backend is the catalog as this API needs it. It stands for a whole cluster, not for a
 // host. Safe for concurrent use.
 type Backend interface {
 	// Read returns the present state. [ErrNoLeader] when the consistency asked for needs
 	// a leader and there is none; [ErrNotReady] when nothing is known yet at all.
 	Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error)
+	// ReadKept returns what this host itself knows of a service, if it follows its
+	// changes; else it begins to. Indexes are none above those that servers give.
+	ReadKept(service string) (Reader, ReadInfo, bool)
 	// Apply carries out a command and returns once it can be read here. A
 	// *[catalog.Error] is the state machine's refusal; [ErrNoLeader] means that it did
 	// not happen; any other error that its outcome is unknown.
@@ -102,6 +123,12 @@ type Agent interface {
 	NodeMaintenance(ctx context.Context, enable bool, reason string) error
 
 	Self() Self
+	// Monitor returns the lines of the daemon's log from now on, from a level up, in
+	// Consul's form, until ctx ends; then the channel is closed.
+	Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte
+	// Host is what the host has in hardware and runs: Consul's names, as far as they can
+	// be known here.
+	Host() map[string]any
 	// Members are all that gossip knows of, this host among them.
 	Members() []Member
 	// Standing says how this host stands in its cluster.
@@ -109,6 +136,9 @@ type Agent interface {
 	// KnowsNode reports whether this host knows of a node of the name, in this history of
 	// the catalog or from before.
 	KnowsNode(name string) bool
+	// Unconfirmed are nodes and services that this host knows from before the catalog
+	// began anew, and that no server confirms, by node.
+	Unconfirmed() []UnconfirmedNode
 	// Join meets a host of a cluster, "address" or "address:port", and returns once its
 	// members are known here.
 	Join(ctx context.Context, addr string) error
@@ -116,10 +146,20 @@ type Agent interface {
 	// they have been told.
 	Leave(ctx context.Context) error
 	// ForceLeave declares a failed member, by its name, to have left; with prune it is
-	// dropped from the list of members too. [ErrUnknownMember] if there is none.
-	ForceLeave(ctx context.Context, node string, prune bool) error
-	// Reload reads the configuration again; the old one stays if that fails.
-	Reload(ctx context.Context) error
+	// dropped from the list of members too. [ErrUnknownMember] if there is none. The remark
+	// says what was not done although the order was given, "" if nothing.
+	ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error)
+	// Reload reads the configuration again; the old one stays if that fails. The remark
+	// says what of the new one is not in force yet, "" if nothing.
+	Reload(ctx context.Context) (remark string, err error)
+}
+
+// UnconfirmedNode is what only an earlier history of the catalog says of a node.
+type UnconfirmedNode struct {
+	Node, ID, Address string
+	All               bool      // the node itself and all on it; else only Services
+	Services          []string  // IDs
+	Confirmed         time.Time // when a server that had a leader last confirmed it; zero: nobody knows
 }
 
 // LeftOut is a definition of a file that is not used.

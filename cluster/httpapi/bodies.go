@@ -45,7 +45,7 @@ type catalogServiceBody struct {
 	Ports             ignored
 	Proxy             ignored
 	Connect           ignored
-	Locality          ignored
+	Locality          *catalog.Locality
 	ContentHash       ignored
 	Datacenter        ignored
 	PeerName          ignored
@@ -133,7 +133,7 @@ type agentServiceBody struct {
 	Ports             ignored
 	Proxy             ignored
 	Connect           ignored
-	Locality          ignored
+	Locality          *catalog.Locality
 	Namespace         string
 	Partition         string
 }
@@ -198,7 +198,7 @@ func (b *catalogServiceBody) service() *catalog.Service {
 	s := &catalog.Service{
 		Kind: b.Kind, ID: b.ID, Service: b.Service, Tags: b.Tags, Address: b.Address,
 		TaggedAddresses: b.TaggedAddresses, Meta: b.Meta, Port: b.Port, SocketPath: b.SocketPath,
-		EnableTagOverride: b.EnableTagOverride, Weights: catalog.Weights{Passing: 1, Warning: 1},
+		EnableTagOverride: b.EnableTagOverride, Locality: b.Locality, Weights: catalog.Weights{Passing: 1, Warning: 1},
 	}
 	if b.Weights != nil && *b.Weights != (catalog.Weights{}) {
 		s.Weights = *b.Weights
@@ -274,7 +274,7 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 	body := catalogServiceBody{
 		Kind: b.Kind, ID: b.ID, Service: b.Name, Tags: b.Tags, Address: b.Address,
 		TaggedAddresses: b.TaggedAddresses, Meta: b.Meta, Port: b.Port, SocketPath: b.SocketPath,
-		Weights: b.Weights, EnableTagOverride: b.EnableTagOverride,
+		Weights: b.Weights, EnableTagOverride: b.EnableTagOverride, Locality: b.Locality,
 	}
 	def = ServiceDefinition{Service: *body.service(), Token: b.Token}
 	if def.ID == "" {

@@ -28,12 +28,12 @@ func (c *catalogSet) routes() []route {
 		c.endpoints.on("GET", "/v1/catalog/datacenters", c.datacenters),
 		c.on("GET", "/v1/catalog/nodes", c.nodes),
 		c.on("GET", "/v1/catalog/services", c.services),
-		c.on("GET", "/v1/catalog/service/", c.service),
+		c.endpoints.on("GET", "/v1/catalog/service/", c.cached(c.carried(Writes, c.service))),
 		c.on("GET", "/v1/catalog/node/", c.node),
 		c.on("GET", "/v1/catalog/node-services/", c.nodeServices),
 		c.on("PUT", "/v1/catalog/register", c.register),
 		c.on("PUT", "/v1/catalog/deregister", c.deregister),
-		c.on("GET", "/v1/health/service/", c.healthService),
+		c.endpoints.on("GET", "/v1/health/service/", c.cached(c.carried(Writes, c.healthService))),
 		c.on("GET", "/v1/health/node/", c.healthNode),
 		c.on("GET", "/v1/health/checks/", c.healthChecks),
 		c.on("GET", "/v1/health/state/", c.healthState),
@@ -88,7 +88,7 @@ func (c *catalogSet) services(r *request) (any, error) {
 		index, tags := rd.Services(ws)
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(tags)), func(name string) bool { return !r.may(acl.Service, name) })
 		if f != nil || len(meta) > 0 {
-			tags, err = c.tagsOf(rd, ws, f, meta, names)
+			index, tags, err = c.tagsOf(rd, ws, f, meta, names, index)
 		}
 		list := make(map[string][]string, len(names))
 		for _, name := range names {
@@ -100,11 +100,13 @@ func (c *catalogSet) services(r *request) (any, error) {
 	})
 }
 
-// tagsOf reads the tags of the instances that the filter and the metadata leave.
-func (c *catalogSet) tagsOf(rd Reader, ws catalog.Watch, f *filter, meta nodeMeta, names []string) (map[string][]string, error) {
+// tagsOf reads the tags of the instances that the filter and the metadata leave, and
+// raises the index to that of what these look at.
+func (c *catalogSet) tagsOf(rd Reader, ws catalog.Watch, f *filter, meta nodeMeta, names []string, index uint64) (uint64, map[string][]string, error) {
 	var all []catalogServiceShape
 	for _, name := range names {
-		_, instances := rd.ServiceInstances(ws, name)
+		at, instances := rd.ServiceNodes(ws, name)
+		index = max(index, at)
 		for _, i := range instances {
 			if meta.match(i.Node.Meta) {
 				all = append(all, shapeCatalogService(i, c.datacenter))
@@ -120,7 +122,7 @@ func (c *catalogSet) tagsOf(rd Reader, ws catalog.Watch, f *filter, meta nodeMet
 		slices.Sort(t)
 		tags[name] = slices.Compact(t)
 	}
-	return tags, err
+	return index, tags, err
 }
 
 func (c *catalogSet) service(r *request) (any, error) {
@@ -132,7 +134,7 @@ func (c *catalogSet) service(r *request) (any, error) {
 		return nil, err
 	}
 	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
-		index, instances := rd.ServiceInstances(ws, r.arg)
+		index, instances := rd.ServiceNodes(ws, r.arg)
 		r.missing = len(instances) == 0
 		list := make([]catalogServiceShape, 0, len(instances))
 		for _, i := range instances {
@@ -268,10 +270,17 @@ func parseListing(r *request) (*filter, nodeMeta, error) {
 	return f, meta, nil
 }
 
+// remark says something in the answer, which stays a success.
+func (r *request) remark(text string) {
+	if text != "" {
+		r.w.Header().Add("X-Meibo-Warning", text)
+	}
+}
+
 // warn says something in the answer, which stays a success, and in the log, at most once a
 // second: a client in a loop must not fill it.
 func (e *endpoints) warn(r *request, text string, args ...any) {
-	r.w.Header().Add("X-Meibo-Warning", text)
+	r.remark(text)
 	now, last := time.Now().UnixNano(), e.warned.Load()
 	if now-last >= int64(time.Second) && e.warned.CompareAndSwap(last, now) {
 		e.log.Warn(text, args...)

@@ -183,7 +183,8 @@ func assignDuration(path string, v any, rv reflect.Value) error {
 		}
 		d, err := time.ParseDuration(v)
 		if err != nil {
-			return fmt.Errorf("%s: %q is not a duration: write it like \"10s\"", path, clip(v))
+			// "invalid duration" is what clients look for.
+			return fmt.Errorf("%s: invalid duration %q: write it like \"10s\"", path, clip(v))
 		}
 		rv.SetInt(int64(d))
 		return nil

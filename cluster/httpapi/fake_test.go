@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -31,6 +32,7 @@ type store struct {
 	index    uint64
 	noLeader atomic.Bool
 	contact  time.Duration
+	kept     httpapi.Reader // what the host knows of every service; nil: nothing
 	reads    atomic.Int64
 }
 
@@ -58,6 +60,13 @@ func (s *store) Read(_ context.Context, c httpapi.Consistency) (httpapi.Reader, 
 		contact = 0
 	}
 	return s.Store.Read(), httpapi.ReadInfo{KnownLeader: led, LastContact: contact}, nil
+}
+
+func (s *store) ReadKept(string) (httpapi.Reader, httpapi.ReadInfo, bool) {
+	if s.kept == nil {
+		return nil, httpapi.ReadInfo{}, false
+	}
+	return s.kept, httpapi.ReadInfo{KnownLeader: s.contact == 0, LastContact: s.contact, Kept: true}, true
 }
 
 func (s *store) Apply(_ context.Context, body catalog.Body) error {
@@ -95,7 +104,17 @@ type host struct {
 	calls    []string
 	fail     error
 	leftOut  []httpapi.LeftOut
+	remark   string // of what is asked of it
 }
+
+func (h *host) Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte {
+	lines := make(chan []byte, 2)
+	lines <- fmt.Appendf(nil, "from %s json=%v\n", level, json)
+	context.AfterFunc(ctx, func() { close(lines) })
+	return lines
+}
+
+func (h *host) Host() map[string]any { return map[string]any{"CollectionTime": noon.UnixNano()} }
 
 func (h *host) LeftOut() []httpapi.LeftOut { return h.leftOut }
 
@@ -207,15 +226,22 @@ func (h *host) Standing() httpapi.Standing {
 
 func (h *host) KnowsNode(name string) bool { return name != "nobody" }
 
+func (h *host) Unconfirmed() []httpapi.UnconfirmedNode {
+	return []httpapi.UnconfirmedNode{
+		{Node: "n2", ID: "aaaaaaaa-0000-0000-0000-000000000002", Address: "10.0.0.2", Services: []string{"db"}, Confirmed: noon},
+		{Node: "printer", Address: "192.0.2.9", All: true},
+	}
+}
+
 func (h *host) Join(_ context.Context, addr string) error { return h.did("join %s", addr) }
 
 func (h *host) Leave(context.Context) error { return h.did("leave") }
 
-func (h *host) ForceLeave(_ context.Context, node string, prune bool) error {
-	return h.did("force-leave %s prune=%v", node, prune)
+func (h *host) ForceLeave(_ context.Context, node string, prune bool) (string, error) {
+	return h.remark, h.did("force-leave %s prune=%v", node, prune)
 }
 
-func (h *host) Reload(context.Context) error { return h.did("reload") }
+func (h *host) Reload(context.Context) (string, error) { return h.remark, h.did("reload") }
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
@@ -254,8 +280,11 @@ func (o operator) TransferLeader(_ context.Context, id string) error {
 	return o.did("transfer to %q", id)
 }
 
-func (o operator) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig{CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second}
+func (o operator) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	return &catalog.Autopilot{
+		CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second,
+		CreateIndex: 7, ModifyIndex: 9,
+	}, nil
 }
 
 func (o operator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {

@@ -121,9 +121,9 @@ func compileMatch(e *grammar.MatchExpression, item reflect.Type) (matcher, error
 // below, are valid and find nothing.
 var elsewhere = map[reflect.Type][]string{
 	reflect.TypeFor[nodeShape]():           {"PeerName", "Locality", "Partition"},
-	reflect.TypeFor[serviceShape]():        {"Proxy", "Connect", "PeerName", "Locality", "Namespace", "Partition"},
-	reflect.TypeFor[agentServiceShape]():   {"Proxy", "Connect", "PeerName", "Locality", "CreateIndex", "ModifyIndex", "Namespace", "Partition"},
-	reflect.TypeFor[catalogServiceShape](): {"ServiceProxy", "ServiceConnect", "PeerName", "ServiceLocality", "Namespace", "Partition"},
+	reflect.TypeFor[serviceShape]():        {"Proxy", "Connect", "PeerName", "Namespace", "Partition"},
+	reflect.TypeFor[agentServiceShape]():   {"Proxy", "Connect", "PeerName", "CreateIndex", "ModifyIndex", "Namespace", "Partition"},
+	reflect.TypeFor[catalogServiceShape](): {"ServiceProxy", "ServiceConnect", "PeerName", "Namespace", "Partition"},
 	reflect.TypeFor[checkShape]():          {"PeerName", "Namespace", "Partition"},
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Forwarder carries requests about the catalog to where they can be answered. Safe for
@@ -48,11 +50,51 @@ func (c *catalogSet) after(check func(*request) error, h handler) handler {
 	}
 }
 
+// cached makes a handler one that answers ?cached from what this host itself knows of the
+// service. Who waits for a change waits at a server.
+func (c *catalogSet) cached(h handler) handler {
+	return func(r *request) (any, error) {
+		ro, err := c.parseRead(r)
+		if err != nil {
+			return nil, err
+		}
+		if ro.cached && c.agent != nil && r.arg != "" && strings.Trim(r.query.Get("index"), "0") == "" && strings.EqualFold(r.scope.Datacenter, c.datacenter) {
+			if rd, info, ok := c.backend.ReadKept(r.arg); ok && info.age() <= maxAge(r) {
+				r.kept = &kept{rd, info}
+			}
+		}
+		return h(r)
+	}
+}
+
+// kept is a reading of what this host knows.
+type kept struct {
+	Reader
+	info ReadInfo
+}
+
+// maxAge is how old what comes from a cache may be.
+func maxAge(r *request) time.Duration {
+	const any = 1 << 62
+	for directive := range strings.SplitSeq(r.Header.Get("Cache-Control"), ",") {
+		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+		switch name {
+		case "must-revalidate", "no-cache":
+			return 0
+		case "max-age":
+			if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+				return time.Duration(seconds) * time.Second
+			}
+		}
+	}
+	return any
+}
+
 // carried has another host answer what it can: the forwarder is asked once the request is
 // known to be sound.
 func (c *catalogSet) carried(changes Effect, h handler) handler {
 	return func(r *request) (any, error) {
-		if c.forwarder == nil {
+		if c.forwarder == nil || r.kept != nil {
 			return h(r)
 		}
 		switch done, err := c.forward(r, changes); {

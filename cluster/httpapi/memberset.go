@@ -102,6 +102,26 @@ func (a *agentSet) detailedMembers(r *request) (any, error) {
 	}, nil
 }
 
+// unconfirmedShape is an entry of /v1/meibo/unconfirmed.
+type unconfirmedShape struct {
+	Node, ID, Address string
+	All               bool
+	Services          []string
+	Confirmed         *time.Time
+}
+
+// unconfirmed lists what is answered here though no server knows of it: for people to
+// register again, or to forget.
+func (a *agentSet) unconfirmed(r *request) (any, error) {
+	list := []unconfirmedShape{}
+	for _, u := range a.cfg.Agent.Unconfirmed() {
+		if r.may(acl.Node, u.Node) {
+			list = append(list, unconfirmedShape{u.Node, u.ID, u.Address, u.All, notNil(u.Services), known(u.Confirmed)})
+		}
+	}
+	return list, nil
+}
+
 func shapeDetail(m Member) detailShape {
 	d := m.Detail
 	if d.State == "" {
@@ -169,7 +189,8 @@ func (a *agentSet) forceLeave(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	remark, err := a.cfg.Agent.ForceLeave(r.Context(), r.arg, prune)
+	r.remark(remark)
 	if errors.Is(err, ErrUnknownMember) { // in Consul's words
 		err = errorf(http.StatusInternalServerError, "agent: No node found with name '%s'", clip(r.arg))
 	}

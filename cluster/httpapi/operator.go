@@ -3,6 +3,8 @@ package httpapi
 import (
 	"context"
 	"time"
+
+	"meibo/cluster/catalog"
 )
 
 // Operator is what the operator's endpoints ask for: gossip's keys of all hosts, and the
@@ -21,7 +23,9 @@ type Operator interface {
 	// TransferLeader hands leadership to the server with the Raft ID, or to any.
 	TransferLeader(ctx context.Context, id string) error
 
-	AutopilotConfig() AutopilotConfig
+	// AutopilotConfig is how the servers are tended; [ErrNoLeader] while nobody has
+	// said it yet.
+	AutopilotConfig(ctx context.Context) (*catalog.Autopilot, error)
 	// AutopilotHealth is what the leader knows of the servers; [ErrNoLeader] elsewhere.
 	AutopilotHealth(ctx context.Context) (AutopilotHealth, error)
 }
@@ -71,15 +75,6 @@ type RaftServer struct {
 	ProtocolVersion string
 	Voter           bool
 	LastIndex       uint64 // as far as the server that answers knows; 0: unknown
-}
-
-// AutopilotConfig is how the leader tends the servers.
-type AutopilotConfig struct {
-	CleanupDeadServers      bool
-	LastContactThreshold    time.Duration
-	MaxTrailingLogs         int
-	MinQuorum               int
-	ServerStabilizationTime time.Duration
 }
 
 // AutopilotHealth is what the leader knows of the servers.

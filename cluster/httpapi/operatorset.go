@@ -9,10 +9,12 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"meibo/cluster/acl"
+	"meibo/cluster/catalog"
 )
 
 // operatorSet are the endpoints under /v1/operator/ that speak for the servers. They are
@@ -27,9 +29,10 @@ func (o *operatorSet) routes() []route {
 		o.on("GET", "/v1/operator/raft/configuration", o.needs(acl.Read, o.raftConfiguration)),
 		o.endpoints.on("DELETE", "/v1/operator/raft/peer", o.operates(o.carried(Acts, o.needs(acl.Write, o.removePeer)))),
 		o.endpoints.on("POST,PUT", "/v1/operator/raft/transfer-leader", o.carried(Acts, o.needs(acl.Write, o.transferLeader))),
-		o.on("GET,PUT", "/v1/operator/autopilot/configuration", o.needs(acl.Read, o.autopilotConfig)),
+		o.on("GET,PUT", "/v1/operator/autopilot/configuration", o.autopilotConfiguration),
 		o.on("GET", "/v1/operator/autopilot/health", o.needs(acl.Read, o.autopilotHealth)),
 		o.on("GET", "/v1/operator/autopilot/state", o.needs(acl.Read, o.autopilotState)),
+		o.on("GET", "/v1/operator/usage", o.needs(acl.Read, o.usage)),
 	}
 }
 
@@ -96,13 +99,6 @@ func (o *operatorSet) transferLeader(r *request) (any, error) {
 	return struct{ Success bool }{true}, nil
 }
 
-// errAutopilotFiles: what the leader does must not hang on a command that somebody once
-// gave; the files say it.
-var errAutopilotFiles = &Error{
-	Status: http.StatusNotImplemented,
-	Text:   "autopilot is not configured through the API here: set it in the servers' files (autopilot { ... }) on every server",
-}
-
 type autopilotConfigShape struct {
 	CleanupDeadServers      bool
 	LastContactThreshold    string
@@ -116,15 +112,75 @@ type autopilotConfigShape struct {
 	ModifyIndex             uint64
 }
 
-func (o *operatorSet) autopilotConfig(r *request) (any, error) {
+func (o *operatorSet) autopilotConfiguration(r *request) (any, error) {
 	if r.Method == http.MethodPut {
-		return nil, errAutopilotFiles
+		return o.needs(acl.Write, o.setAutopilot)(r)
 	}
-	c := o.operator.AutopilotConfig()
+	return o.needs(acl.Read, o.autopilotConfig)(r)
+}
+
+func (o *operatorSet) autopilotConfig(r *request) (any, error) {
+	c, err := o.operator.AutopilotConfig(r.Context())
+	if err == nil && c == nil {
+		err = ErrNoLeader
+	}
+	if err != nil {
+		return nil, err
+	}
 	return autopilotConfigShape{
 		CleanupDeadServers: c.CleanupDeadServers, LastContactThreshold: c.LastContactThreshold.String(), MaxTrailingLogs: c.MaxTrailingLogs,
-		MinQuorum: c.MinQuorum, ServerStabilizationTime: c.ServerStabilizationTime.String(),
+		MinQuorum: c.MinQuorum, ServerStabilizationTime: c.ServerStabilizationTime.String(), RedundancyZoneTag: c.RedundancyZoneTag,
+		DisableUpgradeMigration: c.DisableUpgradeMigration, UpgradeVersionTag: c.UpgradeVersionTag,
+		CreateIndex: c.CreateIndex, ModifyIndex: c.ModifyIndex,
 	}, nil
+}
+
+type autopilotConfigBody struct {
+	CleanupDeadServers       bool
+	LastContactThreshold     *time.Duration
+	MaxTrailingLogs          int
+	MinQuorum                int
+	ServerStabilizationTime  *time.Duration
+	RedundancyZoneTag        string
+	DisableUpgradeMigration  bool
+	UpgradeVersionTag        string
+	CreateIndex, ModifyIndex ignored
+}
+
+// setAutopilot replaces the configuration; with ?cas only if that is still the one of the
+// index, and the answer says whether it was. What the body leaves out is what Consul's
+// client begins with.
+func (o *operatorSet) setAutopilot(r *request) (any, error) {
+	b := autopilotConfigBody{}
+	if err := decodeBody(r, &b); err != nil {
+		return nil, err
+	}
+	cmd := &catalog.SetAutopilot{Config: catalog.Autopilot{
+		CleanupDeadServers: b.CleanupDeadServers, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: b.MaxTrailingLogs,
+		MinQuorum: b.MinQuorum, ServerStabilizationTime: 10 * time.Second, RedundancyZoneTag: b.RedundancyZoneTag,
+		DisableUpgradeMigration: b.DisableUpgradeMigration, UpgradeVersionTag: b.UpgradeVersionTag,
+	}}
+	if b.LastContactThreshold != nil {
+		cmd.Config.LastContactThreshold = *b.LastContactThreshold
+	}
+	if b.ServerStabilizationTime != nil {
+		cmd.Config.ServerStabilizationTime = *b.ServerStabilizationTime
+	}
+	if r.has("cas") {
+		index, err := strconv.ParseUint(r.query.Get("cas"), 10, 64)
+		if err != nil {
+			return nil, badRequest("Error parsing cas value: %q is not an index", clip(r.query.Get("cas")))
+		}
+		cmd.CAS, cmd.ModifyIndex = true, index
+	}
+	if err := cmd.Validate(); err != nil {
+		return nil, badRequest("%v", err)
+	}
+	err := o.backend.Apply(r.Context(), cmd)
+	if errors.Is(err, catalog.ErrChanged) {
+		return false, nil
+	}
+	return true, err
 }
 
 type serverHealthShape struct {
@@ -213,6 +269,42 @@ func (o *operatorSet) autopilotState(r *request) (any, error) {
 	}
 	slices.Sort(out.Voters)
 	return out, nil
+}
+
+type usageShape struct {
+	Nodes                    int
+	Services                 int
+	ServiceInstances         int
+	ConnectServiceInstances  map[string]int
+	BillableServiceInstances int
+}
+
+// meshKinds are the kinds of services that Consul counts apart, not as billable.
+var meshKinds = []string{"api-gateway", "connect-native", "connect-proxy", "ingress-gateway", "mesh-gateway", "terminating-gateway"}
+
+// usage counts what the catalog holds, as Consul does for its bills.
+func (o *operatorSet) usage(r *request) (any, error) {
+	return o.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+		ofNodes, nodes := rd.Nodes(ws)
+		index, names := rd.Services(ws)
+		u := usageShape{Nodes: len(nodes), Services: len(names), ConnectServiceInstances: make(map[string]int, len(meshKinds))}
+		for _, kind := range meshKinds {
+			u.ConnectServiceInstances[kind] = 0
+		}
+		for name := range names {
+			_, instances := rd.ServiceNodes(nil, name)
+			u.ServiceInstances += len(instances)
+			for _, i := range instances {
+				switch {
+				case slices.Contains(meshKinds, i.Service.Kind):
+					u.ConnectServiceInstances[i.Service.Kind]++
+				case i.Service.Service != catalog.ConsulService:
+					u.BillableServiceInstances++
+				}
+			}
+		}
+		return max(index, ofNodes), struct{ Usage map[string]usageShape }{map[string]usageShape{o.datacenter: u}}, nil
+	})
 }
 
 // keyringRoutes are those of gossip's keys: each host asks all others itself, servers or not.

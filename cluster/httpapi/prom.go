@@ -96,6 +96,11 @@ func (a *agentSet) metricsJSON(r *request) (any, error) {
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Read); err != nil {
 		return nil, err
 	}
+	return a.gather()
+}
+
+// gather reads all metrics in Consul's form.
+func (a *agentSet) gather() (any, error) {
 	families, err := a.cfg.Gatherer.Gather()
 	if err != nil && len(families) == 0 {
 		return nil, errorf(http.StatusInternalServerError, "gather metrics: %v", err)

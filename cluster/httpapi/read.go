@@ -38,7 +38,9 @@ func (c *catalogSet) parseRead(r *request) (o readOptions, err error) {
 		o.consistency = Consistent
 	case stale && !on["leader"]:
 		o.consistency = Stale
-	case c.discoveryStale > 0 && !on["leader"] && !o.cached && isDiscovery(r.URL.Path):
+	case o.cached && !on["leader"]:
+		o.consistency = Cached
+	case c.discoveryStale > 0 && !on["leader"] && isDiscovery(r.URL.Path):
 		o.consistency, o.maxStale = Stale, c.discoveryStale
 	}
 	return o, nil
@@ -91,7 +93,7 @@ type result struct {
 }
 
 func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watchSet, error) {
-	rd, info, err := c.backend.Read(r.Context(), o.consistency)
+	rd, info, err := c.readerFor(r, o)
 	if err == nil && o.consistency == Stale && o.maxStale > 0 && info.LastContact > o.maxStale {
 		rd, info, err = c.backend.Read(r.Context(), Default)
 	}
@@ -101,7 +103,17 @@ func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watc
 	ws := new(watchSet)
 	r.dropped, r.missing = 0, false
 	index, v, err := q(rd, ws)
+	if p, ok := rd.(partial); ok && err == nil {
+		err = p.Err()
+	}
 	return result{value: v, index: max(index, 1), info: info, dropped: r.dropped, missing: r.missing}, ws, err
+}
+
+func (c *catalogSet) readerFor(r *request, o readOptions) (Reader, ReadInfo, error) {
+	if r.kept != nil {
+		return r.kept.Reader, r.kept.info, nil
+	}
+	return c.backend.Read(r.Context(), o.consistency)
 }
 
 // block waits until the index differs from the one asked for. What was missing and still
@@ -138,8 +150,11 @@ func (c *catalogSet) setReadHeaders(r *request, o readOptions, res result) {
 	h.Set("X-Consul-Effective-Consistency", o.consistency.String())
 	h.Set("X-Consul-Query-Backend", "blocking-query")
 	h.Set("X-Consul-Default-ACL-Policy", "allow")
-	if o.cached {
-		// Every host reads from memory, so there is no older copy to hit.
+	switch {
+	case o.cached && res.info.Kept:
+		h.Set("X-Cache", "HIT")
+		h.Set("Age", strconv.FormatInt(int64(res.info.age().Round(time.Second).Seconds()), 10))
+	case o.cached:
 		h.Set("X-Cache", "MISS")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,100 @@ func TestBlocking_WaitsForAChangeOfItsOwnResult(t *testing.T) {
 			t.Error("the index did not move")
 		}
 	})
+}
+
+// What lists instances without their checks sleeps while only these change.
+func TestBlocking_ChecksWakeWhoSeesThem(t *testing.T) {
+	for path, wakes := range map[string]bool{
+		"/v1/catalog/service/web?":                        false,
+		"/v1/catalog/service/web?filter=ServicePort==80&": false,
+		"/v1/catalog/node/n1?":                            false,
+		"/v1/catalog/node-services/n1?":                   false,
+		"/v1/catalog/nodes?":                              false,
+		"/v1/catalog/services?":                           false,
+		"/v1/catalog/services?node-meta=rack:1&":          false,
+		"/v1/catalog/services?filter=ServicePort==80&":    false,
+		"/v1/operator/usage?":                             false,
+		"/v1/health/service/web?":                         true,
+		"/v1/health/service/web?passing&":                 true,
+		"/v1/health/service/web?filter=Node.Node==n1&":    true,
+		"/v1/health/node/n1?":                             true,
+		"/v1/health/checks/web?":                          true,
+		"/v1/health/state/any?":                           true,
+		"/v1/health/state/" + catalog.Warning + "?":       true,
+	} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				set := func(status string) {
+					f.store.must(t, &catalog.Register{Node: catalog.Node{Node: "n1"}, SkipNodeUpdate: true, Checks: []*catalog.Check{
+						{CheckID: "of-web", ServiceID: "web1", Status: status}, {CheckID: "of-node", Status: status},
+					}})
+				}
+				set(catalog.Critical)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				answer := f.ask(ctx, path+"index="+f.do(t, "GET", strings.TrimRight(path, "?&"), "").Header().Get("X-Consul-Index"))
+				synctest.Wait()
+				set(catalog.Warning)
+				synctest.Wait()
+				select {
+				case w := <-answer:
+					if !wakes || w.Code != 200 {
+						t.Fatalf("woke: %d %s", w.Code, w.Body)
+					}
+					return
+				default:
+				}
+				if wakes {
+					t.Fatal("slept")
+				}
+				f.store.must(t, &catalog.Register{
+					Node:    catalog.Node{Node: "n1", Address: "10.0.0.9", Datacenter: "dc1", Meta: map[string]string{"rack": "1"}},
+					Service: &catalog.Service{ID: "web1", Service: "web", Port: 80, Tags: []string{"new"}},
+				})
+				<-answer // of what it does see
+			})
+		})
+	}
+}
+
+func TestCached_IsWhatThisHostKnowsAndSaysSo(t *testing.T) {
+	f := newFixture(t)
+	older := f.store.Store.Read()
+	for _, tt := range []struct {
+		name, target, control string
+		kept                  bool
+		want                  []string // X-Cache, Age
+	}{
+		{"nothing known", "/v1/health/service/web?cached", "", false, []string{"MISS", ""}},
+		{"known", "/v1/health/service/web?cached", "", true, []string{"HIT", "3"}},
+		{"of the catalog", "/v1/catalog/service/web?cached", "", true, []string{"HIT", "3"}},
+		{"young enough", "/v1/catalog/service/web?cached", "max-age=3", true, []string{"HIT", "3"}},
+		{"too old", "/v1/catalog/service/web?cached", "stale-if-error=9, max-age=2", true, []string{"MISS", ""}},
+		{"to be checked", "/v1/catalog/service/web?cached", "must-revalidate", true, []string{"MISS", ""}},
+		{"not asked for", "/v1/health/service/web", "", true, []string{"", ""}},
+		{"refused", "/v1/health/service/web?cached=false", "", true, []string{"", ""}},
+		{"at an index", "/v1/health/service/web?cached&index=1", "", true, []string{"MISS", ""}},
+		{"at none", "/v1/health/service/web?cached&index=0", "", true, []string{"HIT", "3"}},
+		{"what isn't kept", "/v1/health/node/n1?cached", "", true, []string{"MISS", ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f.store.kept, f.store.contact = nil, 2900*time.Millisecond
+			if tt.kept {
+				f.store.kept = older
+			}
+			w := f.do(t, "GET", tt.target, "", "Cache-Control", tt.control)
+			if got := []string{w.Header().Get("X-Cache"), w.Header().Get("Age")}; w.Code != 200 || !slices.Equal(got, tt.want) {
+				t.Errorf("got %d %q, want %q", w.Code, got, tt.want)
+			}
+		})
+	}
+	f.store.contact = 0
+	f.store.must(t, &catalog.Deregister{Node: "n2"})
+	if w := f.do(t, "GET", "/v1/health/service/web?cached", ""); !strings.Contains(w.Body.String(), `"n2"`) || w.Header().Get("Age") != "0" {
+		t.Errorf("not from what is kept: %s", w.Body)
+	}
 }
 
 func TestBlocking_EndsWhenTheWaitIsOver(t *testing.T) {

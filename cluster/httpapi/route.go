@@ -142,6 +142,8 @@ type request struct {
 	query url.Values
 	arg   string // what follows the route's path; empty for whole routes
 	az    acl.Authorizer
+	// kept is what this host itself knows of what is asked for; nil: servers are asked.
+	kept *kept
 	// dropped counts what the authorizer took out of the answer.
 	dropped int
 	// missing is set by a reading whose subject does not exist.

@@ -354,8 +354,10 @@ func TestClient_SpeaksEveryEndpoint(t *testing.T) {
 	must(c.RegisterCheck(ctx, client.CheckRegistration{CheckID: "mem", Name: "mem", TTL: "10s"}))
 	must(c.UpdateTTL(ctx, "mem", catalog.Passing, "fine"))
 	must(c.DeregisterCheck(ctx, "mem"))
-	must(c.Reload(ctx))
-	is("reload", f.host.last() == "reload")
+	f.host.remark = "ports.dns waits"
+	remark, err := c.Reload(ctx)
+	must(err)
+	is("reload", f.host.last() == "reload" && remark == "ports.dns waits")
 
 	dcs, err := c.Datacenters(ctx)
 	must(err)

@@ -48,6 +48,7 @@ type serviceShape struct {
 	Proxy             proxyShape
 	Connect           connectShape
 	PeerName          string
+	Locality          *catalog.Locality `json:",omitempty"`
 	CreateIndex       uint64
 	ModifyIndex       uint64
 }
@@ -67,6 +68,7 @@ type agentServiceShape struct {
 	EnableTagOverride bool
 	ContentHash       string `json:",omitempty"`
 	Datacenter        string
+	Locality          *catalog.Locality `json:",omitempty"`
 }
 
 // catalogServiceShape is a service and its node in one flat object.
@@ -90,6 +92,7 @@ type catalogServiceShape struct {
 	ServiceEnableTagOverride bool
 	ServiceProxy             proxyShape
 	ServiceConnect           connectShape
+	ServiceLocality          *catalog.Locality `json:",omitempty"`
 	CreateIndex              uint64
 	ModifyIndex              uint64
 }
@@ -136,7 +139,7 @@ func shapeService(s *catalog.Service) serviceShape {
 	return serviceShape{
 		Kind: s.Kind, ID: s.ID, Service: s.Service, Tags: notNil(s.Tags), Address: s.Address,
 		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, Port: s.Port, SocketPath: s.SocketPath,
-		Weights: weights(s.Weights), EnableTagOverride: s.EnableTagOverride,
+		Weights: weights(s.Weights), EnableTagOverride: s.EnableTagOverride, Locality: s.Locality,
 		CreateIndex: s.CreateIndex, ModifyIndex: s.ModifyIndex,
 	}
 }
@@ -157,7 +160,7 @@ func shapeAgentService(s *catalog.Service, datacenter string) agentServiceShape 
 		Kind: s.Kind, ID: s.ID, Service: s.Service, Tags: notNil(s.Tags), Meta: meta,
 		Port: s.Port, Address: s.Address, SocketPath: s.SocketPath,
 		TaggedAddresses: s.TaggedAddresses, Weights: weights(s.Weights),
-		EnableTagOverride: s.EnableTagOverride, Datacenter: datacenter,
+		EnableTagOverride: s.EnableTagOverride, Datacenter: datacenter, Locality: s.Locality,
 	}
 }
 
@@ -173,7 +176,7 @@ func shapeCatalogService(i catalog.Instance, datacenter string) catalogServiceSh
 		ServiceKind: s.Kind, ServiceID: s.ID, ServiceName: s.Service, ServiceTags: notNil(s.Tags),
 		ServiceAddress: s.Address, ServiceTaggedAddresses: s.TaggedAddresses,
 		ServiceWeights: weights(s.Weights), ServiceMeta: meta, ServicePort: s.Port,
-		ServiceSocketPath: s.SocketPath, ServiceEnableTagOverride: s.EnableTagOverride,
+		ServiceSocketPath: s.SocketPath, ServiceEnableTagOverride: s.EnableTagOverride, ServiceLocality: s.Locality,
 		CreateIndex: s.CreateIndex, ModifyIndex: s.ModifyIndex,
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/httpapi"
@@ -24,7 +26,7 @@ func TestBodies_UnknownFieldsAndTypesAreNamed(t *testing.T) {
 		{"fraction", "/v1/agent/service/register", `{"Name":"x","Port":1.5}`,
 			`Request decode failed: Port: expected a whole number, got the number 1.5`},
 		{"bad duration", "/v1/agent/check/register", `{"Name":"x","TTL":"10 s"}`,
-			`Request decode failed: TTL: "10 s" is not a duration: write it like "10s"`},
+			`Request decode failed: TTL: invalid duration "10 s": write it like "10s"`},
 		{"same field twice", "/v1/agent/service/register", `{"Name":"x","ID":"a","id":"b"}`,
 			`Request decode failed: fields "ID" and "id" are the same`},
 		{"no object", "/v1/agent/service/register", `[]`, `Request decode failed: expected an object, got a list`},
@@ -227,5 +229,71 @@ func TestForget_RefusesSlips(t *testing.T) {
 		if w := f.do(t, "PUT", "/v1/meibo/forget/"+node, ""); fmt.Sprintf("%d %s", w.Code, w.Body) != want {
 			t.Errorf("%s: got %d %s, want %s", node, w.Code, w.Body, want)
 		}
+	}
+}
+
+func TestAutopilotConfiguration_IsReplacedIfItIsStillTheOneThatWasRead(t *testing.T) {
+	f := newFixture(t)
+	put := func(query, body string) string {
+		t.Helper()
+		w := f.do(t, "PUT", "/v1/operator/autopilot/configuration"+query, body)
+		if w.Code != http.StatusOK {
+			return strconv.Itoa(w.Code)
+		}
+		return w.Body.String()
+	}
+	kept := func() catalog.Autopilot {
+		_, c := f.store.Store.Read().Autopilot(nil)
+		return *c
+	}
+	if got := put("", `{"MinQuorum":3,"LastContactThreshold":"1s"}`); got != "true" {
+		t.Fatalf("got %s", got)
+	}
+	if c := kept(); c.MinQuorum != 3 || c.LastContactThreshold != time.Second || c.ServerStabilizationTime != 10*time.Second {
+		t.Errorf("kept %+v", c)
+	}
+	at := kept().ModifyIndex
+	for _, tt := range []struct{ query, body, want string }{
+		{fmt.Sprint("?cas=", at-1), `{"MinQuorum":4}`, "false"},
+		{fmt.Sprint("?cas=", at), `{"MinQuorum":5}`, "true"},
+		{"?cas=x", `{"MinQuorum":6}`, "400"},
+		{"?cas=", `{"MinQuorum":6}`, "400"},
+		{"", `{"MinQuorum":-6}`, "400"},
+		{"", `{"MinQuorums":6}`, "400"},
+		{"", `{"ServerStabilizationTime":"-1s"}`, "400"},
+	} {
+		if got := put(tt.query, tt.body); got != tt.want {
+			t.Errorf("%s %s: got %s, want %s", tt.query, tt.body, got, tt.want)
+		}
+	}
+	if c := kept(); c.MinQuorum != 5 {
+		t.Errorf("kept %+v", c)
+	}
+}
+
+func TestLocality_IsKeptAndShown(t *testing.T) {
+	f := newFixture(t)
+	body := `{"Node":"far","Address":"10.0.0.3","Service":{"Service":"db","Locality":{"Region":"eu","Zone":"eu-1"}}}`
+	if w := f.do(t, "PUT", "/v1/catalog/register", body); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for path, want := range map[string]string{
+		"/v1/catalog/service/db": `"ServiceLocality":{"Region":"eu","Zone":"eu-1"}`,
+		"/v1/catalog/node/far":   `"Locality":{"Region":"eu","Zone":"eu-1"}`,
+		"/v1/health/service/db":  `"Locality":{"Region":"eu","Zone":"eu-1"}`,
+		"/v1/health/service/db?filter=" + "Service.Locality.Zone==\"eu-1\"": `"far"`,
+	} {
+		if w := f.do(t, "GET", path, ""); !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+	}
+	if w := f.do(t, "PUT", "/v1/catalog/register", strings.Replace(body, `"Region":"eu",`, "", 1)); w.Code != 400 || w.Body.String() != "zone cannot be set without region" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := f.do(t, "PUT", "/v1/agent/service/register", `{"Name":"db","Locality":{"Region":"eu"}}`); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if w := f.do(t, "GET", "/v1/agent/service/db", ""); !strings.Contains(w.Body.String(), `"Locality":{"Region":"eu","Zone":""}`) {
+		t.Errorf("%s", w.Body)
 	}
 }

@@ -3,6 +3,8 @@ package leader
 import (
 	"context"
 	"time"
+
+	"meibo/cluster/catalog"
 )
 
 // Autopilot says how the servers are tended. The names and meanings are
@@ -42,6 +44,27 @@ func (a *Autopilot) setDefaults() {
 	if a.ServerStabilizationTime == 0 {
 		a.ServerStabilizationTime = DefaultAutopilot.ServerStabilizationTime
 	}
+}
+
+// record is the policy as the catalog keeps it.
+func (a Autopilot) record() catalog.Autopilot {
+	return catalog.Autopilot{
+		CleanupDeadServers: a.CleanupDeadServers, LastContactThreshold: a.LastContactThreshold, MaxTrailingLogs: a.MaxTrailingLogs,
+		MinQuorum: a.MinQuorum, ServerStabilizationTime: max(a.ServerStabilizationTime, 0),
+	}
+}
+
+// policyOf is what the catalog keeps as the leader goes by it.
+func policyOf(c *catalog.Autopilot) Autopilot {
+	a := Autopilot{
+		CleanupDeadServers: c.CleanupDeadServers, LastContactThreshold: c.LastContactThreshold, MaxTrailingLogs: c.MaxTrailingLogs,
+		MinQuorum: c.MinQuorum, ServerStabilizationTime: c.ServerStabilizationTime,
+	}
+	if a.ServerStabilizationTime == 0 {
+		a.ServerStabilizationTime = -1 // at once, not the default
+	}
+	a.setDefaults()
+	return a
 }
 
 // RaftServer is one server of the configuration.

@@ -138,6 +138,7 @@ type Reader interface {
 	Node(ws catalog.Watch, name string) (uint64, *catalog.Node)
 	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
 	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
+	Autopilot(ws catalog.Watch) (uint64, *catalog.Autopilot)
 }
 
 // Catalog is what the leader leads.
@@ -158,6 +159,9 @@ type Config struct {
 	// ReconnectTimeout is for how long a node that was a member may be none
 	// before it is deregistered; 0: DefaultReconnectTimeout.
 	ReconnectTimeout time.Duration
+	// Autopilot is how the servers are tended where the catalog doesn't say it
+	// yet; then it is written there.
+	Autopilot Autopilot
 
 	// Servers is the configuration of the servers, to be tended; nil: it is
 	// left alone. The fields that follow are without meaning then.
@@ -170,8 +174,6 @@ type Config struct {
 	// Expect is how many voters the cluster is to have at least; 0: unknown.
 	// Until they are there a server votes as soon as it has caught up.
 	Expect int
-	// Autopilot is how the servers are tended.
-	Autopilot Autopilot
 
 	Logger *slog.Logger // nil discards
 }
@@ -215,13 +217,14 @@ type Beginning struct {
 	Known uint64
 }
 
-// Begin begins a history if the catalog has none, or Anew says so. It is to be
+// Begin begins a history if the catalog has none, or Anew says so, and has the
+// catalog say how the servers are tended. It is to be
 // called by a server that leads and has applied what was committed before.
 func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	r := l.cfg.Catalog.Read()
 	_, old := r.History(nil)
 	if old.ID != "" && !b.Anew {
-		return nil
+		return l.keepPolicy(ctx)
 	}
 	known := max(r.LastIndex(), b.Known)
 	begin := &catalog.BeginHistory{ID: newID(), Base: catalog.NextBase(time.Now(), known), Provisional: b.Provisional}
@@ -229,7 +232,7 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 		return fmt.Errorf("begin history %s: %w", begin.ID, err)
 	}
 	l.logger.Info("catalog history begun", "history", begin.ID, "provisional", b.Provisional, "before", old.ID)
-	return nil
+	return l.keepPolicy(ctx)
 }
 
 // newID returns a random UUID (RFC 9562 section 5.4).

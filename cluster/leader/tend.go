@@ -3,11 +3,15 @@ package leader
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"meibo/cluster/catalog"
 )
 
 const (
@@ -32,6 +36,26 @@ func (l *Leader) Health() *AutopilotHealth {
 		return h
 	}
 	return &AutopilotHealth{}
+}
+
+// keepPolicy writes the configured policy into the catalog if that has none.
+func (l *Leader) keepPolicy(ctx context.Context) error {
+	if _, kept := l.cfg.Catalog.Read().Autopilot(nil); kept != nil {
+		return nil
+	}
+	err := l.cfg.Catalog.Apply(ctx, &catalog.SetAutopilot{Config: l.cfg.Autopilot.record(), CAS: true})
+	if err == nil || errors.Is(err, catalog.ErrChanged) { // somebody was faster
+		return nil
+	}
+	return fmt.Errorf("keep autopilot's configuration: %w", err)
+}
+
+// policy is how the servers are tended at present.
+func (l *Leader) policy() Autopilot {
+	if _, kept := l.cfg.Catalog.Read().Autopilot(nil); kept != nil {
+		return policyOf(kept)
+	}
+	return l.cfg.Autopilot
 }
 
 // tender is what is remembered of the servers from one round to the next.
@@ -98,7 +122,7 @@ func (t *tender) sayRefused(s *survey) {
 func (t *tender) survey(ctx context.Context, members []Member, braking bool) *survey {
 	conf, committed := t.cfg.Servers.Configuration()
 	s := &survey{
-		now: time.Now(), self: t.cfg.RaftID, clusterID: t.cfg.ClusterID, expect: t.cfg.Expect, policy: t.cfg.Autopilot,
+		now: time.Now(), self: t.cfg.RaftID, clusterID: t.cfg.ClusterID, expect: t.cfg.Expect, policy: t.policy(),
 		conf: slices.SortedFunc(slices.Values(conf), func(a, b RaftServer) int { return cmp.Compare(a.ID, b.ID) }),
 		ok:   committed && !braking,
 	}

@@ -90,21 +90,34 @@ func (d *draft) set(key string, m *merged) {
 	case old == nil && m == nil, old != nil && m != nil && old.isSame(m):
 		return
 	case old == nil:
+		d.countUnconfirmed(&merged{}, m)
 		d.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: new(atomic.Uint64)})
 		d.names = true
 		d.edit(key, &merged{}, m, true)
 	case m == nil:
+		d.countUnconfirmed(old.merged, &merged{})
 		d.nodes.Delete([]byte(key))
 		d.bump(old.counter)
 		d.names = true
 		d.edit(key, old.merged, &merged{}, true)
 	default:
-		moved := !nodeShowsSame(&old.Record, &m.Record)
+		d.countUnconfirmed(old.merged, m)
+		// That something is unconfirmed is said with each answer.
+		moved := !nodeShowsSame(&old.Record, &m.Record) || !slices.Equal(old.unconfirmed, m.unconfirmed)
 		d.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: old.counter})
 		if moved {
 			d.bump(old.counter)
 		}
 		d.edit(key, old.merged, m, moved)
+	}
+}
+
+func (d *draft) countUnconfirmed(was, is *merged) {
+	if len(was.unconfirmed) > 0 {
+		d.next.unconfirmed--
+	}
+	if len(is.unconfirmed) > 0 {
+		d.next.unconfirmed++
 	}
 }
 

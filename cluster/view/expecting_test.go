@@ -49,6 +49,9 @@ func TestRule16_AHostWithoutAViewTakesACatalogThatBeginsForLessThanThereIs(t *te
 			wantPlaces(t, v, "web", tc.web)
 			wantPlaces(t, v, "db", tc.db)
 			wantPlaces(t, v, "none", tc.none)
+			if got := olderPlaces(v.Load(), "web"); tc.web == "not yet" && got != "none" {
+				t.Errorf("what only began is given for what was before: %q", got)
+			}
 			if over := tc.web != "not yet"; v.Load().Expecting() == over || over != isClosed(wait) || over != (v.Load().Names().Load() > names) {
 				t.Errorf("expects %v, woken %v, names dropped %v", v.Load().Expecting(), isClosed(wait), v.Load().Names().Load() > names)
 			}

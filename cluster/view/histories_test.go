@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"meibo/cluster/catalog"
 )
 
@@ -230,10 +232,34 @@ func TestRule17_AgentlessNodesStayUnconfirmedUntilRegisteredAgain(t *testing.T) 
 	if !v.Load().Unconfirmed("ext", "web") {
 		t.Error("not marked unconfirmed")
 	}
-	mustTake(t, v, inHistory("h2", update(201, agentless(node("ext", "10.0.0.1", service("web", 80))))))
+	wantUnconfirmed(t, v, "ext: all of db web")
+	// That it is confirmed shows in answers, though nothing else of it changes.
+	again := update(201, agentless(node("ext", "10.0.0.1", service("web", 80))))
+	got := moved(v, func() { v.take(inHistory("h2", again)) }, []string{"web", "db"}, []string{"ext"})
+	if diff := cmp.Diff([]string{"any", "node ext", "service db", "service web"}, got); diff != "" {
+		t.Errorf("counters moved (-want +got):\n%s", diff)
+	}
 	wantPlaces(t, v, "db", "ext/db")
 	if v.Load().Unconfirmed("ext", "web") || !v.Load().Unconfirmed("ext", "db") {
 		t.Error("the mark is not that of what was registered again")
+	}
+	wantUnconfirmed(t, v, "ext: db")
+	mustTake(t, v, inHistory("h2", update(202, agentless(node("ext", "10.0.0.1", service("web", 80), service("db", 1))))))
+	wantUnconfirmed(t, v, "")
+}
+
+func wantUnconfirmed(t *testing.T, v *View, want string) {
+	t.Helper()
+	var got []string
+	for _, u := range v.Load().AllUnconfirmed() {
+		all := ""
+		if u.All {
+			all = "all of "
+		}
+		got = append(got, u.Node.Node+": "+all+strings.Join(u.Services, " "))
+	}
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("unconfirmed are %q, want %q", s, want)
 	}
 }
 

@@ -178,7 +178,7 @@ func mergeService(theirs, ours *catalog.Service) *catalog.Service {
 	if s.EnableTagOverride {
 		s.Tags = theirs.Tags
 	}
-	if servicesShowSame(theirs, &s) && theirs.EnableTagOverride == s.EnableTagOverride {
+	if servicesShowSame(theirs, &s) && theirs.EnableTagOverride == s.EnableTagOverride && catalog.SameLocality(theirs.Locality, s.Locality) {
 		return theirs
 	}
 	return &s

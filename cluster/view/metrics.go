@@ -12,8 +12,8 @@ var (
 	nodesDesc     = prometheus.NewDesc("meibo_view_nodes", "Nodes in the view.", nil, nil)
 	freshDesc     = prometheus.NewDesc("meibo_view_fresh",
 		"1 while a server that has a leader confirms the view, else 0.", nil, nil)
-	confirmedDesc = prometheus.NewDesc("meibo_view_confirmed_seconds",
-		"Seconds since a server that has a leader confirmed the view; absent if none ever did.", nil, nil)
+	confirmedDesc = prometheus.NewDesc("meibo_view_confirmed_age_seconds",
+		"Time since a server that has a leader confirmed the view; absent if none ever did.", nil, nil)
 	indexDesc    = prometheus.NewDesc("meibo_view_index", "Catalog index up to which the view is complete.", nil, nil)
 	subsDesc     = prometheus.NewDesc("meibo_view_subscriptions", "Services that are subscribed to by name.", nil, nil)
 	rememberDesc = prometheus.NewDesc("meibo_view_remembered_nodes",

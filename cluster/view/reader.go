@@ -82,6 +82,11 @@ func (r *Reader) ServiceInstances(ws catalog.Watch, service string) (uint64, []c
 	return r.watch(ws), e.instances
 }
 
+// ServiceNodes returns what ServiceInstances does: a state here is of all at once.
+func (r *Reader) ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance) {
+	return r.ServiceInstances(ws, service)
+}
+
 // NodeServices returns the services on the node, by ID.
 func (r *Reader) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service) {
 	if e := r.state.node(nameKey(node)); e != nil {

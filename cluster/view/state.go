@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix"
 
@@ -57,6 +58,10 @@ type State struct {
 	// expecting says that there is a base set, and that others who may know more
 	// haven't been heard yet.
 	expecting bool
+	// unconfirmed is how many nodes have something that only earlier histories
+	// know.
+	unconfirmed int
+	remembered  *origin // of what they know
 	// filled grows whenever the contents of a service come to be known.
 	filled uint64
 
@@ -142,10 +147,12 @@ func (s *State) Service(name string) (instances []catalog.Instance, counter *ato
 // Older returns what is known of a service that is NotYet from before: from
 // disk, from a neighbour, or from a subscription that ended. No server confirms
 // it (VIEWS rule 11). An answer from it rests on the counter that Service
-// returns.
+// returns. What a catalog that has only begun has of a service is not from
+// before: some instances may be missing (rule 18).
 func (s *State) Older(name string) (instances []catalog.Instance, ok bool) {
 	e := s.service(nameKey(name))
-	if e == nil || e.known || len(e.instances) == 0 {
+	begun := s.expecting && s.unsettled && s.origin == nil
+	if e == nil || e.known || len(e.instances) == 0 || begun {
 		return nil, false
 	}
 	return e.instances, true
@@ -306,10 +313,51 @@ func addrKey(addr netip.Addr, o addrOwner) string {
 // Unconfirmed reports whether only an earlier history, a file or a neighbour
 // knows of a service, by its ID, on a node; or of the node itself, for no ID.
 func (s *State) Unconfirmed(node, serviceID string) bool {
+	if s.unconfirmed == 0 {
+		return false
+	}
 	e := s.node(nameKey(node))
 	if e == nil {
 		return false
 	}
 	_, found := slices.BinarySearch(e.unconfirmed, serviceID)
 	return found
+}
+
+// UnconfirmedNode is what only earlier histories, a file or a neighbour say of a node.
+type UnconfirmedNode struct {
+	Node *catalog.Node
+	// All says that it is the node itself and all on it; else Services are the
+	// IDs of those services, in order.
+	All      bool
+	Services []string
+	// Confirmed is when a server that has a leader last confirmed it; the zero
+	// time: nobody knows.
+	Confirmed time.Time
+}
+
+// AllUnconfirmed returns what is Unconfirmed, by node.
+func (s *State) AllUnconfirmed() []UnconfirmedNode {
+	list := make([]UnconfirmedNode, 0, s.unconfirmed)
+	if s.unconfirmed == 0 {
+		return list
+	}
+	var at time.Time
+	if s.remembered != nil {
+		at = s.remembered.at
+	}
+	for e := range s.allNodes {
+		if len(e.unconfirmed) == 0 {
+			continue
+		}
+		u := UnconfirmedNode{Node: e.Node, Services: e.unconfirmed, Confirmed: at}
+		if u.All = u.Services[0] == ""; u.All {
+			u.Services = nil
+			for _, svc := range e.Services {
+				u.Services = append(u.Services, svc.ID)
+			}
+		}
+		list = append(list, u)
+	}
+	return list
 }

@@ -194,6 +194,7 @@ func (v *View) redraw(d *draft) {
 		v.tidy(key, d.ids)
 		d.set(key, v.effective(key))
 	}
+	d.next.remembered = v.rememberedOrigin
 	v.settle(d)
 }
 

@@ -25,7 +25,7 @@ import (
 func newAgentCommand() *cobra.Command {
 	var flags *config.Flags
 	cmd := &cobra.Command{
-		Use: "agent", Short: "Run the daemon", GroupID: "daemon", Args: cobra.NoArgs,
+		Use: "agent", Short: "Run the daemon", GroupID: "daemon", Args: noArgs,
 		Long: `Runs the daemon in the foreground. Flags are those of Consul's agent and win over
 files; files are HCL or JSON with Consul's keys and meibo's own (see the README).
 
@@ -43,6 +43,7 @@ leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 		},
 	}
 	flags = config.RegisterFlags(cmd.Flags())
+	completeAgent(cmd)
 	return cmd
 }
 
@@ -153,7 +154,7 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, files *watched, d *d
 			log.Info("the configuration's files have changed: reading them again")
 		}
 		notify(log, systemd.SdNotifyReloading)
-		if err := d.Reload(ctx); err != nil {
+		if _, err := d.Reload(ctx); err != nil {
 			log.Error("configuration not taken, everything stays as it was", "err", oneLine(err))
 		}
 		notify(log, systemd.SdNotifyReady)

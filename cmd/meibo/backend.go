@@ -8,6 +8,7 @@ import (
 	"net/http/pprof"
 	"slices"
 	"strings"
+	"time"
 
 	"meibo/cluster"
 	"meibo/cluster/agent"
@@ -32,6 +33,11 @@ func (b catalogBackend) Read(ctx context.Context, c httpapi.Consistency) (httpap
 		return nil, httpapi.ReadInfo(info), inAPIWords(err)
 	}
 	return reader, httpapi.ReadInfo(info), nil
+}
+
+func (b catalogBackend) ReadKept(service string) (httpapi.Reader, httpapi.ReadInfo, bool) {
+	reader, info, ok := b.node.ReadKept(service)
+	return reader, httpapi.ReadInfo(info), ok
 }
 
 func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) error {
@@ -99,52 +105,58 @@ func (h hostAgent) LeftOut() []httpapi.LeftOut {
 	return all
 }
 
-func (h hostAgent) RegisterService(_ context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
-	return inAPIWords(h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
-}
+// catalogWait is how long an answer waits for the catalog to have what was written here.
+const catalogWait = time.Second
 
-func (h hostAgent) DeregisterService(_ context.Context, id string) error {
-	return inAPIWords(h.agent().RemoveService(id))
-}
-
-func (h hostAgent) RegisterCheck(_ context.Context, def httpapi.CheckDefinition) error {
-	return inAPIWords(h.agent().AddCheck(checkDefinition(def), agent.SourceAPI))
-}
-
-func (h hostAgent) DeregisterCheck(_ context.Context, id string) error {
-	return inAPIWords(h.agent().RemoveCheck(id))
-}
-
-func (h hostAgent) UpdateTTL(_ context.Context, id, status, output string) error {
-	return inAPIWords(h.agent().UpdateTTL(id, status, output))
-}
-
-func (h hostAgent) ServiceMaintenance(_ context.Context, id string, enable bool, reason string) error {
-	return inAPIWords(h.agent().ServiceMaintenance(id, enable, reason))
-}
-
-func (h hostAgent) NodeMaintenance(_ context.Context, enable bool, reason string) error {
-	return inAPIWords(h.agent().NodeMaintenance(enable, reason))
-}
-
-func (h hostAgent) Reload(ctx context.Context) error { return h.d.Reload(ctx) }
-
-func (h hostAgent) Self() httpapi.Self {
-	cfg := h.d.config()
-	record := h.d.node.Record()
-	debug := make(map[string]any)
-	for line := range strings.Lines(cfg.Redacted()) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), " = "); ok {
-			debug[key] = value
-		}
+// intoCatalog follows a write to this host: while a leader is known the catalog has it, too, before it is answered, so
+// that clients find what they have just registered. Without one it is this host's to see to later.
+func (h hostAgent) intoCatalog(ctx context.Context, err error) error {
+	if err != nil {
+		return inAPIWords(err)
 	}
-	return httpapi.Self{
-		NodeID: record.ID, NodeName: record.Node, Datacenter: record.Datacenter, PrimaryDatacenter: cfg.Node.PrimaryDatacenter,
-		Server: h.isServer(), Member: h.member(), Meta: record.Meta, Stats: h.d.node.Stats(), Debug: debug,
+	if h.d.node.View().Load().Fresh() {
+		ctx, cancel := context.WithTimeout(ctx, catalogWait)
+		defer cancel()
+		h.agent().AwaitSync(ctx)
 	}
+	return nil
 }
 
-func (h hostAgent) isServer() bool { return h.d.node.Status().State != cluster.Absent }
+func (h hostAgent) RegisterService(ctx context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
+	return h.intoCatalog(ctx, h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
+}
+
+func (h hostAgent) DeregisterService(ctx context.Context, id string) error {
+	return h.intoCatalog(ctx, h.agent().RemoveService(id))
+}
+
+func (h hostAgent) RegisterCheck(ctx context.Context, def httpapi.CheckDefinition) error {
+	return h.intoCatalog(ctx, h.agent().AddCheck(checkDefinition(def), agent.SourceAPI))
+}
+
+func (h hostAgent) DeregisterCheck(ctx context.Context, id string) error {
+	return h.intoCatalog(ctx, h.agent().RemoveCheck(id))
+}
+
+func (h hostAgent) UpdateTTL(ctx context.Context, id, status, output string) error {
+	return h.intoCatalog(ctx, h.agent().UpdateTTL(id, status, output))
+}
+
+func (h hostAgent) ServiceMaintenance(ctx context.Context, id string, enable bool, reason string) error {
+	return h.intoCatalog(ctx, h.agent().ServiceMaintenance(id, enable, reason))
+}
+
+func (h hostAgent) NodeMaintenance(ctx context.Context, enable bool, reason string) error {
+	return h.intoCatalog(ctx, h.agent().NodeMaintenance(enable, reason))
+}
+
+func (h hostAgent) Reload(ctx context.Context) (remark string, err error) {
+	waiting, err := h.d.Reload(ctx)
+	if len(waiting) > 0 {
+		remark = "changed, and wait for a restart: " + strings.Join(waiting, ", ")
+	}
+	return remark, err
+}
 
 func (h hostAgent) Members() []httpapi.Member {
 	var members []httpapi.Member
@@ -196,6 +208,16 @@ func (h hostAgent) KnowsNode(name string) bool {
 	return known != view.No
 }
 
+func (h hostAgent) Unconfirmed() []httpapi.UnconfirmedNode {
+	var all []httpapi.UnconfirmedNode
+	for _, u := range h.d.node.View().Load().AllUnconfirmed() {
+		all = append(all, httpapi.UnconfirmedNode{
+			Node: u.Node.Node, ID: u.Node.ID, Address: u.Node.Address, All: u.All, Services: u.Services, Confirmed: u.Confirmed,
+		})
+	}
+	return all
+}
+
 func (h hostAgent) Join(ctx context.Context, addr string) error {
 	if err := h.d.config().CheckJoin([]string{addr}); err != nil {
 		return err
@@ -206,8 +228,16 @@ func (h hostAgent) Join(ctx context.Context, addr string) error {
 
 func (h hostAgent) Leave(ctx context.Context) error { return h.d.leaveCluster(ctx) }
 
-func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) error {
-	return inAPIWords(h.d.node.ForceLeave(ctx, node, prune))
+func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error) {
+	if err := h.d.node.ForceLeave(ctx, node, prune); err != nil {
+		return "", inAPIWords(err)
+	}
+	for _, m := range h.d.node.Members() {
+		if m.Name == node && (m.Status == gossip.Alive || m.Status == gossip.Suspect) {
+			remark = fmt.Sprintf("%s is %s and contradicts: it stays a member, and its services stay (it counts as left if it is found dead within a minute); to have it leave, use `meibo leave` there", node, m.Status)
+		}
+	}
+	return remark, nil
 }
 
 // clusterOperator is the cluster as its operator's endpoints ask for it.
@@ -268,8 +298,9 @@ func (o clusterOperator) TransferLeader(ctx context.Context, id string) error {
 	return inAPIWords(o.d.node.TransferLeader(ctx, id))
 }
 
-func (o clusterOperator) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig(o.d.config().Cluster.Autopilot)
+func (o clusterOperator) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	conf, err := o.d.node.AutopilotConfig()
+	return conf, inAPIWords(err)
 }
 
 func (o clusterOperator) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {
@@ -288,7 +319,7 @@ func serviceDefinition(def httpapi.ServiceDefinition) agent.ServiceDefinition {
 	s := def.Service
 	out := agent.ServiceDefinition{
 		Kind: s.Kind, ID: s.ID, Name: s.Service, Tags: s.Tags, Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
-		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Token: def.Token,
+		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Locality: s.Locality, Token: def.Token,
 	}
 	if s.Weights != (catalog.Weights{}) {
 		out.Weights = &s.Weights

@@ -23,7 +23,6 @@ import (
 // asker is what the commands have in common that ask the daemon.
 type asker struct {
 	addr, token, tokenFile string
-	format                 string
 	json                   bool // as the flag -json or -format json says
 }
 
@@ -33,18 +32,46 @@ func (a *asker) flags(cmd *cobra.Command) {
 	f.StringVar(&a.token, "token", "", "ACL token (default $CONSUL_HTTP_TOKEN)")
 	f.StringVar(&a.tokenFile, "token-file", "", "`file` that holds the ACL token")
 	f.BoolVar(&a.json, "json", false, "print JSON")
-	f.StringVar(&a.format, "format", "pretty", "pretty, or json as -json does")
+	f.Var((*formatFlag)(&a.json), "format", "pretty, or json as -json does")
+	completeFlag(cmd, "format", fixed("pretty", "json"))
+	completeFlag(cmd, "http-addr", fixed())
+	completeFlag(cmd, "token", fixed())
+}
+
+// formatFlag is the flag -format: whether JSON is printed.
+type formatFlag bool
+
+// String implements pflag.Value.
+func (f *formatFlag) String() string {
+	if *f {
+		return "json"
+	}
+	return "pretty"
+}
+
+// Set implements pflag.Value.
+func (f *formatFlag) Set(s string) error {
+	if s != "json" && s != "pretty" {
+		return fmt.Errorf("%q is neither pretty nor json", s)
+	}
+	*f = s == "json"
+	return nil
+}
+
+// Type implements pflag.Value.
+func (f *formatFlag) Type() string { return "format" }
+
+// done says what a command has done: in words, or as JSON.
+func (a *asker) done(w io.Writer, result any, format string, args ...any) error {
+	if a.json {
+		return printJSON(w, result)
+	}
+	_, err := fmt.Fprintf(w, format+"\n", args...)
+	return err
 }
 
 // dial makes a client of the daemon's API; flags win over the environment.
 func (a *asker) dial() (*client.Client, error) {
-	switch a.format {
-	case "json":
-		a.json = true
-	case "pretty", "":
-	default:
-		return nil, exitError{2, fmt.Sprintf("-format: %q is neither pretty nor json", a.format)}
-	}
 	cfg, err := client.FromEnv(os.Getenv)
 	if err != nil {
 		return nil, err
@@ -61,7 +88,6 @@ func (a *asker) dial() (*client.Client, error) {
 	return client.New(cfg)
 }
 
-// explained says what a person can do with: of a refusal what the daemon says, of a daemon that doesn't answer what to do.
 // operate makes a client for what an operator does: the control socket's where it can be had, and one that talks to meibo
 // in any case. A Consul agent takes the same calls, and must not be ended by ours.
 func (a *asker) operate(ctx context.Context) (*client.Client, error) {
@@ -136,6 +162,7 @@ func (a *asker) dialSocket(path string) (*client.Client, error) {
 	return b.dial()
 }
 
+// explained says what a person can do with: of a refusal what the daemon says, of a daemon that doesn't answer what to do.
 func explained(c *client.Client, err error) error {
 	if err == nil {
 		return nil
@@ -149,6 +176,17 @@ func explained(c *client.Client, err error) error {
 		return errors.New(refusal.Text)
 	}
 	return err
+}
+
+// noteAge says that what is shown is what the host knew when it last heard of a leader.
+func noteAge(w io.Writer, m client.Meta) {
+	switch {
+	case m.KnownLeader:
+	case m.LastContact > 0:
+		fmt.Fprintf(w, "no server with a leader answers: this is what this host knew %s ago\n", short(m.LastContact.Seconds()))
+	default:
+		fmt.Fprintln(w, "no server with a leader answers: this is what this host knows from before")
+	}
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -25,7 +25,9 @@ func TestClusterScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/clusterscript",
 		Setup: func(env *testscript.Env) error {
-			c := &madeUpCluster{keys: map[string]int{oldKey: 3}, primary: oldKey}
+			c := &madeUpCluster{keys: map[string]int{oldKey: 3}, primary: oldKey, autopilot: catalog.Autopilot{
+				CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second,
+			}}
 			socket := env.Getenv("WORK") + "/control.sock"
 			api, err := httpapi.New(httpapi.Config{Agent: madeUpAgent{c: c}, Backend: madeUpBackend{c: c}, Operator: c, Node: "s1", Control: func() string { return socket }})
 			if err != nil {
@@ -80,6 +82,8 @@ type madeUpCluster struct {
 	keys    map[string]int
 	primary string
 	away    bool // s3 does not answer
+
+	autopilot catalog.Autopilot
 }
 
 type madeUpAgent struct {
@@ -92,7 +96,7 @@ func (a madeUpAgent) Members() []httpapi.Member {
 		now := time.Now()
 		return httpapi.Member{
 			Name: name, Addr: fmt.Sprintf("10.0.0.%d", last), Port: 8301, Status: status,
-			Tags:   map[string]string{"role": role, "dc": "dc1", "build": "1.21.0:abc", "vsn": "2"},
+			Tags:   map[string]string{"role": role, "dc": "dc1", "build": "1.21.0:abc", "vsn": "2", "meibo": "v0.7.0"},
 			Detail: httpapi.MemberDetail{ID: name + "-id", State: status.String(), Since: now.Add(-time.Hour), Told: "alive", ToldBy: "s2", ToldAt: now.Add(-2 * time.Second), RTT: 1234 * time.Microsecond},
 		}
 	}
@@ -120,15 +124,27 @@ func (madeUpAgent) Self() httpapi.Self { return httpapi.Self{NodeName: "s1", Dat
 
 func (madeUpAgent) KnowsNode(name string) bool { return name != "nobody" }
 
-func (madeUpAgent) Reload(context.Context) error { return nil }
+func (madeUpAgent) Unconfirmed() []httpapi.UnconfirmedNode {
+	return []httpapi.UnconfirmedNode{
+		{Node: "a3", ID: "aaaaaaaa-0000-0000-0000-0000000000a3", Address: "10.0.0.23", Services: []string{"db", "web"}, Confirmed: time.Now().Add(-2 * time.Hour)},
+		{Node: "printer", Address: "192.0.2.9", All: true, Services: []string{"print"}},
+	}
+}
+
+func (madeUpAgent) Reload(context.Context) (string, error) {
+	return "changed, and wait for a restart: ports.dns", nil
+}
 
 func (madeUpAgent) Leave(context.Context) error { return nil }
 
-func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) error {
-	if node != "a1" {
-		return httpapi.ErrUnknownMember
+func (madeUpAgent) ForceLeave(_ context.Context, node string, prune bool) (string, error) {
+	switch node {
+	case "a1":
+		return "", nil
+	case "a2":
+		return "a2 is alive and contradicts", nil
 	}
-	return nil
+	return "", httpapi.ErrUnknownMember
 }
 
 type madeUpBackend struct {
@@ -136,8 +152,16 @@ type madeUpBackend struct {
 	c *madeUpCluster
 }
 
-func (madeUpBackend) Apply(_ context.Context, body catalog.Body) error {
-	if f, ok := body.(*catalog.Forget); ok && f.Node == "ext1" {
+func (b madeUpBackend) Apply(_ context.Context, body catalog.Body) error {
+	switch body := body.(type) {
+	case *catalog.Forget:
+		if body.Node == "ext1" {
+			return nil
+		}
+	case *catalog.SetAutopilot:
+		b.c.mu.Lock()
+		defer b.c.mu.Unlock()
+		b.c.autopilot = body.Config
 		return nil
 	}
 	return httpapi.ErrNoLeader
@@ -197,8 +221,11 @@ func (c *madeUpCluster) TransferLeader(_ context.Context, id string) error {
 	return httpapi.ErrUnknownServer
 }
 
-func (c *madeUpCluster) AutopilotConfig() httpapi.AutopilotConfig {
-	return httpapi.AutopilotConfig{CleanupDeadServers: true, LastContactThreshold: 200 * time.Millisecond, MaxTrailingLogs: 250, ServerStabilizationTime: 10 * time.Second}
+func (c *madeUpCluster) AutopilotConfig(context.Context) (*catalog.Autopilot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conf := c.autopilot
+	return &conf, nil
 }
 
 func (c *madeUpCluster) AutopilotHealth(context.Context) (httpapi.AutopilotHealth, error) {

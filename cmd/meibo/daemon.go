@@ -50,6 +50,7 @@ type daemon struct {
 	dns      *dnsService
 	api      *httpapi.API
 	registry *prometheus.Registry
+	reloads  reloads
 
 	started *config.Config // what was in force at the start: a key that waits for a restart is compared with it
 
@@ -68,7 +69,7 @@ type daemon struct {
 // newDaemon makes every part and binds the DNS sockets; it starts nothing. A fault of anything but DNS and the
 // configuration is not an error here: Run retries it.
 func newDaemon(c daemonConfig) (*daemon, error) {
-	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
+	d := &daemon{load: c.Load, log: c.Logger, lines: c.Log, started: c.Config, cfg: c.Config, registry: prometheus.NewRegistry(), reloads: newReloads(), http: make(chan []net.Addr, 1), leave: make(chan struct{})}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,7 +89,7 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.lines != nil {
 		d.registry.MustRegister(d.lines)
 	}
-	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"))
+	d.registry.MustRegister(d.countLeftOut("service"), d.countLeftOut("check"), newBuildInfo(), d.reloads.taken, d.reloads.refused)
 	for _, l := range d.leftOut() {
 		d.log.Error("definition left out, everything else goes on: mend it, then reload", "definition", l.What(), "err", l.Why())
 	}
@@ -135,7 +136,7 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 		NodeName: cfg.Node.Name, NodeID: cfg.Node.ID, Datacenter: cfg.Node.Datacenter,
 		Address: cfg.Node.Advertise.String(), TaggedAddresses: cfg.Node.TaggedAddresses, Meta: cfg.Node.Meta,
 		DataDir: cfg.DataDir, Dev: cfg.Dev, Server: cfg.Cluster.Server, Bootstrap: cfg.Cluster.Bootstrap,
-		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel,
+		BootstrapExpect: cfg.Cluster.BootstrapExpect, ServerPort: cfg.Cluster.ServerPort, Version: apiLevel, Program: version,
 		Gossip: gossip, Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
 		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
 		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout,
@@ -156,7 +157,7 @@ func (d *daemon) newAPI(cfg *config.Config) (*httpapi.API, error) {
 	api.Logger, api.ACL, api.Gatherer = d.log, acl.AllowAll{}, d.registry
 	api.Agent, api.Backend, api.Operator, api.Forwarder = hostAgent{d}, catalogBackend{d.node}, clusterOperator{d}, catalogBackend{d.node}
 	api.Control = d.controlAt
-	api.Version = strings.TrimPrefix(version, "v")
+	api.Version, api.Revision, api.BuildDate = strings.TrimPrefix(version, "v"), built("vcs.revision"), built("vcs.time")
 	api.Mounts = mountsOf(explain, cfg.Debug)
 	if hostname, err := os.Hostname(); err == nil {
 		api.Names = append(api.Names, hostNames(hostname, "/etc/hosts", "/etc/resolv.conf")...)
@@ -298,29 +299,31 @@ func (d *daemon) config() *config.Config {
 }
 
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
-// A read that hangs is given up when ctx ends.
-func (d *daemon) Reload(ctx context.Context) error {
+// A read that hangs is given up when ctx ends. Waiting are the keys that have changed since the start and wait for the next.
+func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
+	defer func() { d.reloads.note(err) }()
 	if d.load == nil {
-		return errors.New("this daemon has no configuration to read again")
+		return nil, errors.New("this daemon has no configuration to read again")
 	}
 	cfg, warnings, err := loadUnless(ctx.Done(), func() (*config.Config, []config.Warning, error) {
 		return d.load(d.node.Agent().Registered)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if faults := cfg.Agent.Faults(); len(faults) > 0 {
-		return faults // a start has nothing better than to leave out; here there is what runs
+		return nil, faults // a start has nothing better than to leave out; here there is what runs
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.take(cfg); err != nil {
-		return err
+		return nil, err
 	}
 	logWarnings(d.log, warnings)
 	for _, change := range config.Diff(d.started, cfg) {
 		if change.Restart {
 			d.log.Warn("a changed key waits for a restart", "key", change.Key)
+			waiting = append(waiting, change.Key)
 		}
 	}
 	if d.lines != nil {
@@ -328,7 +331,7 @@ func (d *daemon) Reload(ctx context.Context) error {
 	}
 	d.cfg = cfg
 	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", len(cfg.Agent.Checks))
-	return nil
+	return waiting, nil
 }
 
 // take has every part check its share of a configuration before the first takes its own. What can fail after that is

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -113,19 +112,5 @@ func TestJoiningHost_DeniesNothingBeforeItHasMetAnybody(t *testing.T) {
 	must(t, err)
 	if reply.Rcode != dns.RcodeServerFailure {
 		t.Errorf("VIEWS.md 12: a name that may exist elsewhere is denied: %v", reply)
-	}
-}
-
-// Each room makes a collector of its own; one that nobody registered would be missed by whoever looks for it in need.
-func TestMetrics_EachRoomIsThere(t *testing.T) {
-	s := newSite(t, "")
-	s.start(t)
-	s.led(t)
-	_, body, err := s.call("GET", "/metrics", "")
-	must(t, err)
-	for _, room := range []string{"agent", "cache", "catalog", "dns", "http", "raft", "resolver", "upstream", "view"} {
-		if !strings.Contains(body, "\nmeibo_"+room+"_") {
-			t.Errorf("no metric of %s", room)
-		}
 	}
 }

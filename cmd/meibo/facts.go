@@ -30,6 +30,8 @@ type facts struct {
 	onlyPassing func() bool
 	// member is what gossip says of a node, by its ID; nil: there is no gossip.
 	member func(nodeID string) (gossip.Member, bool)
+	// held asks the leader until when it holds this host down; nil: nobody does.
+	held func(ctx context.Context) (until time.Time, flaps int)
 	// leftOut are definitions of this host's files that are not used; nil: none.
 	leftOut func() []config.LeftOut
 	// trouble is why this host speaks to no other; nil: there is nothing that could be.
@@ -47,6 +49,7 @@ func (d *daemon) facts() *facts {
 		onlyPassing: func() bool { return d.config().Zone.OnlyPassing },
 		checks:      d.fetchChecks,
 		member:      d.node.MemberOf,
+		held:        d.node.HeldDown,
 		leftOut:     d.leftOut,
 		trouble:     d.node.NetworkError,
 	}
@@ -105,7 +108,8 @@ func (f *facts) instances(ctx context.Context, name string) []control.Instance {
 	out := make([]control.Instance, 0, len(found))
 	asks := false
 	for _, in := range found {
-		one := f.explain(in, tag, onlyPassing, lastResort)
+		one := f.explain(ctx, in, tag, onlyPassing, lastResort)
+		one.Unconfirmed = f.view.Load().Unconfirmed(in.Node.Node, in.Service.ID)
 		asks = asks || one.CheckID != "" && one.CheckID != catalog.SerfHealth && in.Node.Node != f.self
 		out = append(out, one)
 	}
@@ -135,7 +139,7 @@ func (f *facts) withLeftOut(service string, out []control.Instance) []control.In
 }
 
 // explain says what the zone makes of one instance, and why.
-func (f *facts) explain(in catalog.Instance, tag string, onlyPassing, lastResort bool) control.Instance {
+func (f *facts) explain(ctx context.Context, in catalog.Instance, tag string, onlyPassing, lastResort bool) control.Instance {
 	one := control.Instance{
 		Node: in.Node.Node, ServiceID: in.Service.ID, Address: in.Service.Address, Port: in.Service.Port,
 		Status: in.Status(), Answered: true,
@@ -145,9 +149,9 @@ func (f *facts) explain(in catalog.Instance, tag string, onlyPassing, lastResort
 	}
 	if c := consul.Excluded(in, onlyPassing, lastResort); c != nil {
 		one.Answered = false
-		f.blame(&one, in, c)
+		f.blame(ctx, &one, in, c)
 	} else if c := consul.Excluded(in, onlyPassing, false); c != nil {
-		f.blame(&one, in, c)
+		f.blame(ctx, &one, in, c)
 		one.Reason = "nothing else is left, though " + one.Reason
 	}
 	if tag != "" && !in.Service.HasTag(tag) {
@@ -158,13 +162,13 @@ func (f *facts) explain(in catalog.Instance, tag string, onlyPassing, lastResort
 }
 
 // blame names the check that keeps an instance out; for a dead host, what gossip says of it.
-func (f *facts) blame(one *control.Instance, in catalog.Instance, c *catalog.Check) {
+func (f *facts) blame(ctx context.Context, one *control.Instance, in catalog.Instance, c *catalog.Check) {
 	one.Reason, one.CheckID, one.Output = "check "+c.Name+" is "+c.Status, c.CheckID, c.Output
 	if one.Output == "" {
 		one.Output = c.Notes
 	}
 	if c.CheckID == catalog.SerfHealth {
-		one.Reason, one.HeldUntil = f.whyDead(in.Node)
+		one.Reason, one.HeldUntil = f.whyDead(ctx, in.Node)
 		return
 	}
 	if in.Node.Node == f.self {
@@ -173,7 +177,14 @@ func (f *facts) blame(one *control.Instance, in catalog.Instance, c *catalog.Che
 }
 
 // whyDead says who holds a host for dead.
-func (f *facts) whyDead(n *catalog.Node) (reason string, heldUntil *time.Time) {
+func (f *facts) whyDead(ctx context.Context, n *catalog.Node) (reason string, heldUntil *time.Time) {
+	if n.Node == f.self && f.held != nil {
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		if until, flaps := f.held(ctx); !until.IsZero() {
+			return fmt.Sprintf("the others hold this host down until it is steady (gone %d times lately)", flaps), &until
+		}
+	}
 	m, ok := gossip.Member{}, false
 	if f.member != nil && n.ID != "" {
 		m, ok = f.member(n.ID)

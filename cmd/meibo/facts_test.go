@@ -41,6 +41,7 @@ func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 		"id-back": {Status: gossip.Failed, HeldUntil: time.Now().Add(time.Minute), Flaps: 3},
 		"id-late": {Status: gossip.Alive},
 	})
+	f.held = func(context.Context) (time.Time, int) { return time.Now().Add(time.Minute), 2 }
 	for _, tc := range []struct {
 		name       string
 		in         catalog.Instance
@@ -54,12 +55,13 @@ func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 		{"held down", instanceOn("back", dead), "", false, false, "held down until it is steady (gone 3 times lately), until "},
 		{"serfHealth", instanceOn("late", dead), "", false, false, "the catalog says that its host is dead; gossip says it is alive"},
 		{"a node without gossip", instanceOn("ext", dead), "", false, false, "the catalog says that its host is dead"},
+		{"held down by others", instanceOn("self", dead), "", false, false, "the others hold this host down until it is steady (gone 2 times lately), until "},
 		{"own check", instanceOn("ok", own), "", false, false, "check web up is critical: HTTP 500"},
 		{"last resort", instanceOn("dead", dead), "", true, true, "nothing else is left, though its host is dead"},
 		{"another tag", instanceOn("ok", own), "red", false, false, "does not have the tag red"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := f.explain(tc.in, tc.tag, false, tc.lastResort)
+			got := f.explain(t.Context(), tc.in, tc.tag, false, tc.lastResort)
 			if text := why(got); got.Answered != tc.answered || !strings.Contains(text, tc.want) || (tc.want == "") != (text == "") {
 				t.Errorf("answered %v, %q; want %v, %q", got.Answered, text, tc.answered, tc.want)
 			}

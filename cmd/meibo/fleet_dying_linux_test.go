@@ -96,6 +96,7 @@ func (f *fleet) flap(t *testing.T, w *witness, h *fleetHost) {
 			}
 		}
 	}
+	f.saysHeld(t, h, others[0])
 	t.Logf("a host that flapped for %d s is held down for %.1f s more", rounds*12, held.Seconds())
 	f.client.soak(held)
 	f.whole()
@@ -103,6 +104,25 @@ func (f *fleet) flap(t *testing.T, w *witness, h *fleetHost) {
 	f.client.settled()
 	w.once(t, h, others, begin)
 	w.calm(t, begin, func(viewer, of *fleetHost) bool { return viewer == h || of == h })
+}
+
+// saysHeld sees to it that people are told of a host that is held down: by another's members and log, and by itself.
+func (f *fleet) saysHeld(t *testing.T, h, viewer *fleetHost) {
+	t.Helper()
+	eventually(t, "members says until when the host is held", func() error {
+		out, err := viewer.meibo("members")
+		if err != nil || !strings.Contains(out, h.name+" is back, held until ") {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
+	if !strings.Contains(viewer.log(), `msg="gossip: member is back and is left out until it has been steady" node=`+h.name) {
+		t.Errorf("%s does not log that %s is held down", viewer.name, h.name)
+	}
+	out, err := h.meibo("lookup", "web.service.consul")
+	if !strings.Contains(out, "the others hold this host down until it is steady") {
+		t.Errorf("%s does not say of itself that it is held down: %v\n%s", h.name, err, out)
+	}
 }
 
 // TestFleet_NobodyDiesByLoss loses a fifth of all packets; then cuts an agent's way to the server that feeds it; then cuts

@@ -220,25 +220,31 @@ func (h *fleetHost) get(path string, into any) error { return h.call("GET", path
 
 // call sends a request to the host's own HTTP API and decodes the answer unless into is nil.
 func (h *fleetHost) call(method, path, body string, into any) error {
+	_, err := h.headed(method, path, body, into)
+	return err
+}
+
+// headed is call, and gives the answer's header too.
+func (h *fleetHost) headed(method, path, body string, into any) (http.Header, error) {
 	req, err := http.NewRequest(method, "http://127.0.0.1:8500"+path, strings.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	res, err := h.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case res.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s %s on %s: %d %s", method, path, h.name, res.StatusCode, data)
+		return nil, fmt.Errorf("%s %s on %s: %d %s", method, path, h.name, res.StatusCode, data)
 	case into == nil:
-		return nil
+		return res.Header, nil
 	}
-	return json.Unmarshal(data, into)
+	return res.Header, json.Unmarshal(data, into)
 }
 
 // register makes the host offer a service, checked by a TTL that the test sets.

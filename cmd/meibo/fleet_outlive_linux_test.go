@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -41,6 +43,7 @@ func TestFleet_AnswersWithoutServers(t *testing.T) {
 		eventually(t, "a host without a view answers from its neighbours'", func() error {
 			return f.client.exactOn(late)
 		})
+		f.readWithoutServers(late)
 		f.client.soak(time.Duration(times(6)) * 10 * time.Second)
 		t.Logf("no server for %v: every host answers", time.Duration(times(6))*10*time.Second)
 
@@ -60,13 +63,72 @@ func TestFleet_AnswersWithoutServers(t *testing.T) {
 		if err := f.external("192.0.2.9"); err != nil {
 			t.Errorf("what no agent answers for stays until somebody takes it out: %v", err)
 		}
+		f.unconfirmed("printer")
+		must(t, f.agents()[0].call("PUT", "/v1/catalog/register", `{"Node":"printer","Address":"192.0.2.9","Service":{"Service":"print","Port":631}}`, nil))
+		eventually(t, "what was registered again is confirmed", func() error {
+			for _, h := range f.hosts {
+				if out, err := h.meibo("nodes", "-unconfirmed"); err != nil || strings.Contains(out, "printer") {
+					return fmt.Errorf("%s: %w\n%s", h.name, err, out)
+				}
+			}
+			return nil
+		})
 		f.client.check()
 	})
 }
 
+// readWithoutServers reads the catalog from agents while no server lives: what asks for old data or for a copy has it from
+// the host, with its age; what asks for neither fails as Consul's does.
+func (f *fleet) readWithoutServers(late *fleetHost) {
+	t := f.t
+	t.Helper()
+	for _, h := range f.agents() {
+		for _, how := range []string{"stale", "cached"} {
+			var web []struct{ Node struct{ Node string } }
+			begin := time.Now()
+			header, err := h.headed("GET", "/v1/health/service/web?"+how, "", &web)
+			if err != nil || len(web) != 4 {
+				t.Errorf("web?%s on %s: %d instances, %v; want 4", how, h.name, len(web), err)
+				continue
+			}
+			if took := time.Since(begin); took > 3*time.Second {
+				t.Errorf("web?%s on %s took %v", how, h.name, took)
+			}
+			if age, _ := strconv.Atoi(header.Get("X-Consul-LastContact")); age < 1 {
+				t.Errorf("web?%s on %s: last contact %q ms ago, leader known: %s", how, h.name, header.Get("X-Consul-LastContact"), header.Get("X-Consul-KnownLeader"))
+			}
+		}
+	}
+	// Its file is gone or never was: it has the names from its neighbours, and contents are asked of them.
+	for _, args := range [][]string{{"services"}, {"nodes"}} {
+		if out, err := late.meibo(args...); err != nil || !strings.Contains(out, "no server with a leader answers") ||
+			!strings.Contains(out, map[string]string{"services": "print", "nodes": "printer"}[args[0]]) {
+			t.Errorf("meibo %s: %v\n%s", args[0], err, out)
+		}
+	}
+	if err := late.get("/v1/health/service/web", nil); err == nil || !strings.Contains(err.Error(), ": 500 ") {
+		t.Errorf("a read that asks for a leader: %v", err)
+	}
+}
+
+// unconfirmed sees to it that every host says alike that no server confirms the node.
+func (f *fleet) unconfirmed(node string) {
+	t := f.t
+	t.Helper()
+	for _, h := range f.hosts {
+		if out, err := h.meibo("nodes", "-unconfirmed"); err != nil || !strings.Contains(out, node) {
+			t.Errorf("%s lists as unconfirmed: %v\n%s", h.name, err, out)
+		}
+		out, err := h.meibo("lookup", "print.service.consul")
+		if err != nil || !strings.Contains(out, "extended error  3 Stale Answer") || !strings.Contains(out, "no server confirms it") {
+			t.Errorf("%s: lookup says %v\n%s", h.name, err, out)
+		}
+	}
+}
+
 // external reports which host doesn't answer for the external service.
 func (f *fleet) external(addr string) error {
-	for _, h := range f.agents() {
+	for _, h := range f.hosts {
 		if h.proc == nil {
 			continue
 		}

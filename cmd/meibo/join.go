@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -24,20 +26,19 @@ them the cluster that each is in. It is not kept: retry_join in the configuratio
 				return err
 			}
 			defer c.Close()
-			joined := 0
+			joined := []string{}
 			for _, addr := range args {
 				if err := c.Join(cmd.Context(), addr); err != nil {
 					fmt.Fprintf(cmd.ErrOrStderr(), "Error joining address '%s': %v\n", addr, explained(c, err))
 					continue
 				}
-				joined++
+				joined = append(joined, addr)
 			}
-			if joined == 0 {
+			if len(joined) == 0 {
 				//lint:ignore ST1005 Consul's words
 				return errors.New("Failed to join any nodes.")
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Successfully joined cluster by contacting %d nodes.\n", joined)
-			return nil
+			return a.done(cmd.OutOrStdout(), map[string]any{"Joined": joined}, "Successfully joined cluster by contacting %d nodes.", len(joined))
 		},
 	}
 	cmd.Flags().BoolVar(&wan, "wan", false, "refused: there are no other datacenters yet")
@@ -45,46 +46,38 @@ them the cluster that each is in. It is not kept: retry_join in the configuratio
 	return cmd
 }
 
-// someArgs asks for at least one argument, and says what is missing.
-func someArgs(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return exitError{2, fmt.Sprintf("%s is missing; `%s -h` says more", what, cmd.CommandPath())}
-		}
-		return nil
-	}
-}
-
-// oneArg asks for exactly one argument.
-func oneArg(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) > 1 {
-			return exitError{2, fmt.Sprintf("one %s is wanted, there are %d; `%s -h` says more", what, len(args), cmd.CommandPath())}
-		}
-		return someArgs(what)(cmd, args)
-	}
-}
-
 func newLeaveCommand() *cobra.Command {
 	var a asker
+	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "leave", Short: "Have this host leave its cluster, and end the daemon", GroupID: "cluster", Args: cobra.NoArgs,
+		Use: "leave", Short: "Have this host leave its cluster, and end the daemon", GroupID: "cluster", Args: noArgs,
 		Long: `Has the daemon tell all others that this host goes, and end. Its services leave the
 catalog, and a server gives up its vote. To stop a host that will come back, just
-stop the daemon: a restart is not a leave.`,
+stop the daemon: a restart is not a leave. Returns when the daemon has ended, and
+with 1 if that takes longer than -timeout.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.operate(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer c.Close()
+			ended := watchEnd(c)
 			if err := c.Leave(cmd.Context()); err != nil {
 				return explained(c, err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Graceful leave complete")
-			return nil
+			if timeout <= 0 {
+				return a.done(cmd.OutOrStdout(), map[string]bool{"Left": true}, "Graceful leave complete; the daemon ends now")
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if err := ended(ctx); err != nil {
+				return fmt.Errorf("this host has left its cluster, but the daemon has not ended after %v: its log says what it waits for", timeout)
+			}
+			return a.done(cmd.OutOrStdout(), map[string]bool{"Left": true, "Ended": true}, "Graceful leave complete; the daemon has ended")
 		},
 	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the daemon's end; 0s: do not wait")
+	completeFlag(cmd, "timeout", fixed())
 	a.flags(cmd)
 	return cmd
 }
@@ -96,8 +89,9 @@ func newForceLeaveCommand() *cobra.Command {
 		Use: "force-leave [-prune] NODE", Short: "Declare a failed host to have left", GroupID: "cluster", Args: oneArg("NODE"),
 		Long: `Declares a failed host to have left for good: its services leave the catalog now,
 not when reconnect_timeout is over, and a server leaves the Raft configuration. A
-host that lives contradicts, and stays. With -prune it is dropped from the list of
-members as well.`,
+host that lives contradicts, and stays: that is said, and exit code 1. With -prune it
+is dropped from the list of members as well.`,
+		ValidArgsFunction: once(a.known(goneNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if wan {
 				return errOneDatacenter
@@ -107,7 +101,16 @@ members as well.`,
 				return err
 			}
 			defer c.Close()
-			return explained(c, c.ForceLeave(cmd.Context(), args[0], prune))
+			remark, err := c.ForceLeave(cmd.Context(), args[0], prune)
+			switch {
+			case err != nil:
+				return explained(c, err)
+			case remark != "":
+				return errors.New(remark)
+			case a.json:
+				return printJSON(cmd.OutOrStdout(), map[string]any{"ForcedToLeave": args[0], "Pruned": prune})
+			}
+			return nil // as Consul says nothing
 		},
 	}
 	cmd.Flags().BoolVar(&prune, "prune", false, "drop it from the list of members too")
@@ -125,6 +128,7 @@ func newForgetCommand() *cobra.Command {
 over from before the servers began anew) from the catalog and from what every host
 knows, whether this catalog has it or not. A host that runs meibo registers itself
 again: use ` + "`meibo leave`" + ` there, or force-leave, in place of this.`,
+		ValidArgsFunction: once(a.known(nodeNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.operate(cmd.Context())
 			if err != nil {
@@ -134,8 +138,7 @@ again: use ` + "`meibo leave`" + ` there, or force-leave, in place of this.`,
 			if err := c.Forget(cmd.Context(), args[0]); err != nil {
 				return explained(c, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Forgot node %s\n", args[0])
-			return nil
+			return a.done(cmd.OutOrStdout(), map[string]string{"Forgot": args[0]}, "Forgot node %s", args[0])
 		},
 	}
 	a.flags(cmd)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,7 +18,7 @@ import (
 
 func newKeygenCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "keygen", Short: "Make a key for encrypt", GroupID: "cluster", Args: cobra.NoArgs,
+		Use: "keygen", Short: "Make a key for encrypt", GroupID: "cluster", Args: noArgs,
 		Long: "Prints a new random key of 32 bytes in base64, for encrypt in the configuration of every\nhost of a cluster, or for `meibo keyring install`.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key := make([]byte, 32)
@@ -38,7 +39,7 @@ type keyringCommand struct {
 func newKeyringCommand() *cobra.Command {
 	var k keyringCommand
 	cmd := &cobra.Command{
-		Use: "keyring", Short: "See and rotate the cluster's keys", GroupID: "cluster", Args: cobra.ArbitraryArgs,
+		Use: "keyring", Short: "See and rotate the cluster's keys", GroupID: "cluster", Args: noArgs,
 		Long: `Sees and changes the keys of every host at once. Each is shown with the number of
 hosts that hold it, out of those asked.
 
@@ -69,14 +70,14 @@ meanwhile must be given the new key before it can come back.`,
 }
 
 // consuls is the command with Consul's flags in place of commands.
-func (k *keyringCommand) consuls(cmd *cobra.Command, args []string) error {
+func (k *keyringCommand) consuls(cmd *cobra.Command, _ []string) error {
 	given := 0
 	for _, is := range []bool{k.list, k.listPrimary, k.install != "", k.use != "", k.remove != ""} {
 		if is {
 			given++
 		}
 	}
-	if len(args) > 0 || given != 1 {
+	if given != 1 {
 		return exitError{2, "exactly one of list, install KEY, use KEY and remove KEY is wanted; `meibo keyring -h` says more"}
 	}
 	for i, key := range []string{k.install, k.use, k.remove} {
@@ -91,7 +92,7 @@ func keyringList() *cobra.Command {
 	var a asker
 	var localOnly, primary bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the keys and how many hosts hold each", Args: cobra.NoArgs,
+		Use: "list", Short: "List the keys and how many hosts hold each", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return listKeys(cmd, &a, localOnly, primary) },
 	}
 	cmd.Flags().BoolVar(&localOnly, "local-only", false, "those of this host alone")
@@ -111,7 +112,7 @@ func listKeys(cmd *cobra.Command, a *asker, localOnly, primary bool) error {
 		return explained(c, err)
 	}
 	if a.json {
-		return printJSON(cmd.OutOrStdout(), rings)
+		return errors.Join(printJSON(cmd.OutOrStdout(), rings), refusals(cmd, rings))
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "==> Gathering installed encryption keys...")
 	for _, r := range rings {
@@ -177,7 +178,7 @@ var keyringOps = []keyringOp{
 func (op keyringOp) command() *cobra.Command {
 	var a asker
 	cmd := &cobra.Command{
-		Use: op.name + " KEY", Short: op.short, Args: oneArg("KEY"),
+		Use: op.name + " KEY", Short: op.short, Args: oneArg("KEY"), ValidArgsFunction: fixed(), // a shell need not know keys
 		RunE: func(cmd *cobra.Command, args []string) error { return op.run(cmd, &a, args[0]) },
 	}
 	a.flags(cmd)
@@ -201,7 +202,7 @@ func (op keyringOp) run(cmd *cobra.Command, a *asker, key string) error {
 		return explained(c, err)
 	}
 	if a.json {
-		return printJSON(cmd.OutOrStdout(), rings)
+		return errors.Join(printJSON(cmd.OutOrStdout(), rings), refusals(cmd, rings))
 	}
 	for _, r := range rings {
 		acknowledged := r.NumNodes - len(r.Messages)

@@ -182,7 +182,7 @@ func (l *load) askOn(ctx context.Context, h *fleetHost) {
 		got := h.lookup(names[i%len(names)])
 		l.mu.Lock()
 		if turns := l.down[h.name]; got.err == nil && len(turns) > 0 && turns[len(turns)-1].is == either {
-			l.down[h.name] = append(turns, turn{got.at, present})
+			l.down[h.name] = append(turns, turn{got.at.Add(-got.took), present})
 		}
 		l.all = append(l.all, got)
 		l.mu.Unlock()
@@ -365,6 +365,10 @@ func (l *load) check() {
 	judged := 0
 	for _, got := range l.all {
 		if !l.serving(got.viewer.name, got.at.Add(-got.took), got.at) {
+			// Before its first answer a host may fail, and may not deny.
+			if got.err != nil && strings.HasPrefix(got.err.Error(), dns.RcodeToString[dns.RcodeNameError]) && l.wrong(got) != "" {
+				wrong = append(wrong, l.describe(got, got.err.Error()))
+			}
 			continue
 		}
 		judged++
@@ -407,7 +411,7 @@ func (l *load) describe(got lookup, why string) string {
 	return fmt.Sprintf("%s %s asked on %s: %s", got.at.Format("15:04:05.000"), got.service, got.viewer.name, why)
 }
 
-// serving reports whether the viewer's daemon was up and had answered before the question, and was still up after it.
+// serving reports whether the viewer's daemon was up and had answered this question or one before, and was still up after it.
 func (l *load) serving(viewer string, from, to time.Time) bool {
 	for i, turn := range l.down[viewer] {
 		next := to.Add(time.Hour)

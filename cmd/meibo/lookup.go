@@ -2,11 +2,9 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"io"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +29,7 @@ Exit code 1 when the answer is not NOERROR.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: a.completeName,
+		ValidArgsFunction: a.completeLookup,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dial()
 			if err != nil {
@@ -61,30 +59,15 @@ Exit code 1 when the answer is not NOERROR.`,
 	return cmd
 }
 
-// completeName offers the names of services under the default domain, as far as the daemon answers.
-func (a *asker) completeName(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
+// completeLookup offers names that the daemon knows, and types.
+func (a *asker) completeLookup(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	switch len(args) {
+	case 0:
+		return a.known(lookupNames)(cmd, args, typed)
+	case 1:
 		return []string{"A", "AAAA", "SRV", "TXT", "PTR", "ANY"}, cobra.ShellCompDirectiveNoFileComp
 	}
-	c, err := a.dial()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
-	defer cancel()
-	services, _, err := c.Services(ctx, nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for name := range services {
-		if name += ".service.consul"; strings.HasPrefix(name, typed) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
 // printLookup shows an answer as dig would, then what dig can't know.
@@ -197,6 +180,9 @@ func printInstances(w io.Writer, instances []control.Instance) error {
 // why says why an instance is left out, or answered although it looks as if it should not be.
 func why(i control.Instance) string {
 	text := i.Reason
+	if i.Unconfirmed {
+		text = strings.TrimSuffix("no server confirms it, it is from before the catalog began anew; "+text, "; ")
+	}
 	if i.HeldUntil != nil {
 		text += ", until " + i.HeldUntil.Local().Format(time.TimeOnly)
 	}

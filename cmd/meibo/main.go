@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -33,8 +34,11 @@ func main() {
 // execute runs one command line and returns its exit code: 0, 1 for an error, 2 for a command line that makes no sense.
 func execute(ctx context.Context, args []string) int {
 	root := newRoot()
-	root.SetArgs(normalizeArgs(root, args))
-	err := root.ExecuteContext(ctx)
+	err := misused(root, args)
+	if err == nil {
+		root.SetArgs(normalizeArgs(root, args))
+		err = root.ExecuteContext(ctx)
+	}
 	var exit exitError
 	switch {
 	case err == nil:
@@ -44,9 +48,6 @@ func execute(ctx context.Context, args []string) int {
 			fmt.Fprintln(os.Stderr, "meibo:", exit.text)
 		}
 		return exit.code
-	case strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
-		fmt.Fprintf(os.Stderr, "meibo: %s\n`meibo -h` lists the commands\n", strings.TrimSpace(err.Error()))
-		return 2
 	default:
 		fmt.Fprintln(os.Stderr, "meibo:", err)
 		return 1
@@ -63,6 +64,14 @@ func (e exitError) Error() string { return e.text }
 
 // normalizeArgs lets Consul's single-dash long flags (-config-dir=x) mean what they mean there.
 func normalizeArgs(root *cobra.Command, args []string) []string {
+	if n := len(args); n > 1 && isCompletion(args[0]) { // the last is being typed: it is a flag's value if it has one
+		line, last := normalizeArgs(root, args[1:n-1]), args[n-1:]
+		if strings.Contains(last[0], "=") {
+			all := normalizeArgs(root, args[1:])
+			last = all[len(all)-1:]
+		}
+		return slices.Concat(args[:1], line, last)
+	}
 	cmd, _, err := root.Find(args)
 	if err != nil {
 		return args
@@ -94,9 +103,7 @@ forwards and caches every other name. One daemon per host:
 	}
 	// Not cobra's own: that needs text/template, for which the linker keeps 2 MB of methods that nobody calls.
 	root.Flags().BoolVarP(&showVersion, "version", "v", false, "version of this binary and the API level it follows")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return exitError{2, fmt.Sprintf("%v; `%s -h` lists the flags", err, cmd.CommandPath())}
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	root.AddGroup(
 		&cobra.Group{ID: "daemon", Title: "The daemon:"},
 		&cobra.Group{ID: "ask", Title: "Ask it:"},
@@ -112,6 +119,8 @@ forwards and caches every other name. One daemon per host:
 		newKeygenCommand(), newKeyringCommand(), newOperatorCommand(), newCatalogCommand(),
 		newVersionCommand(),
 	)
+	root.InitDefaultHelpCmd() // before a command line is looked at, to be found there
+	root.InitDefaultCompletionCmd()
 	return root
 }
 
@@ -126,7 +135,7 @@ func versionText() string {
 func newVersionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "version", Short: "Version of this binary and the API level it follows", GroupID: "other", Args: cobra.NoArgs,
+		Use: "version", Short: "Version of this binary and the API level it follows", GroupID: "other", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"Version": version, "APILevel": apiLevel})

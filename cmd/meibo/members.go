@@ -29,8 +29,9 @@ type membersCommand struct {
 func newMembersCommand() *cobra.Command {
 	var m membersCommand
 	cmd := &cobra.Command{
-		Use: "members", Short: "List the hosts that this one sees, and their states", GroupID: "cluster", Args: cobra.NoArgs,
-		Long: `Lists the hosts of the cluster as this one sees them, in Consul's columns.
+		Use: "members", Short: "List the hosts that this one sees, and their states", GroupID: "cluster", Args: noArgs,
+		Long: `Lists the hosts of the cluster as this one sees them, in Consul's columns;
+Build is the level of the API, and the last column the version of meibo.
 
 -detailed tells what answers go by and why: the state that counts, since when, what
 gossip says at this moment and who said so, the round trip, how often a host went
@@ -43,6 +44,7 @@ which server feeds this host. Ends with 2 if no member matches -status.`,
 	f.BoolVar(&m.detailed, "detailed", false, "what this host makes of each, and why")
 	f.StringVar(&m.status, "status", ".*", "only members whose state matches the `regexp`")
 	f.StringVar(&m.filter, "filter", "", "only members that match the `expression`, such as 'Tags.role == consul'")
+	completeFlag(cmd, "status", fixed("alive", "failed", "left"))
 	f.BoolVar(&m.wan, "wan", false, "refused: there are no other datacenters yet")
 	f.StringVar(&m.segment, "segment", "", "refused: there are no segments")
 	m.flags(cmd)
@@ -81,7 +83,7 @@ func (m *membersCommand) run(cmd *cobra.Command, _ []string) error {
 	if m.json {
 		return printJSON(cmd.OutOrStdout(), members)
 	}
-	rows := [][]string{{"Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Partition", "Segment"}}
+	rows := [][]string{{"Node", "Address", "Status", "Type", "Build", "Protocol", "DC", "Partition", "Segment", "Meibo"}}
 	for _, x := range members {
 		segment := "<default>"
 		if typeOf(x.Tags) == "server" {
@@ -89,10 +91,32 @@ func (m *membersCommand) run(cmd *cobra.Command, _ []string) error {
 		}
 		build, _, _ := strings.Cut(x.Tags["build"], ":")
 		rows = append(rows, []string{
-			x.Name, hostPort(x.Addr, x.Port), x.StatusName(), typeOf(x.Tags), orDash(build), orDash(x.Tags["vsn"]), x.Tags["dc"], "default", segment,
+			x.Name, hostPort(x.Addr, x.Port), x.StatusName(), typeOf(x.Tags), orDash(build), orDash(x.Tags["vsn"]), x.Tags["dc"], "default", segment, orDash(x.Tags["meibo"]),
 		})
 	}
-	return table(cmd.OutOrStdout(), rows)
+	if err := table(cmd.OutOrStdout(), rows); err != nil {
+		return err
+	}
+	sayHeld(cmd.ErrOrStderr(), m.standingOf(cmd, c))
+	return nil
+}
+
+// standingOf is what Consul's columns have no room for; nothing from a daemon that doesn't tell it.
+func (m *membersCommand) standingOf(cmd *cobra.Command, c *client.Client) *client.Standing {
+	s, err := c.Standing(cmd.Context(), m.filter)
+	if err != nil {
+		return new(client.Standing)
+	}
+	return s
+}
+
+// sayHeld names the members that are back and don't count yet.
+func sayHeld(w io.Writer, s *client.Standing) {
+	for _, x := range s.Members {
+		if x.HeldUntil != nil && x.HeldUntil.After(time.Now()) {
+			fmt.Fprintf(w, "%s is back, held until %s: it was gone %d times lately\n", x.Name, x.HeldUntil.Local().Format(time.TimeOnly), x.Flaps)
+		}
+	}
 }
 
 // typeOf is what Consul calls a member of this role.

@@ -38,7 +38,7 @@ func operating(cmd *cobra.Command, a *asker, do func(*cobra.Command, *client.Cli
 }
 
 func calling(cmd *cobra.Command, a *asker, dial func(context.Context) (*client.Client, error), ask func(*cobra.Command, *client.Client) error) *cobra.Command {
-	cmd.Args = cobra.NoArgs
+	cmd.Args = noArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := dial(cmd.Context())
 		if err != nil {
@@ -96,11 +96,12 @@ func peerRows(conf *client.RaftConfiguration) [][]string {
 
 func newRemovePeerCommand() *cobra.Command {
 	var id, address string
+	a := new(asker)
 	cmd := operating(&cobra.Command{
 		Use: "remove-peer {-id ID | -address ADDRESS}", Short: "Take a server out of the Raft configuration",
 		Long: `Takes a server that will not come back out of the Raft configuration. Autopilot does
 so by itself once another has taken its place; a server that leaves does too.`,
-	}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+	}, a, func(cmd *cobra.Command, c *client.Client) error {
 		if (id == "") == (address == "") {
 			return exitError{2, "one of -id and -address is wanted; `meibo operator raft list-peers` shows both"}
 		}
@@ -108,27 +109,27 @@ so by itself once another has taken its place; a server that leaves does too.`,
 			return err
 		}
 		if id != "" {
-			fmt.Fprintf(cmd.OutOrStdout(), "Removed peer with id %q\n", id)
-			return nil
+			return a.done(cmd.OutOrStdout(), map[string]string{"RemovedID": id}, "Removed peer with id %q", id)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "Removed peer with address %q\n", address)
-		return nil
+		return a.done(cmd.OutOrStdout(), map[string]string{"RemovedAddress": address}, "Removed peer with address %q", address)
 	})
 	cmd.Flags().StringVar(&id, "id", "", "its Raft `ID`")
 	cmd.Flags().StringVar(&address, "address", "", "its `address`, IP:port")
+	completeFlag(cmd, "id", a.known(peers(func(s client.RaftServer) string { return s.ID })))
+	completeFlag(cmd, "address", a.known(peers(func(s client.RaftServer) string { return s.Address })))
 	return cmd
 }
 
 func newTransferLeaderCommand() *cobra.Command {
-	var id string
-	cmd := operating(&cobra.Command{Use: "transfer-leader", Short: "Hand leadership to another server"}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+	a, id := new(asker), ""
+	cmd := operating(&cobra.Command{Use: "transfer-leader", Short: "Hand leadership to another server"}, a, func(cmd *cobra.Command, c *client.Client) error {
 		if err := c.TransferLeader(cmd.Context(), id); err != nil {
 			return err
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), "Success")
-		return nil
+		return a.done(cmd.OutOrStdout(), map[string]bool{"Success": true}, "Success")
 	})
 	cmd.Flags().StringVar(&id, "id", "", "the Raft `ID` of the server that is to lead; else any")
+	completeFlag(cmd, "id", a.known(peers(func(s client.RaftServer) string { return s.ID })))
 	return cmd
 }
 
@@ -151,14 +152,46 @@ func newAutopilotConfigCommand() *cobra.Command {
 	})
 }
 
-// newAutopilotSetCommand takes Consul's command and says where it is done here.
+// newAutopilotSetCommand changes what its flags name and leaves the rest, unless somebody else is faster.
 func newAutopilotSetCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "set-config", Short: "Refused: the servers' files say it", Hidden: true, DisableFlagParsing: true,
-		RunE: func(*cobra.Command, []string) error {
-			return errors.New("autopilot is not configured by a command here: set it in the servers' files (autopilot { ... })")
-		},
-	}
+	var set client.AutopilotConfiguration
+	var contact, stable time.Duration
+	cmd := asking(&cobra.Command{
+		Use: "set-config", Short: "Change how the leader tends the servers",
+		Long: `Changes the flags' part of autopilot's configuration, which the servers keep: their files
+(autopilot { ... }) give the first one.`,
+	}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+		conf, err := c.AutopilotConfiguration(cmd.Context())
+		if err != nil {
+			return err
+		}
+		for flag, change := range map[string]func(){
+			"cleanup-dead-servers":      func() { conf.CleanupDeadServers = set.CleanupDeadServers },
+			"last-contact-threshold":    func() { conf.LastContactThreshold = contact.String() },
+			"max-trailing-logs":         func() { conf.MaxTrailingLogs = set.MaxTrailingLogs },
+			"min-quorum":                func() { conf.MinQuorum = set.MinQuorum },
+			"server-stabilization-time": func() { conf.ServerStabilizationTime = stable.String() },
+		} {
+			if cmd.Flags().Changed(flag) {
+				change()
+			}
+		}
+		switch done, err := c.SetAutopilotConfiguration(cmd.Context(), conf); {
+		case err != nil:
+			return err
+		case !done:
+			return errors.New("somebody changed the configuration at the same time: nothing was changed, try again")
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "Configuration updated!")
+		return err
+	})
+	flags := cmd.Flags()
+	flags.BoolVar(&set.CleanupDeadServers, "cleanup-dead-servers", false, "remove dead servers once another has taken their place")
+	flags.DurationVar(&contact, "last-contact-threshold", 0, "a server that heard the leader longer ago is not healthy")
+	flags.IntVar(&set.MaxTrailingLogs, "max-trailing-logs", 0, "a server so many entries behind is not healthy")
+	flags.IntVar(&set.MinQuorum, "min-quorum", 0, "servers that are never gone below by removing dead ones")
+	flags.DurationVar(&stable, "server-stabilization-time", 0, "a new server votes after being healthy this long")
+	return cmd
 }
 
 func newAutopilotHealthCommand() *cobra.Command {

@@ -42,7 +42,9 @@ func TestReload_KeysThatNeedNoRestartAreTaken(t *testing.T) {
 	writeFile(t, s.dir, "conf/more.hcl", `
 		node_meta { rack = "r2" }
 		http_config { allowed_hosts = ["ui.example"]  response_headers { X-Site = "b" } }`)
-	must(t, d.Reload(t.Context()))
+	if waiting, err := d.Reload(t.Context()); err != nil || len(waiting) > 0 {
+		t.Fatalf("%v wait for a restart; %v", waiting, err)
+	}
 	w := askAs(d, "ui.example")
 	if w.Code != http.StatusOK || w.Header().Get("X-Site") != "b" || !strings.Contains(w.Body.String(), `"rack":"r2"`) {
 		t.Errorf("got %d, headers %v, body %s", w.Code, w.Header(), w.Body)
@@ -77,7 +79,7 @@ func TestReload_WhatOnePartRefusesNoPartTakes(t *testing.T) {
 				return cfg, warnings, err
 			}
 			before := d.cfg
-			if err := d.Reload(t.Context()); err == nil {
+			if _, err := d.Reload(t.Context()); err == nil {
 				t.Fatal("taken")
 			}
 			if d.node.Agent().Services()["late"] != nil || d.node.Record().Meta["rack"] != "" ||
@@ -89,7 +91,12 @@ func TestReload_WhatOnePartRefusesNoPartTakes(t *testing.T) {
 }
 
 func TestExecute_ACommandLineThatMakesNoSenseExitsWithTwo(t *testing.T) {
-	for _, args := range [][]string{{"lokup"}, {"agent", "-no-such-flag"}, {"lookup"}} {
+	for _, args := range [][]string{
+		{"lokup"}, {"agent", "-no-such-flag"}, {"lookup"}, {"catalog", "foo"}, {"operator", "raft", "lst"}, {"operator", "raft", "lst", "-json"},
+		{"operator", "rft"}, {"operator", "autopilot", "foo", "-h"}, {"nodes", "forgt"}, {"keyring", "lst"}, {"completion", "bsh"}, {"help", "agnt"},
+		{"help", "operator", "rft"}, {"services", "web"}, {"agent", "x"}, {"members", "-json", "x"}, {"validate"}, {"keygen", "-json"},
+		{"agent", "-json"}, {"members", "-format", "yaml"}, {"operator", "-json"},
+	} {
 		if code := execute(t.Context(), args); code != 2 {
 			t.Errorf("%v: exit code %d", args, code)
 		}

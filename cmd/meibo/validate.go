@@ -13,7 +13,7 @@ func newValidateCommand() *cobra.Command {
 	var format string
 	var quiet, asJSON bool
 	cmd := &cobra.Command{
-		Use: "validate PATH...", Short: "Check configuration files without starting anything", GroupID: "daemon", Args: cobra.MinimumNArgs(1),
+		Use: "validate PATH...", Short: "Check configuration files without starting anything", GroupID: "daemon", Args: someArgs("PATH"),
 		Long: `Reads files and directories as the daemon would and reports every fault with file,
 line and key; changes nothing and binds nothing. Exit code 0 means that "meibo agent"
 takes them as they are. A fault within a service or check would have it start without
@@ -40,6 +40,7 @@ way on this host just now, such as a port that is taken, is a WARNING, and no fa
 		},
 	}
 	cmd.Flags().StringVar(&format, "config-format", "", "`format` of every file, hcl or json, whatever its name ends in")
+	completeFlag(cmd, "config-format", fixed("hcl", "json"))
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print nothing when all is well")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -41,6 +41,9 @@ type builder struct {
 	// unsure says that what is said of the catalog is not confirmed; tooStale,
 	// that it hasn't been for longer than the configuration allows.
 	unsure, tooStale bool
+	// unconfirmed is the name of a node that is in the answer by the word of an
+	// earlier history alone.
+	unconfirmed string
 
 	// ctx and chase are set in a flight. Without them a name to be followed
 	// sets needsChase.
@@ -189,6 +192,9 @@ func (b *builder) visible() []catalog.Instance {
 		}
 		if Excluded(in, b.settings.onlyPassing, lastResort) == nil {
 			out = append(out, in)
+			if b.unconfirmed == "" && b.state.Unconfirmed(in.Node.Node, in.Service.ID) {
+				b.unconfirmed = in.Node.Node
+			}
 		}
 	}
 	if lastResort && len(out) > 0 {

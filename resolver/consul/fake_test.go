@@ -28,7 +28,9 @@ type fake struct {
 	expects  bool
 	notYet   map[string]bool
 	older    map[string][]catalog.Instance
-	wanted   map[string]int // how often Want was called
+	// unconfirmed are "node/service ID" and "node/".
+	unconfirmed map[string]bool
+	wanted      map[string]int // how often Want was called
 
 	any, names, addresses, epoch atomic.Uint64
 	coming                       atomic.Uint64 // of names whose contents are still to come
@@ -262,6 +264,10 @@ func (s *fakeState) Confirmed() time.Time { return s.f.confirmed }
 func (s *fakeState) Older(name string) ([]catalog.Instance, bool) {
 	in, ok := s.older[strings.ToLower(name)]
 	return in, ok
+}
+
+func (s *fakeState) Unconfirmed(node, serviceID string) bool {
+	return s.f.unconfirmed[node+"/"+serviceID]
 }
 
 func (s *fakeState) Any() *atomic.Uint64       { s.f.call(); return &s.f.any }

@@ -12,6 +12,9 @@ import (
 
 // buildNode answers with a node's address and metadata.
 func (b *builder) buildNode() {
+	if b.state.Unconfirmed(b.node.Node, "") {
+		b.unconfirmed = b.node.Node
+	}
 	ttl := b.settings.nodeTTL
 	p := placeOfNode(b.node, b.q.Type)
 	switch {

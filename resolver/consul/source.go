@@ -73,6 +73,10 @@ type State interface {
 	// state says of other hosts; the zero time if none ever did. It is asked
 	// for while the state isn't fresh.
 	Confirmed() time.Time
+	// Unconfirmed reports whether only an earlier history of the catalog, or another
+	// host's word, knows of a service, by its ID, on a node; or of the node itself,
+	// for no ID (VIEWS rule 17). The counters of both move when that changes.
+	Unconfirmed(node, serviceID string) bool
 	// Older returns the instances that a service whose contents are NotYet had
 	// when they were last known (VIEWS rule 11); ok is false if they never were.
 	Older(name string) (instances []catalog.Instance, ok bool)

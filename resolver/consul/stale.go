@@ -44,12 +44,17 @@ func (b *builder) failStale() {
 // markStale says with the answer that it is not confirmed (RFC 8914 sections 4.4
 // and 4.20).
 func (b *builder) markStale() {
-	if !b.unsure || b.ede != 0 || b.edeText != "" {
+	if !b.unsure && b.unconfirmed == "" || b.ede != 0 || b.edeText != "" {
 		return
 	}
-	b.ede, b.edeText = wire.EDEStale, "no server confirms the catalog"
-	if b.older {
+	b.ede = wire.EDEStale
+	switch {
+	case b.older:
 		b.edeText = "the servers have not told about " + b.name + " yet"
+	case b.unsure:
+		b.edeText = "no server confirms the catalog"
+	default:
+		b.edeText = "node " + b.unconfirmed + " is known from before the catalog began anew, no server confirms it"
 	}
 	if b.reply.Rcode == wire.RcodeNXDomain {
 		b.ede = wire.EDEStaleNXDomain

@@ -284,6 +284,31 @@ func TestMaxStale_IsWhatTheOperatorChose(t *testing.T) {
 	})
 }
 
+func TestRule17_WhatNoServerConfirmsIsAnsweredAndMarked(t *testing.T) {
+	w := newWorld(t, plain)
+	for _, r := range []string{
+		`{"Node":"n1","Address":"10.0.0.1","Service":{"Service":"web","Port":1}}`,
+		`{"Node":"n2","Address":"10.0.0.2","Service":{"Service":"web","Port":1}}`,
+		`{"Node":"n2","Address":"10.0.0.2","Service":{"Service":"db","Port":1}}`,
+		`{"Node":"n1","Address":"10.0.0.1","Service":{"Service":"mail","Port":1}}`,
+	} {
+		if err := w.Register(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.settle()
+	w.unconfirmed = map[string]bool{"n2/web": true, "n2/db": true, "n2/": true}
+	for name, stale := range map[string]bool{
+		"web.service.consul.": true, "db.service.consul.": true, "mail.service.consul.": false, "n2.node.consul.": true,
+		"n1.node.consul.": false, "nope.service.consul.": false,
+	} {
+		r, _ := w.zone.Answer(question(t, name, wire.TypeA))
+		if (r.EDE == wire.EDEStale) != stale || stale && (!strings.Contains(r.EDEText, "n2") || r.NoStore || addresses(r.Answer) == "") {
+			t.Errorf("%s: EDE %d %q, no store %v, %q; want marked: %v", name, r.EDE, r.EDEText, r.NoStore, addresses(r.Answer), stale)
+		}
+	}
+}
+
 func TestLargeServices_AreLeftToAFlight(t *testing.T) {
 	w := newWorld(t, plain)
 	for i := range 65 {

@@ -99,9 +99,12 @@ type Instance struct {
 	// host's files define it with a fault, so that it has no address and port here.
 	Status   string
 	Answered bool
-	Reason   string `json:",omitempty"` // why it is left out, or answered all the same
-	CheckID  string `json:",omitempty"` // the check that says so
-	Output   string `json:",omitempty"` // of that check
+	// Unconfirmed: only an earlier history of the catalog knows of it, no server
+	// confirms it.
+	Unconfirmed bool   `json:",omitempty"`
+	Reason      string `json:",omitempty"` // why it is left out, or answered all the same
+	CheckID     string `json:",omitempty"` // the check that says so
+	Output      string `json:",omitempty"` // of that check
 	// OutputSeconds is how old the output is; nil: unknown.
 	OutputSeconds *float64 `json:",omitempty"`
 	// HeldUntil is when a host that is back will be answered again, if it stays.

@@ -118,6 +118,7 @@ func (s *udpSocket) answerSlot(b *batch, i int, q *wire.Query, t *tally) {
 		return
 	}
 	t.replies++
+	t.replied(kindOf(q, t.verdict, reply), &s.loop)
 	t.bytesOut += len(reply)
 	b.used += len(reply)
 	vec, h := &b.outVec[b.ready], &b.out[b.ready].hdr

@@ -779,7 +779,7 @@ func TestCollector_HasBothTransports(t *testing.T) {
 			got[name] = m.GetCounter().GetValue()
 		}
 	}
-	if got["meibo_dns_queries_total udp"] != 1 || got["meibo_dns_replies_total udp"] != 1 || len(got) != 12 {
+	if got["meibo_dns_queries_total udp"] != 1 || got["meibo_dns_replies_total udp"] != 1 || got["meibo_dns_answers_total REFUSED A"] != 1 || len(got) != 13 {
 		t.Errorf("%v", got)
 	}
 }

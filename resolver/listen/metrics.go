@@ -14,6 +14,7 @@ type counters struct {
 	drops    atomic.Uint64
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
+	kinds    kindTable // of replies
 	_        [64]byte
 }
 
@@ -68,7 +69,7 @@ type collector struct{ l *Listener }
 
 // Describe implements the [prometheus.Collector] interface.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queriesDesc, repliesDesc, dropsDesc, queryBytesDesc, replyBytesDesc, connsDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{queriesDesc, repliesDesc, dropsDesc, queryBytesDesc, replyBytesDesc, connsDesc, refusedDesc, answersDesc} {
 		ch <- d
 	}
 }
@@ -89,6 +90,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.n), t.name)
 		}
 	}
+	c.l.collectKinds(ch)
 	ch <- prometheus.MustNewConstMetric(connsDesc, prometheus.GaugeValue, float64(c.l.tcp.open()))
 	ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(c.l.tcp.refused.Load()))
 }

@@ -39,9 +39,15 @@ type tcpConn struct {
 	writing sync.Mutex // one message at a time
 
 	mu     sync.Mutex // guards following
-	late   [][]byte   // frames to write
-	writer bool       // a goroutine is at it
+	late   []lateReply
+	writer bool // a goroutine is at it
 	closed bool
+}
+
+// lateReply is a frame to write.
+type lateReply struct {
+	frame []byte
+	kind  int
 }
 
 func newTCPConn(s *tcpServer, nc *net.TCPConn) *tcpConn {
@@ -161,7 +167,7 @@ func (c *tcpConn) handle(q *wire.Query, msg, out []byte, reply func(*wire.Query,
 		n.drops.Add(1)
 		return frame, true
 	}
-	return frame, c.write(frame)
+	return frame, c.write(frame, kindOf(q, v, frame[framePrefix:]))
 }
 
 // takeSlot waits until the connection may have one more query in flight.
@@ -188,7 +194,7 @@ func (c *tcpConn) freeSlot() {
 }
 
 // replyLate takes an answer that was not ready at once. It does not block.
-func (c *tcpConn) replyLate(_ *wire.Query, msg []byte) {
+func (c *tcpConn) replyLate(q *wire.Query, msg []byte) {
 	if len(msg) == 0 {
 		c.srv.opened.drops.Add(1)
 		c.freeSlot()
@@ -201,7 +207,7 @@ func (c *tcpConn) replyLate(_ *wire.Query, msg []byte) {
 		c.srv.opened.drops.Add(1)
 		return
 	}
-	c.late = append(c.late, frame)
+	c.late = append(c.late, lateReply{frame, kindOf(q, wire.OK, msg)})
 	if !c.writer {
 		c.writer = true
 		c.srv.wg.Go(c.writeLate) // serve runs until closed is set, so the group is not waited out yet
@@ -217,16 +223,16 @@ func (c *tcpConn) writeLate() {
 			c.mu.Unlock()
 			return
 		}
-		frame := c.late[0]
+		r := c.late[0]
 		c.late = c.late[1:]
 		c.mu.Unlock()
-		c.write(frame)
+		c.write(r.frame, r.kind)
 		c.freeSlot()
 	}
 }
 
 // write writes a frame, its length filled in, in one piece. A client that doesn't take it in time loses the connection.
-func (c *tcpConn) write(frame []byte) bool {
+func (c *tcpConn) write(frame []byte, kind int) bool {
 	n := len(frame) - framePrefix
 	binary.BigEndian.PutUint16(frame, uint16(n))
 	c.writing.Lock()
@@ -238,6 +244,7 @@ func (c *tcpConn) write(frame []byte) bool {
 		return false
 	}
 	c.srv.opened.replies.Add(1)
+	c.srv.opened.kinds[kind].Add(1)
 	c.srv.opened.bytesOut.Add(uint64(n))
 	return true
 }

@@ -75,16 +75,35 @@ func (s *udpSocket) receiveEach(ctx context.Context) error {
 		reply := s.answer(&q, in[:n], n > maxQuery, out, &t)
 		t.flush(&s.loop)
 		if len(reply) > 0 {
-			s.send(&q, reply, &s.loop)
+			s.send(&q, reply, kindOf(&q, t.verdict, reply), &s.loop)
 		}
 	}
 	return nil
 }
 
 // tally is counts of a loop that are not added up yet.
-type tally struct{ queries, replies, drops, bytesIn, bytesOut int }
+type tally struct {
+	queries, replies, drops, bytesIn, bytesOut int
+
+	verdict wire.Verdict // of the last query
+	kind    int          // of the last replies, run of them in a row
+	run     int
+}
+
+// replied counts a reply: as of a batch most are of one kind, each kind in a row is added up once.
+func (t *tally) replied(kind int, c *counters) {
+	if kind != t.kind && t.run > 0 {
+		c.kinds[t.kind].Add(uint64(t.run))
+		t.run = 0
+	}
+	t.kind = kind
+	t.run++
+}
 
 func (t *tally) flush(c *counters) {
+	if t.run > 0 {
+		c.kinds[t.kind].Add(uint64(t.run))
+	}
 	c.queries.Add(uint64(t.queries))
 	c.replies.Add(uint64(t.replies))
 	c.drops.Add(uint64(t.drops))
@@ -104,6 +123,7 @@ func (s *udpSocket) answer(q *wire.Query, msg []byte, tooLong bool, out []byte, 
 	if tooLong {
 		v = wire.FormErr
 	}
+	t.verdict = v
 	return s.cfg.Handler.ServeDNS(q, v, out, s.lateFunc)
 }
 
@@ -113,12 +133,12 @@ func (s *udpSocket) reply(q *wire.Query, msg []byte) {
 		s.late.drops.Add(1)
 		return
 	}
-	s.send(q, msg, &s.late)
+	s.send(q, msg, kindOf(q, wire.OK, msg), &s.late)
 }
 
 // send sends one datagram to q's client from the address that it asked. A reply that can't be sent is lost, as it may be on its
 // way; the client asks again.
-func (s *udpSocket) send(q *wire.Query, msg []byte, c *counters) {
+func (s *udpSocket) send(q *wire.Query, msg []byte, kind int, c *counters) {
 	var (
 		space [oobSize]byte
 		oob   []byte
@@ -131,6 +151,7 @@ func (s *udpSocket) send(q *wire.Query, msg []byte, c *counters) {
 		return
 	}
 	c.replies.Add(1)
+	c.kinds[kind].Add(1)
 	c.bytesOut.Add(uint64(len(msg)))
 }
 

@@ -234,6 +234,8 @@ func drawBody(t *rapid.T) catalog.Body {
 		return &catalog.MarkSynced{NodeID: rapid.SampledFrom([]string{idA, idB}).Draw(t, "id"), History: rapid.SampledFrom([]string{history1, history2}).Draw(t, "history")}
 	case 4:
 		return &catalog.Forget{Node: drawNode.Draw(t, "node")}
+	case 5:
+		return &catalog.SetAutopilot{Config: catalog.Autopilot{MinQuorum: rapid.IntRange(0, 2).Draw(t, "quorum")}}
 	}
 	return drawRegister(t)
 }
@@ -267,6 +269,7 @@ func queries(s *state.Store) (exact, others map[string]query) {
 		m[name] = query{i, v, ws}
 	}
 	put(exact, "nodes", func(ws catalog.Watch) (uint64, any) { i, v := r.Nodes(ws); return i, shown(v) })
+	put(exact, "autopilot", func(ws catalog.Watch) (uint64, any) { i, v := r.Autopilot(ws); return i, v })
 	put(others, "services", func(ws catalog.Watch) (uint64, any) { i, v := r.Services(ws); return i, v })
 	for _, status := range []string{catalog.Passing, catalog.Warning, catalog.Critical, state.AnyState} {
 		put(exact, "state "+status, func(ws catalog.Watch) (uint64, any) { i, v := r.ChecksInState(ws, status); return i, v })
@@ -278,6 +281,13 @@ func queries(s *state.Store) (exact, others map[string]query) {
 		}
 		put(kind, "instances "+name, func(ws catalog.Watch) (uint64, any) {
 			i, v := r.ServiceInstances(ws, name)
+			for n := range v {
+				v[n].Node = shown([]*catalog.Node{v[n].Node})[0]
+			}
+			return i, v
+		})
+		put(others, "nodes of "+name, func(ws catalog.Watch) (uint64, any) {
+			i, v := r.ServiceNodes(ws, name)
 			for n := range v {
 				v[n].Node = shown([]*catalog.Node{v[n].Node})[0]
 			}

@@ -120,6 +120,27 @@ func (r *Read) ServiceInstances(ws catalog.Watch, name string) (uint64, []catalo
 	return index, instances
 }
 
+// ServiceNodes returns the instances of the service as ServiceInstances does, but
+// without their checks. The index moves with checks, too; who watches sleeps
+// while nothing else changes, as in Consul.
+func (r *Read) ServiceNodes(ws catalog.Watch, name string) (uint64, []catalog.Instance) {
+	r.watch(ws)
+	it, err := r.tx.Get(tableServices, byName, nodeKey(name))
+	if err != nil {
+		panic(fmt.Errorf("read services by name: %w", err))
+	}
+	if ws != nil {
+		ws.Add(it.WatchCh())
+	}
+	var instances []catalog.Instance
+	for row := it.Next(); row != nil; row = it.Next() {
+		s := row.(*catalog.Service)
+		_, n := r.oneNode(ws, byID, nodeKey(s.Node))
+		instances = append(instances, catalog.Instance{Node: n, Service: s})
+	}
+	return r.index(nil, ixService(name), ixServicesGone), instances
+}
+
 func (r *Read) instance(s *catalog.Service) catalog.Instance {
 	n := first(r.tx, tableNodes, byID, nodeKey(s.Node)).(*catalog.Node)
 	checks := collect[*catalog.Check](r.tx, tableChecks, byNodeService, onNodeKey(s.Node, ""))

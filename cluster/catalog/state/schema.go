@@ -19,6 +19,7 @@ const (
 	tableTombstones = "tombstones" // *catalog.Tombstone
 	tableRequests   = "requests"   // *requestRow
 	tableMeta       = "meta"       // *metaRow, one
+	tableAutopilot  = "autopilot"  // *catalog.Autopilot, at most one
 )
 
 // Indexes of tables.
@@ -124,6 +125,7 @@ func newSchema() *memdb.DBSchema {
 		table(tableIndexes, unique(byID, func(r any) []byte { return []byte(r.(*indexRow).Key) })),
 		tombstonesTable(), requestsTable(),
 		table(tableMeta, unique(byID, func(any) []byte { return key("meta") })),
+		table(tableAutopilot, unique(byID, func(any) []byte { return key("autopilot") })),
 	} {
 		s.Tables[t.Name] = t
 	}

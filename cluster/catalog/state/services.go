@@ -62,6 +62,7 @@ func sameService(a, b *catalog.Service) bool {
 	return a.ID == b.ID && a.Service == b.Service && a.Kind == b.Kind &&
 		a.Address == b.Address && a.Port == b.Port && a.SocketPath == b.SocketPath &&
 		a.Weights == b.Weights && a.EnableTagOverride == b.EnableTagOverride &&
+		catalog.SameLocality(a.Locality, b.Locality) &&
 		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.TaggedAddresses, b.TaggedAddresses) && maps.Equal(a.Meta, b.Meta)
 }
 

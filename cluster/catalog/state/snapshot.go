@@ -39,6 +39,7 @@ const (
 	recordIndex     = 5
 	recordTombstone = 6
 	recordRequest   = 7
+	recordAutopilot = 8
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -59,6 +60,7 @@ func (r *Read) WriteTo(w io.Writer) (int64, error) {
 	writeTable[*indexRow](p, r.tx, recordIndex, tableIndexes)
 	writeTable[*catalog.Tombstone](p, r.tx, recordTombstone, tableTombstones)
 	writeTable[*requestRow](p, r.tx, recordRequest, tableRequests)
+	writeTable[*catalog.Autopilot](p, r.tx, recordAutopilot, tableAutopilot)
 	return p.finish()
 }
 
@@ -231,6 +233,8 @@ func (l *loader) record(kind byte, body []byte) error {
 	case recordRequest:
 		l.meta.Requests++
 		return loadRow(l, tableRequests, body, func(*requestRow) error { return nil })
+	case recordAutopilot:
+		return loadRow(l, tableAutopilot, body, func(*catalog.Autopilot) error { return nil })
 	}
 	return errors.New("unknown kind: upgrade this server")
 }

@@ -536,3 +536,46 @@ func TestSubscription_MissesNothingThatIsAppliedMeanwhile(t *testing.T) {
 		sub.Close()
 	}
 }
+
+func TestAutopilot_IsSetOnlyOverTheOneThatWasRead(t *testing.T) {
+	l := newLog(t)
+	read := func() (uint64, *catalog.Autopilot) { return l.store.Read().Autopilot(nil) }
+	if _, c := read(); c != nil {
+		t.Fatalf("of an empty catalog: %+v", c)
+	}
+	set := func(quorum int, cas bool, at uint64) *catalog.SetAutopilot {
+		return &catalog.SetAutopilot{Config: catalog.Autopilot{MinQuorum: quorum, ModifyIndex: 99}, CAS: cas, ModifyIndex: at}
+	}
+	if err := l.apply(set(1, true, 7)); !errors.Is(err, catalog.ErrChanged) {
+		t.Errorf("over one that isn't there: %v", err)
+	}
+	l.must(set(1, true, 0))
+	first, c := read()
+	if c == nil || c.MinQuorum != 1 || c.CreateIndex != first || c.ModifyIndex != first {
+		t.Fatalf("at %d: %+v", first, c)
+	}
+	ws := memdb.NewWatchSet()
+	l.store.Read().Autopilot(ws)
+	l.must(registerNode("a", idA), set(1, false, 0))
+	if at, _ := read(); at != first || (query{ws: ws}).fired() {
+		t.Errorf("a set that changes nothing moved the index from %d to %d, or woke", first, at)
+	}
+	if err := l.apply(set(2, true, first-1)); !errors.Is(err, catalog.ErrChanged) || (query{ws: ws}).fired() {
+		t.Errorf("over an older one: %v", err)
+	}
+	l.must(set(3, true, first))
+	at, c := read()
+	if !(query{ws: ws}).fired() || at <= first || c.MinQuorum != 3 || c.CreateIndex != first || c.ModifyIndex != at {
+		t.Errorf("at %d: %+v", at, c)
+	}
+	if err := l.apply(set(-1, false, 0)); err == nil {
+		t.Error("a negative quorum was taken")
+	}
+	again := state.New()
+	if err := again.Restore(bytes.NewReader(l.snapshot())); err != nil {
+		t.Fatal(err)
+	}
+	if _, restored := again.Read().Autopilot(nil); restored == nil || *restored != *c {
+		t.Errorf("restored %+v, want %+v", restored, c)
+	}
+}

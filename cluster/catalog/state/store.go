@@ -162,6 +162,8 @@ func (w *writer) attempt(body catalog.Body) *catalog.Error {
 		err = w.markSynced(b)
 	case *catalog.Forget:
 		w.forget(b)
+	case *catalog.SetAutopilot:
+		err = w.setAutopilot(b)
 	default:
 		panic(fmt.Errorf("apply log entry %d: no rule for command type %d", w.meta.Applied, body.Type()))
 	}

@@ -219,8 +219,9 @@ func (c *Client) UpdateTTL(ctx context.Context, id, status, output string) error
 }
 
 // Reload has the daemon read its configuration again.
-func (c *Client) Reload(ctx context.Context) error {
-	return c.put(ctx, "/v1/agent/reload", nil, nil)
+func (c *Client) Reload(ctx context.Context) (remark string, err error) {
+	meta, err := c.Put(ctx, "/v1/agent/reload", nil, nil, nil)
+	return meta.Warning, err
 }
 
 func (c *Client) put(ctx context.Context, path string, query url.Values, body any) error {

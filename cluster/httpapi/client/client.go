@@ -110,6 +110,7 @@ type Query struct {
 	Hash       string        // the same for /v1/agent/service/
 	Wait       time.Duration // at most so long; 0: the daemon's default
 	Stale      bool
+	Cached     bool // what the daemon's host knows will do when no server answers
 	Consistent bool
 	Passing    bool
 	Tags       []string // every one of them
@@ -136,6 +137,7 @@ func (q *Query) values() url.Values {
 	set("hash", q.Hash)
 	set("filter", q.Filter)
 	flag("stale", q.Stale)
+	flag("cached", q.Cached)
 	flag("consistent", q.Consistent)
 	flag("passing", q.Passing)
 	if q.Index > 0 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -84,6 +85,7 @@ type AutopilotConfiguration struct {
 	RedundancyZoneTag       string
 	DisableUpgradeMigration bool
 	UpgradeVersionTag       string
+	ModifyIndex             uint64
 }
 
 // AutopilotHealth is how the servers are.
@@ -136,6 +138,21 @@ func (c *Client) Standing(ctx context.Context, filter string) (*Standing, error)
 	return out, err
 }
 
+// Unconfirmed is what the daemon's host knows of a node from before the catalog began
+// anew, and no server confirms.
+type Unconfirmed struct {
+	Node, ID, Address string
+	All               bool // the node itself and all on it; else only Services
+	Services          []string
+	Confirmed         *time.Time // when a server last did; nil: nobody knows
+}
+
+// Unconfirmed lists them, by node.
+func (c *Client) Unconfirmed(ctx context.Context) (out []Unconfirmed, err error) {
+	_, err = c.Get(ctx, "/v1/meibo/unconfirmed", &Query{}, &out)
+	return out, err
+}
+
 // Join has the daemon meet the host at addr, and with it the cluster that this one is in.
 func (c *Client) Join(ctx context.Context, addr string) error {
 	return c.put(ctx, "/v1/agent/join/"+url.PathEscape(addr), nil, nil)
@@ -145,12 +162,14 @@ func (c *Client) Join(ctx context.Context, addr string) error {
 func (c *Client) Leave(ctx context.Context) error { return c.put(ctx, "/v1/agent/leave", nil, nil) }
 
 // ForceLeave declares a failed member to have left; with prune it is forgotten as well.
-func (c *Client) ForceLeave(ctx context.Context, node string, prune bool) error {
+// The remark says what the daemon did not do, "" if nothing.
+func (c *Client) ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error) {
 	query := url.Values{}
 	if prune {
 		query.Set("prune", "1")
 	}
-	return c.put(ctx, "/v1/agent/force-leave/"+url.PathEscape(node), query, nil)
+	meta, err := c.Put(ctx, "/v1/agent/force-leave/"+url.PathEscape(node), query, nil, nil)
+	return meta.Warning, err
 }
 
 // Forget removes a node that no agent answers for from every host's view.
@@ -227,6 +246,14 @@ func (c *Client) AutopilotConfiguration(ctx context.Context) (*AutopilotConfigur
 	out := new(AutopilotConfiguration)
 	_, err := c.Get(ctx, "/v1/operator/autopilot/configuration", nil, out)
 	return out, err
+}
+
+// SetAutopilotConfiguration replaces it, if conf's ModifyIndex is still that of the present
+// one, and reports whether it was.
+func (c *Client) SetAutopilotConfiguration(ctx context.Context, conf *AutopilotConfiguration) (done bool, err error) {
+	query := url.Values{"cas": {strconv.FormatUint(conf.ModifyIndex, 10)}}
+	_, err = c.call(ctx, http.MethodPut, "/v1/operator/autopilot/configuration", query, conf, &done)
+	return done, err
 }
 
 // AutopilotHealth says how the servers are. Servers that are not well are no error.

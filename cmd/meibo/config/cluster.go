@@ -62,10 +62,15 @@ func (b *builder) bootstrap(c *Cluster) {
 }
 
 func (b *builder) gossip() Gossip {
+	hold, most := b.duration("gossip_lan.hold_down"), b.duration("gossip_lan.hold_down_max")
+	if hold > most {
+		b.wrong("gossip_lan.hold_down_max", fmt.Sprintf("%s is less than hold_down, %s", most, hold))
+	}
 	return Gossip{
 		Nodes: b.int("gossip_lan.gossip_nodes"), Interval: b.duration("gossip_lan.gossip_interval"),
 		ProbeInterval: b.duration("gossip_lan.probe_interval"), ProbeTimeout: b.duration("gossip_lan.probe_timeout"),
 		SuspicionMult: b.int("gossip_lan.suspicion_mult"), RetransmitMult: b.int("gossip_lan.retransmit_mult"),
+		HoldDown: hold, HoldDownMax: most,
 	}
 }
 

@@ -104,12 +104,12 @@ retry_join = ["127.0.0.2"]
 start_join = ["127.0.0.4"]
 retry_interval = "7s" retry_max = 3 rejoin_after_leave = true reconnect_timeout = "9h"
 serf_lan_allowed_cidrs = ["127.0.0.0/8"]
-gossip_lan { gossip_nodes = 5 gossip_interval = "50ms" probe_interval = "600ms" probe_timeout = "70ms" suspicion_mult = 3 retransmit_mult = 2 }
+gossip_lan { gossip_nodes = 5 gossip_interval = "50ms" probe_interval = "600ms" probe_timeout = "70ms" suspicion_mult = 3 retransmit_mult = 2 hold_down = "6s" hold_down_max = "1m" }
 ports { server = 9300 serf_lan = 9301 }
 view { keep = "2h" }`)
 	g := c.GossipConfig()
 	got := fmt.Sprintln(g.Name, g.ID, g.Datacenter, g.Bind, g.Advertise, g.Dir == filepath.Join(dir, "serf"), g.RetryJoin, g.RetryInterval, g.RetryMax, g.RejoinAfterLeave, g.ReconnectTimeout, g.Allowed, g.Tuning)
-	if want := "host1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0 dc1 127.0.0.3:9301 127.0.0.3:9301 true [127.0.0.2 127.0.0.4] 7s 3 true 9h0m0s [127.0.0.0/8] {5 50ms 600ms 70ms 3 2}"; strings.TrimSpace(got) != want {
+	if want := "host1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0 dc1 127.0.0.3:9301 127.0.0.3:9301 true [127.0.0.2 127.0.0.4] 7s 3 true 9h0m0s [127.0.0.0/8] {5 50ms 600ms 70ms 3 2 6s 1m0s}"; strings.TrimSpace(got) != want {
 		t.Errorf("gossip\ngot  %s\nwant %s", got, want)
 	}
 	if l := c.LinkConfig(); l.Listen.String() != "127.0.0.3:9300" || l.Self.Name != "host1" || l.Self.Datacenter != "dc1" {

@@ -245,6 +245,8 @@ type Gossip struct {
 	ProbeTimeout   time.Duration
 	SuspicionMult  int
 	RetransmitMult int
+	HoldDown       time.Duration
+	HoldDownMax    time.Duration
 }
 
 // ACL holds what is configured of tokens and policies.

@@ -64,6 +64,8 @@ func TestLoad_NamesEachFault(t *testing.T) {
 		{"forward mode", `forward "a" { servers = ["10.0.0.1"] mode = "fast" }`, `a.hcl:1: key "forward.mode": expected one of fastest, strict, all, random, got the string "fast"`},
 		{"bootstrap of a client", `bootstrap_expect = 3`, `a.hcl:1: key "bootstrap_expect": needs server = true`},
 		{"bootstrap twice", "server = true\nbootstrap = true\nbootstrap_expect = 3", `a.hcl:3: key "bootstrap_expect": cannot be set together with bootstrap`},
+		{"hold-down above its most", `gossip_lan { hold_down = "10s" hold_down_max = "6s" }`, `a.hcl:1: key "gossip_lan.hold_down_max": 6s is less than hold_down, 10s`},
+		{"hold-down of nothing", `gossip_lan { hold_down = "0s" }`, `a.hcl:1: key "gossip_lan.hold_down": expected a duration such as "10s" from 1s to 1h, got the string "0s"`},
 		{"service without name", "service { port = 1 }", `a.hcl:1: key "service.name": not set: a service needs a name`},
 		{"service with a label", `service "db" { port = 1 }`, `a.hcl:1: key "service": expected a block without a label, got the label "db"; did you mean service { name = "db" … }?`},
 		{"service port", `service { name = "a" port = 70000 }`, `a.hcl:1: key "service.port": expected an integer from 0 to 65535, got the number 70000`},

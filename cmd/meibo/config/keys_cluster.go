@@ -47,9 +47,13 @@ func tuningKeys() []Key {
 	)
 	keys = append(keys, limitKeys()...)
 	keys = append(keys, gossipKeys("gossip_lan", Used)...)
+	keys = append(keys, under("gossip_lan",
+		Key{Path: "hold_down", Type: Duration, Range: "1s..1h", Default: "5s", Status: Used, Goes: "cluster/gossip", Doc: "How long a host that was dead must be steady before it is answered again; doubled each time it goes, halved each quiet minute."},
+		Key{Path: "hold_down_max", Type: Duration, Range: "1s..1h", Default: "5m", Status: Used, Goes: "cluster/gossip", Doc: "The most that hold_down grows to."},
+	)...)
 	keys = append(keys, gossipKeys("gossip_wan", Planned)...)
 	keys = append(keys, under("autopilot",
-		Key{Path: "cleanup_dead_servers", Type: Bool, Default: "true", Goes: "cluster/leader", Doc: "Remove dead servers once another has taken their place."},
+		Key{Path: "cleanup_dead_servers", Type: Bool, Default: "true", Goes: "cluster/leader", Doc: "Remove dead servers once another has taken their place. All keys of autopilot give a new cluster its first configuration; operator autopilot set-config changes it."},
 		Key{Path: "last_contact_threshold", Type: Duration, Default: "200ms", Range: "0s..", Goes: "cluster/leader", Doc: "A server heard of longer ago is not healthy."},
 		Key{Path: "max_trailing_logs", Type: Int, Default: "250", Range: "0..", Goes: "cluster/leader", Doc: "A server further behind is not healthy."},
 		Key{Path: "min_quorum", Type: Int, Default: "0", Range: "0..", Goes: "cluster/leader", Doc: "Servers that are never gone below by removing dead ones."},

@@ -18,7 +18,8 @@ var serviceKeys = []Key{
 	{Path: "kind", Doc: "Empty for a service; the mesh's kinds are kept and mean nothing.", Goes: "cluster/agent", Status: Ignored, Note: noMesh},
 	{Path: "proxy", Type: Any, Secret: true, Status: Ignored, Note: noMesh, Doc: "Sidecar proxies."},
 	{Path: "connect", Type: Any, Secret: true, Status: Ignored, Note: noMesh, Doc: "The mesh."},
-	{Path: "locality", Type: Any, Status: Planned, Note: "answers are not sorted by locality", Doc: "Where it runs."},
+	{Path: "locality.region", Doc: "Region it runs in. Kept; answers are not sorted by it.", Goes: "cluster/agent"},
+	{Path: "locality.zone", Doc: "Zone of the region.", Goes: "cluster/agent"},
 	{Path: "namespace", Status: Guard, Note: enterprise, quiet: isDefaultName, Doc: "Namespaces."},
 	{Path: "partition", Status: Guard, Note: enterprise, quiet: isDefaultName, Doc: "Partitions."},
 }

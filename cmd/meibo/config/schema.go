@@ -203,7 +203,7 @@ func (t *table) nearest(path string) string {
 	}
 	best, least := "", 1+max(1, min(3, len(name)/3))
 	consider := func(candidate, result string) {
-		if d := distance(name, candidate); d < least || d == least && best != "" && result < best {
+		if d := Distance(name, candidate); d < least || d == least && best != "" && result < best {
 			best, least = result, d
 		}
 	}
@@ -237,9 +237,9 @@ func (t *table) nearest(path string) string {
 	return ""
 }
 
-// distance is the number of letters to insert, remove, change or swap with
+// Distance is the number of letters to insert, remove, change or swap with
 // their neighbour to make b of a.
-func distance(a, b string) int {
+func Distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
 	}

@@ -201,6 +201,9 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 	if bl.set["weights.passing"] != nil || bl.set["weights.warning"] != nil {
 		s.Weights = &catalog.Weights{Passing: int(at[int64](bl, "service", "weights.passing")), Warning: int(at[int64](bl, "service", "weights.warning"))}
 	}
+	if l := (catalog.Locality{Region: at[string](bl, "service", "locality.region"), Zone: at[string](bl, "service", "locality.zone")}); l != (catalog.Locality{}) {
+		s.Locality = &l
+	}
 	if s.Token == "" {
 		s.Token = d.token.Reveal()
 	}

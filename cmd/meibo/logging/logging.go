@@ -46,6 +46,7 @@ type Log struct {
 	places []*place // of log lines
 	stdout *place   // nil: none
 	lost   *prometheus.Desc
+	taps   *taps // who follows the log over the API
 }
 
 // closeTime is how long Close waits for a place that does not take its lines.
@@ -54,7 +55,7 @@ const closeTime = 2 * time.Second
 // New returns a log. It does not fail: what can't be opened is tried again with
 // each line, and said in the log.
 func New(cfg Config) *Log {
-	l := &Log{lost: prometheus.NewDesc("meibo_log_lost_lines_total",
+	l := &Log{taps: newTaps(), lost: prometheus.NewDesc("meibo_log_lost_lines_total",
 		"Lines that could not be written to a place the log goes to.", []string{"to"}, nil)}
 	l.SetLevels(cfg.Level, cfg.Sublevels)
 	if cfg.Stderr != nil {
@@ -135,17 +136,19 @@ func (l *Log) Collect(ch chan<- prometheus.Metric) {
 // handler leaves out what the levels leave out.
 type handler struct {
 	slog.Handler
-	log *Log
-	out *output
+	log  *Log
+	out  *output
+	with []func(slog.Handler) slog.Handler // attributes and groups, for those who follow
 }
 
 // Enabled implements slog.Handler. Which part logs is known only with the record.
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= h.log.levels.Load().least
+	return level >= min(h.log.levels.Load().least, slog.Level(h.log.taps.least.Load()))
 }
 
 // Handle implements slog.Handler.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+	h.log.taps.handle(ctx, r, h.with)
 	if r.Level < h.log.levels.Load().of(r.PC) {
 		return nil
 	}
@@ -157,12 +160,16 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 
 // WithAttrs implements slog.Handler.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{h.Handler.WithAttrs(attrs), h.log, h.out}
+	return h.add(func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
 }
 
 // WithGroup implements slog.Handler.
 func (h *handler) WithGroup(name string) slog.Handler {
-	return &handler{h.Handler.WithGroup(name), h.log, h.out}
+	return h.add(func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
+}
+
+func (h *handler) add(with func(slog.Handler) slog.Handler) slog.Handler {
+	return &handler{with(h.Handler), h.log, h.out, append(slices.Clip(h.with), with)}
 }
 
 // output hands each line that a handler has written to all places.

@@ -112,7 +112,7 @@ service {
   kind                = ""
   namespace           = "default"
   partition           = "default"
-  locality { region = "eu-west-1" }
+  locality { region = "eu-west-1" zone = "eu-west-1a" }
   connect { sidecar_service {} }
   check {
     id                       = "web-http"
@@ -206,7 +206,7 @@ limits {
   txn_max_req_len           = 524288
   request_limits { mode = "permissive" read_rate = 99.5 write_rate = 10 }
 }
-gossip_lan { gossip_nodes = 3 gossip_interval = "200ms" probe_interval = "1s" probe_timeout = "500ms" suspicion_mult = 4 retransmit_mult = 4 }
+gossip_lan { gossip_nodes = 3 gossip_interval = "200ms" probe_interval = "1s" probe_timeout = "500ms" suspicion_mult = 4 retransmit_mult = 4 hold_down = "4s" hold_down_max = "2m" }
 gossip_wan { gossip_nodes = 3 gossip_interval = "500ms" probe_interval = "5s" probe_timeout = "3s" suspicion_mult = 6 retransmit_mult = 4 }
 autopilot {
   cleanup_dead_servers      = true

@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/check"
+)
+
+func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		began := time.Now()
+		a := mustNew(t, Config{Now: func() time.Duration { return time.Since(began) }, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
+			if attr.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return attr
+		}}))})
+		said := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			if got := log.String(); got != strings.Join(append(want, ""), "\n") {
+				t.Errorf("the log has\n%swant\n%s", got, strings.Join(want, "\n"))
+			}
+			log.Reset()
+		}
+		must(t, a.AddService(ServiceDefinition{Name: "web", Checks: []CheckDefinition{ttl(time.Hour)}}, SourceFile, false))
+		must(t, a.AddCheck(CheckDefinition{ID: "late", Name: "late", Definition: check.Definition{TTL: 10 * time.Second}}, SourceFile))
+		running(t, a)
+		said()
+		must(t, a.UpdateTTL("service:web", catalog.Critical, "\n no disk \nand more\n"))
+		said(`level=WARN msg="check does not pass from the start" check=service:web service=web status=critical output="no disk"`)
+		must(t, a.UpdateTTL("service:web", catalog.Critical, "still none"))
+		said()
+		must(t, a.UpdateTTL("service:web", catalog.Passing, ""))
+		said(`level=INFO msg="check changed" check=service:web before=critical service=web status=passing`)
+		must(t, a.UpdateTTL("service:web", catalog.Critical, strings.Repeat("é", 150)))
+		said(`level=WARN msg="check changed" check=service:web before=passing service=web status=critical output=` + strings.Repeat("é", 100))
+
+		time.Sleep(11 * time.Second) // nobody reports
+		said(`level=WARN msg="check does not pass from the start" check=late status=critical output="TTL expired"`)
+
+		// Defined anew it does not begin again.
+		must(t, a.AddCheck(CheckDefinition{ID: "late", Name: "later", Definition: check.Definition{TTL: 20 * time.Second}}, SourceFile))
+		time.Sleep(21 * time.Second)
+		said()
+	})
+}
