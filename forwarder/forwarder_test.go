@@ -524,11 +524,12 @@ func TestExchange_SilentServerCostsLittleAndThenNothing(t *testing.T) {
 func TestUpstreamThatComesBack_IsTold(t *testing.T) {
 	for how, probed := range map[string]bool{"found by a probe": true, "or by a question": false} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			u := resolvertest.NewUpstream(t)
 			u.Answer(www, dns.TypeA, record)
 			var log lockedLog
 			cfg := forwarder.Config{
-				Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{u.Addr()}, Timeout: time.Second}},
+				Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{u.Addr()}, Timeout: 500 * time.Millisecond}},
 				Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			}
 			f := run(t, cfg)

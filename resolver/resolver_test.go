@@ -654,6 +654,20 @@ func TestAHitAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestAHitLooksAtTheClockOnce(t *testing.T) {
+	looks := 0
+	r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{mount("consul", resolver.RankOwn, says("x"))}},
+		func(c *resolver.Config) { c.Now = func() time.Duration { looks++; return time.Hour } })
+	b, _ := resolvertest.Query("web.service.consul", dns.TypeTXT).Pack()
+	q := &wire.Query{Client: netip.MustParseAddrPort("127.0.0.1:999")}
+	for _, how := range []string{"made in place", "from the cache"} {
+		looks = 0
+		if out := r.ServeDNS(q, q.Parse(b), nil, nil); len(out) == 0 || looks != 1 {
+			t.Errorf("%s: %d looks at the clock", how, looks)
+		}
+	}
+}
+
 func BenchmarkServeDNS_Hit(b *testing.B) {
 	c, _ := cache.New(cache.Config{})
 	r, err := resolver.New(resolver.Config{Cache: c, Table: resolver.Table{Mounts: []resolver.Mount{mount("consul", resolver.RankOwn, says("x"))}}})

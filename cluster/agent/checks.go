@@ -38,6 +38,7 @@ type checkState struct {
 // AddCheck adds a check of the node or of a service that exists, or replaces
 // one of the same ID, which keeps its status. Errors as for AddService.
 func (a *Agent) AddCheck(def CheckDefinition, source Source) error {
+	given := def
 	def, err := a.normalizeCheck(def)
 	if err == nil {
 		err = a.permit(&def, source)
@@ -45,6 +46,7 @@ func (a *Agent) AddCheck(def CheckDefinition, source Source) error {
 	if err != nil {
 		return err
 	}
+	a.warnCheck(given, source)
 	var t touched
 	a.define.Lock()
 	err = a.addCheck(def, source, &t)

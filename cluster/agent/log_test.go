@@ -3,6 +3,7 @@ package agent
 import (
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,9 +12,29 @@ import (
 	"meibo/cluster/check"
 )
 
+// lockedText is what was written.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// take returns it, and begins anew.
+func (l *lockedText) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
 func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log lockedText
 		began := time.Now()
 		a := mustNew(t, Config{Now: func() time.Duration { return time.Since(began) }, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
 			if attr.Key == slog.TimeKey {
@@ -24,10 +45,9 @@ func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 		said := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
-			if got := log.String(); got != strings.Join(append(want, ""), "\n") {
+			if got := log.take(); got != strings.Join(append(want, ""), "\n") {
 				t.Errorf("the log has\n%swant\n%s", got, strings.Join(want, "\n"))
 			}
-			log.Reset()
 		}
 		must(t, a.AddService(ServiceDefinition{Name: "web", Checks: []CheckDefinition{ttl(time.Hour)}}, SourceFile, false))
 		must(t, a.AddCheck(CheckDefinition{ID: "late", Name: "late", Definition: check.Definition{TTL: 10 * time.Second}}, SourceFile))

@@ -13,6 +13,7 @@ import (
 // registers is on the disk when AddService returns, or the error says why not
 // and nothing has changed.
 func (a *Agent) AddService(def ServiceDefinition, source Source, replaceChecks bool) error {
+	given := def
 	def, err := a.normalizeService(def)
 	if err != nil {
 		return err
@@ -22,6 +23,7 @@ func (a *Agent) AddService(def ServiceDefinition, source Source, replaceChecks b
 			return err
 		}
 	}
+	a.warnService(given, source)
 	var t touched
 	a.define.Lock()
 	err = a.addService(def, source, replaceChecks, &t)

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -90,7 +91,6 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 			return def, invalid("Invalid Service Meta: Couldn't load metadata pair ('%s', '%s'): Key prefix '%s' is reserved for internal use", key, def.Meta[key], reservedMeta)
 		}
 	}
-	a.warnName(def.Name)
 	return a.normalizeServiceChecks(def)
 }
 
@@ -123,8 +123,42 @@ func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// warnName says once why DNS will not find a name. The service is taken: those
-// who use the API alone need no DNS, and underscores are answered anyway.
+// warnService says what of a service that the API registers is not as it looks,
+// when it is registered first: many are again and again. What files define is the
+// configuration's to warn of.
+func (a *Agent) warnService(def ServiceDefinition, source Source) {
+	if source != SourceAPI || a.hasService(cmp.Or(def.ID, def.Name)) {
+		return
+	}
+	a.warnName(def.Name)
+	for _, c := range def.Checks {
+		a.warnRaised(c)
+	}
+}
+
+func (a *Agent) hasService(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.services[id] != nil
+}
+
+func (a *Agent) warnCheck(def CheckDefinition, source Source) {
+	a.mu.Lock()
+	known := a.checks[cmp.Or(def.ID, def.Name)] != nil
+	a.mu.Unlock()
+	if source == SourceAPI && !known {
+		a.warnRaised(def)
+	}
+}
+
+func (a *Agent) warnRaised(c CheckDefinition) {
+	if after := c.DeregisterCriticalServiceAfter; after > 0 && after < minDeregister {
+		a.logger.Warn("deregister_critical_service_after raised to the minimum", "check", cmp.Or(c.ID, c.Name), "service", c.ServiceID, "dur", after, "min", minDeregister)
+	}
+}
+
+// warnName says why DNS will not find a name. The service is taken: those who use
+// the API alone need no DNS, and underscores are answered anyway.
 func (a *Agent) warnName(name string) {
 	switch {
 	case len(name) > 63:
@@ -228,9 +262,8 @@ func (a *Agent) validateCheck(c *CheckDefinition) error {
 	if err := c.Definition.Validate(); err != nil {
 		return invalid("Invalid check %q: %v", c.ID, err)
 	}
-	if after := c.DeregisterCriticalServiceAfter; after > 0 && after < minDeregister {
-		a.logger.Warn("deregister_critical_service_after raised to the minimum", "check", c.ID, "dur", after, "min", minDeregister)
-		c.DeregisterCriticalServiceAfter = minDeregister
+	if c.DeregisterCriticalServiceAfter > 0 {
+		c.DeregisterCriticalServiceAfter = max(c.DeregisterCriticalServiceAfter, minDeregister)
 	}
 	return nil
 }

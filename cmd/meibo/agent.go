@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"meibo/cmd/meibo/config"
@@ -70,9 +71,8 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	out := logging.New(lines)
 	defer out.Close()
 	log := out.Logger()
-	logWarnings(log, warnings)
 	d, err := newDaemon(daemonConfig{
-		Config: cfg, Logger: log, Log: out, Files: activation.Files(true),
+		Config: cfg, Logger: log, Log: out, Files: activation.Files(true), Warnings: warnings,
 		Load: func(registered func(id string) bool) (*config.Config, []config.Warning, error) {
 			again := sources
 			again.Registered = registered
@@ -85,7 +85,10 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	defer writePID(cfg.PidFile, log)()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	out.Print(d.banner())
+	if isTerminal(stdout) {
+		out.Print(d.banner())
+	}
+	d.sayStart()
 	notify(log, systemd.SdNotifyReady) // before a reload that waited says that it begins
 	var listening sync.WaitGroup
 	listening.Go(func() { reloadOn(ctx, heard.Hangup, files, d, log) })
@@ -101,6 +104,12 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	stop()
 	listening.Wait()
 	return err
+}
+
+// isTerminal reports whether a person reads what is written there; all others have the log.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 var errStopped = errors.New("stopped while the configuration was read")

@@ -34,8 +34,6 @@ func (a *asker) flags(cmd *cobra.Command) {
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	f.Var((*formatFlag)(&a.json), "format", "pretty, or json as -json does")
 	completeFlag(cmd, "format", fixed("pretty", "json"))
-	completeFlag(cmd, "http-addr", fixed())
-	completeFlag(cmd, "token", fixed())
 }
 
 // formatFlag is the flag -format: whether JSON is printed.

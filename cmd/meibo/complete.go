@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"meibo/cluster/httpapi/client"
 	"meibo/cmd/meibo/config"
@@ -122,12 +123,26 @@ func peers(what func(client.RaftServer) string) func(context.Context, *client.Cl
 	}
 }
 
+// completeNothingElse keeps shells from offering files where none are meant.
+func completeNothingElse(cmd *cobra.Command) {
+	if cmd.ValidArgsFunction == nil && cmd.Name() != "validate" {
+		cmd.ValidArgsFunction = fixed()
+	}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if _, known := cmd.GetFlagCompletionFunc(f.Name); !known && f.NoOptDefVal == "" && !isPath(f.Name) {
+			completeFlag(cmd, f.Name, fixed())
+		}
+	})
+	for _, sub := range cmd.Commands() {
+		completeNothingElse(sub)
+	}
+}
+
 // completeAgent completes the values of the agent's flags as the configuration's keys have them.
 func completeAgent(cmd *cobra.Command) {
 	completeFlag(cmd, "config-format", fixed("hcl", "json"))
 	for _, k := range config.Keys() {
-		flag := cmd.Flags().Lookup(k.Flag)
-		if flag == nil || k.Flag == "" || k.Type == config.Bool || isPath(k.Flag) {
+		if k.Flag == "" || len(k.Choices) == 0 {
 			continue
 		}
 		words := make([]string, len(k.Choices))
@@ -138,7 +153,7 @@ func completeAgent(cmd *cobra.Command) {
 	}
 }
 
-// isPath reports whether a flag of the agent names a file or folder, which shells complete by themselves.
+// isPath reports whether a flag names a file or folder, which shells complete by themselves.
 func isPath(flag string) bool {
 	return strings.HasSuffix(flag, "-dir") || strings.HasSuffix(flag, "-file")
 }

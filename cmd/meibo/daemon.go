@@ -36,7 +36,8 @@ type daemonConfig struct {
 	Files  []*os.File   // sockets handed over
 	// Load reads the configuration again, for Reload, where registered tells which services
 	// the API registered; nil: it can't be.
-	Load func(registered func(id string) bool) (*config.Config, []config.Warning, error)
+	Load     func(registered func(id string) bool) (*config.Config, []config.Warning, error)
+	Warnings []config.Warning // of Config
 }
 
 // daemon is one meibo: all of it is wired here and nowhere else. Several of them can live in one process.
@@ -54,8 +55,10 @@ type daemon struct {
 
 	started *config.Config // what was in force at the start: a key that waits for a restart is compared with it
 
-	mu  sync.Mutex // guards following, and one reload at a time
-	cfg *config.Config
+	mu      sync.Mutex // guards following, and one reload at a time
+	cfg     *config.Config
+	warned  map[config.Warning]bool // of cfg; they are said when they are new
+	waiting []string                // keys that are other than in started
 
 	http    chan []net.Addr        // holds the addresses of the API while it is served
 	control atomic.Pointer[string] // path of the control socket while it is served
@@ -73,6 +76,7 @@ func newDaemon(c daemonConfig) (*daemon, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.warn(c.Warnings)
 	var err error
 	if d.node, err = cluster.New(nodeConfig(c.Config, d.log)); err != nil {
 		return nil, err
@@ -291,6 +295,22 @@ func heldBy(err error, endpoints []config.Endpoint) error {
 	return err
 }
 
+// warn logs the warnings of a configuration that were not there in the one before, wherever they stand now.
+func (d *daemon) warn(warnings []config.Warning) {
+	before := d.warned
+	d.warned = make(map[config.Warning]bool, len(warnings))
+	var news []config.Warning
+	for _, w := range warnings {
+		key := w
+		key.Line = 0
+		if !before[key] {
+			news = append(news, w)
+		}
+		d.warned[key] = true
+	}
+	logWarnings(d.log, news)
+}
+
 // config is the configuration in force.
 func (d *daemon) config() *config.Config {
 	d.mu.Lock()
@@ -319,13 +339,17 @@ func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
 	if err := d.take(cfg); err != nil {
 		return nil, err
 	}
-	logWarnings(d.log, warnings)
+	d.warn(warnings)
+	told := d.waiting
 	for _, change := range config.Diff(d.started, cfg) {
 		if change.Restart {
-			d.log.Warn("a changed key waits for a restart", "key", change.Key)
 			waiting = append(waiting, change.Key)
+			if !slices.Contains(told, change.Key) {
+				d.log.Warn("a changed key waits for a restart", "key", change.Key)
+			}
 		}
 	}
+	d.waiting = waiting
 	if d.lines != nil {
 		d.lines.SetLevels(cfg.Log.Level, cfg.Log.Sublevels)
 	}
@@ -350,6 +374,16 @@ func (d *daemon) take(cfg *config.Config) error {
 	d.node.SetMeta(cfg.Node.Meta)
 	a.SetDiscardCheckOutput(cfg.Agent.DiscardCheckOutput)
 	return errors.Join(d.api.SetAccess(api), d.dns.reload(cfg))
+}
+
+// sayStart tells the log what runs where.
+func (d *daemon) sayStart() {
+	http := joined(d.started.HTTP.Listen)
+	if d.httpErr != nil {
+		http = "not served yet"
+	}
+	d.log.Info("meibo started", "version", version, "node", d.cfg.Node.Name, "id", d.node.Record().ID, "datacenter", d.cfg.Node.Datacenter,
+		"server", d.cfg.Cluster.Server, "dns", joined(d.dns.listening), "http", http)
 }
 
 // banner says what runs where, and what to try.

@@ -77,7 +77,6 @@ with 1 if that takes longer than -timeout.`,
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the daemon's end; 0s: do not wait")
-	completeFlag(cmd, "timeout", fixed())
 	a.flags(cmd)
 	return cmd
 }

@@ -178,7 +178,7 @@ var keyringOps = []keyringOp{
 func (op keyringOp) command() *cobra.Command {
 	var a asker
 	cmd := &cobra.Command{
-		Use: op.name + " KEY", Short: op.short, Args: oneArg("KEY"), ValidArgsFunction: fixed(), // a shell need not know keys
+		Use: op.name + " KEY", Short: op.short, Args: oneArg("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error { return op.run(cmd, &a, args[0]) },
 	}
 	a.flags(cmd)

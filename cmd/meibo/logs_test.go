@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"meibo/cmd/meibo/logging"
 )
@@ -75,7 +78,7 @@ func TestOutput_WhateverBecomesOfItTheDaemonLives(t *testing.T) {
 		defer w.Close()
 		s := newSite(t, "")
 		p := s.startOn(t, w, w)
-		s.goesOn(t, p, "stdout")
+		s.goesOn(t, p, "stderr")
 	})
 	t.Run("the reader ends", func(t *testing.T) {
 		r, w, err := os.Pipe()
@@ -113,6 +116,71 @@ func TestOutput_WhateverBecomesOfItTheDaemonLives(t *testing.T) {
 		p := s.startOn(t, full, full, "-log-file", "/dev/full")
 		s.goesOn(t, p, "file")
 	})
+}
+
+func TestBanner_IsForTerminals(t *testing.T) {
+	s := newSite(t, "")
+	p := s.start(t)
+	p.said(t, `msg="meibo started"`, "node=h1", "dns="+s.dns, "http="+s.http)
+	s.up(t)
+	p.stop(t)
+	if out := p.output.String(); strings.Contains(out, "==>") || strings.Contains(out, "Try:") {
+		t.Errorf("who is no person is shown\n%s", out)
+	}
+
+	terminal, tty := openTerminal(t)
+	s.startOn(t, tty, tty)
+	shown := bufio.NewReader(terminal)
+	for _, want := range []string{"==> meibo", "Node: h1", "Try:  dig @127.0.0.1"} {
+		for line := ""; !strings.Contains(line, want); {
+			var err error
+			line, err = shown.ReadString('\n')
+			must(t, err)
+		}
+	}
+}
+
+// openTerminal returns both ends of a terminal: that of the person, and that of the program.
+func openTerminal(t *testing.T) (person, program *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { person.Close() })
+	must(t, unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { program.Close() })
+	return person, program
+}
+
+func TestWarnings_AreSaidOnceEach(t *testing.T) {
+	s := newSite(t, "connect { enabled = true }\nservice { name = \"dotted.name\" port = 1 }")
+	for _, name := range []string{"more", "most"} {
+		writeFile(t, s.dir, "conf/"+name+".hcl", `connect { enabled = true } acl_datacenter = "dc1"`)
+	}
+	p := s.start(t)
+	s.up(t)
+	count := func(want int, what string) {
+		t.Helper()
+		if out := p.output.String(); strings.Count(out, what) != want {
+			t.Errorf("%q is not said %d times in\n%s", what, want, out)
+		}
+	}
+	s.mustCall(t, http.MethodPut, "/v1/agent/reload", "")
+	p.said(t, "configuration taken")
+	count(1, "acl_datacenter")
+	count(1, "service mesh")
+	count(1, "dotted.name")
+	writeFile(t, s.dir, "conf/more.hcl", `datacenter = "dc2"  acl_datacenter = "dc1"  ui_config { enabled = true }`)
+	for range 2 {
+		s.mustCall(t, http.MethodPut, "/v1/agent/reload", "")
+	}
+	count(1, "waits for a restart")
+	count(1, "no web interface") // is new
+	count(1, "service mesh")
+	p.stop(t)
 }
 
 func TestOutput_ProgramsOfChecksHearOfABrokenPipe(t *testing.T) {

@@ -119,6 +119,7 @@ forwards and caches every other name. One daemon per host:
 		newKeygenCommand(), newKeyringCommand(), newOperatorCommand(), newCatalogCommand(),
 		newVersionCommand(),
 	)
+	completeNothingElse(root)
 	root.InitDefaultHelpCmd() // before a command line is looked at, to be found there
 	root.InitDefaultCompletionCmd()
 	return root

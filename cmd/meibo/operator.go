@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,7 +90,7 @@ func peerRows(conf *client.RaftConfiguration) [][]string {
 				trails = "1 commit"
 			}
 		}
-		rows = append(rows, []string{s.Node, s.ID, s.Address, state, strconv.FormatBool(s.Voter), orDash(s.ProtocolVersion), index, trails})
+		rows = append(rows, []string{s.Node, cmp.Or(s.RaftID, s.ID), s.Address, state, strconv.FormatBool(s.Voter), orDash(s.ProtocolVersion), index, trails})
 	}
 	return rows
 }
@@ -156,11 +157,12 @@ func newAutopilotConfigCommand() *cobra.Command {
 func newAutopilotSetCommand() *cobra.Command {
 	var set client.AutopilotConfiguration
 	var contact, stable time.Duration
+	a := new(asker)
 	cmd := asking(&cobra.Command{
 		Use: "set-config", Short: "Change how the leader tends the servers",
 		Long: `Changes the flags' part of autopilot's configuration, which the servers keep: their files
 (autopilot { ... }) give the first one.`,
-	}, new(asker), func(cmd *cobra.Command, c *client.Client) error {
+	}, a, func(cmd *cobra.Command, c *client.Client) error {
 		conf, err := c.AutopilotConfiguration(cmd.Context())
 		if err != nil {
 			return err
@@ -182,8 +184,7 @@ func newAutopilotSetCommand() *cobra.Command {
 		case !done:
 			return errors.New("somebody changed the configuration at the same time: nothing was changed, try again")
 		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), "Configuration updated!")
-		return err
+		return a.done(cmd.OutOrStdout(), conf, "Configuration updated!")
 	})
 	flags := cmd.Flags()
 	flags.BoolVar(&set.CleanupDeadServers, "cleanup-dead-servers", false, "remove dead servers once another has taken their place")

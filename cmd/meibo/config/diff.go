@@ -19,7 +19,7 @@ func Diff(old, new *Config) []Change {
 	var changes []Change
 	for _, k := range tables[""].keys {
 		if k.Status != Legacy && !reflect.DeepEqual(old.effective(k), new.effective(k)) {
-			changes = append(changes, Change{Key: k.Path, Restart: !k.Reload && k.Status != Moot && k.Status != Ignored})
+			changes = append(changes, Change{Key: k.Path, Restart: !k.Reload && k.Status == Used})
 		}
 	}
 	return changes

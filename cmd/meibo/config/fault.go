@@ -130,11 +130,42 @@ func (r *report) sorted(faults Faults) Faults {
 	return faults
 }
 
+// sortWarnings puts the warnings in order; those that say the same of the same key become one.
 func (r *report) sortWarnings() {
 	sort.SliceStable(r.warnings, func(i, j int) bool {
 		a, b := r.warnings[i], r.warnings[j]
 		return r.before(a.File, a.Line, b.File, b.Line)
 	})
+	type said struct{ key, text string }
+	places := make(map[said][]string)
+	all := r.warnings
+	r.warnings = nil
+	for _, w := range all {
+		is := said{w.Key, w.Text}
+		if places[is] == nil || w.Key == "" { // without a key it is about a file
+			r.warnings = append(r.warnings, w)
+		}
+		places[is] = append(places[is], strings.TrimSuffix(place(w.File, w.Line), ": "))
+	}
+	for i := range r.warnings {
+		w := &r.warnings[i]
+		if w.Key != "" {
+			w.Text += alsoAt(places[said{w.Key, w.Text}][1:])
+		}
+	}
+}
+
+// alsoAt names further places that a warning is about, not all if there are many.
+func alsoAt(places []string) string {
+	const most = 3
+	places = slices.DeleteFunc(slices.Compact(places), func(p string) bool { return p == "" })
+	switch more := len(places) - most; {
+	case len(places) == 0:
+		return ""
+	case more > 0:
+		return fmt.Sprintf(" (also at %s and %d more)", strings.Join(places[:most], ", "), more)
+	}
+	return fmt.Sprintf(" (also at %s)", strings.Join(places, ", "))
 }
 
 func (r *report) before(fileA string, lineA int, fileB string, lineB int) bool {

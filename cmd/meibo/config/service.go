@@ -237,6 +237,8 @@ func (d *definer) serviceNames(s *agent.ServiceDefinition, at position) {
 	}
 	if len(s.Name) > 63 {
 		warn("service.name", fmt.Sprintf("%q is longer than the 63 characters of a DNS label: it cannot be looked up", shorten(s.Name)))
+	} else if strings.Contains(s.Name, ".") {
+		warn("service.name", fmt.Sprintf("%q has a dot: it cannot be looked up, what is before the dot is taken for a tag", shorten(s.Name)))
 	} else if !dnsName.MatchString(s.Name) {
 		warn("service.name", fmt.Sprintf("%q has characters besides letters, digits and -; it resolves, but some resolvers refuse such names", s.Name))
 	}

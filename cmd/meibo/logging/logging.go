@@ -74,6 +74,7 @@ func New(cfg Config) *Log {
 	options := &slog.HandlerOptions{Level: slog.Level(-128)} // levels decides
 	var text slog.Handler = slog.NewTextHandler(out, options)
 	if cfg.JSON {
+		options.ReplaceAttr = inSeconds
 		text = slog.NewJSONHandler(out, options)
 	}
 	l.logger = slog.New(&handler{log: l, out: out, Handler: text})
@@ -81,6 +82,14 @@ func New(cfg Config) *Log {
 		p.start(l.logger)
 	}
 	return l
+}
+
+// inSeconds writes durations as programs read them; slog's JSON has them in nanoseconds.
+func inSeconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+	}
+	return a
 }
 
 func (l *Log) all() []*place {
