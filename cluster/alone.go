@@ -11,7 +11,7 @@ import (
 
 // aloneFile in the folder of consensus says that the catalog there is one that
 // this host keeps for itself: it was alone, and nobody had said that it should
-// begin one.
+// begin one. A server that begins by itself takes that catalog over.
 const aloneFile = "alone"
 
 // settleAlone marks the catalog that a host which is alone begins, and puts it
@@ -32,10 +32,13 @@ func (n *Node) settleAlone(dir string) error {
 		}
 		return writeNodeID(mark, n.cfg.NodeID)
 	}
-	if !n.cfg.Server || !n.meetsOthers() || n.begins() {
+	if _, err := os.Stat(mark); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if _, err := os.Stat(mark); errors.Is(err, fs.ErrNotExist) {
+	if !n.cfg.Server || !n.meetsOthers() || n.begins() {
+		if err := os.Remove(mark); err != nil { // it is kept for others too from now on
+			return fmt.Errorf("take over the catalog that this host kept for itself: %w", err)
+		}
 		return nil
 	}
 	aside := dir + ".alone-" + time.Now().UTC().Format("20060102T150405.000Z")

@@ -13,24 +13,35 @@ import (
 // and does not keep it from beginning that. A catalog that somebody asked for is not touched.
 func TestRule29_AHostThatWasAloneBecomesAServer(t *testing.T) {
 	for name, tt := range map[string]struct {
-		before Config
+		before []Config // its lives, one after the other
 		aside  bool
 	}{
-		"alone":                    {Config{}, true},
-		"a server with a catalog":  {Config{Server: true, BootstrapExpect: 1}, false},
-		"a server with bootstrap":  {Config{Server: true, Bootstrap: true}, false},
-		"nothing":                  {Config{Server: true, BootstrapExpect: 3}, false},
-		"an agent with no catalog": {Config{Gossip: gossip.Config{RetryJoin: []string{"192.0.2.1"}}}, false},
+		"alone":                    {[]Config{{}}, true},
+		"alone, twice":             {[]Config{{}, {}}, true},
+		"alone, then an agent":     {[]Config{{}, {Gossip: gossip.Config{RetryJoin: []string{"192.0.2.1"}}}}, true},
+		"a server with a catalog":  {[]Config{{Server: true, BootstrapExpect: 1}}, false},
+		"a server with bootstrap":  {[]Config{{Server: true, Bootstrap: true}}, false},
+		"alone, then a server":     {[]Config{{}, {Server: true, BootstrapExpect: 1}}, false},
+		"a server, then alone":     {[]Config{{Server: true, BootstrapExpect: 1}, {}}, false},
+		"nothing":                  {[]Config{{Server: true, BootstrapExpect: 3}}, false},
+		"an agent with no catalog": {[]Config{{Gossip: gossip.Config{RetryJoin: []string{"192.0.2.1"}}}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			tt.before.DataDir = dir
-			n := run(t, tt.before)
-			id := n.Record().ID
-			if n.begins() {
-				<-n.Ready()
+			id, served := "", false
+			for _, cfg := range tt.before {
+				cfg.DataDir = dir
+				n := run(t, cfg)
+				served = served || cfg.Server
+				if id = n.Record().ID; n.begins() {
+					<-n.Ready()
+					s, _, _ := n.running()
+					if _, h := s.store.Read().History(nil); h.Provisional == served {
+						t.Errorf("history %+v, a server: %v", h, served)
+					}
+				}
+				n.end()
 			}
-			n.end()
 			_, err := os.Stat(filepath.Join(dir, raftDir, raftFile))
 			had := err == nil
 

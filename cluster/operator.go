@@ -22,9 +22,10 @@ var ErrUnknownServer = errors.New("no such server in the Raft configuration")
 
 // RaftServer is one server of the configuration, as this host knows it.
 type RaftServer struct {
-	consensus.Server
-	Node    string // its name; empty if gossip doesn't know it
-	Leading bool
+	consensus.Server        // ID is its node's
+	RaftID           string // its ID in the configuration, if that is another
+	Node             string // its name; empty if gossip doesn't know it
+	Leading          bool
 }
 
 // RaftConfiguration returns the servers' configuration and the index of the
@@ -40,8 +41,11 @@ func (n *Node) RaftConfiguration() ([]RaftServer, uint64, error) {
 	for _, one := range s.replica.Servers() {
 		leading := one.ID == lead.LeaderID
 		node := known[one.ID]
-		one.ID = cmp.Or(node.id, one.ID)
-		servers = append(servers, RaftServer{Server: one, Node: node.name, Leading: leading})
+		shown := RaftServer{Server: one, Node: node.name, Leading: leading}
+		if node.id != "" && node.id != one.ID {
+			shown.ID, shown.RaftID = node.id, one.ID
+		}
+		servers = append(servers, shown)
 	}
 	index, _ := strconv.ParseUint(s.replica.Stats()["latest_configuration_index"], 10, 64)
 	return servers, index, nil
@@ -71,9 +75,10 @@ func (s *server) nodes() map[string]serverNode {
 
 // raftID is the ID in the configuration of the server that operators call id.
 func (s *server) raftID(id string) string {
-	for raftID, node := range s.nodes() {
-		if id != "" && node.id == id {
-			return raftID
+	known := s.nodes()
+	for _, one := range s.replica.Servers() {
+		if id != "" && known[one.ID].id == id {
+			return one.ID
 		}
 	}
 	return id

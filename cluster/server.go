@@ -254,12 +254,17 @@ func (s *server) dutiesOf(ctx context.Context) error {
 
 // beginning says what kind of history this server would begin.
 func (s *server) beginning() leader.Beginning {
+	provisional := s.node.isProvisional()
+	// What others learn of a provisional history they drop with the next one: a
+	// server that was alone once must not tell them its own.
+	_, old := s.store.Read().History(nil)
+	adopted := old.Provisional && !provisional
 	return leader.Beginning{
 		// With files set aside, or a majority's word gone, entries that clients
 		// know of may be lost; but once this life has begun a history, it is
 		// the one.
-		Anew:        (len(s.replica.SetAside()) > 0 || s.replica.Recovered()) && !s.isReady(),
-		Provisional: s.node.isProvisional(),
+		Anew:        (len(s.replica.SetAside()) > 0 || s.replica.Recovered() || adopted) && !s.isReady(),
+		Provisional: provisional,
 		Known:       s.node.view.Load().Index(),
 	}
 }

@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"meibo/resolver/wire"
@@ -43,66 +40,138 @@ type reply struct {
 }
 
 // attempt is one question to one server. It sends the same packet again on the same
-// socket when asked to, so that a forger gains nothing from retries.
+// socket when asked to, so that a forger gains nothing from retries. It runs nowhere:
+// whoever began it gives it what comes of it, and it says what that comes to; only a
+// question over TCP has a goroutine. All of it belongs to that one goroutine.
 type attempt struct {
+	f       *Forwarder
 	srv     *server
-	sockets *sockets
-	log     *slog.Logger
 	q       *wire.Query
 	trustAD bool
 	sent    time.Time
+	told    chan<- told // what comes of it; never blocks
 
-	losses atomic.Int32 // how often its silence was counted
+	losses int // how often its silence was counted
 
-	mu      sync.Mutex // guards following
-	asked   *waiter    // nil: not yet or no longer
-	timer   *time.Timer
+	asked   *waiter // over UDP now; nil: not
+	began   time.Time
 	packet  []byte
-	sends   int  // of the packet
-	edns    bool // the packet has an OPT
-	plainly bool // it was sent without as well
-	lingers bool
+	sends   int   // of the packet
+	edns    bool  // the packet has an OPT
+	plainly bool  // it was sent without as well
+	refused bool  // the server refused the OPT, or the question
+	fault   error // what came over UDP can't be used, and TCP was asked
+	tcpErr  error // why TCP had no answer then
+	cut     *wire.Answer
 }
 
-// run asks and returns what came of it. deadline ends the wait for UDP, ctx the
-// part over TCP. What a packet may do to us it does to this attempt only: a panic
-// is its error.
-func (a *attempt) run(ctx context.Context, deadline time.Time) (rep reply) {
+// told is what came of an attempt: of w over UDP, or over TCP, or an error at once.
+type told struct {
+	to     *attempt
+	w      *waiter
+	tcp    bool
+	answer *wire.Answer
+	err    error
+}
+
+// toldEach is how much an attempt is told at most: over UDP with an OPT, without,
+// over TCP, and over UDP without an OPT after that.
+const toldEach = 4
+
+func (f *Forwarder) newAttempt(s *server, q *wire.Query, trustAD bool, to chan<- told) *attempt {
+	return &attempt{f: f, srv: s, q: q, trustAD: trustAD, sent: time.Now(), told: to}
+}
+
+// start asks.
+func (a *attempt) start() {
+	a.srv.queries.Add(1)
+	a.overUDP(!a.srv.plain(a.sent))
+}
+
+// take makes of what came of a what it is; not done: it goes on. What a packet may do
+// to us it does to this attempt only: a panic is its error.
+func (a *attempt) take(ctx context.Context, t told) (rep reply, done bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			rep = reply{from: a, err: panicked(a.srv.addr, p)}
+			rep, done = reply{from: a, err: panicked(a.srv.addr, p)}, true
 		}
 	}()
-	return a.ask(ctx, deadline)
+	switch {
+	case t.tcp:
+		return a.takeTCP(t)
+	case t.err != nil:
+		return a.unheard(t.err), true
+	}
+	e := a.drop()
+	if e.err != nil {
+		return a.unheard(e.err), true
+	}
+	if e.answer != nil || e.fault != nil {
+		a.answered(e.at.Sub(a.began))
+	}
+	if e.answer != nil {
+		a.noteEDNS(e.answer)
+	}
+	switch {
+	case a.fault != nil: // TCP was asked before
+		if e.answer != nil {
+			return reply{from: a, answer: e.answer, cut: e.answer.TC()}, true
+		}
+		return a.unheard(a.fault), true
+	case a.edns && e.refusesEDNS():
+		a.refused = true
+		a.overUDP(false)
+		return reply{}, false
+	case e.fault != nil:
+		a.complain(e.fault, "it is asked over TCP")
+		a.fault = &faultError{a.srv.addr, e.fault}
+		a.overTCP(ctx)
+		return reply{}, false
+	}
+	if a.refused && !e.refusesEDNS() {
+		a.srv.refusedEDNS(time.Now()) // it was the OPT, not the question
+	}
+	if e.answer == nil || e.answer.TC() {
+		a.cut = e.answer
+		a.overTCP(ctx)
+		return reply{}, false
+	}
+	return reply{from: a, answer: e.answer}, true
+}
+
+// unheard is the end without an answer over UDP; TCP, where it was asked before, had
+// none either.
+func (a *attempt) unheard(err error) reply {
+	if a.fault != nil {
+		err = errors.Join(a.fault, a.tcpErr)
+	}
+	return reply{from: a, err: err}
+}
+
+// takeTCP makes of what came over TCP what it is. Where UDP, or somebody on its way,
+// has spoilt the reply and there is no TCP, the question is asked without an OPT, since
+// it is the larger replies that are spoilt. A cut answer is better than none.
+func (a *attempt) takeTCP(t told) (reply, bool) {
+	switch {
+	case t.err == nil:
+		a.answered(0)
+		return reply{from: a, answer: t.answer, tcp: true}, true
+	case a.fault != nil:
+		a.tcpErr = t.err
+		if a.edns {
+			a.overUDP(false)
+			return reply{}, false
+		}
+		return a.unheard(t.err), true
+	case a.cut != nil:
+		a.srv.netErrors.Add(1)
+		return reply{from: a, answer: a.cut, cut: true}, true
+	}
+	return reply{from: a, err: t.err}, true
 }
 
 func panicked(server netip.AddrPort, p any) error {
 	return fmt.Errorf("panic at a reply of %s: %v\n%s", server, p, debug.Stack())
-}
-
-func (a *attempt) ask(ctx context.Context, deadline time.Time) reply {
-	a.srv.queries.Add(1)
-	edns, refused := !a.srv.plain(a.sent), false
-	for ctx.Err() == nil {
-		got, err := a.overUDP(ctx, deadline, edns)
-		switch {
-		case err != nil:
-			return reply{from: a, err: err}
-		case edns && got.refusesEDNS():
-			edns, refused = false, true
-			continue
-		case got.fault != nil:
-			return a.afterFault(ctx, deadline, got.fault, edns)
-		}
-		if refused && !got.refusesEDNS() {
-			a.srv.refusedEDNS(time.Now()) // it was the OPT, not the question
-		}
-		if got.answer == nil || got.answer.TC() {
-			return a.afterTC(ctx, got.answer, edns)
-		}
-		return reply{from: a, answer: got.answer}
-	}
-	return reply{from: a, err: errSilent}
 }
 
 // faultError is a reply of the server that was asked, to the question that was
@@ -117,42 +186,12 @@ func (e *faultError) Error() string {
 	return fmt.Sprintf("%s sent a reply that can't be used: %v", e.server, e.why)
 }
 
-// afterFault asks over TCP what UDP, or somebody on its way, has spoilt; and without
-// an OPT where there is no TCP, since it is the larger replies that are spoilt.
-func (a *attempt) afterFault(ctx context.Context, deadline time.Time, why error, edns bool) reply {
-	fault := &faultError{a.srv.addr, why}
-	a.complain(why, "it is asked over TCP")
-	answer, err := a.overTCP(ctx, edns)
-	if err == nil {
-		return reply{from: a, answer: answer, tcp: true}
-	}
-	if edns && ctx.Err() == nil {
-		if got, e := a.overUDP(ctx, deadline, false); e == nil && got.answer != nil {
-			return reply{from: a, answer: got.answer, cut: got.answer.TC()}
-		}
-	}
-	return reply{from: a, err: errors.Join(fault, err)}
-}
-
 // complain counts a reply that can't be used, and logs it now and then.
 func (a *attempt) complain(why error, next string) {
 	a.srv.faults.Add(1)
 	if a.srv.saysFault(time.Now()) {
-		a.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.addr.String(), "name", wire.Name(a.q.Name()).String(), "err", why)
+		a.f.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.addr.String(), "name", wire.Name(a.q.Name()).String(), "err", why)
 	}
-}
-
-// afterTC asks over TCP; where that fails the cut answer is better than none.
-func (a *attempt) afterTC(ctx context.Context, cut *wire.Answer, edns bool) reply {
-	answer, err := a.overTCP(ctx, edns)
-	switch {
-	case err == nil:
-		return reply{from: a, answer: answer, tcp: true}
-	case cut != nil:
-		a.srv.netErrors.Add(1)
-		return reply{from: a, answer: cut, cut: true}
-	}
-	return reply{from: a, err: err}
 }
 
 // packed is the query packet with an ID.
@@ -171,48 +210,33 @@ type heard struct {
 	fault  error
 }
 
-// overUDP asks, and waits for what comes of it among whatever arrives.
-func (a *attempt) overUDP(ctx context.Context, deadline time.Time, edns bool) (heard, error) {
-	if err := ctx.Err(); err != nil {
-		return heard{}, err
-	}
-	began := time.Now()
-	w, timer := newWaiter(a.srv, a.q), time.NewTimer(deadline.Sub(began))
-	defer timer.Stop()
-	err := a.sockets.ask(w, func(id uint16) []byte {
-		packet := a.packed(id, edns)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.asked, a.timer, a.packet, a.edns, a.sends, a.plainly = w, timer, packet, edns, 1, false
-		return packet
+// overUDP asks over UDP.
+func (a *attempt) overUDP(edns bool) {
+	w := newWaiter(a)
+	a.began, a.edns, a.sends, a.plainly = time.Now(), edns, 1, false
+	err := a.f.sockets.ask(w, func(id uint16) []byte {
+		a.packet = a.packed(id, edns)
+		return a.packet
 	})
-	defer a.sockets.drop(w)
-	defer func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.asked = nil
-	}()
 	if err != nil {
-		return heard{}, err
+		a.f.sockets.drop(w)
+		a.told <- told{to: a, err: err}
+		return
 	}
-	select {
-	case e := <-w.ch:
-		if e.err == nil && (e.answer != nil || e.fault != nil) {
-			a.answered(time.Since(began))
-		}
-		if e.answer != nil {
-			a.noteEDNS(e.answer)
-		}
-		return e.heard, e.err
-	case <-timer.C:
-		return heard{}, errSilent
-	}
+	a.asked = w
+}
+
+// drop ends the interest in what comes over UDP and returns what came.
+func (a *attempt) drop() event {
+	w := a.asked
+	a.asked = nil
+	return a.f.sockets.drop(w)
 }
 
 // answered notes a reply, and tells that a server which was left out is back.
 func (a *attempt) answered(rtt time.Duration) {
 	if a.srv.answered(rtt) {
-		a.log.Info("upstream answers again", "upstream", a.srv.addr.String())
+		a.f.log.Info("upstream answers again", "upstream", a.srv.addr.String())
 	}
 }
 
@@ -285,13 +309,27 @@ func (h *heard) refusesEDNS() bool {
 	return rcode == wire.RcodeFormErr || rcode == wire.RcodeNotImp || rcode == wire.RcodeBadVers
 }
 
-// overTCP asks on a connection of its own.
-func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) {
+// overTCP asks on a connection of its own, until ctx ends.
+func (a *attempt) overTCP(ctx context.Context) {
 	a.srv.overTCP.Add(1)
+	to, edns := a.told, a.edns
+	a.f.wg.Go(func() {
+		t := told{to: a, tcp: true}
+		defer func() {
+			if p := recover(); p != nil {
+				t.answer, t.err = nil, panicked(a.srv.addr, p)
+			}
+			to <- t
+		}()
+		t.answer, t.err = askTCP(ctx, a.srv, a.q, func(id uint16) []byte { return a.packed(id, edns) })
+	})
+}
+
+func askTCP(ctx context.Context, s *server, q *wire.Query, pack func(id uint16) []byte) (*wire.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, tcpTimeout)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", a.srv.addr.String())
+	conn, err := d.DialContext(ctx, "tcp", s.addr.String())
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +338,7 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 	var r [2]byte
 	rand.Read(r[:])
 	id := binary.BigEndian.Uint16(r[:])
-	packet := a.packed(id, edns)
+	packet := pack(id)
 	framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packet)), uint16(len(packet))), packet...)
 	if _, err := conn.Write(framed); err != nil {
 		return nil, err
@@ -310,17 +348,16 @@ func (a *attempt) overTCP(ctx context.Context, edns bool) (*wire.Answer, error) 
 		if err != nil {
 			return nil, err
 		}
-		h, ok := match(a.q, id, msg)
+		h, ok := match(q, id, msg)
 		switch {
 		case ok && h.fault != nil:
-			return nil, &faultError{a.srv.addr, h.fault}
+			return nil, &faultError{s.addr, h.fault}
 		case ok:
-			a.answered(0)
 			return h.answer, nil
 		}
-		a.srv.mismatches.Add(1)
+		s.mismatches.Add(1)
 	}
-	return nil, fmt.Errorf("%s answers other questions over TCP", a.srv.addr)
+	return nil, fmt.Errorf("%s answers other questions over TCP", s.addr)
 }
 
 func readFrame(r io.Reader) ([]byte, error) {
@@ -340,8 +377,6 @@ const silencesForPlain = 2
 // resend sends the question again on the same socket, every other time without its
 // OPT once there was so much silence.
 func (a *attempt) resend() {
-	a.mu.Lock()
-	defer a.mu.Unlock() // the socket is its own no longer than it is asked
 	packet := a.packet
 	if a.edns && a.sends >= silencesForPlain && (a.sends-silencesForPlain)%2 == 0 {
 		packet, a.plainly = withoutOPT(packet), true
@@ -363,51 +398,67 @@ func withoutOPT(packet []byte) []byte {
 
 // noteEDNS remembers whether the server answers what has an OPT.
 func (a *attempt) noteEDNS(answer *wire.Answer) {
-	a.mu.Lock()
-	edns, plainly := a.edns, a.plainly
-	a.mu.Unlock()
 	switch {
 	case answer.EDNS():
 		a.srv.speaksEDNS(time.Now())
-	case edns && plainly:
+	case a.edns && a.plainly:
 		a.srv.droppedEDNS(time.Now())
 	}
 }
 
-// release ends the interest in a: another server was faster. It listens on for
-// what is left of maxWait, since only so a server that never answers is noticed.
+// release ends the interest in a: another server was faster, or the time is over. It
+// is heard for what is left of maxWait, since only so a server that never answers is
+// noticed.
 func (a *attempt) release() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	if a.asked == nil {
 		return
 	}
 	left := time.Until(a.sent.Add(maxWait))
-	if a.srv.lingering.Add(1) > maxLinger {
-		left = 0
+	if lingering := a.srv.lingering.Add(1); left <= 0 || lingering > maxLinger {
+		a.linger()
+		return
 	}
-	a.lingers = true
-	a.timer.Reset(left)
+	a.f.wg.Add(1)
+	time.AfterFunc(left, func() {
+		defer a.f.wg.Done()
+		a.linger()
+	})
 }
 
-// end does the accounts of a finished attempt and reports whether its silence or
-// refusal is to be counted against the server.
-func (a *attempt) end(rep reply) (lost bool) {
-	a.mu.Lock()
-	if a.lingers {
-		a.srv.lingering.Add(-1)
-	}
-	a.mu.Unlock()
+// linger ends the time of an attempt that nobody waits for any more.
+func (a *attempt) linger() {
+	a.srv.lingering.Add(-1)
+	a.over(a.drop())
+}
+
+// over does the accounts of an attempt that nobody waits for any more.
+func (a *attempt) over(e event) {
 	switch {
-	case rep.err == nil:
-		return false
-	case errors.Is(rep.err, errSilent):
-		return a.losses.Load() == 0 && time.Since(a.sent) >= maxWait
+	case e.err != nil:
+		a.end(e.err)
+	case e.answer != nil || e.fault != nil:
+		a.answered(e.at.Sub(a.began))
+	default:
+		a.end(errSilent)
 	}
+}
+
+// end does the accounts of an attempt that failed: whether its silence or refusal is
+// to be counted against the server.
+func (a *attempt) end(err error) {
 	var fault *faultError
-	if errors.As(rep.err, &fault) {
-		return false // it lives
+	switch {
+	case errors.Is(err, errSilent):
+		if a.losses > 0 || time.Since(a.sent) < maxWait {
+			return
+		}
+	case errors.As(err, &fault):
+		return // it lives
+	default:
+		a.srv.netErrors.Add(1)
+		if errors.Is(err, context.Canceled) {
+			return
+		}
 	}
-	a.srv.netErrors.Add(1)
-	return !errors.Is(rep.err, context.Canceled)
+	a.f.lost(a.srv)
 }

@@ -91,27 +91,33 @@ func loopName(uid string, id uint64) wire.Name {
 func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	a := &attempt{srv: s, sockets: f.sockets, log: f.log, q: q, sent: time.Now()}
-	stop := context.AfterFunc(ctx, a.abandon)
-	defer stop()
-	again := time.AfterFunc(probeTimeout/2, func() {
-		a.resend()
-		a.resend() // the second time without an OPT, which it may drop
-	})
-	defer again.Stop()
-	a.run(ctx, a.sent.Add(probeTimeout))
+	f.tryOnce(ctx, f.newAttempt(s, q, false, nil))
 	if s.probed(time.Now()) {
 		f.log.Info("upstream does not lead back to this daemon any more, it is asked again", "upstream", s.addr.String())
 	}
 	f.nudge()
 }
 
-// abandon ends an attempt at once.
-func (a *attempt) abandon() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.asked != nil {
-		a.timer.Reset(0)
+// tryOnce sees an attempt through, until ctx ends. Its silence is not counted.
+func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) {
+	heard := make(chan told, toldEach)
+	a.told = heard
+	again := time.NewTimer(probeTimeout / 2)
+	defer again.Stop()
+	a.start()
+	for done := false; !done; {
+		select {
+		case t := <-heard:
+			_, done = a.take(ctx, t)
+		case <-again.C:
+			a.resend()
+			a.resend() // the second time without an OPT, which it may drop
+		case <-ctx.Done():
+			if a.asked != nil {
+				a.drop()
+			}
+			return
+		}
 	}
 }
 

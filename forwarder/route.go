@@ -42,35 +42,35 @@ func (rt *route) Down() bool {
 // server does better. A referral is none, but to a question for name servers. The
 // error is a *resolver.Failure, or that of ctx when ctx was canceled.
 func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, error) {
-	began := time.Now()
-	deadline := began.Add(rt.cfg.Timeout)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	r := newRace(rt, q, deadline)
+	r := newRace(ctx, rt, q)
 	defer r.release()
-	timer := time.NewTimer(r.next(ctx))
+	timer := time.NewTimer(r.next())
 	defer timer.Stop()
 	for len(r.running) > 0 {
 		select {
-		case rep := <-r.replies:
+		case t := <-r.told:
+			rep, done := t.to.take(r.tcpContext(), t)
+			if !done {
+				continue
+			}
 			if r.settle(rep) {
 				rt.explore(rep.from.srv)
 				return rt.result(rep), nil
 			}
-			if d, asked := r.instead(ctx); asked {
+			if d, asked := r.instead(); asked {
 				timer.Reset(d)
 			}
-		case <-timer.C:
+		case now := <-timer.C:
 			r.overdue()
-			if r.hasCut() && len(r.todo) == 0 {
-				return r.failed(nil, time.Since(began))
+			if !now.Before(r.deadline) || r.hasCut() && len(r.todo) == 0 {
+				return r.failed(nil)
 			}
-			timer.Reset(r.next(ctx))
+			timer.Reset(r.next())
 		case <-ctx.Done():
-			return r.failed(ctx.Err(), time.Since(began))
+			return r.failed(ctx.Err())
 		}
 	}
-	return r.failed(nil, time.Since(began))
+	return r.failed(nil)
 }
 
 func (rt *route) result(rep reply) resolver.Result {
@@ -116,14 +116,18 @@ func (rt *route) order() (first, reserve []*server) {
 
 // race is one exchange: who was asked, who may still answer.
 type race struct {
+	ctx      context.Context
 	rt       *route
 	q        *wire.Query
+	began    time.Time
 	deadline time.Time
 	parallel bool
 	todo     []*server // not asked yet
 	reserve  []*server // dead ones
 	running  []*attempt
-	replies  chan reply
+	told     chan told
+	tcp      context.Context // of questions over TCP; nil: there were none
+	endTCP   context.CancelFunc
 	turn     int
 	round    int
 	bad      *reply // the last answer that is none
@@ -131,8 +135,12 @@ type race struct {
 	asked    []*server
 }
 
-func newRace(rt *route, q *wire.Query, deadline time.Time) *race {
-	r := &race{rt: rt, q: q, deadline: deadline, parallel: rt.cfg.Mode == All, replies: make(chan reply, len(rt.servers))}
+func newRace(ctx context.Context, rt *route, q *wire.Query) *race {
+	now := time.Now()
+	r := &race{
+		ctx: ctx, rt: rt, q: q, began: now, deadline: now.Add(rt.cfg.Timeout), parallel: rt.cfg.Mode == All,
+		told: make(chan told, toldEach*len(rt.servers)),
+	}
 	r.todo, r.reserve = rt.order()
 	if len(r.todo) == 0 {
 		r.wakeReserve()
@@ -145,11 +153,23 @@ func (r *race) wakeReserve() {
 	r.todo, r.reserve, r.parallel = r.reserve, nil, true
 }
 
+// tcpContext ends with the race.
+func (r *race) tcpContext() context.Context {
+	if r.tcp == nil {
+		r.tcp, r.endTCP = context.WithDeadline(r.ctx, r.deadline)
+	}
+	return r.tcp
+}
+
 // next asks the next server, or asks those again that were asked and are silent.
 // It returns how long to wait before calling it again.
-func (r *race) next(ctx context.Context) time.Duration {
+func (r *race) next() time.Duration {
+	return min(r.askNext(), time.Until(r.deadline))
+}
+
+func (r *race) askNext() time.Duration {
 	if len(r.todo) > 0 {
-		return r.ask(ctx)
+		return r.ask()
 	}
 	if len(r.running) == 0 {
 		return r.rt.cfg.Timeout
@@ -171,7 +191,7 @@ func (r *race) next(ctx context.Context) time.Duration {
 }
 
 // ask starts the next attempt, or all of them in a parallel race.
-func (r *race) ask(ctx context.Context) time.Duration {
+func (r *race) ask() time.Duration {
 	n := 1
 	if r.parallel {
 		n = len(r.todo)
@@ -179,35 +199,25 @@ func (r *race) ask(ctx context.Context) time.Duration {
 	wait := time.Duration(0)
 	for _, s := range r.todo[:n] {
 		wait = max(wait, s.wait())
-		r.launch(ctx, s)
+		r.launch(s)
 	}
 	r.todo = r.todo[n:]
 	return wait << r.round
 }
 
-func (r *race) launch(ctx context.Context, s *server) {
-	a := &attempt{srv: s, sockets: r.rt.f.sockets, log: r.rt.f.log, q: r.q, trustAD: r.rt.cfg.TrustAD, sent: time.Now()}
+func (r *race) launch(s *server) {
+	a := r.rt.f.newAttempt(s, r.q, r.rt.cfg.TrustAD, r.told)
 	r.running = append(r.running, a)
 	r.asked = append(r.asked, s)
-	f, deadline, replies := r.rt.f, r.deadline, r.replies
-	f.wg.Add(1)
-	go func() {
-		defer f.wg.Done()
-		rep := a.run(ctx, deadline)
-		if rep.err != nil && ctx.Err() == nil {
-			f.log.Debug("upstream failed a question", "upstream", s.addr.String(), "err", rep.err)
-		}
-		if a.end(rep) {
-			f.lost(s)
-		}
-		replies <- rep
-	}()
+	a.start()
 }
 
 // settle takes one outcome; true: it is the answer.
 func (r *race) settle(rep reply) bool {
 	r.running = slices.DeleteFunc(r.running, func(a *attempt) bool { return a == rep.from })
 	if rep.err != nil {
+		r.rt.f.log.Debug("upstream failed a question", "upstream", rep.from.srv.addr.String(), "err", rep.err)
+		rep.from.end(rep.err)
 		r.err = rep.err
 		return false
 	}
@@ -237,23 +247,22 @@ func (r *race) hasCut() bool { return r.bad != nil && r.bad.cut }
 
 // instead asks somebody else at once after a refusal. False: nobody was left that
 // is not being listened to already.
-func (r *race) instead(ctx context.Context) (time.Duration, bool) {
+func (r *race) instead() (time.Duration, bool) {
 	if len(r.todo) == 0 && len(r.running) == 0 && !r.hasCut() {
 		r.wakeReserve()
 	}
 	if len(r.todo) == 0 {
 		return 0, false
 	}
-	return r.ask(ctx), true
+	return min(r.ask(), time.Until(r.deadline)), true
 }
 
 // overdue counts the silence of those still running: a first time after maxWait,
 // then each time the wait has doubled.
 func (r *race) overdue() {
 	for _, a := range r.running {
-		n := a.losses.Load()
-		if time.Since(a.sent) >= maxWait*(1<<(n+1)-1) {
-			a.losses.Store(n + 1)
+		if time.Since(a.sent) >= maxWait*(1<<(a.losses+1)-1) {
+			a.losses++
 			r.rt.f.lost(a.srv)
 		}
 	}
@@ -264,10 +273,13 @@ func (r *race) release() {
 	for _, a := range r.running {
 		a.release()
 	}
+	if r.endTCP != nil {
+		r.endTCP()
+	}
 }
 
 // failed is what the exchange comes to without an answer.
-func (r *race) failed(err error, took time.Duration) (resolver.Result, error) {
+func (r *race) failed(err error) (resolver.Result, error) {
 	if r.bad != nil {
 		return r.rt.result(*r.bad), nil
 	}
@@ -289,7 +301,7 @@ func (r *race) failed(err error, took time.Duration) (resolver.Result, error) {
 	if r.err != nil && r.err != errSilent {
 		return resolver.Result{}, &resolver.Failure{EDE: wire.EDENetworkError, Text: who + " not reachable", Err: r.err}
 	}
-	return resolver.Result{}, &resolver.Failure{EDE: wire.EDENoReachable, Text: "no answer from " + who + " in " + took.Round(100*time.Millisecond).String()}
+	return resolver.Result{}, &resolver.Failure{EDE: wire.EDENoReachable, Text: "no answer from " + who + " in " + time.Since(r.began).Round(100*time.Millisecond).String()}
 }
 
 // lost counts a silence of s against it.

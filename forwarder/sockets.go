@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"errors"
+	"time"
 
 	"meibo/resolver/wire"
 )
@@ -10,40 +11,46 @@ import (
 var errClosed = errors.New("the forwarder has ended")
 
 // event is what came of a question over UDP: something was heard, or an error of
-// the network.
+// the network, or nothing yet.
 type event struct {
 	heard
 	err error
+	at  time.Time
 }
 
 // waiter is one question on its way to one server over UDP. Its socket may be
 // shared with others.
 type waiter struct {
-	srv        *server
-	q          *wire.Query
-	id         uint16
-	mismatches int        // guarded by the socket
-	ch         chan event // holds one: the first thing that counts
-	sock       *socket
+	to  *attempt
+	srv *server
+	q   *wire.Query
+	id  uint16
+
+	sock *socket
+
+	// guarded by the socket
+	mismatches int
+	told       bool
+	event      event
 }
 
-func newWaiter(srv *server, q *wire.Query) *waiter {
-	return &waiter{srv: srv, q: q, ch: make(chan event, 1)}
-}
+func newWaiter(a *attempt) *waiter { return &waiter{to: a, srv: a.srv, q: a.q} }
 
-// tell gives w what came of it, unless it has been told before.
-func (w *waiter) tell(e event) {
-	select {
-	case w.ch <- e:
-	default:
+// tell notes what came of w, unless something did before. It is called with the
+// socket locked.
+func (w *waiter) tell(h heard, err error) {
+	if w.told {
+		return
 	}
+	w.told, w.event = true, event{h, err, time.Now()}
+	w.to.told <- told{to: w.to, w: w}
 }
 
 // mismatch counts a packet from w's server that is no reply to it.
 func (w *waiter) mismatch() {
 	w.srv.mismatches.Add(1)
 	if w.mismatches++; w.mismatches >= maxMismatches {
-		w.tell(event{})
+		w.tell(heard{}, nil)
 	}
 }
 
@@ -52,10 +59,10 @@ func (w *waiter) mismatch() {
 func (w *waiter) hear(msg []byte) {
 	defer func() {
 		if p := recover(); p != nil {
-			w.tell(event{err: panicked(w.srv.addr, p)})
+			w.tell(heard{}, panicked(w.srv.addr, p))
 		}
 	}()
 	if h, ok := match(w.q, w.id, msg); ok {
-		w.tell(event{heard: h})
+		w.tell(h, nil)
 	}
 }

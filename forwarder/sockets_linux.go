@@ -221,13 +221,14 @@ func (s *socket) register(w *waiter, id uint16) {
 	s.waiters = append(s.waiters, w)
 }
 
-// drop ends the interest in replies to w.
-func (p *sockets) drop(w *waiter) {
+// drop ends the interest in replies to w and returns what came of it.
+func (p *sockets) drop(w *waiter) event {
 	s := w.sock
 	if s == nil {
-		return
+		return event{}
 	}
 	s.mu.Lock()
+	e := w.event
 	s.waiters = slices.DeleteFunc(s.waiters, func(o *waiter) bool { return o == w })
 	s.past = append(s.past, w.id)
 	last := s.retired && len(s.waiters) == 0
@@ -239,12 +240,15 @@ func (p *sockets) drop(w *waiter) {
 		defer s.mu.Unlock()
 		p.close(s)
 	}
+	return e
 }
 
 // again sends packet once more; an error shows as an event, if at all.
 func (w *waiter) again(packet []byte) {
 	if err := w.sock.send(packet, w.srv.addr); err != nil {
-		w.tell(event{err: err})
+		w.sock.mu.Lock()
+		defer w.sock.mu.Unlock()
+		w.tell(heard{}, err)
 	}
 }
 
@@ -453,7 +457,7 @@ func (s *socket) refused(to netip.AddrPort, id uint16, err error) {
 	defer s.mu.Unlock()
 	for _, w := range s.waiters {
 		if w.id == id && w.srv.bare == to {
-			w.tell(event{err: os.NewSyscallError("sendto", err)})
+			w.tell(heard{}, os.NewSyscallError("sendto", err))
 		}
 	}
 }

@@ -44,16 +44,23 @@ func peer(t *testing.T) (*net.UDPConn, *server) {
 	return conn, newServer(conn.LocalAddr().(*net.UDPAddr).AddrPort())
 }
 
-func aboutWWW() *wire.Query {
+// testWaiter is a waiter and what it is told through.
+type testWaiter struct {
+	*waiter
+	told <-chan told
+}
+
+func waiterFor(s *server) testWaiter {
 	name, _ := wire.ParseName("www.test.")
-	return wire.NewQuery(name, dns.TypeA)
+	ch := make(chan told, 1)
+	return testWaiter{newWaiter(&attempt{srv: s, q: wire.NewQuery(name, dns.TypeA), told: ch}), ch}
 }
 
 // asked asks s for www.test A; from is where the question came from.
-func asked(t *testing.T, p *sockets, conn *net.UDPConn, s *server) (w *waiter, from netip.AddrPort) {
+func asked(t *testing.T, p *sockets, conn *net.UDPConn, s *server) (w testWaiter, from netip.AddrPort) {
 	t.Helper()
-	w = newWaiter(s, aboutWWW())
-	if err := p.ask(w, func(id uint16) []byte { return wire.AppendQuery(nil, w.q, id, false) }); err != nil {
+	w = waiterFor(s)
+	if err := p.ask(w.waiter, func(id uint16) []byte { return wire.AppendQuery(nil, w.q, id, false) }); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 512)
@@ -66,17 +73,19 @@ func asked(t *testing.T, p *sockets, conn *net.UDPConn, s *server) (w *waiter, f
 }
 
 // replyTo is a reply to w, its ID off by so much.
-func replyTo(w *waiter, off uint16) []byte {
+func replyTo(w testWaiter, off uint16) []byte {
 	msg := wire.AppendQuery(nil, w.q, w.id+off, false)
 	msg[2] |= 0x80
 	return msg
 }
 
-func outcome(t *testing.T, w *waiter) event {
+func outcome(t *testing.T, w testWaiter) event {
 	t.Helper()
 	select {
-	case e := <-w.ch:
-		return e
+	case <-w.told:
+		w.sock.mu.Lock()
+		defer w.sock.mu.Unlock()
+		return w.event
 	case <-time.After(5 * time.Second):
 		t.Fatal("nothing came of the question")
 	}
@@ -88,7 +97,7 @@ func TestSockets_ReplyCountsByAddressPortAndID_RFC5452(t *testing.T) {
 	conn, s := peer(t)
 	stranger, _ := peer(t)
 	w, from := asked(t, p, conn, s)
-	defer p.drop(w)
+	defer p.drop(w.waiter)
 	for range maxMismatches + 5 { // no guesses at this question: they are not from where it went
 		stranger.WriteToUDPAddrPort(replyTo(w, 0), from)
 	}
@@ -104,7 +113,7 @@ func TestSockets_ReplyCountsByAddressPortAndID_RFC5452(t *testing.T) {
 	}
 
 	w, from = asked(t, p, conn, s)
-	defer p.drop(w)
+	defer p.drop(w.waiter)
 	for range maxMismatches {
 		conn.WriteToUDPAddrPort(replyTo(w, 1), from)
 	}
@@ -118,10 +127,10 @@ func TestSockets_LateRepliesAreNoGuesses(t *testing.T) {
 	p := startSockets(t)
 	conn, s := peer(t)
 	old, from := asked(t, p, conn, s)
-	p.drop(old)
-	w := newWaiter(s, aboutWWW())
-	old.sock.register(w, old.id+1)
-	defer p.drop(w)
+	p.drop(old.waiter)
+	w := waiterFor(s)
+	old.sock.register(w.waiter, old.id+1)
+	defer p.drop(w.waiter)
 	for range 2 * maxMismatches {
 		conn.WriteToUDPAddrPort(replyTo(old, 0), from)
 	}
@@ -141,17 +150,17 @@ func TestSockets_RefusalIsOfItsQuestionAlone(t *testing.T) {
 	closed, gone := peer(t)
 	closed.Close()
 	kept, from := asked(t, p, conn, s)
-	defer p.drop(kept)
+	defer p.drop(kept.waiter)
 	for i := range 5 {
-		w := newWaiter(gone, kept.q)
-		kept.sock.register(w, kept.id+1+uint16(i))
+		w := waiterFor(gone)
+		kept.sock.register(w.waiter, kept.id+1+uint16(i))
 		if err := kept.sock.send(wire.AppendQuery(nil, w.q, w.id, false), gone.addr); err != nil {
 			t.Fatal(err)
 		}
 		if e := outcome(t, w); !errors.Is(e.err, syscall.ECONNREFUSED) {
 			t.Errorf("got %+v, want a refusal", e)
 		}
-		p.drop(w)
+		p.drop(w.waiter)
 	}
 	// What is pending on the socket must not cost the next question to somebody else.
 	if err := kept.sock.send(wire.AppendQuery(nil, kept.q, kept.id, false), s.addr); err != nil {
@@ -193,7 +202,7 @@ func TestSockets_AreRetiredByUseAndByAge(t *testing.T) {
 	if e := outcome(t, w); e.answer == nil {
 		t.Errorf("got %+v", e)
 	}
-	p.drop(w)
+	p.drop(w.waiter)
 	if isOpen(p, w.sock) {
 		t.Error("the retired socket is open after its last question")
 	}

@@ -16,7 +16,12 @@ type sockets struct{ wg sync.WaitGroup }
 
 func newSockets() *sockets { return new(sockets) }
 
-type socket struct{ conn net.Conn }
+type socket struct {
+	conn net.Conn
+
+	mu      sync.Mutex // guards following, and what its waiter was told
+	dropped bool
+}
 
 // ask sends what pack makes of a random ID and listens for w. The caller must call
 // drop.
@@ -28,7 +33,7 @@ func (p *sockets) ask(w *waiter, pack func(id uint16) []byte) error {
 	}
 	var r [2]byte
 	rand.Read(r[:])
-	w.id, w.sock = binary.BigEndian.Uint16(r[:]), &socket{conn}
+	w.id, w.sock = binary.BigEndian.Uint16(r[:]), &socket{conn: conn}
 	packet := pack(w.id)
 	p.wg.Go(func() { w.listen() })
 	_, err = conn.Write(packet)
@@ -39,26 +44,39 @@ func (w *waiter) listen() {
 	buf := make([]byte, readBuffer)
 	for {
 		n, err := w.sock.conn.Read(buf)
-		switch {
-		case err != nil:
-			w.tell(event{err: err})
+		if w.take(buf[:n], err); err != nil {
 			return
-		case n >= 2 && binary.BigEndian.Uint16(buf) == w.id:
-			w.hear(buf[:n])
-		default:
-			w.mismatch()
 		}
+	}
+}
+
+func (w *waiter) take(msg []byte, err error) {
+	w.sock.mu.Lock()
+	defer w.sock.mu.Unlock()
+	switch {
+	case w.sock.dropped:
+	case err != nil:
+		w.tell(heard{}, err)
+	case len(msg) >= 2 && binary.BigEndian.Uint16(msg) == w.id:
+		w.hear(msg)
+	default:
+		w.mismatch()
 	}
 }
 
 // again sends packet once more; an error shows as an event.
 func (w *waiter) again(packet []byte) { w.sock.conn.Write(packet) }
 
-// drop ends the interest in replies to w.
-func (p *sockets) drop(w *waiter) {
-	if w.sock != nil {
-		w.sock.conn.Close()
+// drop ends the interest in replies to w and returns what came of it.
+func (p *sockets) drop(w *waiter) event {
+	if w.sock == nil {
+		return event{}
 	}
+	w.sock.mu.Lock()
+	defer w.sock.mu.Unlock()
+	w.sock.dropped = true
+	w.sock.conn.Close()
+	return w.event
 }
 
 // run waits for those that listen.

@@ -409,3 +409,21 @@ func TestRestart_KeptChecksWaitForAServiceThatIsLeftOut(t *testing.T) {
 	must(t, b.Reload(nil, nil))
 	wantStatuses(t, mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "web"}}}), map[string]string{})
 }
+
+func TestRestore_LocalityComesBackAndIsMadeKnown(t *testing.T) {
+	dir := t.TempDir()
+	def := ServiceDefinition{Name: "db", Locality: &catalog.Locality{Region: "eu", Zone: "eu-1"}}
+	must(t, mustNew(t, Config{DataDir: dir}).AddService(def, SourceAPI, false))
+	a := mustNew(t, Config{DataDir: dir})
+	own := a.Services()["db"]
+	if own == nil || own.Locality == nil || *own.Locality != *def.Locality {
+		t.Fatalf("got %+v", own)
+	}
+	if sameService(own, &catalog.Service{ID: "db", Service: "db", Weights: own.Weights}) {
+		t.Error("a catalog that lacks it is as the agent has it")
+	}
+	err := a.AddService(ServiceDefinition{Name: "x", Locality: &catalog.Locality{Zone: "eu-1"}}, SourceAPI, false)
+	if err == nil || !strings.Contains(err.Error(), "zone cannot be set without region") {
+		t.Errorf("got %v", err)
+	}
+}

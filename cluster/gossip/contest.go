@@ -100,6 +100,12 @@ func (l *ledger) stepContest(now time.Time, c *contest) bool {
 		return true
 	}
 	l.uncontested(now, c)
+	if c.comes && !c.holds && c.holder.ID != c.newcomer.meta.tags[tagID] && c.tries < contestTries {
+		// Gossip may not call the old one dead yet, and turns the newcomer away until
+		// then: it is called again until it has taken over.
+		c.again = now.Add(contestRetry)
+		return true
+	}
 	return false
 }
 

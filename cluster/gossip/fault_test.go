@@ -256,6 +256,11 @@ func TestForceLeave_MakesTheDeadLeftAndLeavesTheLivingAlone(t *testing.T) {
 		if err := hosts[0].ForceLeave(t.Context(), "h4", false); err != nil {
 			t.Fatal(err)
 		}
+		for _, prune := range []bool{false, true} {
+			if err := hosts[0].ForceLeave(t.Context(), "h1", prune); err != nil {
+				t.Fatalf("of the host that is asked: %v", err)
+			}
+		}
 		hosts[4].stop()
 		within(t, 6*time.Second, "h5 is out", func() bool { return all(hosts[:4], "h5", Failed) })
 		if err := hosts[0].ForceLeave(t.Context(), "h5", false); err != nil {
@@ -272,7 +277,7 @@ func TestForceLeave_MakesTheDeadLeftAndLeavesTheLivingAlone(t *testing.T) {
 			})
 		})
 		if !whole(hosts[:4]...) {
-			t.Error("h4 was touched")
+			t.Error("h1 or h4 was touched")
 		}
 		if err := hosts[0].ForceLeave(t.Context(), "nobody", false); err == nil {
 			t.Error("forced out nobody")

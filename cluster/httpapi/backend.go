@@ -96,7 +96,8 @@ type Backend interface {
 
 // Agent is this host. Its methods return [ErrUnknownService] or [ErrUnknownCheck] for
 // what it does not hold, [ErrInvalid] (wrapped) for what it refuses to hold. Writes
-// return when this host's own answers show them. Safe for concurrent use.
+// return when this host's own answers show them and, while a leader is known, the catalog
+// has them, for which they wait a second at most. Safe for concurrent use.
 type Agent interface {
 	// Services and Checks are what this host holds, by ID. Shared: never written to.
 	Services() map[string]*catalog.Service

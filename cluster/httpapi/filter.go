@@ -138,6 +138,9 @@ func selected(t reflect.Type, path []string) (found reflect.Type, ok bool) {
 	switch t.Kind() {
 	case reflect.Struct:
 		if slices.Contains(elsewhere[t], path[0]) {
+			if len(path) == 1 && path[0] == "PeerName" { // what has no peer has an empty one
+				return reflect.TypeFor[string](), true
+			}
 			return nil, true
 		}
 		if f, ok := t.FieldByName(path[0]); ok && f.IsExported() && f.Tag.Get("json") != "-" {
@@ -177,7 +180,11 @@ func reach(v reflect.Value, path []string, absent bool, compare matcher) bool {
 		}
 		return false
 	}
-	return reach(v.FieldByName(path[0]), path[1:], absent, compare)
+	field := v.FieldByName(path[0])
+	if !field.IsValid() { // a PeerName
+		field = reflect.ValueOf("")
+	}
+	return reach(field, path[1:], absent, compare)
 }
 
 // comparison makes what the operator asks of a value of this type.

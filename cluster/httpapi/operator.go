@@ -68,7 +68,8 @@ type RaftConfiguration struct {
 
 // RaftServer is one server in it.
 type RaftServer struct {
-	ID              string
+	ID              string // its node's
+	RaftID          string `json:",omitempty"` // in the configuration and in peers.json, if that is another
 	Node            string
 	Address         string
 	Leader          bool

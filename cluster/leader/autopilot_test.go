@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"meibo/cluster/catalog"
 	"meibo/cluster/leader"
 )
 
@@ -366,4 +367,46 @@ func TestNew_NeedsItsOwnIDToTendServers(t *testing.T) {
 	if _, err := leader.New(leader.Config{Catalog: newLed(), Members: &roster{}, Servers: &fleet{}}); err == nil {
 		t.Error("no error")
 	}
+}
+
+// The files give a new catalog its policy; after that the catalog says it.
+func TestAutopilot_GoesByWhatTheCatalogKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		catalogOf := newLed()
+		tm := begin(t, "a b c", func(cfg *leader.Config) {
+			cfg.Catalog = catalogOf
+			cfg.Autopilot = leader.Autopilot{CleanupDeadServers: true, MinQuorum: 2}
+		})
+		defer func() { tm.stop() }()
+		kept := func() *catalog.Autopilot {
+			_, c := catalogOf.store.Read().Autopilot(nil)
+			return c
+		}
+		for range 2 { // the second time of leading changes nothing
+			if err := tm.leader.Begin(t.Context(), leader.Beginning{}); err != nil {
+				t.Fatal(err)
+			}
+			if c := kept(); c == nil || !c.CleanupDeadServers || c.MinQuorum != 2 || c.MaxTrailingLogs != 250 || c.ServerStabilizationTime != 10*time.Second {
+				t.Fatalf("kept %+v", c)
+			}
+		}
+		off := *kept()
+		off.ServerStabilizationTime = time.Minute
+		if err := catalogOf.Apply(t.Context(), &catalog.SetAutopilot{Config: off}); err != nil {
+			t.Fatal(err)
+		}
+		if err := tm.leader.Begin(t.Context(), leader.Beginning{}); err != nil || kept().ServerStabilizationTime != time.Minute {
+			t.Fatalf("the files' policy is back: %+v, %v", kept(), err)
+		}
+		tm.comes("d", "d")
+		tm.tell()
+		tm.pass(50 * time.Second)
+		if got, want := tm.took(), []string{"add d d false"}; !slices.Equal(got, want) {
+			t.Errorf("before the new time: %v, want %v", got, want)
+		}
+		tm.pass(20 * time.Second)
+		if got, want := tm.took(), []string{"add d d true"}; !slices.Equal(got, want) {
+			t.Errorf("after it: %v, want %v", got, want)
+		}
+	})
 }

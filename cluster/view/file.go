@@ -102,6 +102,9 @@ func (f *File) Load() *Image {
 	if err == nil {
 		err = f.isOurs(head)
 	}
+	if errors.Is(err, errNoKey) && f.isKeyless(b) {
+		err = errKeyless
+	}
 	if err != nil {
 		f.setAside(err)
 		return nil
@@ -109,6 +112,15 @@ func (f *File) Load() *Image {
 	f.logger.Info("last known view read from disk", "path", f.cfg.Path, "history", img.Current.History.ID,
 		"index", img.Current.Index, "services", len(img.Current.Names), "nodes", len(img.Current.Nodes), "written", head.Written)
 	return img
+}
+
+// errKeyless says that nothing is wrong: the host has been given a key, and what it knew before isn't proven by it.
+var errKeyless = errors.New("it is of the time before this host had a key")
+
+// isKeyless reports whether the file is this host's, of a time when it had no key.
+func (f *File) isKeyless(b []byte) bool {
+	_, head, err := open(b, [][]byte{nil})
+	return err == nil && f.isOurs(head) == nil
 }
 
 // isOurs refuses the file of another host or datacenter.
@@ -129,7 +141,11 @@ func (f *File) setAside(why error) {
 			"path", f.cfg.Path, "reason", why, "err", err)
 		return
 	}
-	f.logger.Error("last known view does not count, set aside; it will be filled anew",
+	level := slog.LevelError
+	if errors.Is(why, errKeyless) {
+		level = slog.LevelInfo
+	}
+	f.logger.Log(context.Background(), level, "last known view does not count, set aside; it will be filled anew",
 		"path", f.cfg.Path, "reason", why, "aside", aside)
 	old, err := filepath.Glob(globQuote(f.cfg.Path) + ".set-aside-*") // in the order of time
 	for len(old) > maxAside && err == nil {

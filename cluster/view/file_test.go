@@ -151,6 +151,25 @@ func TestRule23_TheFileIsReadByItsOwnHostAlone(t *testing.T) {
 	}
 }
 
+func TestRule23_AHostThatIsGivenAKeySetsItsViewAsideWithoutAlarm(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "view")
+	f, _ := mustFile(t, FileConfig{Path: path})
+	mustSave(t, f)
+	f, log := mustFile(t, FileConfig{Path: path, Keys: keyring("key one").Keys})
+	if img := f.Load(); img != nil {
+		t.Error("what no key proves counts")
+	}
+	if said := log.take("INFO"); len(said) != 1 || !strings.Contains(said[0], "before this host had a key") {
+		t.Errorf("said %q", said)
+	}
+	if said := log.take("ERROR"); len(said) > 0 {
+		t.Errorf("said %q", said)
+	}
+	if aside, _ := filepath.Glob(path + ".set-aside-*"); len(aside) != 1 {
+		t.Errorf("set aside: %q", aside)
+	}
+}
+
 func TestRule23_ADamagedFileIsSetAsideAndSaid(t *testing.T) {
 	synctest.Test(t, testDamage) // names of files set aside differ by time
 }

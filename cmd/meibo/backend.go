@@ -280,7 +280,7 @@ func (o clusterOperator) RaftConfiguration(context.Context) (httpapi.RaftConfigu
 	conf := httpapi.RaftConfiguration{Index: index}
 	for _, s := range servers {
 		conf.Servers = append(conf.Servers, httpapi.RaftServer{
-			ID: s.ID, Node: s.Node, Address: s.Addr, Leader: s.Leading, ProtocolVersion: "3", Voter: s.Voter,
+			ID: s.ID, RaftID: s.RaftID, Node: s.Node, Address: s.Addr, Leader: s.Leading, ProtocolVersion: "3", Voter: s.Voter,
 		})
 	}
 	return conf, nil

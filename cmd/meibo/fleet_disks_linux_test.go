@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -292,9 +293,12 @@ func (f *fleet) otherID(h *fleetHost, before string) {
 
 // raftPeer is a server of the configuration.
 type raftPeer struct {
-	ID, Node, Address string
-	Leader, Voter     bool
+	ID, RaftID, Node, Address string
+	Leader, Voter             bool
 }
+
+// inRaft is its ID in the configuration.
+func (p raftPeer) inRaft() string { return cmp.Or(p.RaftID, p.ID) }
 
 // peers is the servers' configuration, as a host tells it.
 func (h *fleetHost) peers() ([]raftPeer, error) {
@@ -303,14 +307,14 @@ func (h *fleetHost) peers() ([]raftPeer, error) {
 	return conf.Servers, err
 }
 
-// raftID is the ID that a server goes by.
+// raftID is the ID that a server goes by in Raft.
 func (f *fleet) raftID(h *fleetHost) (id string) {
 	f.t.Helper()
 	eventually(f.t, "the ID of "+h.name, func() error {
 		peers, err := f.leader().peers()
 		for _, p := range peers {
 			if strings.HasPrefix(p.Address, h.addr()+":") {
-				id = p.ID
+				id = p.inRaft()
 				return nil
 			}
 		}

@@ -128,7 +128,7 @@ func (f *fleet) phaseOf(h *fleetHost, before string) (string, error) {
 	for _, p := range peers {
 		switch {
 		case !strings.HasPrefix(p.Address, h.addr()+":"):
-		case p.ID == before:
+		case p.inRaft() == before:
 			phase = "is missed"
 		case p.Voter:
 			return "votes", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,7 +90,7 @@ func peerRows(conf *client.RaftConfiguration) [][]string {
 				trails = "1 commit"
 			}
 		}
-		rows = append(rows, []string{s.Node, s.ID, s.Address, state, strconv.FormatBool(s.Voter), orDash(s.ProtocolVersion), index, trails})
+		rows = append(rows, []string{s.Node, cmp.Or(s.RaftID, s.ID), s.Address, state, strconv.FormatBool(s.Voter), orDash(s.ProtocolVersion), index, trails})
 	}
 	return rows
 }

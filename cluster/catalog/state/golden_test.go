@@ -38,7 +38,17 @@ func TestMain(m *testing.M) {
 var (
 	goldenLog      = filepath.Join("testdata", "v1.log")
 	goldenSnapshot = filepath.Join("testdata", "v1.snapshot")
+	// The same life with what came to version 1 later.
+	laterLog      = filepath.Join("testdata", "v1-later.log")
+	laterSnapshot = filepath.Join("testdata", "v1-later.snapshot")
 )
+
+func laterBodies() []catalog.Body {
+	placed := registerService("alpha", "placed")
+	placed.Service.Locality = &catalog.Locality{Region: "eu", Zone: "eu-1"}
+	set := &catalog.SetAutopilot{CAS: true, Config: catalog.Autopilot{CleanupDeadServers: true, LastContactThreshold: time.Second, MaxTrailingLogs: 250, MinQuorum: 3}}
+	return append(goldenBodies(), placed, set, set) // the second is refused: it was changed meanwhile
+}
 
 // goldenBodies is the life of a small cluster, with every kind of command.
 func goldenBodies() []catalog.Body {
@@ -63,11 +73,11 @@ func goldenBodies() []catalog.Body {
 	}
 }
 
-func writeGolden(t *testing.T) {
+func writeGolden(t *testing.T, bodies []catalog.Body, goldenLog, goldenSnapshot string) {
 	t.Helper()
 	var out bytes.Buffer
 	l := newLog(t)
-	for i, b := range goldenBodies() {
+	for i, b := range bodies {
 		l.now = l.now.Add(time.Second)
 		id := catalog.RequestID{Client: "host-1", Counter: uint64(i)}
 		cmd, err := catalog.Command{Time: l.now, Request: id, Body: b}.Encode()
@@ -131,13 +141,32 @@ func hashOfReplay(path string) string {
 // same state.
 func TestGoldenLogAndSnapshot_OfVersion1Load(t *testing.T) {
 	if *update {
-		writeGolden(t)
+		writeGolden(t, goldenBodies(), goldenLog, goldenSnapshot)
+		writeGolden(t, laterBodies(), laterLog, laterSnapshot)
 	}
-	replayed, err := replay(goldenLog)
+	r := loadGolden(t, laterLog, laterSnapshot).Read()
+	_, autopilot := r.Autopilot(nil)
+	_, placed := r.ServiceInstances(nil, "placed")
+	if autopilot == nil || autopilot.MinQuorum != 3 || len(placed) != 1 || placed[0].Service.Locality.Zone != "eu-1" {
+		t.Errorf("got autopilot %+v, placed %+v", autopilot, placed)
+	}
+	r = loadGolden(t, goldenLog, goldenSnapshot).Read()
+	_, services := r.Services(nil)
+	_, stones := r.Tombstones(nil)
+	_, n := r.NodeByID(nil, idB)
+	if len(services) != 2 || len(stones) != 4 || n == nil || n.Node != "gamma" {
+		t.Errorf("got services %v, %d tombstones, node %+v", services, len(stones), n)
+	}
+}
+
+// loadGolden loads both and wants them equal.
+func loadGolden(t *testing.T, log, snapshot string) *state.Store {
+	t.Helper()
+	replayed, err := replay(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(goldenSnapshot)
+	f, err := os.Open(snapshot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,15 +176,9 @@ func TestGoldenLogAndSnapshot_OfVersion1Load(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(snapshotOf(replayed), snapshotOf(restored)) {
-		t.Error("log and snapshot give different states")
+		t.Errorf("%s and %s give different states", log, snapshot)
 	}
-	r := restored.Read()
-	_, services := r.Services(nil)
-	_, stones := r.Tombstones(nil)
-	_, n := r.NodeByID(nil, idB)
-	if len(services) != 2 || len(stones) != 4 || n == nil || n.Node != "gamma" {
-		t.Errorf("got services %v, %d tombstones, node %+v", services, len(stones), n)
-	}
+	return restored
 }
 
 // No map's order, clock or address of this process shows in the state.

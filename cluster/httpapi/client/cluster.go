@@ -70,6 +70,7 @@ type RaftConfiguration struct {
 // RaftServer is one of them.
 type RaftServer struct {
 	ID, Node, Address string
+	RaftID            string `json:",omitempty"` // in peers.json, if it is another than ID
 	Leader, Voter     bool
 	ProtocolVersion   string
 	LastIndex         uint64

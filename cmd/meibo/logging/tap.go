@@ -139,7 +139,7 @@ func (t *taps) handle(ctx context.Context, r slog.Record, with []func(slog.Handl
 // consulNames are the names that Consul's log has in JSON.
 func consulNames(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) > 0 {
-		return a
+		return inSeconds(groups, a)
 	}
 	switch a.Key {
 	case slog.TimeKey:
@@ -149,7 +149,7 @@ func consulNames(groups []string, a slog.Attr) slog.Attr {
 	case slog.MessageKey:
 		a.Key = "@message"
 	}
-	return a
+	return inSeconds(groups, a)
 }
 
 const consulTime = "2006-01-02T15:04:05.000Z07:00"

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"meibo/cmd/meibo/logging"
 )
@@ -22,7 +23,7 @@ func TestFollow_IsConsulsFormFromTheLevelThatIsAskedFor(t *testing.T) {
 		text, asJSON := l.Follow(ctx, slog.LevelDebug, false), l.Follow(ctx, slog.LevelInfo, true)
 		log := l.Logger().With("node", "n1").WithGroup("g")
 		log.Debug("small", "empty", "")
-		log.Info("check changed", "check", "web up", slog.Group("h", "n", 3))
+		log.Info("check changed", "check", "web up", "took", 1500*time.Millisecond, slog.Group("h", "n", 3))
 		log.Error("bad", "err", errors.New("a=b"))
 		cancel()
 		synctest.Wait()
@@ -31,7 +32,7 @@ func TestFollow_IsConsulsFormFromTheLevelThatIsAskedFor(t *testing.T) {
 		at := `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d) `
 		for _, want := range []string{
 			`\[DEBUG\] meibo\.logging_test: small: node=n1 g\.empty=""\n$`,
-			`\[INFO\]  meibo\.logging_test: check changed: node=n1 g\.check="web up" g\.h\.n=3\n$`,
+			`\[INFO\]  meibo\.logging_test: check changed: node=n1 g\.check="web up" g\.took=1\.5s g\.h\.n=3\n$`,
 			`\[ERROR\] meibo\.logging_test: bad: node=n1 g\.err="a=b"\n$`,
 		} {
 			if got := string(<-text); !regexp.MustCompile(at + want).MatchString(got) {
@@ -44,9 +45,12 @@ func TestFollow_IsConsulsFormFromTheLevelThatIsAskedFor(t *testing.T) {
 			Message string `json:"@message"`
 			Module  string `json:"@module"`
 			Node    string
-			G       struct{ Check string }
+			G       struct {
+				Check string
+				Took  float64
+			}
 		}
-		if err := json.Unmarshal(<-asJSON, &line); err != nil || line.At == "" || line.Level != "info" || line.Message != "check changed" || line.Node != "n1" || line.G.Check != "web up" {
+		if err := json.Unmarshal(<-asJSON, &line); err != nil || line.At == "" || line.Level != "info" || line.Message != "check changed" || line.Node != "n1" || line.G.Check != "web up" || line.G.Took != 1.5 {
 			t.Errorf("got %+v, %v", line, err)
 		}
 		<-asJSON
