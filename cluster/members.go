@@ -254,19 +254,34 @@ func (n *Node) Leave(ctx context.Context) error {
 	return nil
 }
 
-// ForceLeave declares a failed member to have left, with prune to be forgotten.
-func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) error {
+// lifeTime is how long a member that is to leave has for a sign of life.
+const lifeTime = time.Second
+
+// ForceLeave declares a failed member to have left, with prune to be forgotten. One that
+// gives a sign of life stays; one that doesn't, and isn't found dead yet, has left
+// when it is.
+func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) (lives bool, err error) {
 	w, _ := n.network()
 	if w == nil && name == n.cfg.NodeName {
-		return nil // as where there are others: it lives, and stays
+		return true, nil // as where there are others
 	}
 	if w == nil {
-		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
+		return false, fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
 	if _, ok := w.gossip.Member(name); !ok {
-		return fmt.Errorf("%w: %q", ErrUnknownMember, name)
+		return false, fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
-	return w.gossip.ForceLeave(ctx, name, prune)
+	if err := w.gossip.ForceLeave(ctx, name, prune); err != nil {
+		return false, err
+	}
+	m, ok := w.gossip.Member(name)
+	if !ok || m.Status != gossip.Alive && m.Status != gossip.Suspect {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lifeTime)
+	defer cancel()
+	_, silent := w.gossip.Ping(ctx, name)
+	return silent == nil, nil
 }
 
 // confirmedDead reports whether a server that has a leader says so of the node.

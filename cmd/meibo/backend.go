@@ -229,15 +229,11 @@ func (h hostAgent) Join(ctx context.Context, addr string) error {
 func (h hostAgent) Leave(ctx context.Context) error { return h.d.leaveCluster(ctx) }
 
 func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error) {
-	if err := h.d.node.ForceLeave(ctx, node, prune); err != nil {
-		return "", inAPIWords(err)
+	lives, err := h.d.node.ForceLeave(ctx, node, prune)
+	if lives {
+		remark = fmt.Sprintf("%s is alive and contradicts: it stays a member, and its services stay; to have it leave, use `meibo leave` there", node)
 	}
-	for _, m := range h.d.node.Members() {
-		if m.Name == node && (m.Status == gossip.Alive || m.Status == gossip.Suspect) {
-			remark = fmt.Sprintf("%s is %s and contradicts: it stays a member, and its services stay (it counts as left if it is found dead within a minute); to have it leave, use `meibo leave` there", node, m.Status)
-		}
-	}
-	return remark, nil
+	return remark, inAPIWords(err)
 }
 
 // clusterOperator is the cluster as its operator's endpoints ask for it.
