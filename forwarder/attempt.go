@@ -2,7 +2,6 @@ package forwarder
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -65,6 +64,9 @@ type attempt struct {
 	cut     *wire.Answer
 }
 
+// tcpContext makes the context of questions over TCP, which are few.
+type tcpContext func() context.Context
+
 // told is what came of an attempt: of w over UDP, or over TCP, or an error at once.
 type told struct {
 	to     *attempt
@@ -90,7 +92,7 @@ func (a *attempt) start() {
 
 // take makes of what came of a what it is; not done: it goes on. What a packet may do
 // to us it does to this attempt only: a panic is its error.
-func (a *attempt) take(ctx context.Context, t told) (rep reply, done bool) {
+func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			rep, done = reply{from: a, err: panicked(a.srv.addr, p)}, true
@@ -125,7 +127,7 @@ func (a *attempt) take(ctx context.Context, t told) (rep reply, done bool) {
 	case e.fault != nil:
 		a.complain(e.fault, "it is asked over TCP")
 		a.fault = &faultError{a.srv.addr, e.fault}
-		a.overTCP(ctx)
+		a.overTCP(ctx())
 		return reply{}, false
 	}
 	if a.refused && !e.refusesEDNS() {
@@ -133,7 +135,7 @@ func (a *attempt) take(ctx context.Context, t told) (rep reply, done bool) {
 	}
 	if e.answer == nil || e.answer.TC() {
 		a.cut = e.answer
-		a.overTCP(ctx)
+		a.overTCP(ctx())
 		return reply{}, false
 	}
 	return reply{from: a, answer: e.answer}, true
@@ -321,11 +323,11 @@ func (a *attempt) overTCP(ctx context.Context) {
 			}
 			to <- t
 		}()
-		t.answer, t.err = askTCP(ctx, a.srv, a.q, func(id uint16) []byte { return a.packed(id, edns) })
+		t.answer, t.err = askTCP(ctx, a.srv, a.q, a.f.sockets.chance.uint16(), func(id uint16) []byte { return a.packed(id, edns) })
 	})
 }
 
-func askTCP(ctx context.Context, s *server, q *wire.Query, pack func(id uint16) []byte) (*wire.Answer, error) {
+func askTCP(ctx context.Context, s *server, q *wire.Query, id uint16, pack func(id uint16) []byte) (*wire.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, tcpTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -335,9 +337,6 @@ func askTCP(ctx context.Context, s *server, q *wire.Query, pack func(id uint16) 
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	var r [2]byte
-	rand.Read(r[:])
-	id := binary.BigEndian.Uint16(r[:])
 	packet := pack(id)
 	framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packet)), uint16(len(packet))), packet...)
 	if _, err := conn.Write(framed); err != nil {

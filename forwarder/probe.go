@@ -108,7 +108,7 @@ func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) {
 	for done := false; !done; {
 		select {
 		case t := <-heard:
-			_, done = a.take(ctx, t)
+			_, done = a.take(func() context.Context { return ctx }, t)
 		case <-again.C:
 			a.resend()
 			a.resend() // the second time without an OPT, which it may drop

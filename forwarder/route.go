@@ -49,7 +49,7 @@ func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, 
 	for len(r.running) > 0 {
 		select {
 		case t := <-r.told:
-			rep, done := t.to.take(r.tcpContext(), t)
+			rep, done := t.to.take(r.tcpContext, t)
 			if !done {
 				continue
 			}

@@ -2,7 +2,6 @@ package forwarder
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -33,6 +32,8 @@ const (
 // by one poller, which the runtime's poller watches: one goroutine reads what
 // comes, however many there are.
 type sockets struct {
+	chance chance
+
 	mu     sync.Mutex // guards following; taken before a socket's
 	closed bool
 	poller *os.File // of the epoll descriptor; nil: not yet
@@ -63,13 +64,11 @@ type socket struct {
 // ask registers w on a random socket under a random ID and sends what pack makes
 // of that. The caller must call drop.
 func (p *sockets) ask(w *waiter, pack func(id uint16) []byte) error {
-	var r [3]byte
-	rand.Read(r[:])
-	s, err := p.pick(int(r[0]), w.srv.addr.Addr().Is6())
+	s, err := p.pick(int(p.chance.uint16()%poolSize), w.srv.addr.Addr().Is6())
 	if err != nil {
 		return err
 	}
-	s.register(w, binary.BigEndian.Uint16(r[1:]))
+	s.register(w, &p.chance)
 	return s.send(pack(w.id), w.srv.addr)
 }
 
@@ -208,14 +207,13 @@ func (p *sockets) closeOld() {
 	}
 }
 
-// register has s know w, under an ID near the one given that nobody else has.
-func (s *socket) register(w *waiter, id uint16) {
+// register has s know w, under a random ID that nobody else has.
+func (s *socket) register(w *waiter, c *chance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	id := c.uint16()
 	for slices.ContainsFunc(s.waiters, func(o *waiter) bool { return o.id == id }) {
-		var r [2]byte
-		rand.Read(r[:])
-		id = binary.BigEndian.Uint16(r[:])
+		id = c.uint16()
 	}
 	w.id, w.sock = id, s
 	s.waiters = append(s.waiters, w)

@@ -129,7 +129,7 @@ func TestSockets_LateRepliesAreNoGuesses(t *testing.T) {
 	old, from := asked(t, p, conn, s)
 	p.drop(old.waiter)
 	w := waiterFor(s)
-	old.sock.register(w.waiter, old.id+1)
+	old.sock.register(w.waiter, &p.chance)
 	defer p.drop(w.waiter)
 	for range 2 * maxMismatches {
 		conn.WriteToUDPAddrPort(replyTo(old, 0), from)
@@ -151,9 +151,9 @@ func TestSockets_RefusalIsOfItsQuestionAlone(t *testing.T) {
 	closed.Close()
 	kept, from := asked(t, p, conn, s)
 	defer p.drop(kept.waiter)
-	for i := range 5 {
+	for range 5 {
 		w := waiterFor(gone)
-		kept.sock.register(w.waiter, kept.id+1+uint16(i))
+		kept.sock.register(w.waiter, &p.chance)
 		if err := kept.sock.send(wire.AppendQuery(nil, w.q, w.id, false), gone.addr); err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,6 @@ package forwarder
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"net"
 	"sync"
@@ -12,7 +11,10 @@ import (
 
 // sockets gives each question a connected socket of its own, on a port that the
 // system picks.
-type sockets struct{ wg sync.WaitGroup }
+type sockets struct {
+	chance chance
+	wg     sync.WaitGroup
+}
 
 func newSockets() *sockets { return new(sockets) }
 
@@ -31,9 +33,7 @@ func (p *sockets) ask(w *waiter, pack func(id uint16) []byte) error {
 	if err != nil {
 		return err
 	}
-	var r [2]byte
-	rand.Read(r[:])
-	w.id, w.sock = binary.BigEndian.Uint16(r[:]), &socket{conn: conn}
+	w.id, w.sock = p.chance.uint16(), &socket{conn: conn}
 	packet := pack(w.id)
 	p.wg.Go(func() { w.listen() })
 	_, err = conn.Write(packet)

@@ -80,6 +80,9 @@ type Resolver struct {
 	mu     sync.Mutex // guards closed against wg.Add after wg.Wait
 	closed bool
 	wg     sync.WaitGroup
+
+	work chan func()  // to goroutines that have nothing to do
+	idle atomic.Int32 // those
 }
 
 // New validates cfg and returns a Resolver that answers at once; nothing is
@@ -99,7 +102,7 @@ func New(cfg Config) (*Resolver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolver: %w", err)
 	}
-	r := &Resolver{cfg: cfg, now: cfg.Now, log: cfg.Logger, failures: newFailureMemory()}
+	r := &Resolver{cfg: cfg, now: cfg.Now, log: cfg.Logger, failures: newFailureMemory(), work: make(chan func())}
 	r.flights.init()
 	r.exchanges.init()
 	r.table.Store(t)
@@ -182,8 +185,35 @@ func (r *Resolver) start(f func()) bool {
 		return false
 	}
 	r.wg.Add(1)
-	go r.guarded(f)
+	select {
+	case r.work <- f:
+	default:
+		r.wg.Add(1)
+		go r.labour(f)
+	}
 	return true
+}
+
+// maxIdle is how many goroutines wait for the next flight: a new one would have to
+// grow its stack first, which costs as much as all else that we do for a question.
+const maxIdle = 64
+
+// labour runs f, and then what else there is to do.
+func (r *Resolver) labour(f func()) {
+	defer r.wg.Done()
+	for {
+		r.guarded(f)
+		if r.idle.Add(1) > maxIdle {
+			r.idle.Add(-1)
+			return
+		}
+		select {
+		case f = <-r.work:
+			r.idle.Add(-1)
+		case <-r.ctx.Done():
+			return
+		}
+	}
 }
 
 // guarded runs f, whose panic must not end the daemon, and tells Run.
