@@ -120,7 +120,7 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 			return reply{from: a, answer: e.answer, cut: e.answer.TC()}, true
 		}
 		return a.unheard(a.fault), true
-	case a.edns && e.refusesEDNS():
+	case a.edns && (e.refusesEDNS() || e.mayRefuseEDNS() && !a.srv.spokeEDNS(a.began)):
 		a.refused = true
 		a.overUDP(false)
 		return reply{}, false
@@ -130,7 +130,7 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 		a.overTCP(ctx())
 		return reply{}, false
 	}
-	if a.refused && !e.refusesEDNS() {
+	if a.refused && !e.refusesEDNS() && !e.mayRefuseEDNS() {
 		a.srv.refusedEDNS(time.Now()) // it was the OPT, not the question
 	}
 	if e.answer == nil || e.answer.TC() {
@@ -309,6 +309,16 @@ func (h *heard) refusesEDNS() bool {
 	}
 	rcode := h.answer.Rcode()
 	return rcode == wire.RcodeFormErr || rcode == wire.RcodeNotImp || rcode == wire.RcodeBadVers
+}
+
+// mayRefuseEDNS tells replies that mean the question, or the OPT of servers that know
+// neither it nor what to say of it.
+func (h *heard) mayRefuseEDNS() bool {
+	if h.answer == nil || h.answer.EDNS() {
+		return false
+	}
+	rcode := h.answer.Rcode()
+	return rcode == wire.RcodeServFail || rcode == wire.RcodeRefused
 }
 
 // overTCP asks on a connection of its own, until ctx ends.

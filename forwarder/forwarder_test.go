@@ -241,6 +241,30 @@ func TestExchange_ReferralIsWhatWhoAsksForServersWants(t *testing.T) {
 	}
 }
 
+// A server that doesn't resolve says nothing of the name: another's word counts, though it is slower.
+func TestExchange_LameServersAreNotBelieved(t *testing.T) {
+	lame := resolvertest.Rule{NoRA: true}
+	for _, tc := range []struct {
+		name   string
+		second resolvertest.Rule
+		want   string
+	}{
+		{"the next has an answer", resolvertest.Rule{Records: []string{record}}, good},
+		{"the next denies it", resolvertest.NXDomain("test.", 60), "NXDOMAIN "},
+		{"the next fails", resolvertest.Rule{Rcode: dns.RcodeServerFailure}, "SERVFAIL "},
+		{"the next is lame too", lame, "NOERROR "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			first, second := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+			first.Set(www, dns.TypeA, lame)
+			second.Set(www, dns.TypeA, tc.second)
+			if got, _ := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, first, second)); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
 // TCP that is blocked leaves what was whole of a cut answer.
 func TestExchange_WhatIsWholeOfACutAnswer(t *testing.T) {
 	u := resolvertest.NewUpstream(t)
@@ -388,6 +412,37 @@ func TestExchange_RemembersWhoRefusesEDNS(t *testing.T) {
 	if len(asked) != 3 || !asked[0].EDNS || asked[1].EDNS || asked[2].EDNS {
 		t.Errorf("asked %+v, want once with an OPT, then twice without", asked)
 	}
+}
+
+// Old servers say in their own way that they don't know EDNS (RFC 6891 section 7).
+func TestExchange_AServerThatNeverSpokeEDNSMayRefuseItByAnyCode(t *testing.T) {
+	for _, rcode := range []int{dns.RcodeServerFailure, dns.RcodeRefused, dns.RcodeNotImplemented} {
+		t.Run(dns.RcodeToString[rcode], func(t *testing.T) {
+			u := resolvertest.NewUpstream(t)
+			u.SetRefusing(rcode)
+			u.Answer(www, dns.TypeA, record)
+			f := start(t, forwarder.Route{}, u)
+			mustAsk(t, f)
+			mustAsk(t, f)
+			asked := u.Asked(www)
+			if asked[len(asked)-1].EDNS || asked[len(asked)-2].EDNS {
+				t.Errorf("asked %+v, want without an OPT in the end", asked)
+			}
+		})
+	}
+	t.Run("a failure is a failure", func(t *testing.T) {
+		u := resolvertest.NewUpstream(t)
+		u.Set(www, dns.TypeA, resolvertest.Rule{RefuseEDNS: true, RefuseWith: dns.RcodeServerFailure, Rcode: dns.RcodeServerFailure})
+		f := start(t, forwarder.Route{}, u)
+		if res, err := ask(t, f, question(www, dns.TypeA)); err != nil || res.Answer.Rcode() != wire.RcodeServFail {
+			t.Fatalf("got %v", err)
+		}
+		n := len(u.Asked(www))
+		_, _ = ask(t, f, question(www, dns.TypeA))
+		if asked := u.Asked(www); !asked[n].EDNS {
+			t.Errorf("asked %+v: a SERVFAIL without an OPT too says nothing of EDNS", asked)
+		}
+	})
 }
 
 func TestExchange_NotImpForAQuestionSaysNothingOfEDNS(t *testing.T) {

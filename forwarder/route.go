@@ -212,7 +212,8 @@ func (r *race) launch(s *server) {
 	a.start()
 }
 
-// settle takes one outcome; true: it is the answer.
+// settle takes one outcome; true: it is the answer. That of a server which does not
+// resolve is one only when nobody has a better.
 func (r *race) settle(rep reply) bool {
 	r.running = slices.DeleteFunc(r.running, func(a *attempt) bool { return a == rep.from })
 	if rep.err != nil {
@@ -229,6 +230,11 @@ func (r *race) settle(rep reply) bool {
 		r.err = &faultError{rep.from.srv.addr, errReferral}
 		return false
 	case rep.cut: // the next server may have a whole one
+	case rep.answer.IsLame():
+		rep.from.srv.badRcodes.Add(1)
+		if r.bad != nil {
+			return false
+		}
 	case rcode == wire.RcodeSuccess, rcode == wire.RcodeNXDomain:
 		return true
 	default:

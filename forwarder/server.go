@@ -152,6 +152,13 @@ func (s *server) speaksEDNS(now time.Time) {
 	s.ednsAt, s.ednsDrops = now, 0
 }
 
+// spokeEDNS reports whether s answered what had an OPT lately.
+func (s *server) spokeEDNS(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.ednsAt.IsZero() && now.Sub(s.ednsAt) <= plainFor
+}
+
 // droppedEDNS notes that s was silent until it was asked without an OPT.
 func (s *server) droppedEDNS(now time.Time) {
 	s.mu.Lock()

@@ -158,6 +158,10 @@ func (r *Resolver) append(dst []byte, q *wire.Query, s served, now time.Duration
 		e = bad.entry
 		r.stats.refusal(e.Answer.Rcode())
 	}
+	if q.TCP && e.Answer.TC() && e.Answer.AnswerCount() == 0 {
+		// It tells a client to do what it has just done (RFC 2181 section 9).
+		return r.errorReply(dst, q, wire.RcodeServFail, wire.EDENetworkError, e.Source+" has a longer answer and does not give it over TCP")
+	}
 	rd := wire.Render{
 		Age: e.Age(now), Pick: rand.Uint32(), Client: clientHash(q.Client),
 		EDE: e.EDE, EDEText: e.EDEText, AD: e.AD && (q.AD || q.DO),

@@ -45,6 +45,10 @@ type Rule struct {
 	// RefuseEDNS answers FORMERR to questions with an OPT, BareFormErr without
 	// repeating the question.
 	RefuseEDNS, BareFormErr bool
+	// NoRA offers no recursion.
+	NoRA bool
+	// RefuseWith is another response code for RefuseEDNS.
+	RefuseWith int
 	// DropEDNS loses questions with an OPT.
 	DropEDNS bool
 	// Mangle changes the true answer on its way, MangleTCP the same over TCP.
@@ -89,7 +93,7 @@ func key(name string, typ uint16) string {
 func (r Rule) message(req *dns.Msg) (*dns.Msg, error) {
 	m := new(dns.Msg)
 	m.SetRcode(req, r.Rcode)
-	m.RecursionAvailable = true
+	m.RecursionAvailable = !r.NoRA
 	m.AuthenticatedData = r.AD
 	for _, text := range r.Records {
 		section := &m.Answer

@@ -43,6 +43,7 @@ type Upstream struct {
 	rules map[string]*Rule
 	down  bool
 	plain bool // loses all questions with an OPT
+	rcode int  // answers them so, and without an OPT; 0: not
 	asked []Asked
 	conns map[net.Conn]struct{}
 }
@@ -120,6 +121,14 @@ func (u *Upstream) SetPlain(plain bool) {
 	u.plain = plain
 }
 
+// SetRefusing makes it answer all questions with an OPT by a response code, without
+// one; 0 ends that.
+func (u *Upstream) SetRefusing(rcode int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.rcode = rcode
+}
+
 // Asked lists the questions received for a name, in any letter case; all names
 // for "".
 func (u *Upstream) Asked(name string) []Asked {
@@ -147,6 +156,9 @@ func (u *Upstream) hear(req *dns.Msg, from netip.AddrPort, tcp bool) (Rule, bool
 	r := u.rules[key(q.Name, q.Qtype)]
 	if u.plain && a.EDNS {
 		return Rule{}, false
+	}
+	if u.rcode != 0 && a.EDNS {
+		return Rule{RefuseEDNS: true, RefuseWith: u.rcode}, true
 	}
 	if r == nil {
 		return NXDomain("test.", 60), !u.down
@@ -199,7 +211,11 @@ func (u *Upstream) sleep(d time.Duration) bool {
 func (u *Upstream) sendUDP(req *dns.Msg, r Rule, to netip.AddrPort) {
 	send := func(b []byte) { u.udp.WriteToUDPAddrPort(b, to) }
 	if req.IsEdns0() != nil && (r.RefuseEDNS || r.BareFormErr) {
-		m := new(dns.Msg).SetRcode(req, dns.RcodeFormatError)
+		rcode := dns.RcodeFormatError
+		if r.RefuseWith != 0 {
+			rcode = r.RefuseWith
+		}
+		m := new(dns.Msg).SetRcode(req, rcode)
 		if r.BareFormErr {
 			m.Question = nil
 		}

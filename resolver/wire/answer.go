@@ -151,6 +151,13 @@ func (a *Answer) IsReferral() bool {
 	return ns
 }
 
+// IsLame reports whether the answer says nothing, from who doesn't resolve: NOERROR
+// with neither answers nor an SOA that denies them, by a server that offers no
+// recursion and is no authority (RFC 9499 section 7, lame delegation).
+func (a *Answer) IsLame() bool {
+	return a.rcode == RcodeSuccess && a.ans == 0 && !a.hasNeg && a.flags&(flagRA|flagAA|flagTC) == 0
+}
+
 // Matches reports whether the answer's question is q's, without regard to letter case.
 func (a *Answer) Matches(q *Query) bool {
 	if a.end != q.end || q.end == 0 {

@@ -48,7 +48,7 @@ func parseAnswer(msg []byte) (*Answer, error) {
 	if flags&flagQR == 0 || flags>>11&15 != 0 {
 		return nil, errNotReply
 	}
-	w := walker{a: &Answer{flags: flags & (flagAA | flagTC | flagAD), rcode: flags & 15}}
+	w := walker{a: &Answer{flags: flags & (flagAA | flagTC | flagAD | flagRA), rcode: flags & 15}}
 	if err := w.takeOPT(msg); err != nil {
 		return nil, err
 	}
