@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 2s
 
 .DEFAULT_GOAL := build
-.PHONY: build run test lint bench bench-feed fuzz verify clean FORCE
+.PHONY: build run test lint bench bench-feed bench-dns fuzz verify clean FORCE
 
 build: bin/meibo
 
@@ -38,6 +38,12 @@ bench: build
 # Three hundred hosts against three servers, for a few minutes; the figures go into bench/RESULTS.md.
 bench-feed: build
 	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
+
+# meibo beside its peers, ten minutes for five rounds, as root on Debian; the figures go into bench/RESULTS.md.
+ROUNDS ?= 5
+bench-dns: build
+	@bench/peers/fetch.sh .peers-dns dnsperf unbound dnsmasq-base bind9 knot-resolver pdns-recursor nsd
+	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_DNS_PEERS=$$PWD/.peers-dns/root MEIBO_BENCH_DNS=$(ROUNDS) bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestDNSLoad$$' -v ./bench
 
 # The long forms, part by part (PART=NAME, each at most 15 minutes); without a part it lists them.
 verify: $(if $(PART),build)

@@ -46,7 +46,7 @@ func TestFeedLoad(t *testing.T) {
 		r.row(whole[i][0], whole[i][1], named[i][1])
 	}
 	large := measureLarge(t)
-	writeResults(t, r, large)
+	writeSection(t, "make bench-feed", r, large)
 }
 
 // measureFeed returns names of figures and their values.
@@ -190,12 +190,13 @@ func feedUses() []string {
 }
 
 // writeResults prints the tables and puts them into RESULTS.md, in the place of the last ones.
-func writeResults(t *testing.T, tables ...report) {
+// writeSection prints the tables and writes them into RESULTS.md, in the place of what the command wrote before.
+func writeSection(t *testing.T, command string, tables ...report) {
 	t.Helper()
 	var b bytes.Buffer
 	version, _ := exec.Command("git", "describe", "--always", "--dirty").Output()
-	fmt.Fprintf(&b, "## make bench-feed\n\n%s, %s, %d CPUs, %s %s/%s, commit %s. Everything runs on this one machine.\n",
-		time.Now().Format("2 January 2006"), cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.TrimSpace(string(version)))
+	fmt.Fprintf(&b, "## %s\n\n%s, %s, %d CPUs, %s %s/%s, Linux %s, commit %s. Everything runs on this one machine.\n", command,
+		time.Now().Format("2 January 2006"), cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel(), strings.TrimSpace(string(version)))
 	for _, r := range tables {
 		b.WriteByte('\n')
 		for i, row := range r.rows {
@@ -211,12 +212,17 @@ func writeResults(t *testing.T, tables ...report) {
 	if err != nil {
 		old = []byte("# Measurements\n\nEach section is written by the command that it is named after.\n")
 	}
-	section := regexp.MustCompile(`(?ms)^## make bench-feed\n.*?(^## |\z)`)
+	section := regexp.MustCompile(`(?ms)^## ` + regexp.QuoteMeta(command) + `\n.*?(^## |\z)`)
 	rest := section.ReplaceAll(old, []byte("$1"))
 	text := append(bytes.TrimRight(rest, "\n"), append([]byte("\n\n"), b.Bytes()...)...)
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		t.Error(err)
 	}
+}
+
+func kernel() string {
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return strings.TrimSpace(string(release))
 }
 
 func cpuModel() string {

@@ -141,6 +141,9 @@ func newRace(ctx context.Context, rt *route, q *wire.Query) *race {
 		ctx: ctx, rt: rt, q: q, began: now, deadline: now.Add(rt.cfg.Timeout), parallel: rt.cfg.Mode == All,
 		told: make(chan told, toldEach*len(rt.servers)),
 	}
+	if until, ok := ctx.Deadline(); ok && until.Before(r.deadline) {
+		r.deadline = until
+	}
 	r.todo, r.reserve = rt.order()
 	if len(r.todo) == 0 {
 		r.wakeReserve()

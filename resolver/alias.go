@@ -52,6 +52,8 @@ func (t *table) belongs(m *Mount, q *wire.Query) bool {
 
 // follow takes an answer on from where it left its route.
 func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache.Mark) served {
+	ctx, cancel := timed(ctx)
+	defer cancel()
 	ctx, err := withTrail(ctx, q)
 	if err != nil {
 		return served{err: err}

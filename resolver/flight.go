@@ -1,7 +1,6 @@
 package resolver
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -168,8 +167,7 @@ func (r *Resolver) refresh(q *wire.Query, expired *cache.Entry) {
 // moved while it was made, or the table was replaced, it is made again, after
 // boarding has ended.
 func (r *Resolver) fly(f *flight) {
-	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Deadline)
-	defer cancel()
+	ctx := within{r.ctx, time.Now().Add(r.cfg.Deadline)}
 	if f.expired != nil {
 		defer r.after(r.cfg.StaleWait, func() { r.overdue(f) })()
 	}

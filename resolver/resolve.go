@@ -48,6 +48,8 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed 
 		return served{}, false
 	}
 	if outcome == Later {
+		ctx, cancel := timed(ctx)
+		defer cancel()
 		ctx, err := withTrail(ctx, q)
 		if err != nil {
 			return served{err: err}, true
@@ -64,6 +66,25 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed 
 	e := zoneEntry(m, &res, *passed, r.now())
 	r.keep(q, e, res.NoStore, mark)
 	return served{entry: e}, true
+}
+
+// within says by when what is done for a flight is to end. It has no timer, which most
+// flights have no use for: an Upstream keeps to Deadline by a timer of its own, and who
+// can't is given what timed makes of it.
+type within struct {
+	context.Context
+	until time.Time
+}
+
+// Deadline implements context.Context.
+func (w within) Deadline() (time.Time, bool) { return w.until, true }
+
+// timed is ctx, ended when its time is over. cancel must be called.
+func timed(ctx context.Context) (_ context.Context, cancel context.CancelFunc) {
+	if w, ok := ctx.(within); ok {
+		return context.WithDeadline(w.Context, w.until)
+	}
+	return ctx, func() {}
 }
 
 // timeLimit says which limit an error that is only "deadline exceeded" means.

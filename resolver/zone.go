@@ -69,8 +69,9 @@ type Zone interface {
 type Upstream interface {
 	// Exchange returns what a server said, whatever its rcode, or an error when
 	// no server said anything usable, with a *Failure in its chain that says
-	// why. It obeys ctx and is called concurrently, but never twice at once for
-	// equal (name, type, class, DO, CD).
+	// why. It obeys ctx, and ctx's Deadline by a timer of its own: Done need not
+	// come by then. It is called concurrently, but never twice at once for equal
+	// (name, type, class, DO, CD).
 	Exchange(ctx context.Context, q *wire.Query) (Result, error)
 }
 

@@ -94,6 +94,11 @@ func (m *Memory) Mount(suffix wire.Name) resolver.Mount {
 
 // Exchange implements resolver.Upstream.
 func (m *Memory) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, error) {
+	if until, ok := ctx.Deadline(); ok { // its end is for us to see to
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, until)
+		defer cancel()
+	}
 	req := new(dns.Msg)
 	if err := req.Unpack(wire.AppendQuery(nil, q, 1, true)); err != nil {
 		return resolver.Result{}, fmt.Errorf("unpack the question: %w", err)

@@ -1,0 +1,275 @@
+package bench
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	dnsZone     = "bench." // what the upstream has a wildcard in
+	dnsRowTime  = 2 * time.Second
+	dnsNew      = 60_000 // names of a row of names that were never asked before
+	dnsCached   = 1_000  // names of the rows of cached names
+	dnsMemory   = 100_000
+	dnsUpstream = "127.0.53.1"
+	dnsServer   = "127.0.53.2" // the one that is measured; they take turns
+)
+
+// dnsLoad is what dnsperf is to do.
+type dnsLoad struct {
+	name    string
+	queries string // lines of "NAME TYPE"; for each round anew
+	args    []string
+	warm    bool // asked once before
+	only    func(s *dnsPeer) bool
+}
+
+// dnsFigures are what one server did in one row of one round.
+type dnsFigures struct {
+	qps, userUS, allUS, latencyMS, lostPercent float64
+	residentMB                                 float64
+}
+
+// TestDNSLoad measures meibo and its peers side by side: in each round each server is started anew on one CPU, with the
+// load and the upstream on the other. It takes ten minutes and a quiet machine of two CPUs.
+func TestDNSLoad(t *testing.T) {
+	rounds, _ := strconv.Atoi(os.Getenv("MEIBO_BENCH_DNS"))
+	if rounds == 0 {
+		t.Skip("takes minutes: run make bench-dns")
+	}
+	root := os.Getenv("MEIBO_DNS_PEERS")
+	if _, err := os.Stat(filepath.Join(root, "usr/bin/dnsperf")); err != nil || root == "" || os.Getuid() != 0 || runtime.NumCPU() < 2 {
+		t.Fatal("dnsperf, root and two CPUs are needed: run make bench-dns as root on Debian")
+	}
+	b := &dnsBench{t: t, root: root, all: map[string]map[string][]dnsFigures{}}
+	b.startUpstream()
+	for round := range rounds {
+		for _, s := range b.peers() {
+			b.measure(s, round, rounds)
+		}
+	}
+	writeSection(t, "make bench-dns", b.tables()...)
+}
+
+type dnsBench struct {
+	t    *testing.T
+	root string
+	seq  int
+	rows []string
+	all  map[string]map[string][]dnsFigures // by row and server
+}
+
+// on starts a program of the peers' root, or one of this machine, on a CPU.
+func (b *dnsBench) on(cpu int, chroot bool, name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if chroot {
+		cmd.Path, cmd.Err = name, nil
+		cmd.SysProcAttr.Chroot, cmd.Dir = b.root, "/tmp"
+		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp"}
+	}
+	return cmd
+}
+
+// start starts cmd with the affinity of the calling thread set for its moment: children inherit it.
+func start(cmd *exec.Cmd, cpu int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var was, set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &was); err != nil {
+		return err
+	}
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return err
+	}
+	defer unix.SchedSetaffinity(0, &was)
+	return cmd.Start()
+}
+
+func (b *dnsBench) file(name, text string) string {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.root, "tmp", name), []byte(text), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	return "/tmp/" + name
+}
+
+// startUpstream has NSD answer every name of the zone, beside the load.
+func (b *dnsBench) startUpstream() {
+	b.t.Helper()
+	b.file("bench.zone", "$TTL 86400\n@ SOA ns host 1 7200 900 86400 300\n@ NS ns\nns A 192.0.2.53\n* A 192.0.2.1\n* A 192.0.2.2\n* A 192.0.2.3\n")
+	conf := b.file("nsd.conf", nsdConf(dnsUpstream))
+	cmd := b.on(1, true, "/usr/sbin/nsd", "-d", "-c", conf)
+	b.run(cmd, 1, dnsUpstream)
+}
+
+// run starts a server, waits for its first answer, and ends it with the test at the latest.
+func (b *dnsBench) run(cmd *exec.Cmd, cpu int, addr string) (stop func()) {
+	b.t.Helper()
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := start(cmd, cpu); err != nil {
+		b.t.Fatalf("start %s: %v", cmd.Path, err)
+	}
+	done := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(done) }()
+	stop = func() { _ = cmd.Process.Kill(); <-done }
+	b.t.Cleanup(stop)
+	m := new(dns.Msg).SetQuestion("first."+dnsZone, dns.TypeA)
+	client := dns.Client{Timeout: 200 * time.Millisecond}
+	for deadline := time.Now().Add(15 * time.Second); ; {
+		if r, _, err := client.Exchange(m, net.JoinHostPort(addr, "53")); err == nil && r.Rcode == dns.RcodeSuccess {
+			return stop
+		}
+		select {
+		case <-done:
+			b.t.Fatalf("%s ended:\n%s", cmd.Path, log.String())
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			stop()
+			b.t.Fatalf("%s does not answer:\n%s", cmd.Path, log.String())
+		}
+	}
+}
+
+// names are n names that were never asked before.
+func (b *dnsBench) names(n int, typ string) string {
+	var s strings.Builder
+	for range n {
+		b.seq++
+		fmt.Fprintf(&s, "n%d.%s %s\n", b.seq, dnsZone, typ)
+	}
+	return s.String()
+}
+
+func (b *dnsBench) measure(s *dnsPeer, round, rounds int) {
+	cmd := s.start(b)
+	stop := b.run(cmd, 0, dnsServer)
+	defer stop()
+	cached := b.names(dnsCached, "A")
+	timed := []string{"-l", strconv.Itoa(int(dnsRowTime.Seconds()))}
+	for _, l := range []dnsLoad{
+		{name: "every name new, forwarded", queries: b.names(dnsNew, "A"), only: forwards},
+		{name: "cached, UDP", queries: cached, args: timed, warm: true},
+		{name: "cached, TCP", queries: cached, args: append([]string{"-m", "tcp"}, timed...), warm: true},
+		{name: "cached, 1,000 a second", queries: cached, args: append([]string{"-Q", "1000"}, timed...), warm: true},
+		{name: "`.consul` A, three instances", queries: "web.service.consul A\n", args: timed, only: isConsul},
+		{name: "`.consul` SRV, three instances", queries: "web.service.consul SRV\n", args: timed, only: isConsul},
+		{name: "100,000 names cached", queries: b.names(dnsMemory, "A"), only: forwards},
+	} {
+		if l.only != nil && !l.only(s) {
+			continue
+		}
+		if l.warm {
+			b.load(cmd, dnsLoad{name: l.name, queries: l.queries})
+		}
+		f := b.load(cmd, l)
+		if b.all[l.name] == nil {
+			b.all[l.name], b.rows = map[string][]dnsFigures{}, append(b.rows, l.name)
+		}
+		b.all[l.name][s.name] = append(b.all[l.name][s.name], f)
+		fmt.Fprintf(os.Stderr, "round %d of %d  %-16s %-32s %9.0f q/s  %6.2f µs (%.2f in user space)  lost %.2f %%\n",
+			round+1, rounds, s.name, l.name, f.qps, f.allUS, f.userUS, f.lostPercent)
+	}
+}
+
+var dnsperfFigure = regexp.MustCompile(`(?m)^\s+(Queries (?:sent|completed|lost|per second)|Average Latency \(s\)):\s+([0-9.]+)`)
+
+// load runs dnsperf and reads what the server used meanwhile.
+func (b *dnsBench) load(server *exec.Cmd, l dnsLoad) dnsFigures {
+	b.t.Helper()
+	file := b.file("queries", l.queries)
+	args := append([]string{"-s", dnsServer, "-d", file, "-q", "200", "-c", "8", "-t", "3"}, l.args...)
+	cmd := b.on(1, true, "/usr/bin/dnsperf", args...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	user, system := cpuOf(b.t, server.Process.Pid)
+	if err := start(cmd, 1); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		b.t.Fatalf("dnsperf: %v\n%s", err, out.String())
+	}
+	user2, system2 := cpuOf(b.t, server.Process.Pid)
+	figures := map[string]float64{}
+	for _, m := range dnsperfFigure.FindAllStringSubmatch(out.String(), -1) {
+		figures[m[1]], _ = strconv.ParseFloat(m[2], 64)
+	}
+	n := figures["Queries completed"]
+	if n == 0 {
+		b.t.Fatalf("no query was answered:\n%s", out.String())
+	}
+	perQuery := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / n }
+	return dnsFigures{
+		qps: figures["Queries per second"], latencyMS: 1000 * figures["Average Latency (s)"],
+		lostPercent: 100 * figures["Queries lost"] / figures["Queries sent"],
+		userUS:      perQuery(user2 - user), allUS: perQuery(user2 - user + system2 - system),
+		residentMB: float64(residentBytes(b.t, server.Process.Pid)) / (1 << 20),
+	}
+}
+
+// cpuOf is the CPU time that a process and its children that ended have used. (proc(5): clock ticks, of 10 ms)
+func cpuOf(t testing.TB, pid int) (user, system time.Duration) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	ticks := func(i int) time.Duration {
+		n, _ := strconv.ParseInt(fields[i-3], 10, 64) // fields count from 1, and begin with the third here
+		return time.Duration(n) * 10 * time.Millisecond
+	}
+	return ticks(14) + ticks(16), ticks(15) + ticks(17)
+}
+
+// tables are a row for each server in each kind of load, medians of the rounds.
+func (b *dnsBench) tables() []report {
+	var out []report
+	for _, row := range b.rows {
+		var r report
+		r.row(row, "CPU per query", "of it in user space", "queries a second", "mean latency", "lost", "resident")
+		servers := b.all[row]
+		median := func(name string, of func(dnsFigures) float64) float64 {
+			values := make([]float64, 0, len(servers[name]))
+			for _, f := range servers[name] {
+				values = append(values, of(f))
+			}
+			slices.Sort(values)
+			return values[len(values)/2]
+		}
+		cpu := func(f dnsFigures) float64 { return f.allUS }
+		names := make([]string, 0, len(servers))
+		for name := range servers {
+			names = append(names, name)
+		}
+		slices.SortFunc(names, func(x, y string) int { return cmp.Compare(median(x, cpu), median(y, cpu)) })
+		for _, name := range names {
+			r.row(name, fmt.Sprintf("%.2f µs", median(name, cpu)),
+				fmt.Sprintf("%.2f µs", median(name, func(f dnsFigures) float64 { return f.userUS })),
+				fmt.Sprintf("%.0f", median(name, func(f dnsFigures) float64 { return f.qps })),
+				fmt.Sprintf("%.2f ms", median(name, func(f dnsFigures) float64 { return f.latencyMS })),
+				fmt.Sprintf("%.2f %%", median(name, func(f dnsFigures) float64 { return f.lostPercent })),
+				fmt.Sprintf("%.0f MB", median(name, func(f dnsFigures) float64 { return f.residentMB })))
+		}
+		out = append(out, r)
+	}
+	return out
+}

@@ -1,0 +1,174 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// dnsPeer is a server that is measured. All forward to one upstream, on one thread, and have room for all names.
+type dnsPeer struct {
+	name    string
+	program string // in the peers' root; empty: meibo
+	start   func(b *dnsBench) *exec.Cmd
+}
+
+// forwards is true of what has a cache, isConsul of what answers .consul.
+func forwards(s *dnsPeer) bool { return s.name != "nsd" }
+func isConsul(s *dnsPeer) bool { return s.program == "" }
+
+// peers are meibo and those of its peers that were fetched, in the order that they are measured in.
+func (b *dnsBench) peers() []*dnsPeer {
+	all := []*dnsPeer{
+		{name: "meibo", start: startMeibo},
+		{name: "unbound", program: "/usr/sbin/unbound", start: func(b *dnsBench) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/unbound", "-d", "-c", b.file("unbound.conf", unboundConf))
+		}},
+		{name: "dnsmasq", program: "/usr/sbin/dnsmasq", start: func(b *dnsBench) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/dnsmasq", "-k", "-C", b.file("dnsmasq.conf", dnsmasqConf))
+		}},
+		{name: "BIND", program: "/usr/sbin/named", start: func(b *dnsBench) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/named", "-f", "-n", "1", "-c", b.file("named.conf", namedConf))
+		}},
+		{name: "Knot Resolver", program: "/usr/sbin/kresd", start: func(b *dnsBench) *exec.Cmd {
+			dir := filepath.Join(b.root, "tmp/kresd")
+			os.RemoveAll(dir) // its cache is a file
+			os.MkdirAll(dir, 0o755)
+			return b.on(0, true, "/usr/sbin/kresd", "-n", "-c", b.file("kresd.conf", kresdConf), "/tmp/kresd")
+		}},
+		{name: "pdns-recursor", program: "/usr/sbin/pdns_recursor", start: func(b *dnsBench) *exec.Cmd {
+			os.MkdirAll(filepath.Join(b.root, "tmp/pdns"), 0o755)
+			b.file("pdns/recursor.conf", pdnsConf)
+			return b.on(0, true, "/usr/sbin/pdns_recursor", "--config-dir=/tmp/pdns", "--daemon=no")
+		}},
+		{name: "nsd", program: "/usr/sbin/nsd", start: func(b *dnsBench) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/nsd", "-d", "-c", b.file("nsd0.conf", nsdConf(dnsServer)))
+		}},
+	}
+	var here []*dnsPeer
+	for _, s := range all {
+		if _, err := os.Stat(filepath.Join(b.root, s.program)); err == nil {
+			here = append(here, s)
+		}
+	}
+	return here
+}
+
+func startMeibo(b *dnsBench) *exec.Cmd {
+	dir := b.t.TempDir()
+	conf := filepath.Join(dir, "bench.hcl")
+	var text strings.Builder
+	fmt.Fprintf(&text, `node_name = "bench"
+bind_addr = "127.0.0.1"
+data_dir = %q
+listen = ["%s:53"]
+recursors = ["%s"]
+log_level = "error"
+ports { http = -1 server = %d serf_lan = %d }
+cache { max_bytes = 268435456 max_entries = 400000 }
+`, filepath.Join(dir, "data"), dnsServer, dnsUpstream, freePort(b.t), freePort(b.t))
+	for i := range 3 {
+		fmt.Fprintf(&text, "service { name = \"web\" id = \"web%d\" address = \"192.0.2.%d\" port = 80 }\n", i, i+1)
+	}
+	if err := os.WriteFile(conf, []byte(text.String()), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	return b.on(0, false, binary(b.t), "agent", "-config-file", conf)
+}
+
+func nsdConf(addr string) string {
+	return fmt.Sprintf(`server:
+  ip-address: %s
+  username: ""
+  chroot: ""
+  zonesdir: "/tmp"
+  pidfile: ""
+  database: ""
+  xfrdfile: ""
+  xfrdir: "/tmp"
+  zonelistfile: "/tmp/zone.list.%s"
+  server-count: 1
+  rrl-ratelimit: 0
+remote-control:
+  control-enable: no
+zone:
+  name: %s
+  zonefile: bench.zone
+`, addr, addr, regexp.MustCompile(`\.$`).ReplaceAllString(dnsZone, ""))
+}
+
+const (
+	unboundConf = `server:
+  interface: ` + dnsServer + `
+  access-control: 127.0.0.0/8 allow
+  num-threads: 1
+  do-daemonize: no
+  chroot: ""
+  username: ""
+  directory: "/tmp"
+  pidfile: ""
+  use-syslog: no
+  module-config: "iterator"
+  do-not-query-localhost: no
+  msg-cache-size: 128m
+  rrset-cache-size: 256m
+remote-control:
+  control-enable: no
+forward-zone:
+  name: "."
+  forward-addr: ` + dnsUpstream + `
+`
+	dnsmasqConf = `user=root
+group=root
+pid-file=
+no-resolv
+no-hosts
+no-daemon
+bind-interfaces
+listen-address=` + dnsServer + `
+server=` + dnsUpstream + `
+cache-size=400000
+dns-forward-max=1000
+`
+	namedConf = `options {
+  directory "/tmp";
+  pid-file none;
+  listen-on { ` + dnsServer + `; };
+  listen-on-v6 { none; };
+  recursion yes;
+  allow-query { any; };
+  forward only;
+  forwarders { ` + dnsUpstream + `; };
+  dnssec-validation no;
+  max-cache-size 512M;
+  recursive-clients 5000;
+  empty-zones-enable no;
+};
+controls {};
+`
+	kresdConf = `net.listen('` + dnsServer + `', 53, { kind = 'dns' })
+cache.size = 400 * MB
+trust_anchors.remove('.')
+modules = { 'policy' }
+policy.add(policy.all(policy.FORWARD('` + dnsUpstream + `')))
+log_level('crit')
+`
+	pdnsConf = `local-address=` + dnsServer + `
+setuid=
+setgid=
+socket-dir=/tmp/pdns
+threads=1
+dnssec=off
+forward-zones-recurse=.=` + dnsUpstream + `
+dont-query=
+allow-from=127.0.0.0/8
+max-cache-entries=400000
+max-packetcache-entries=400000
+hint-file=no
+security-poll-suffix=
+loglevel=3
+`
+)
