@@ -23,7 +23,7 @@ func TestMetrics_AreThereAndWellFormed(t *testing.T) {
 	}
 
 	for _, series := range []string{
-		`meibo_build_info{api_level="1.21.0",go_version="go[^"]*",version="dev"} 1`,
+		`meibo_build_info{api_level="1.21.0",go_version="go[^"]*",version="[^"]+"} 1`,
 		`meibo_config_reloads_total{result="taken"} 1`, `meibo_config_reloads_total{result="refused"} 1`,
 		`meibo_dns_answers_total{rcode="NOERROR",type="A"} [1-9]`, `meibo_dns_request_duration_seconds_bucket{le="0.0001"} [0-9]+`,
 		`meibo_agent_checks{status="warning"} 1`, `meibo_agent_syncs_total{result="failed"} [0-9]+`,
