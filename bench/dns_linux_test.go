@@ -27,7 +27,8 @@ const (
 	dnsCached   = 1_000  // names of the rows of cached names
 	dnsMemory   = 100_000
 	dnsUpstream = "127.0.53.1"
-	dnsServer   = "127.0.53.2" // the one that is measured; they take turns
+	dnsServer   = "127.0.0.1" // the one that is measured; they take turns. BIND listens on addresses of interfaces alone
+	dnsPort     = "10053"
 )
 
 // dnsLoad is what dnsperf is to do.
@@ -57,6 +58,7 @@ func TestDNSLoad(t *testing.T) {
 		t.Fatal("dnsperf, root and two CPUs are needed: run make bench-dns as root on Debian")
 	}
 	b := &dnsBench{t: t, root: root, all: map[string]map[string][]dnsFigures{}}
+	b.devices()
 	b.startUpstream()
 	for round := range rounds {
 		for _, s := range b.peers() {
@@ -110,6 +112,17 @@ func (b *dnsBench) file(name, text string) string {
 	return "/tmp/" + name
 }
 
+// devices makes what programs want to find in /dev, in the peers' own root.
+func (b *dnsBench) devices() {
+	b.t.Helper()
+	for name, minor := range map[string]uint32{"null": 3, "random": 8, "urandom": 9} {
+		err := unix.Mknod(filepath.Join(b.root, "dev", name), unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor)))
+		if err != nil && err != unix.EEXIST {
+			b.t.Fatalf("make /dev/%s in the peers' root: %v", name, err)
+		}
+	}
+}
+
 // startUpstream has NSD answer every name of the zone, beside the load.
 func (b *dnsBench) startUpstream() {
 	b.t.Helper()
@@ -134,7 +147,7 @@ func (b *dnsBench) run(cmd *exec.Cmd, cpu int, addr string) (stop func()) {
 	m := new(dns.Msg).SetQuestion("first."+dnsZone, dns.TypeA)
 	client := dns.Client{Timeout: 200 * time.Millisecond}
 	for deadline := time.Now().Add(15 * time.Second); ; {
-		if r, _, err := client.Exchange(m, net.JoinHostPort(addr, "53")); err == nil && r.Rcode == dns.RcodeSuccess {
+		if r, _, err := client.Exchange(m, net.JoinHostPort(addr, dnsPort)); err == nil && r.Rcode == dns.RcodeSuccess {
 			return stop
 		}
 		select {
@@ -165,20 +178,21 @@ func (b *dnsBench) measure(s *dnsPeer, round, rounds int) {
 	defer stop()
 	cached := b.names(dnsCached, "A")
 	timed := []string{"-l", strconv.Itoa(int(dnsRowTime.Seconds()))}
+	once := []string{"-n", "1", "-l", "20"}
 	for _, l := range []dnsLoad{
-		{name: "every name new, forwarded", queries: b.names(dnsNew, "A"), only: forwards},
+		{name: "every name new, forwarded", queries: b.names(dnsNew, "A"), args: once, only: forwards},
 		{name: "cached, UDP", queries: cached, args: timed, warm: true},
-		{name: "cached, TCP", queries: cached, args: append([]string{"-m", "tcp"}, timed...), warm: true},
+		{name: "cached, TCP", queries: cached, args: append([]string{"-m", "tcp"}, timed...), warm: true, only: pipelines},
 		{name: "cached, 1,000 a second", queries: cached, args: append([]string{"-Q", "1000"}, timed...), warm: true},
 		{name: "`.consul` A, three instances", queries: "web.service.consul A\n", args: timed, only: isConsul},
 		{name: "`.consul` SRV, three instances", queries: "web.service.consul SRV\n", args: timed, only: isConsul},
-		{name: "100,000 names cached", queries: b.names(dnsMemory, "A"), only: forwards},
+		{name: "100,000 names cached", queries: b.names(dnsMemory, "A"), args: once, only: forwards},
 	} {
 		if l.only != nil && !l.only(s) {
 			continue
 		}
 		if l.warm {
-			b.load(cmd, dnsLoad{name: l.name, queries: l.queries})
+			b.load(cmd, dnsLoad{name: l.name, queries: l.queries, args: once})
 		}
 		f := b.load(cmd, l)
 		if b.all[l.name] == nil {
@@ -196,7 +210,7 @@ var dnsperfFigure = regexp.MustCompile(`(?m)^\s+(Queries (?:sent|completed|lost|
 func (b *dnsBench) load(server *exec.Cmd, l dnsLoad) dnsFigures {
 	b.t.Helper()
 	file := b.file("queries", l.queries)
-	args := append([]string{"-s", dnsServer, "-d", file, "-q", "200", "-c", "8", "-t", "3"}, l.args...)
+	args := append([]string{"-s", dnsServer, "-p", dnsPort, "-d", file, "-q", "200", "-c", "8", "-t", "3"}, l.args...)
 	cmd := b.on(1, true, "/usr/bin/dnsperf", args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -216,28 +230,56 @@ func (b *dnsBench) load(server *exec.Cmd, l dnsLoad) dnsFigures {
 	if n == 0 {
 		b.t.Fatalf("no query was answered:\n%s", out.String())
 	}
+	resident := 0.0
+	for _, p := range familyOf(server.Process.Pid) {
+		pid, _ := strconv.Atoi(p[0])
+		resident += float64(residentBytes(b.t, pid))
+	}
 	perQuery := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / n }
 	return dnsFigures{
 		qps: figures["Queries per second"], latencyMS: 1000 * figures["Average Latency (s)"],
 		lostPercent: 100 * figures["Queries lost"] / figures["Queries sent"],
 		userUS:      perQuery(user2 - user), allUS: perQuery(user2 - user + system2 - system),
-		residentMB: float64(residentBytes(b.t, server.Process.Pid)) / (1 << 20),
+		residentMB: resident / (1 << 20),
 	}
 }
 
-// cpuOf is the CPU time that a process and its children that ended have used. (proc(5): clock ticks, of 10 ms)
+// cpuOf is the CPU time that a process and those below it have used. (proc(5): clock ticks, of 10 ms)
 func cpuOf(t testing.TB, pid int) (user, system time.Duration) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
+	ticks := func(n string) time.Duration {
+		v, _ := strconv.ParseInt(n, 10, 64)
+		return time.Duration(v) * 10 * time.Millisecond
 	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	ticks := func(i int) time.Duration {
-		n, _ := strconv.ParseInt(fields[i-3], 10, 64) // fields count from 1, and begin with the third here
-		return time.Duration(n) * 10 * time.Millisecond
+	for _, p := range familyOf(pid) {
+		user += ticks(p[13]) + ticks(p[15])
+		system += ticks(p[14]) + ticks(p[16])
 	}
-	return ticks(14) + ticks(16), ticks(15) + ticks(17)
+	return user, system
+}
+
+// familyOf is the fields of /proc/PID/stat of a process and of all below it: NSD answers in a child.
+func familyOf(pid int) [][]string {
+	byParent := map[string][][]string{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	var family [][]string
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		id, rest, _ := strings.Cut(string(text), " ")
+		end := strings.LastIndexByte(rest, ')')
+		fields := append([]string{id, rest[:end+1]}, strings.Fields(rest[end+1:])...)
+		byParent[fields[3]] = append(byParent[fields[3]], fields)
+		if id == strconv.Itoa(pid) {
+			family = append(family, fields)
+		}
+	}
+	for i := 0; i < len(family); i++ {
+		family = append(family, byParent[family[i][0]]...)
+	}
+	return family
 }
 
 // tables are a row for each server in each kind of load, medians of the rounds.

@@ -16,9 +16,11 @@ type dnsPeer struct {
 	start   func(b *dnsBench) *exec.Cmd
 }
 
-// forwards is true of what has a cache, isConsul of what answers .consul.
-func forwards(s *dnsPeer) bool { return s.name != "nsd" }
-func isConsul(s *dnsPeer) bool { return s.program == "" }
+// forwards is true of what has a cache, isConsul of what answers .consul, pipelines of what answers more than a hundred
+// queries of a TCP connection, which dnsmasq, a process for each, doesn't.
+func forwards(s *dnsPeer) bool  { return s.name != "nsd" }
+func pipelines(s *dnsPeer) bool { return s.name != "dnsmasq" }
+func isConsul(s *dnsPeer) bool  { return s.program == "" }
 
 // peers are meibo and those of its peers that were fetched, in the order that they are measured in.
 func (b *dnsBench) peers() []*dnsPeer {
@@ -64,12 +66,12 @@ func startMeibo(b *dnsBench) *exec.Cmd {
 	fmt.Fprintf(&text, `node_name = "bench"
 bind_addr = "127.0.0.1"
 data_dir = %q
-listen = ["%s:53"]
-recursors = ["%s"]
+listen = ["%s:%s"]
+recursors = ["%s:%s"]
 log_level = "error"
 ports { http = -1 server = %d serf_lan = %d }
 cache { max_bytes = 268435456 max_entries = 400000 }
-`, filepath.Join(dir, "data"), dnsServer, dnsUpstream, freePort(b.t), freePort(b.t))
+`, filepath.Join(dir, "data"), dnsServer, dnsPort, dnsUpstream, dnsPort, freePort(b.t), freePort(b.t))
 	for i := range 3 {
 		fmt.Fprintf(&text, "service { name = \"web\" id = \"web%d\" address = \"192.0.2.%d\" port = 80 }\n", i, i+1)
 	}
@@ -81,7 +83,7 @@ cache { max_bytes = 268435456 max_entries = 400000 }
 
 func nsdConf(addr string) string {
 	return fmt.Sprintf(`server:
-  ip-address: %s
+  ip-address: %s@%s
   username: ""
   chroot: ""
   zonesdir: "/tmp"
@@ -97,12 +99,12 @@ remote-control:
 zone:
   name: %s
   zonefile: bench.zone
-`, addr, addr, regexp.MustCompile(`\.$`).ReplaceAllString(dnsZone, ""))
+`, addr, dnsPort, addr, regexp.MustCompile(`\.$`).ReplaceAllString(dnsZone, ""))
 }
 
 const (
 	unboundConf = `server:
-  interface: ` + dnsServer + `
+  interface: ` + dnsServer + `@` + dnsPort + `
   access-control: 127.0.0.0/8 allow
   num-threads: 1
   do-daemonize: no
@@ -119,7 +121,7 @@ remote-control:
   control-enable: no
 forward-zone:
   name: "."
-  forward-addr: ` + dnsUpstream + `
+  forward-addr: ` + dnsUpstream + `@` + dnsPort + `
 `
 	dnsmasqConf = `user=root
 group=root
@@ -129,19 +131,20 @@ no-hosts
 no-daemon
 bind-interfaces
 listen-address=` + dnsServer + `
-server=` + dnsUpstream + `
+port=` + dnsPort + `
+server=` + dnsUpstream + `#` + dnsPort + `
 cache-size=400000
 dns-forward-max=1000
 `
 	namedConf = `options {
   directory "/tmp";
   pid-file none;
-  listen-on { ` + dnsServer + `; };
+  listen-on port ` + dnsPort + ` { ` + dnsServer + `; };
   listen-on-v6 { none; };
   recursion yes;
   allow-query { any; };
   forward only;
-  forwarders { ` + dnsUpstream + `; };
+  forwarders { ` + dnsUpstream + ` port ` + dnsPort + `; };
   dnssec-validation no;
   max-cache-size 512M;
   recursive-clients 5000;
@@ -149,20 +152,21 @@ dns-forward-max=1000
 };
 controls {};
 `
-	kresdConf = `net.listen('` + dnsServer + `', 53, { kind = 'dns' })
+	kresdConf = `net.listen('` + dnsServer + `', ` + dnsPort + `, { kind = 'dns' })
 cache.size = 400 * MB
 trust_anchors.remove('.')
 modules = { 'policy' }
-policy.add(policy.all(policy.FORWARD('` + dnsUpstream + `')))
+policy.add(policy.all(policy.FORWARD('` + dnsUpstream + `@` + dnsPort + `')))
 log_level('crit')
 `
 	pdnsConf = `local-address=` + dnsServer + `
+local-port=` + dnsPort + `
 setuid=
 setgid=
 socket-dir=/tmp/pdns
 threads=1
 dnssec=off
-forward-zones-recurse=.=` + dnsUpstream + `
+forward-zones-recurse=.=` + dnsUpstream + `:` + dnsPort + `
 dont-query=
 allow-from=127.0.0.0/8
 max-cache-entries=400000
