@@ -268,13 +268,17 @@ func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) (lives b
 	if w == nil {
 		return false, fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
-	if _, ok := w.gossip.Member(name); !ok {
+	m, ok := w.gossip.Member(name)
+	if !ok {
 		return false, fmt.Errorf("%w: %q", ErrUnknownMember, name)
+	}
+	if !m.HeldUntil.IsZero() {
+		return true, nil // it is back, and would be left out for good
 	}
 	if err := w.gossip.ForceLeave(ctx, name, prune); err != nil {
 		return false, err
 	}
-	m, ok := w.gossip.Member(name)
+	m, ok = w.gossip.Member(name)
 	if !ok || m.Status != gossip.Alive && m.Status != gossip.Suspect {
 		return false, nil
 	}

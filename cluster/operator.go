@@ -303,7 +303,7 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 // may be carried out twice.
 func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key string) KeyringAnswer {
 	answer := KeyringAnswer{Node: m.Name}
-	if m.Status == gossip.Failed {
+	if m.Status == gossip.Failed && m.HeldUntil.IsZero() { // one that is held down answers
 		answer.Down = true
 		return answer
 	}

@@ -220,7 +220,7 @@ func (c *catalogSet) mayBeForgotten(r *request) error {
 		return badRequest("Missing node name")
 	}
 	for _, m := range c.agent.Members() {
-		if strings.EqualFold(m.Name, r.arg) && m.Status == MemberAlive {
+		if strings.EqualFold(m.Name, r.arg) && (m.Status == MemberAlive || !m.Detail.HeldUntil.IsZero()) {
 			return errorf(http.StatusConflict, "node %q is alive: have it leave (meibo leave, on that host) in place of forgetting it", clip(r.arg))
 		}
 	}

@@ -151,7 +151,7 @@ type autopilotConfigBody struct {
 // index, and the answer says whether it was. What the body leaves out is what Consul's
 // client begins with.
 func (o *operatorSet) setAutopilot(r *request) (any, error) {
-	b := autopilotConfigBody{}
+	b := autopilotConfigBody{CleanupDeadServers: true, MaxTrailingLogs: 250}
 	if err := decodeBody(r, &b); err != nil {
 		return nil, err
 	}

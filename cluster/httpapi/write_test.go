@@ -249,6 +249,9 @@ func TestAutopilotConfiguration_IsReplacedIfItIsStillTheOneThatWasRead(t *testin
 	if got := put("", `{"MinQuorum":3,"LastContactThreshold":"1s"}`); got != "true" {
 		t.Fatalf("got %s", got)
 	}
+	if c := kept(); !c.CleanupDeadServers || c.MaxTrailingLogs != 250 { // what the body leaves out
+		t.Errorf("kept %+v", c)
+	}
 	if c := kept(); c.MinQuorum != 3 || c.LastContactThreshold != time.Second || c.ServerStabilizationTime != 10*time.Second {
 		t.Errorf("kept %+v", c)
 	}

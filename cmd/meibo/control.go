@@ -106,8 +106,19 @@ func (d *daemon) controlAt() string {
 	return ""
 }
 
+// isKeptBy reports whether a folder is a user's, and nobody else may write to it.
+func isKeptBy(folder string, uid uint32) bool {
+	info, err := os.Stat(folder)
+	if err != nil || info.Mode().Perm()&0o022 != 0 {
+		return false
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return ok && owner.Uid == uid
+}
+
 // isTrusted reports whether a socket file is one that a command may entrust a key to: whoever made it is root, this user,
-// or the user that the packages make for the daemon. Anybody can answer on a port and name a path.
+// the user that the packages make for the daemon, or, for root, any user who alone has the folder. Anybody can answer on
+// a port and name a path.
 func isTrusted(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode()&fs.ModeSocket == 0 {
@@ -118,6 +129,9 @@ func isTrusted(path string) bool {
 		return false
 	}
 	if owner.Uid == 0 || int(owner.Uid) == os.Geteuid() {
+		return true
+	}
+	if os.Geteuid() == 0 && isKeptBy(filepath.Dir(path), owner.Uid) {
 		return true
 	}
 	u, err := user.LookupId(strconv.FormatUint(uint64(owner.Uid), 10))

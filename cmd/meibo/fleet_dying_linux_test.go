@@ -119,6 +119,15 @@ func (f *fleet) saysHeld(t *testing.T, h, viewer *fleetHost) {
 	if !strings.Contains(viewer.log(), `msg="gossip: member is back and is left out until it has been steady" node=`+h.name) {
 		t.Errorf("%s does not log that %s is held down", viewer.name, h.name)
 	}
+	// It lives: it is asked for its keys, and not taken out for good.
+	if out, err := viewer.meibo("keyring", "list"); err != nil || strings.Contains(out, "not asked") {
+		t.Errorf("keys while %s is held down: %v\n%s", h.name, err, out)
+	}
+	for _, args := range [][]string{{"force-leave", h.name}, {"nodes", "forget", h.name}} {
+		if out, err := viewer.meibo(args...); err == nil || !strings.Contains(out, "alive") {
+			t.Errorf("meibo %s while it is held down: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
 	out, err := h.meibo("lookup", "web.service.consul")
 	if !strings.Contains(out, "the others hold this host down until it is steady") {
 		t.Errorf("%s does not say of itself that it is held down: %v\n%s", h.name, err, out)

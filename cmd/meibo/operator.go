@@ -158,7 +158,7 @@ func newAutopilotSetCommand() *cobra.Command {
 	var set client.AutopilotConfiguration
 	var contact, stable time.Duration
 	a := new(asker)
-	cmd := asking(&cobra.Command{
+	cmd := operating(&cobra.Command{
 		Use: "set-config", Short: "Change how the leader tends the servers",
 		Long: `Changes the flags' part of autopilot's configuration, which the servers keep: their files
 (autopilot { ... }) give the first one.`,
