@@ -83,7 +83,7 @@ func (n *Node) readsView(ctx context.Context, c Consistency) bool {
 	switch {
 	case c == Consistent || carriedIn(ctx) != nil:
 		return false
-	case n.view.Merging():
+	case n.view.Merging() && (c != Default || n.view.Load().Fresh()): // without a leader it fails, as Consul's does
 		return true
 	case !n.mayReadView(ctx, c) || c == Stale && n.known.Load() != nil:
 		return false

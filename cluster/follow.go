@@ -210,7 +210,10 @@ func (w *network) askNeighbour(ctx context.Context, m Member, name string) bool 
 		w.logger.Debug("a neighbour tells nothing", "node", m.Name, "service", name, "err", err)
 		return false
 	}
-	w.logger.Info("a neighbour tells what it knows", "node", m.Name, "service", name)
 	w.node.keepLives(img.Lives)
-	return w.node.view.Adopt(img, view.FromNeighbour)
+	if !w.node.view.Adopt(img, view.FromNeighbour) {
+		return false
+	}
+	w.logger.Info("a neighbour tells what it knows", "node", m.Name, "service", name)
+	return true
 }

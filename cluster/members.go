@@ -399,7 +399,7 @@ func (w *network) meet(ctx context.Context) {
 		_, changed := w.gossip.Members()
 		based := v.Load().HasBase()
 		w.askForAll(ctx)
-		if based && v.Lacks() {
+		if based && v.Lacks() && !v.Young() {
 			v.Learned() // no neighbour knows either
 		}
 		// The first to be met know nothing where servers begin anew together.

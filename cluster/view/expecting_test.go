@@ -2,6 +2,7 @@ package view
 
 import (
 	"testing"
+	"time"
 )
 
 // lived is a Config of host "me" that expects others, with those members alive.
@@ -100,5 +101,35 @@ func TestRule18_WhoIsAloneExpectsNobody(t *testing.T) {
 	wantPlaces(t, v, "none", "no")
 	if v.Load().Expecting() || v.Lacks() {
 		t.Error("expects others")
+	}
+}
+
+// Servers that begin anew together meet each other before they meet who knew what was before.
+func TestRule18_ACatalogThatHasJustBegunHasNotMetEverybody(t *testing.T) {
+	n1, ext := node("n1", "10.0.0.1", service("web", 80)), agentless(node("ext", "10.0.0.7", service("print", 1)))
+	before := confirmed(whole(100, synced("h1", n1), ext))
+	for _, tc := range []struct {
+		name  string
+		begun time.Duration // ago
+		young bool
+	}{{"now", 0, true}, {"by a clock ahead", -2 * time.Second, true}, {"long ago", time.Hour, false}, {"by a clock that is wrong", -time.Hour, false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := mustNew(t, lived("id-n1"))
+			u := confirmed(inHistory("h2", whole(200, synced("h2", n1))))
+			u.History.Base = uint64(time.Now().Add(-tc.begun).Unix()) << 20
+			mustTake(t, v, u)
+			if v.Young() != tc.young || v.Lacks() != tc.young || v.Load().Expecting() != tc.young {
+				t.Errorf("young %v, lacks %v, expects %v; want %v", v.Young(), v.Lacks(), v.Load().Expecting(), tc.young)
+			}
+			if !tc.young {
+				wantPlaces(t, v, "print", "no")
+				return
+			}
+			wantPlaces(t, v, "print", "not yet")
+			v.Adopt(imageAfter(t, Config{}, before), FromNeighbour)
+			wantPlaces(t, v, "print", "ext/print")
+			wantPlaces(t, v, "none", "no")
+			wantUnconfirmed(t, v, "ext: all of print")
+		})
 	}
 }

@@ -222,14 +222,15 @@ func (v *View) touchEverything(d *draft) {
 // later brings something new.
 func (v *View) settle(d *draft) {
 	merging, others := v.unsynced(d.ids)
-	if !merging && others && v.current != nil && !v.settled {
+	young := v.isYoung()
+	if !merging && others && v.current != nil && !v.settled && !young {
 		v.settled = true
 		for name := range v.missed {
 			d.touchName(name)
 		}
 		clear(v.missed)
 	}
-	if v.expecting && v.current != nil && v.current.vouched && (!merging || v.earlier) {
+	if v.expecting && v.current != nil && v.current.vouched && (!merging && !young || v.earlier) {
 		v.learn(d)
 	}
 	if expecting := v.expecting && v.current != nil; expecting != d.next.expecting {
@@ -240,6 +241,21 @@ func (v *View) settle(d *draft) {
 		d.next.unsettled = unsettled
 		d.names = true
 	}
+}
+
+// youngFor is how long a catalog that begins may not have met all who have something
+// to tell it: servers that begin anew together meet each other first, and hosts that
+// knew them call them every ten seconds.
+const youngFor = 12 * time.Second
+
+// isYoung reports whether the present history has begun so lately, by the clocks of
+// whoever began it and of this host.
+func (v *View) isYoung() bool {
+	if v.current == nil || v.cfg.Living == nil || !v.cfg.Expecting {
+		return false
+	}
+	const perSecond = 1 << 20 // of a history's base
+	return time.Since(time.Unix(int64(v.current.history.Base/perSecond), 0)).Abs() < youngFor
 }
 
 // learn ends the time in which others are expected to tell more.
@@ -297,7 +313,15 @@ func (v *View) Lacks() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	merging, _ := v.unsynced(v.state.Load().ids)
-	return v.current == nil || merging && !v.earlier
+	return v.current == nil || !v.earlier && (merging || !v.settled && v.isYoung())
+}
+
+// Young reports whether others who have something to tell may not have been met yet,
+// as the catalog has only begun.
+func (v *View) Young() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.isYoung()
 }
 
 // Merging reports whether a living member has still to tell the present history

@@ -132,7 +132,8 @@ func (h *fleetHost) config() string {
 		if o.server {
 			servers++
 		}
-		if o.server || h.fleet.isFirstAgent(o) { // somebody must be there to be asked when no server is
+		// Servers name each other, as people write it. For an agent somebody must be there to be asked when no server is.
+		if o.server || !h.server && h.fleet.isFirstAgent(o) {
 			join = append(join, o.addr())
 		}
 	}
