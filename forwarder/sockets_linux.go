@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// poolSize is how many sockets questions go out of, for each family: that one
-	// byte of a cryptographic random number picks one.
+	// poolSize is how many sockets questions go out of, for each family: a power of
+	// two, so that chance picks each alike.
 	poolSize = 256
 	// maxUses and maxAge retire a socket, and with it its port: a forger has to
 	// find it again.

@@ -2,10 +2,12 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"meibo/cluster/acl"
@@ -45,8 +47,12 @@ func (a *agentSet) metricsStream(r *request) (any, error) {
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Read); err != nil {
 		return nil, err
 	}
-	ctx, readings := r.Context(), make(chan []byte)
-	go func() {
+	ctx, cancel := context.WithCancel(r.Context())
+	readings := make(chan []byte)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
 		defer close(readings)
 		ticker := time.NewTicker(metricsEvery)
 		defer ticker.Stop()
@@ -67,7 +73,7 @@ func (a *agentSet) metricsStream(r *request) (any, error) {
 				return
 			}
 		}
-	}()
+	})
 	return a.stream(r, "application/json", readings)
 }
 
