@@ -252,19 +252,22 @@ func (h *fleetHost) headed(method, path, body string, into any) (http.Header, er
 func (h *fleetHost) register(name string, port int) {
 	h.fleet.t.Helper()
 	body := fmt.Sprintf(`{"Name":%q,"ID":%q,"Port":%d,"Check":{"CheckID":"%s-up","TTL":"240h","Status":"passing"}}`, name, name, port, name)
-	must(h.fleet.t, h.call("PUT", "/v1/agent/service/register", body, nil))
-	h.fleet.client.rises(name, h)
+	h.fleet.client.becomes(name, h, present, func() error { return h.call("PUT", "/v1/agent/service/register", body, nil) })
 }
 
 func (h *fleetHost) deregister(name string) {
 	h.fleet.t.Helper()
-	h.fleet.client.falls(name, h)
-	must(h.fleet.t, h.call("PUT", "/v1/agent/service/deregister/"+name, "", nil))
+	h.fleet.client.becomes(name, h, absent, func() error { return h.call("PUT", "/v1/agent/service/deregister/"+name, "", nil) })
 }
 
-// setCheck makes the service's check pass, warn or fail.
-func (h *fleetHost) setCheck(name, status string) error {
-	return h.call("PUT", "/v1/agent/check/"+map[string]string{"passing": "pass", "warning": "warn", "critical": "fail"}[status]+"/"+name+"-up", "", nil)
+// setCheck makes the service's check pass or fail.
+func (h *fleetHost) setCheck(name, status string) {
+	h.fleet.t.Helper()
+	verb, is := "pass", present
+	if status == "critical" {
+		verb, is = "fail", absent
+	}
+	h.fleet.client.becomes(name, h, is, func() error { return h.call("PUT", "/v1/agent/check/"+verb+"/"+name+"-up", "", nil) })
 }
 
 // host is the host of that name.

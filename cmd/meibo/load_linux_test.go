@@ -78,9 +78,14 @@ func newLoad(f *fleet) *load {
 	return l
 }
 
-// rises says that the service is on the host from now on, falls that it isn't.
-func (l *load) rises(service string, h *fleetHost) { l.turn(service, h, present) }
-func (l *load) falls(service string, h *fleetHost) { l.turn(service, h, absent) }
+// becomes says that after the call the service is on the host, or isn't. While the call is under way hosts may answer
+// both: its first viewers see the change before the caller hears that it is done.
+func (l *load) becomes(service string, h *fleetHost, is truth, call func() error) {
+	l.fleet.t.Helper()
+	l.turn(service, h, either)
+	must(l.fleet.t, call())
+	l.turn(service, h, is)
+}
 
 func (l *load) turn(service string, h *fleetHost, is truth) {
 	l.mu.Lock()
