@@ -50,7 +50,7 @@ func (t *table) belongs(m *Mount, q *wire.Query) bool {
 	return false
 }
 
-// follow takes an answer on from where it left its route.
+// follow takes an answer on from where it left its zone or route.
 func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache.Mark) served {
 	ctx, cancel := timed(ctx)
 	defer cancel()
@@ -64,23 +64,33 @@ func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache
 	if s.entry == nil {
 		return served{err: s.err}
 	}
+	head := x.entry
 	tail := r.result(next, s)
-	a, err := wire.Pack(q, &wire.Reply{Rcode: tail.Answer.Rcode(), RRs: append(x.entry.Answer.RRs(), rebase(x.entry.Answer, tail.Answer)...), Rotate: true})
+	a, err := wire.Pack(q, &wire.Reply{
+		AA: head.Answer.AA() && !head.Forwarded, Rcode: tail.Answer.Rcode(),
+		RRs: append(head.Answer.RRs(), rebase(head.Answer, tail.Answer)...), Rotate: true,
+	})
 	if err != nil {
 		return served{err: &Failure{EDE: wire.EDEOther, Text: "join the parts of an alias", Err: err}}
 	}
 	e := &cache.Entry{
-		Answer: a, Deps: [3]cache.Dep{x.entry.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
-		Stored: r.now(), Ages: true, Forwarded: true, Negative: s.entry.Negative, AD: x.entry.AD && s.entry.AD,
-		Mount: x.entry.Mount, Source: x.entry.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
+		Answer: a, Deps: [3]cache.Dep{head.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
+		Stored: r.now(), Ages: head.Ages || tail.Ages, Forwarded: head.Forwarded || s.entry.Forwarded, Negative: s.entry.Negative, AD: head.AD && s.entry.AD,
+		Mount: head.Mount, Source: head.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
 	}
-	life := max(x.entry.Expires-x.entry.Stored, 0)
-	if tail.Life > 0 {
-		life = min(life, tail.Life)
+	bounded := head.Expires > 0 || tail.Life > 0
+	life := tail.Life
+	if head.Expires > 0 {
+		life = max(head.Expires-head.Stored, 0)
+		if tail.Life > 0 {
+			life = min(life, tail.Life)
+		}
 	}
-	e.Expires = e.Stored + life
-	crowded := s.entry.Deps[2].Counter != nil || x.entry.Deps[1].Counter != nil // more counters than an entry holds
-	r.keep(q, e, life < time.Second || crowded || s.stale, mark)
+	if bounded {
+		e.Expires = e.Stored + life
+	}
+	crowded := s.entry.Deps[2].Counter != nil || head.Deps[1].Counter != nil || head.Deps[2].Counter != nil // more counters than an entry holds
+	r.keep(q, e, bounded && life < time.Second || crowded || s.stale, mark)
 	return served{entry: e}
 }
 

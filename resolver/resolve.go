@@ -42,6 +42,7 @@ func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
 // askZone lets a zone answer, in place or after waiting. False: not its name, and
 // passed may be the counter that tells when it would be.
 func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed *cache.Dep, mark cache.Mark) (served, bool) {
+	outer := ctx
 	res, outcome := m.Zone.Answer(q)
 	if outcome == NotMine {
 		*passed = passedBy(*passed, &res)
@@ -64,6 +65,9 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed 
 		}
 	}
 	e := zoneEntry(m, &res, *passed, r.now())
+	if res.Alias != "" {
+		return r.follow(outer, q, said{e, res.Alias}, mark), true
+	}
 	r.keep(q, e, res.NoStore, mark)
 	return served{entry: e}, true
 }

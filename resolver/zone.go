@@ -30,6 +30,10 @@ var ErrNotMine = errors.New("not a name of this zone")
 // Result is an answer and how long it may be kept.
 type Result struct {
 	Answer *wire.Answer
+	// Alias is where an Answer that ends with an alias leads to, in lower case, for
+	// the resolver to go on from there. Only Zone.Resolve may set it; what Answer says
+	// of such a name is Later.
+	Alias wire.Name
 	// Deps are the counters the answer depends on with the values they had
 	// before the answer was built. They are stored as they are.
 	Deps [2]cache.Dep

@@ -6,7 +6,8 @@
 // in one immutable set that is replaced when a file changes. A name it has is
 // its own with all types: the type it lacks is NODATA, never NXDOMAIN, because
 // some stub resolvers (musl) fail the whole lookup when AAAA is denied while A
-// exists.
+// exists. A static CNAME leads on to wherever its target is known. Below it, whole
+// domains can be given fixed addresses, or none but the names it has (Fixed).
 //
 // Every answer depends on a counter that moves when the set is replaced, so no
 // cached answer is served late. Names that come or go are told to a callback,
@@ -47,9 +48,14 @@ const (
 
 // HostsConfig says what Hosts reads. The zero value reads /etc/hosts.
 type HostsConfig struct {
-	// Files are read in order; of an address in several the first name is its
-	// PTR. Nil means /etc/hosts, an empty list none.
+	// Files are read in order, a directory as the files in it; of an address in
+	// several the first name is its PTR. Nil means /etc/hosts, an empty list none.
 	Files []string
+	// Domain is appended to names of files that have no dot; these are known by both
+	// then. Empty: they stay as they are.
+	Domain wire.Name
+	// Fixed are domains that are never asked of anybody.
+	Fixed []Fixed
 	// Records are static records, "NAME [TTL] TYPE DATA" each. They stand
 	// beside the addresses of the files.
 	Records []string
@@ -73,7 +79,8 @@ type Hosts struct {
 
 	mu     sync.Mutex        // guards following, and one reload at a time
 	source hostsSource       // swapped whole
-	stamps []stamp           // of the files as last read
+	read   []string          // the files, those of directories one by one, as last read
+	stamps []stamp           // of these
 	faults map[string]string // complaint last logged of each file
 
 	reloads  atomic.Uint64
@@ -85,6 +92,8 @@ type hostsSource struct {
 	files   []string
 	records map[string][]wire.RR // by lower-cased name in wire form
 	ttl     uint32
+	domain  string // of names without a dot, with the dot between them
+	fixed   []Fixed
 }
 
 // source checks the configuration and fills in its defaults.
@@ -99,7 +108,13 @@ func (c HostsConfig) source() (hostsSource, error) {
 		return hostsSource{}, fmt.Errorf("hosts: ttl is %v: a TTL is 0 to %v", c.TTL, maxTTL)
 	}
 	s := hostsSource{files: c.Files, ttl: uint32(c.TTL / time.Second)}
+	if c.Domain != "" && c.Domain != wire.Root {
+		s.domain = "." + c.Domain.String()
+	}
 	var err error
+	if s.fixed, err = checkFixed(c.Fixed); err != nil {
+		return s, err
+	}
 	s.records, err = parseRecords(c.Records, s.ttl)
 	return s, err
 }
@@ -118,8 +133,8 @@ func NewHosts(c HostsConfig) (*Hosts, error) {
 	return h, nil
 }
 
-// SetConfig takes the files, records and TTL of c for all answers from now on,
-// cached ones included; Changed and Logger stay as they were. A file that is not
+// SetConfig takes c for all answers from now on, cached ones included; Changed and
+// Logger stay as they were, and Mounts may be others. A file that is not
 // there or cannot be read is logged and counts as empty. A Run under way follows
 // the files it began with: start it anew. On an error nothing is changed.
 func (h *Hosts) SetConfig(c HostsConfig) error {
@@ -155,10 +170,11 @@ func (h *Hosts) reloadLocked() error {
 // readLocked reads the files. The text of one that cannot be read is empty; one
 // that isn't there is no error.
 func (h *Hosts) readLocked() (texts []string, err error) {
-	h.stamps = stampAll(h.source.files)
-	texts = make([]string, len(h.source.files))
+	h.read = withoutDirs(h.source.files)
+	h.stamps = stampAll(h.read)
+	texts = make([]string, len(h.read))
 	var errs []error
-	for i, file := range h.source.files {
+	for i, file := range h.read {
 		if texts[i], err = readHosts(file); err != nil {
 			h.complain(file, err.Error())
 			if !errors.Is(err, os.ErrNotExist) {
@@ -176,11 +192,12 @@ func (h *Hosts) takeLocked(texts []string) {
 		size += len(text)
 	}
 	set := newHostSet(size)
-	set.records, set.ttl = h.source.records, h.source.ttl
+	set.records, set.ttl, set.domain, set.fixed = h.source.records, h.source.ttl, h.source.domain, h.source.fixed
 	bad := 0
 	for i, text := range texts {
-		bad += h.take(set, h.source.files[i], text)
+		bad += h.take(set, h.read[i], text)
 	}
+	set.findParents()
 	h.badLines.Store(int64(bad))
 	h.publish(set)
 }
@@ -223,20 +240,20 @@ func (h *Hosts) publish(set *hostSet) {
 
 // readHosts reads a file as one string.
 func readHosts(file string) (string, error) {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read hosts file: %w", err)
+	case !info.Mode().IsRegular(): // to open a pipe is to wait for its writer
+		return "", fmt.Errorf("read hosts file %s: it is not a regular file", file)
+	case info.Size() > maxHostsFile:
+		return "", fmt.Errorf("read hosts file %s: it has %d octets, at most %d are read", file, info.Size(), maxHostsFile)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return "", fmt.Errorf("read hosts file: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("read hosts file: %w", err)
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("read hosts file %s: it is not a regular file", file)
-	case info.Size() > maxHostsFile:
-		return "", fmt.Errorf("read hosts file %s: it has %d octets, at most %d are read", file, info.Size(), maxHostsFile)
-	}
 	var b strings.Builder
 	b.Grow(int(info.Size()) + 1)
 	if _, err := io.Copy(&b, io.LimitReader(f, maxHostsFile)); err != nil {
@@ -253,7 +270,7 @@ func (h *Hosts) Run(ctx context.Context) error {
 	filewatch.Run(ctx, filewatch.Config{What: "hosts files", Files: files, Logger: h.logger, Changed: func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if equalStamps(h.stamps, stampAll(h.source.files)) {
+		if equalStamps(h.stamps, stampAll(withoutDirs(h.source.files))) {
 			return
 		}
 		if err := h.reloadLocked(); err != nil {
@@ -268,13 +285,18 @@ func (h *Hosts) Len() int { return len(h.set.Load().names) }
 
 // Answer implements resolver.Zone.
 func (h *Hosts) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
+	return h.answer(q, func(set *hostSet) (reply *wire.Reply, alias wire.Name, ok bool) { return set.reply(q) })
+}
+
+// answer builds an answer from one set. Where an alias leads on, it is Later's.
+func (h *Hosts) answer(q *wire.Query, reply func(*hostSet) (*wire.Reply, wire.Name, bool)) (resolver.Result, resolver.Outcome) {
 	for {
 		set := h.set.Load()
 		dep := cache.Dep{Counter: &h.counter, Value: h.counter.Load()}
 		if h.set.Load() != set {
 			continue
 		}
-		reply, ok := h.reply(set, q)
+		reply, alias, ok := reply(set)
 		if !ok {
 			return resolver.Result{}, resolver.NotMine
 		}
@@ -283,62 +305,72 @@ func (h *Hosts) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
 			h.logger.Error("answer cannot be packed", "qname", wire.Name(q.Name()).String(), "err", err)
 			return resolver.Result{}, resolver.NotMine
 		}
-		return resolver.Result{Answer: answer, Deps: [2]cache.Dep{dep}, Source: "hosts"}, resolver.Answered
+		outcome := resolver.Answered
+		if alias != "" {
+			outcome = resolver.Later
+		}
+		return resolver.Result{Answer: answer, Alias: alias, Deps: [2]cache.Dep{dep}, Source: "hosts"}, outcome
 	}
 }
 
-// Resolve implements resolver.Zone. It is not reached: Answer is never late.
+// Resolve implements resolver.Zone. What is late is an alias, which the resolver
+// follows.
 func (h *Hosts) Resolve(_ context.Context, q *wire.Query) (resolver.Result, error) {
 	result, outcome := h.Answer(q)
-	if outcome != resolver.Answered {
+	if outcome == resolver.NotMine {
 		return result, resolver.ErrNotMine
 	}
 	return result, nil
 }
 
-// reply says what the set has for a question; ok is false when it doesn't have
-// the name.
-func (h *Hosts) reply(set *hostSet, q *wire.Query) (reply *wire.Reply, ok bool) {
+// reply says what the set has for a question, and where an alias leads to; ok is
+// false when it doesn't have the name.
+func (s *hostSet) reply(q *wire.Query) (reply *wire.Reply, alias wire.Name, ok bool) {
 	name := wire.Name(q.Name())
-	rrs := set.records[string(q.Name())]
-	at, isHost := set.names[string(q.Name())]
+	rrs := s.records[string(q.Name())]
+	at, isHost := s.names[string(q.Name())]
 	if len(rrs) > 0 || isHost {
-		return h.ofName(set, q, at, rrs), true
+		reply, alias = s.ofName(q, at, rrs)
+		return reply, alias, true
 	}
 	addr, ok := wire.ReverseAddr(name)
 	if !ok {
-		return nil, false
+		return nil, "", false
 	}
-	target, ok := set.ptrs[addr]
+	target, ok := s.ptrs[addr]
 	if !ok {
-		return nil, false
+		return nil, "", false
 	}
 	if q.Type != wire.TypePTR && q.Type != wire.TypeANY {
-		return noData(name, set.ttl), true
+		return noData(name, s.ttl), "", true
 	}
-	return &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: set.ttl, Data: wire.NameData(target)}}}, true
+	return &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: s.ttl, Data: wire.NameData(target)}}}, "", true
 }
 
 // ofName answers for a name that has addresses in files (at is not 0), static
-// records, or both.
-func (h *Hosts) ofName(set *hostSet, q *wire.Query, at uint32, rrs []wire.RR) *wire.Reply {
+// records, or both. An alias counts where nothing else is there.
+func (s *hostSet) ofName(q *wire.Query, at uint32, rrs []wire.RR) (reply *wire.Reply, alias wire.Name) {
 	name := wire.Name(q.Name())
-	reply := &wire.Reply{AA: true}
+	reply = &wire.Reply{AA: true}
 	for _, rr := range rrs {
 		if q.Type == rr.Type || q.Type == wire.TypeANY {
 			reply.RRs = append(reply.RRs, rr)
 		}
 	}
-	for addr := range set.addrs(at) {
+	for addr := range s.addrs(at) {
 		typ := wire.AddrType(addr)
 		if q.Type == typ || q.Type == wire.TypeANY {
-			reply.RRs = append(reply.RRs, wire.RR{Owner: name, Type: typ, TTL: set.ttl, Data: wire.A(addr)})
+			reply.RRs = append(reply.RRs, wire.RR{Owner: name, Type: typ, TTL: s.ttl, Data: wire.A(addr)})
 		}
 	}
-	if len(reply.RRs) == 0 {
-		return noData(name, set.ttl)
+	switch {
+	case len(reply.RRs) > 0:
+		return reply, ""
+	case at == 0 && rrs[0].Type == wire.TypeCNAME: // alone, as parseRecords has seen to
+		reply.RRs = rrs
+		return reply, wire.Name(rrs[0].Data).Lower()
 	}
-	return reply
+	return noData(name, s.ttl), ""
 }
 
 // noData says that a name of ours hasn't the type. The name is a zone of its

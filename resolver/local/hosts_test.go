@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,7 +127,7 @@ func TestHosts_StaticRecordsStandBesideTheFiles(t *testing.T) {
 			t.Errorf("%s %s\n got %s\nwant %s", tc.name, tc.typ, got, tc.want)
 		}
 	}
-	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "db CNAME x.", "$INCLUDE /etc/passwd", "a A 192.0.2.1\nb A 192.0.2.2",
+	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "$INCLUDE /etc/passwd", "a A 192.0.2.1\nb A 192.0.2.2",
 		"*.dev.corp 300 A 10.7.0.1", "* A 10.7.0.1", "a.*.corp A 10.7.0.1", "dev.corp DNAME other.corp.", "192.0.2.7 PTR nas.home.", "2001:db8::7 PTR nas.home.", "@ A 192.0.2.7", ". TXT x", "db CH TXT x",
 		"b\u00fccher.corp A 10.7.0.1", "http://nas.corp A 10.7.0.1", "nas.corp:80 A 10.7.0.1", "nas.corp,db.corp A 10.7.0.1", "/nas.corp/ A 10.7.0.1", "na*.corp A 10.7.0.1", "db\\032x A 10.7.0.1"} {
 		_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{bad}})
@@ -210,7 +211,7 @@ func TestHosts_AMissingFileIsEmptyAndAnUnreadableOneKeepsTheOld(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(path, 0o755); err != nil {
+	if err := syscall.Mkfifo(path, 0o644); err != nil { // to open it would be to wait for a writer
 		t.Fatal(err)
 	}
 	if err := h.Reload(); err == nil || h.Len() != 1 {

@@ -23,6 +23,10 @@ type hostSet struct {
 	// records are the static ones.
 	records map[string][]wire.RR
 	ttl     uint32 // of what comes from files
+	domain  string // goes behind names of files without a dot; begins with one
+	fixed   []Fixed
+	// parents are names in fixed domains below which there are names.
+	parents map[string]struct{}
 }
 
 // link is one address of a name; next is 1 + the place of the one before it, 0
@@ -156,8 +160,16 @@ func (p *hostParser) address(text string) (netip.Addr, bool) {
 	return p.last, true
 }
 
-// add gives a name an address; false when it is no name.
+// add gives a name an address, and before it the name with the domain, whose PTR it
+// is then; false when it is no name.
 func (p *hostParser) add(addr netip.Addr, text string) bool {
+	if p.set.domain != "" && !strings.Contains(text, ".") && !p.addName(addr, text+p.set.domain) {
+		return false
+	}
+	return p.addName(addr, text)
+}
+
+func (p *hostParser) addName(addr netip.Addr, text string) bool {
 	n, ok := p.pack(text)
 	if !ok {
 		return false

@@ -24,6 +24,11 @@ func parseRecords(lines []string, ttl uint32) (map[string][]wire.RR, error) {
 		key := string(rr.Owner)
 		records[key] = append(records[key], rr)
 	}
+	for _, rrs := range records {
+		if len(rrs) > 1 && slices.ContainsFunc(rrs, func(rr wire.RR) bool { return rr.Type == wire.TypeCNAME }) {
+			return nil, fmt.Errorf("hosts.records: %s has a CNAME and %d other records; a CNAME stands alone (RFC 2181 section 10.1)", rrs[0].Owner, len(rrs)-1)
+		}
+	}
 	return records, nil
 }
 
@@ -55,7 +60,7 @@ func parseRecord(line string, ttl uint32) (wire.RR, error) {
 		return wire.RR{}, fmt.Errorf("nobody asks for an address as a name: PTR records belong to %s", wire.ReverseName(addr))
 	}
 	if slices.Contains(owner.Labels(), "*") {
-		return wire.RR{}, errors.New("wildcards are not there yet: name each host, or give the domain a server of its own with a forward block")
+		return wire.RR{}, fmt.Errorf("there are no wildcards: forward %q { addresses = [\"…\"] } gives every name of a domain its addresses", strings.TrimPrefix(strings.TrimSuffix(owner.String(), "."), "*."))
 	}
 	if why := owner.Lower().Unasked(); why != "" {
 		return wire.RR{}, errors.New(why)
@@ -80,8 +85,6 @@ func answerable(rr dns.RR) error {
 		return fmt.Errorf("class %s: records here are of class IN", dns.ClassToString[rr.Header().Class])
 	}
 	switch rr.(type) {
-	case *dns.CNAME:
-		return errors.New("a static CNAME can't be followed here: name its addresses")
 	case *dns.DNAME:
 		return errors.New("a static DNAME makes no names here: name each host")
 	case *dns.OPT, *dns.TSIG, *dns.ANY:

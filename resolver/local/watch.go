@@ -2,7 +2,9 @@ package local
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,6 +14,31 @@ type stamp struct {
 	size     int64
 	modified time.Time
 	file     os.FileInfo
+}
+
+// withoutDirs puts the files of a directory in its place, in the order of their
+// names. Editors' and packagers' leftovers are no files: names that begin with a dot,
+// end with ~, or stand between two # (as dnsmasq's hostsdir has it).
+func withoutDirs(files []string) []string {
+	var out []string
+	for _, file := range files {
+		entries, err := os.ReadDir(file)
+		if err != nil {
+			out = append(out, file) // a file, or nothing yet
+			continue
+		}
+		for _, e := range entries {
+			name := e.Name()
+			if name[0] == '.' || strings.HasSuffix(name, "~") || name[0] == '#' && strings.HasSuffix(name, "#") {
+				continue
+			}
+			path := filepath.Join(file, name)
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				out = append(out, path)
+			}
+		}
+	}
+	return out
 }
 
 func stampAll(files []string) []stamp {
