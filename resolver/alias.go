@@ -50,8 +50,8 @@ func (t *table) belongs(m *Mount, q *wire.Query) bool {
 	return false
 }
 
-// follow takes an answer on from where it left its zone or route.
-func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache.Mark) served {
+// follow takes an answer on from where it left its zone or route, m.
+func (r *Resolver) follow(ctx context.Context, m *Mount, q *wire.Query, x said, mark cache.Mark) served {
 	ctx, cancel := timed(ctx)
 	defer cancel()
 	ctx, err := withTrail(ctx, q)
@@ -88,6 +88,11 @@ func (r *Resolver) follow(ctx context.Context, q *wire.Query, x said, mark cache
 	}
 	if bounded {
 		e.Expires = e.Stored + life
+	}
+	if head.Forwarded {
+		if clean := r.screen(m, q, e, e.Stored); clean != e {
+			return served{entry: clean}
+		}
 	}
 	crowded := s.entry.Deps[2].Counter != nil || head.Deps[1].Counter != nil || head.Deps[2].Counter != nil // more counters than an entry holds
 	r.keep(q, e, bounded && life < time.Second || crowded || s.stale, mark)

@@ -119,6 +119,10 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [
 		return said{}, err
 	}
 	r.failures.forget(k)
+	if clean := r.screen(m, q, e, now); clean != e {
+		r.keep(q, clean, false, mark)
+		return said{entry: clean}, nil
+	}
 	r.keep(q, e, res.NoStore || j.life <= 0 || j.alias != "", mark)
 	return said{e, j.alias}, nil
 }

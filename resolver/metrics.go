@@ -20,6 +20,8 @@ type stats struct {
 	crowded   atomic.Uint64
 	overfull  atomic.Uint64
 	panics    atomic.Uint64
+	bogus     atomic.Uint64
+	rebinds   atomic.Uint64
 
 	servfail, refused, formerr, otherError atomic.Uint64
 
@@ -82,6 +84,7 @@ var (
 	descDropped  = prometheus.NewDesc("meibo_resolver_dropped_total", "Messages that deserve no reply.", nil, nil)
 	descLimited  = prometheus.NewDesc("meibo_resolver_limited_total", "Questions beyond a limit.", []string{"limit"}, nil)
 	descPanics   = prometheus.NewDesc("meibo_resolver_panics_total", "Panics recovered; each is a fault to report.", nil, nil)
+	descFiltered = prometheus.NewDesc("meibo_resolver_filtered_total", "Answers of upstreams that were dropped, by the key of the filter.", []string{"key"}, nil)
 	descErrors   = prometheus.NewDesc("meibo_resolver_errors_total", "Error replies by response code.", []string{"rcode"}, nil)
 	descLatency  = prometheus.NewDesc("meibo_dns_request_duration_seconds",
 		"Time from a question to its answer, this host's own questions included. Answers that are there at once are not timed: they count below the first bound, and as 0 in the sum.", nil, nil)
@@ -110,6 +113,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descLimited, &s.crowded, "waiters")
 	count(descLimited, &s.overfull, "flights")
 	count(descPanics, &s.panics)
+	count(descFiltered, &s.bogus, "bogus_nxdomain")
+	count(descFiltered, &s.rebinds, "stop_dns_rebind")
 	count(descErrors, &s.servfail, "SERVFAIL")
 	count(descErrors, &s.refused, "REFUSED")
 	count(descErrors, &s.formerr, "FORMERR")

@@ -66,7 +66,7 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed 
 	}
 	e := zoneEntry(m, &res, *passed, r.now())
 	if res.Alias != "" {
-		return r.follow(outer, q, said{e, res.Alias}, mark), true
+		return r.follow(outer, m, q, said{e, res.Alias}, mark), true
 	}
 	r.keep(q, e, res.NoStore, mark)
 	return served{entry: e}, true
@@ -111,6 +111,9 @@ func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, pas
 	if !q.RD {
 		return served{err: errNoRecursion}
 	}
+	if e, ok := r.unasked(m, q, now); ok {
+		return served{entry: e}
+	}
 	if err, known := r.failures.recall(questionOf(q), now, r.spare(expired) != nil); known {
 		return served{err: err}
 	}
@@ -122,7 +125,7 @@ func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, pas
 		return served{err: timeLimit(ctx, err, m)}
 	}
 	if x.alias != "" {
-		return r.follow(ctx, q, x, mark)
+		return r.follow(ctx, m, q, x, mark)
 	}
 	return served{entry: x.entry}
 }

@@ -69,6 +69,7 @@ type Resolver struct {
 	log       *slog.Logger
 	table     atomic.Pointer[table]
 	clients   atomic.Pointer[[]netip.Prefix] // who may have questions forwarded; nil: everybody
+	filter    atomic.Pointer[Filter]         // nil: nothing is filtered
 	flights   flightTable
 	exchanges exchangeTable
 	failures  *failureMemory
@@ -83,6 +84,8 @@ type Resolver struct {
 
 	work chan func()  // to goroutines that have nothing to do
 	idle atomic.Int32 // those
+
+	rebindSaid atomic.Int64 // when the log last had a dropped answer, as Config.Now has it
 }
 
 // New validates cfg and returns a Resolver that answers at once; nothing is
