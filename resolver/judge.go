@@ -212,7 +212,9 @@ func (r *Resolver) capTTLs(rrs []wire.RR, negative bool) bool {
 func (r *Resolver) life(a *wire.Answer, negative bool) time.Duration {
 	ttl, ok := a.MinTTL()
 	if negative {
-		_, ok = a.NegativeTTL() // of the SOA, which is one of the records
+		if _, ok = a.NegativeTTL(); !ok { // of the SOA, which is one of the records
+			return min(r.cfg.NegativeTTL, r.cfg.NegativeMaxTTL)
+		}
 	}
 	if !ok || ttl == 0 {
 		return 0

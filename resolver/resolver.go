@@ -53,7 +53,13 @@ type Config struct {
 	Deadline, StaleWait    time.Duration
 	// MinTTL lengthens the life of positive answers from upstream, except TTL 0;
 	// the TTLs shown end at 1. MaxTTL and NegativeMaxTTL shorten lives.
+	// NegativeMaxTTL below 0: denials are not kept.
 	MinTTL, MaxTTL, NegativeMaxTTL time.Duration
+	// NegativeTTL is the life of denials without an SOA, which RFC 2308 section 5 would
+	// not have kept; 0: they aren't.
+	NegativeTTL time.Duration
+	// MaxClientTTL bounds the TTLs that are shown of forwarded answers; 0: nothing does.
+	MaxClientTTL time.Duration
 	// StaleNegative allows expired denials to be given when upstreams fail. They
 	// are not by default: a name may exist by now.
 	StaleNegative bool
@@ -94,7 +100,7 @@ func New(cfg Config) (*Resolver, error) {
 	if cfg.Cache == nil {
 		return nil, errNoCache
 	}
-	if cfg.MaxFlights < 0 || cfg.MaxWaiters < 0 || cfg.Deadline < 0 || cfg.MinTTL < 0 || cfg.MaxTTL < 0 || cfg.NegativeMaxTTL < 0 {
+	if cfg.MaxFlights < 0 || cfg.MaxWaiters < 0 || cfg.Deadline < 0 || cfg.MinTTL < 0 || cfg.MaxTTL < 0 || cfg.NegativeTTL < 0 || cfg.MaxClientTTL < 0 {
 		return nil, fmt.Errorf("resolver: limits must not be negative")
 	}
 	cfg.setDefaults()
@@ -123,6 +129,7 @@ func (c *Config) setDefaults() {
 	def(&c.StaleWait, DefaultStaleWait)
 	def(&c.MaxTTL, DefaultMaxTTL)
 	def(&c.NegativeMaxTTL, DefaultNegativeMaxTTL)
+	c.NegativeMaxTTL = max(c.NegativeMaxTTL, 0)
 	if c.MaxFlights == 0 {
 		c.MaxFlights = DefaultMaxFlights
 	}

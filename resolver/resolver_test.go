@@ -792,6 +792,56 @@ func TestMinTTL_IsForAnswersNotForDenials_RFC2308(t *testing.T) {
 	})
 }
 
+func TestDenials_AreKeptAsConfigured_RFC2308_5(t *testing.T) {
+	for _, tc := range []struct {
+		what    string
+		set     func(*resolver.Config)
+		soa, no int // questions for a denial with an SOA, and for one without, asked twice
+	}{
+		{"the default", func(*resolver.Config) {}, 1, 2},
+		{"negative_max_ttl = 0", func(c *resolver.Config) { c.NegativeMaxTTL = -1 }, 2, 2},
+		{"negative_ttl = 1m", func(c *resolver.Config) { c.NegativeTTL = time.Minute }, 1, 1},
+		{"both", func(c *resolver.Config) { c.NegativeMaxTTL, c.NegativeTTL = -1, time.Minute }, 2, 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			up := resolvertest.NewMemory() // denies what it has no rule for without an SOA
+			up.Set("soa.example.", dns.TypeA, resolvertest.NXDomain("example.", 60))
+			r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}}, tc.set)
+			for name, want := range map[string]int{"soa.example": tc.soa, "none.example": tc.no} {
+				before := up.Asked()
+				for range 2 {
+					if m := resolvertest.Ask(t, r, resolvertest.Query(name, dns.TypeA), false); m.Rcode != dns.RcodeNameError {
+						t.Errorf("%s: %s: %s", tc.what, name, resolvertest.Text(m))
+					}
+					time.Sleep(2 * time.Second)
+				}
+				if got := up.Asked() - before; got != want {
+					t.Errorf("%s: %s was asked for %d times, want %d", tc.what, name, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestMaxClientTTL_BoundsWhatIsShownAndNotWhatIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		up.Set("www.example.", dns.TypeA, resolvertest.Rule{Records: []string{"www.example. 300 IN A 192.0.2.1"}})
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}},
+			func(c *resolver.Config) { c.MaxClientTTL = time.Minute })
+		for _, want := range []uint32{60, 60, 60, 30} {
+			m := resolvertest.Ask(t, r, resolvertest.Query("www.example", dns.TypeA), false)
+			if got := m.Answer[0].Header().Ttl; got != want {
+				t.Errorf("TTL %d, want %d", got, want)
+			}
+			time.Sleep(90 * time.Second)
+		}
+		if got := up.Asked(); got != 1 {
+			t.Errorf("asked %d times, want once", got)
+		}
+	})
+}
+
 func TestStaleNegative_WhereItIsWanted_RFC8914_4_20(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := resolvertest.NewMemory()

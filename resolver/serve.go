@@ -169,6 +169,9 @@ func (r *Resolver) append(dst []byte, q *wire.Query, s served, now time.Duration
 		Age: e.Age(now), Pick: rand.Uint32(), Client: clientHash(q.Client),
 		EDE: e.EDE, EDEText: e.EDEText, AD: e.AD && (q.AD || q.DO),
 	}
+	if e.Forwarded {
+		rd.MaxTTL = uint32(r.cfg.MaxClientTTL / time.Second)
+	}
 	if s.stale {
 		r.stats.stale.Add(1)
 		rd.FixTTL, rd.UseFixTTL = staleTTL, true

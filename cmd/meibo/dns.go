@@ -217,14 +217,15 @@ func (d *dnsService) reload(cfg *config.Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	oldConfig, oldUpstreams := d.cfg, d.upstreams
+	// The hosts come first: the table has their fixed domains.
+	if err := d.hosts.SetConfig(cfg.HostsConfig()); err != nil {
+		return err
+	}
 	d.cfg = cfg
 	d.findUpstreamsLocked()
 	if err := d.applyLocked(); err != nil {
 		d.cfg, d.upstreams = oldConfig, oldUpstreams
-		return err
-	}
-	if err := d.hosts.SetConfig(cfg.HostsConfig()); err != nil {
-		return err
+		return errors.Join(err, d.hosts.SetConfig(oldConfig.HostsConfig()))
 	}
 	select {
 	case d.restart <- struct{}{}:
@@ -272,7 +273,10 @@ func (d *dnsService) applyLocked() error {
 	if err := d.forwarder.Update(routes); err != nil {
 		return err
 	}
-	special := local.SpecialConfig{}
+	special := local.SpecialConfig{BogusPriv: d.cfg.BogusPriv()}
+	for _, fixed := range d.cfg.HostsConfig().Fixed {
+		special.Routes = append(special.Routes, fixed.Suffix)
+	}
 	for _, r := range routes {
 		if r.Part {
 			continue
@@ -290,6 +294,7 @@ func (d *dnsService) applyLocked() error {
 	if err := d.resolver.SetTable(d.table()); err != nil {
 		return err
 	}
+	d.resolver.SetFilter(d.cfg.FilterConfig())
 	zone := d.cfg.ZoneConfig()
 	zone.Domain, zone.AltDomain, zone.Datacenter = d.names.Domain, d.names.AltDomain, d.names.Datacenter
 	return d.zone.SetConfig(zone)
@@ -298,7 +303,7 @@ func (d *dnsService) applyLocked() error {
 // routes are those of cfg, where found are the servers of resolv.conf.
 func (d *dnsService) routes(cfg *config.Config, found []netip.AddrPort) []forwarder.Route {
 	routes := cfg.Routes(found)
-	routes = append(routes, privateParts(routes)...)
+	routes = append(routes, privateParts(routes, cfg.HostsConfig().Fixed)...)
 	for i := range routes {
 		routes[i].Timeout = min(routes[i].Timeout, maxExchange)
 	}
@@ -307,7 +312,7 @@ func (d *dnsService) routes(cfg *config.Config, found []netip.AddrPort) []forwar
 
 // privateParts has names that mean something in a private network alone asked of private upstreams, where the default route
 // has others as well: those deny what they can't know, and may be faster.
-func privateParts(routes []forwarder.Route) (parts []forwarder.Route) {
+func privateParts(routes []forwarder.Route, fixed []local.Fixed) (parts []forwarder.Route) {
 	at := slices.IndexFunc(routes, func(r forwarder.Route) bool { return r.Suffix == wire.Root })
 	if at < 0 {
 		return nil
@@ -320,7 +325,8 @@ func privateParts(routes []forwarder.Route) (parts []forwarder.Route) {
 	}
 	for _, zone := range local.PrivateZones() {
 		explicit := func(r forwarder.Route) bool { return r.Suffix != wire.Root && zone.HasSuffix(r.Suffix) }
-		if !slices.ContainsFunc(routes, explicit) {
+		isFixed := func(f local.Fixed) bool { return f.Suffix != wire.Root && zone.HasSuffix(f.Suffix) }
+		if !slices.ContainsFunc(routes, explicit) && !slices.ContainsFunc(fixed, isFixed) {
 			part.Suffix = zone
 			parts = append(parts, part)
 		}
@@ -332,7 +338,7 @@ func privateParts(routes []forwarder.Route) (parts []forwarder.Route) {
 func (d *dnsService) table() resolver.Table {
 	return resolver.Table{
 		Whole:  d.hosts,
-		Mounts: slices.Concat(d.forwarder.Mounts(), d.zone.Mounts(local.ReverseZones()...), d.special.Mounts()),
+		Mounts: slices.Concat(d.forwarder.Mounts(), d.hosts.Mounts(), d.zone.Mounts(local.ReverseZones()...), d.special.Mounts()),
 	}
 }
 

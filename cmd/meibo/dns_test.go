@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -92,6 +93,63 @@ func TestReload_ForwardedAnswersSurviveUnlessTheirRouteChanged(t *testing.T) {
 	wantAsked(t, world, "pinned.example.net", 2)
 	wantAsked(t, corp, "db.corp.example", 1)
 	wantAsked(t, corp2, "db.corp.example", 1)
+	p.stop(t)
+}
+
+// TestReload_FixedDomainsAndFilters: what is fixed, and what is filtered, changes with a reload, for cached answers too.
+func TestReload_FixedDomainsAndFilters(t *testing.T) {
+	world := resolvertest.NewUpstream(t)
+	for _, rr := range []string{"www.ads.example. 3600 IN A 203.0.113.1", "nas.ads.example. 3600 IN A 203.0.113.2", "evil.example. 3600 IN A 10.0.0.1", "ten.example. 3600 IN AAAA 2001:db8::10"} {
+		name, typ := strings.Fields(rr)[0], strings.Fields(rr)[3]
+		world.Answer(name, dns.StringToType[typ], rr)
+	}
+	s := newSite(t, "")
+	conf := func(more string) {
+		writeFile(t, s.dir, "conf/agent.hcl", fmt.Sprintf(`
+			node_name = "h1"
+			bind_addr = "127.0.0.1"
+			recursors = [%q]
+			ports { dns = %d  http = %d }
+			service { name = "web" address = "192.0.2.10" port = 80 }
+			hosts { files = []  records = ["nas.ads.example A 192.0.2.7", "www.lan CNAME nas.ads.example"] }
+			%s`, world.Addr(), s.dnsPort, s.httpPort, more))
+	}
+	all := func(www, evil, ten string) {
+		t.Helper()
+		for name, want := range map[string]string{
+			"www.ads.example": www, "nas.ads.example": "A 192.0.2.7", "www.lan": "CNAME nas.ads.example., A 192.0.2.7", "evil.example": evil, "ten.example AAAA": ten,
+		} {
+			name, typ, _ := strings.Cut(name, " ")
+			reply, err := ask(s.dns, "udp", name, dns.StringToType[cmp.Or(typ, "A")])
+			must(t, err)
+			var got []string
+			for _, rr := range reply.Answer {
+				got = append(got, strings.Join(strings.Fields(rr.String())[3:], " "))
+			}
+			if len(got) == 0 {
+				got = []string{dns.RcodeToString[reply.Rcode]}
+			}
+			if text := strings.Join(got, ", "); text != want {
+				t.Errorf("%s: %s, want %s", name, text, want)
+			}
+		}
+	}
+	conf("")
+	p := s.start(t)
+	s.up(t)
+	all("A 203.0.113.1", "A 10.0.0.1", "AAAA 2001:db8::10")
+	conf(`forward "ads.example" { local = true }  filter { stop_dns_rebind = true  types = ["AAAA"] }`)
+	hangUp(t, s, p, 1)
+	all("NXDOMAIN", "NOERROR", "NOERROR")
+	conf(`forward "ads.example" { addresses = ["192.0.2.99"] }`)
+	hangUp(t, s, p, 2)
+	all("A 192.0.2.99", "A 10.0.0.1", "AAAA 2001:db8::10")
+	conf("")
+	hangUp(t, s, p, 3)
+	all("A 203.0.113.1", "A 10.0.0.1", "AAAA 2001:db8::10")
+	conf(`forward "." { local = true }`) // nobody is asked at all
+	hangUp(t, s, p, 4)
+	all("NXDOMAIN", "NXDOMAIN", "NXDOMAIN")
 	p.stop(t)
 }
 
@@ -288,14 +346,16 @@ func TestPrivateParts_AskThoseWhoCanKnow_RFC6303(t *testing.T) {
 	for name, c := range map[string]struct {
 		routes []forwarder.Route
 		parts  int
+		fixed  []local.Fixed
 	}{
-		"all public":           {[]forwarder.Route{root(public)}, 0},
-		"all private":          {[]forwarder.Route{root(inner)}, 0},
-		"none":                 {nil, 0},
-		"both":                 {[]forwarder.Route{root(public, inner)}, len(local.PrivateZones())},
-		"both, and one routed": {[]forwarder.Route{root(public, inner), corp}, len(local.PrivateZones()) - 1},
+		"all public":           {[]forwarder.Route{root(public)}, 0, nil},
+		"all private":          {[]forwarder.Route{root(inner)}, 0, nil},
+		"none":                 {nil, 0, nil},
+		"both":                 {[]forwarder.Route{root(public, inner)}, len(local.PrivateZones()), nil},
+		"both, and one routed": {[]forwarder.Route{root(public, inner), corp}, len(local.PrivateZones()) - 1, nil},
+		"both, and one fixed":  {[]forwarder.Route{root(public, inner)}, len(local.PrivateZones()) - 1, []local.Fixed{{Suffix: "\x05local\x00"}}},
 	} {
-		parts := privateParts(c.routes)
+		parts := privateParts(c.routes, c.fixed)
 		if len(parts) != c.parts {
 			t.Errorf("%s: %d parts, want %d", name, len(parts), c.parts)
 		}

@@ -7,6 +7,7 @@ type Render struct {
 	Age       uint32 // seconds taken off every TTL, which stays at least 1 unless it was 0
 	FixTTL    uint32 // with UseFixTTL, every TTL (stale answers)
 	UseFixTTL bool
+	MaxTTL    uint32 // most of a TTL that is shown; 0: all
 	Pick      uint32 // random, for the start of the rotation
 	Client    uint32 // hash of the client's address and port: chooses which records stay when the answer is cut
 	EDE       uint16 // Extended DNS Error, if the client sent an OPT; 0: the answer's own, if it has one; EDEOther sends 0
@@ -16,6 +17,16 @@ type Render struct {
 
 // ttl returns the TTL to show.
 func (r *Render) ttl(ttl uint32) uint32 {
+	if ttl = r.aged(ttl); r.MaxTTL > 0 {
+		return min(ttl, r.MaxTTL)
+	}
+	return ttl
+}
+
+// touchesTTL reports whether TTLs are shown as other than they are.
+func (r *Render) touchesTTL() bool { return r.UseFixTTL || r.Age > 0 || r.MaxTTL > 0 }
+
+func (r *Render) aged(ttl uint32) uint32 {
 	switch {
 	case r.UseFixTTL:
 		return r.FixTTL
@@ -96,7 +107,7 @@ func (a *Answer) Append(dst []byte, q *Query, r Render) []byte {
 	m := dst[base:]
 	a.putHeader(m, q, &r, a.flags&flagTC)
 	a.rotate(m, &r)
-	if r.UseFixTTL || r.Age > 0 {
+	if r.touchesTTL() {
 		a.age(m, &r)
 	}
 	return appendReplyOPT(dst, base, q, a.rcode, &r)

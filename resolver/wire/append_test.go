@@ -136,6 +136,8 @@ func TestAppend_AgesTTLs(t *testing.T) {
 		{"never below 1", 30, Render{Age: 4000}, 1},
 		{"0 stays 0", 0, Render{Age: 5}, 0},
 		{"untouched", 30, Render{}, 30},
+		{"bounded", 300, Render{MaxTTL: 60}, 60},
+		{"bounded and counted down", 300, Render{Age: 250, MaxTTL: 60}, 50},
 		{"fixed", 300, Render{Age: 9, UseFixTTL: true, FixTTL: 30}, 30},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -334,7 +334,7 @@ func (c *cut) copyRecord(dst []byte, i int) []byte {
 	a, rec := c.a, &c.a.recs[i]
 	start := len(dst)
 	dst = append(dst, a.msg[rec.off:a.recEnd(i)]...)
-	if c.r.UseFixTTL || c.r.Age > 0 {
+	if c.r.touchesTTL() {
 		ttl := dst[start+int(rec.owner)+4:]
 		binary.BigEndian.PutUint32(ttl, c.r.ttl(binary.BigEndian.Uint32(ttl)))
 	}

@@ -131,6 +131,7 @@ func (b *builder) build() *Config {
 	c.Forward = b.forward()
 	c.Cache = b.cache()
 	c.Hosts = b.hosts()
+	c.Filter = b.filter()
 	c.View = View{WholeBelow: b.size("view.whole_below"), Keep: b.duration("view.keep"), MaxStale: b.duration("view.max_stale"), StaleAnswer: b.text("view.stale_answer")}
 	if c.View.WholeBelow == 0 {
 		c.View.WholeBelow = -1 // never whole, not the default
@@ -189,7 +190,7 @@ func (b *builder) cache() Cache {
 	c := Cache{
 		MaxBytes: b.size("cache.max_bytes"), MaxEntries: b.int("cache.max_entries"),
 		MinTTL: b.duration("cache.min_ttl"), MaxTTL: b.duration("cache.max_ttl"), NegativeMaxTTL: b.duration("cache.negative_max_ttl"),
-		Stale: b.duration("cache.stale"),
+		NegativeTTL: b.duration("cache.negative_ttl"), MaxClientTTL: b.duration("cache.max_client_ttl"), Stale: b.duration("cache.stale"),
 	}
 	if c.MinTTL > c.MaxTTL {
 		b.wrong("cache.min_ttl", fmt.Sprintf("%s is above cache.max_ttl, %s", c.MinTTL, c.MaxTTL))
@@ -198,11 +199,19 @@ func (b *builder) cache() Cache {
 }
 
 func (b *builder) hosts() Hosts {
-	h := Hosts{Files: b.texts("hosts.files"), Records: b.texts("hosts.records")}
+	h := Hosts{Files: b.texts("hosts.files"), Records: b.texts("hosts.records"), Domain: b.text("hosts.domain"), TTL: b.duration("hosts.ttl").Truncate(time.Second)}
 	if !b.isSet("hosts.files") {
 		h.Files = []string{"/etc/hosts"}
 	}
 	return h
+}
+
+func (b *builder) filter() Filter {
+	return Filter{
+		Types: b.texts("filter.types"), DomainNeeded: b.is("filter.domain_needed"), BogusPriv: b.text("filter.bogus_priv"),
+		BogusNXDomain: b.prefixes("filter.bogus_nxdomain"), StopDNSRebind: b.is("filter.stop_dns_rebind"),
+		RebindDomainOK: b.texts("filter.rebind_domain_ok"), RebindLocalhostOK: b.is("filter.rebind_localhost_ok"),
+	}
 }
 
 func (b *builder) acl() ACL {
@@ -287,7 +296,7 @@ func (b *builder) watches() []map[string]any {
 func (b *builder) prefixes(path string) []netip.Prefix {
 	var all []netip.Prefix
 	for _, e := range b.entries(path) {
-		if p, ok := parsePrefix(e.text); ok && !slices.Contains(all, p) {
+		if p, ok := parseNetwork(e.text); ok && !slices.Contains(all, p) {
 			all = append(all, p)
 		}
 	}

@@ -199,6 +199,30 @@ func parsePrefix(s string) (netip.Prefix, bool) {
 	return p.Masked(), err == nil
 }
 
+// parseNetwork takes an address for the network of it alone.
+func parseNetwork(s string) (netip.Prefix, bool) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		addr = addr.WithZone("").Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	return parsePrefix(s)
+}
+
+func checkIP(v any) string {
+	if _, err := netip.ParseAddr(v.(string)); err == nil {
+		return ""
+	}
+	return "an IP address"
+}
+
+// checkName is checkDomain for what must be set.
+func checkName(v any) string {
+	if strings.Trim(v.(string), ".") == "" {
+		return "a domain"
+	}
+	return checkDomain(v)
+}
+
 func checkDomain(v any) string {
 	s := strings.TrimSuffix(v.(string), ".")
 	if s == "" {
@@ -251,6 +275,20 @@ func checkServiceAddress(v any) string {
 }
 
 // checkRecords lets the room that answers them read the record.
+func checkTypes(v any) string {
+	if _, ok := wire.ParseType(v.(string)); ok {
+		return ""
+	}
+	return "a type of record such as AAAA"
+}
+
+func checkNetworks(v any) string {
+	if _, ok := parseNetwork(v.(string)); ok {
+		return ""
+	}
+	return "an address or a network such as 10.0.0.0/8"
+}
+
 func checkRecords(v any) string {
 	_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{v.(string)}})
 	if err == nil {

@@ -46,6 +46,7 @@ type Config struct {
 	Forward        Forward
 	Cache          Cache
 	Hosts          Hosts
+	Filter         Filter
 	View           View
 	Agent          Agent
 	Cluster        Cluster
@@ -143,11 +144,13 @@ type Forward struct {
 
 // Route sends the names below Suffix to servers of its own.
 type Route struct {
-	Suffix  string // lower case, ends in a dot
-	Servers []netip.AddrPort
-	Default bool   // the servers of the default route, after Servers
-	Mode    string // "fastest", "strict", "all" or "random"
-	TrustAD bool   // pass the AD bit on
+	Suffix    string // lower case, ends in a dot
+	Servers   []netip.AddrPort
+	Addresses []netip.Addr // of all its names, in place of servers
+	Local     bool         // no names but those of hosts files and records, in place of servers
+	Default   bool         // the servers of the default route, after Servers
+	Mode      string       // "fastest", "strict", "all" or "random"
+	TrustAD   bool         // pass the AD bit on
 }
 
 // Cache bounds the cache of forwarded answers.
@@ -156,7 +159,9 @@ type Cache struct {
 	MaxEntries     int // 0: the built-in bound
 	MinTTL         time.Duration
 	MaxTTL         time.Duration
-	NegativeMaxTTL time.Duration
+	NegativeMaxTTL time.Duration // 0: not at all
+	NegativeTTL    time.Duration
+	MaxClientTTL   time.Duration
 	Stale          time.Duration // how long past its end an answer may stand in for a dead upstream; 0 never
 }
 
@@ -164,6 +169,19 @@ type Cache struct {
 type Hosts struct {
 	Files   []string
 	Records []string // "NAME [TTL] TYPE DATA"
+	Domain  string   // of names without a dot; "" leaves them so
+	TTL     time.Duration
+}
+
+// Filter is what is kept from clients of what upstreams say.
+type Filter struct {
+	Types             []string
+	DomainNeeded      bool
+	BogusPriv         string // "auto", "on" or "off"
+	BogusNXDomain     []netip.Prefix
+	StopDNSRebind     bool
+	RebindDomainOK    []string
+	RebindLocalhostOK bool
 }
 
 // View bounds what this host keeps of the catalog.

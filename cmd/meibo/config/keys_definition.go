@@ -68,6 +68,8 @@ var checkKeys = []Key{
 // forwardKeys are those of a forward block.
 var forwardKeys = []Key{
 	{Path: "servers", Type: Strings, Own: true, Reload: true, check: checkServers, Goes: "forwarder", Doc: "Servers, each IP or IP:port; \"#\" stands for those of every other name."},
+	{Path: "addresses", Type: Strings, Own: true, Reload: true, check: checkIP, Goes: "resolver/local", Doc: "In place of servers: the addresses of every name at and below the suffix but those in hosts files and records, which have nothing else."},
+	{Path: "local", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "resolver/local", Doc: "In place of servers: no names exist there but those in hosts files and records."},
 	{Path: "mode", Default: "fastest", Choices: []string{"fastest", "strict", "all", "random"}, Own: true, Reload: true, Goes: "forwarder", Doc: "fastest: the best by measured time first; strict: in the order written; all: all at once; random: in random order."},
 	{Path: "tls_name", Own: true, Reload: true, Goes: "forwarder", Doc: "Ask over TLS, and expect this name in the certificate. Refused until that is there: questions would leave in the clear."},
 	{Path: "trust_ad", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "forwarder", Doc: "Pass on what the servers say about DNSSEC (AD)."},

@@ -56,6 +56,12 @@ func (c *Config) Routes(upstreams []netip.AddrPort) []forwarder.Route {
 	mode := map[string]forwarder.Mode{"": forwarder.Fastest, "sequential": forwarder.Strict, "random": forwarder.Random}[c.Forward.Strategy]
 	routes := []forwarder.Route{{Suffix: wire.Root, Servers: upstreams, Mode: mode, Timeout: min(c.Forward.Timeout, time.Hour) * time.Duration(len(upstreams))}}
 	for _, r := range c.Forward.Routes {
+		if r.isFixed() {
+			if r.Suffix == "." {
+				routes[0].Servers = nil // nobody is asked
+			}
+			continue
+		}
 		to := forwarder.Route{Suffix: mustName(r.Suffix), Servers: r.Servers, Mode: forwarder.Mode(r.Mode), TrustAD: r.TrustAD}
 		if r.Default {
 			to.Servers = slices.Concat(r.Servers, upstreams)
@@ -82,7 +88,38 @@ func (c *Config) HostsConfig() local.HostsConfig {
 	if files == nil {
 		files = []string{} // none, not the default
 	}
-	return local.HostsConfig{Files: files, Records: c.Hosts.Records}
+	out := local.HostsConfig{Files: files, Records: c.Hosts.Records, Domain: mustName(c.Hosts.Domain), TTL: c.Hosts.TTL}
+	for _, r := range c.Forward.Routes {
+		if r.isFixed() {
+			out.Fixed = append(out.Fixed, local.Fixed{Suffix: mustName(r.Suffix), Addrs: r.Addresses})
+		}
+	}
+	return out
+}
+
+// isFixed reports whether nobody is asked about the names of a route.
+func (r *Route) isFixed() bool { return r.Local || len(r.Addresses) > 0 }
+
+// BogusPriv returns what resolver/local takes for names of private networks.
+func (c *Config) BogusPriv() local.BogusPriv {
+	return map[string]local.BogusPriv{"on": local.BogusPrivOn, "off": local.BogusPrivOff}[c.Filter.BogusPriv]
+}
+
+// FilterConfig returns what resolver keeps from clients.
+func (c *Config) FilterConfig() resolver.Filter {
+	f := c.Filter
+	out := resolver.Filter{
+		DomainNeeded: f.DomainNeeded, BogusNXDomain: f.BogusNXDomain,
+		StopDNSRebind: f.StopDNSRebind, RebindLocalhostOK: f.RebindLocalhostOK,
+	}
+	for _, t := range f.Types {
+		typ, _ := wire.ParseType(t)
+		out.Types = append(out.Types, typ)
+	}
+	for _, domain := range f.RebindDomainOK {
+		out.RebindDomainOK = append(out.RebindDomainOK, mustName(domain).Lower())
+	}
+	return out
 }
 
 // CacheConfig returns what cache takes.
@@ -96,7 +133,14 @@ func (c *Config) CacheConfig() cache.Config {
 
 // ResolverConfig returns the bounds of lives that resolver takes.
 func (c *Config) ResolverConfig() resolver.Config {
-	return resolver.Config{MinTTL: c.Cache.MinTTL, MaxTTL: c.Cache.MaxTTL, NegativeMaxTTL: c.Cache.NegativeMaxTTL}
+	out := resolver.Config{
+		MinTTL: c.Cache.MinTTL, MaxTTL: c.Cache.MaxTTL, NegativeMaxTTL: c.Cache.NegativeMaxTTL,
+		NegativeTTL: c.Cache.NegativeTTL, MaxClientTTL: c.Cache.MaxClientTTL,
+	}
+	if out.NegativeMaxTTL == 0 {
+		out.NegativeMaxTTL = -1 // never, not the default
+	}
+	return out
 }
 
 // HTTPConfig returns what cluster/httpapi takes.

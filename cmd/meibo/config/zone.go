@@ -71,26 +71,46 @@ func (b *builder) route(bl *block) []Route {
 		return nil
 	}
 	suffixes, expected := suffixesOf(bl.label)
-	servers := bl.set["servers"]
+	r := Route{Mode: at[string](bl, "forward", "mode"), TrustAD: at[bool](bl, "forward", "trust_ad"), Local: at[bool](bl, "forward", "local")}
+	servers, addresses := entriesOf(bl, "servers"), entriesOf(bl, "addresses")
+	ways := 0
+	for _, is := range []bool{len(servers) > 0, len(addresses) > 0, r.Local} {
+		if is {
+			ways++
+		}
+	}
 	switch {
 	case bl.bad:
 		return nil
 	case expected != "":
 		return wrong("expected " + expected + " as the label")
-	case servers == nil || len(servers.value.([]entry)) == 0:
-		return wrong(`servers is not set: name at least one, as in servers = ["192.0.2.53"]`)
+	case ways == 0:
+		return wrong(`servers is not set: name at least one, as in servers = ["192.0.2.53"]; or give the names addresses = ["192.0.2.7"], or none at all with local = true`)
+	case ways > 1:
+		return wrong("servers, addresses and local exclude one another: leave one of them")
 	case at[string](bl, "forward", "tls_name") != "":
 		return wrong("tls_name asks for DNS over TLS, which is not there yet: leave it out to ask in the clear")
 	}
-	r := Route{Mode: at[string](bl, "forward", "mode"), TrustAD: at[bool](bl, "forward", "trust_ad")}
-	list := servers.value.([]entry)
-	r.Default = slices.ContainsFunc(list, func(e entry) bool { return e.text == defaultServers })
-	r.Servers = b.servers("forward.servers", slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return e.text == defaultServers }))
+	r.Default = slices.ContainsFunc(servers, func(e entry) bool { return e.text == defaultServers })
+	r.Servers = b.servers("forward.servers", slices.DeleteFunc(slices.Clone(servers), func(e entry) bool { return e.text == defaultServers }))
+	for _, e := range addresses {
+		if addr, err := netip.ParseAddr(e.text); err == nil {
+			r.Addresses = append(r.Addresses, addr.WithZone("").Unmap())
+		}
+	}
 	var routes []Route
 	for _, r.Suffix = range suffixes {
 		routes = append(routes, r)
 	}
 	return routes
+}
+
+// entriesOf returns a list of a block, empty where it is not set.
+func entriesOf(bl *block, name string) []entry {
+	if s := bl.set[name]; s != nil {
+		return s.value.([]entry)
+	}
+	return nil
 }
 
 // suffixesOf returns the suffixes that a label of a forward block stands for, or what

@@ -422,6 +422,8 @@ cache {
   min_ttl          = "0s"
   max_ttl          = "24h"
   negative_max_ttl = "5m"
+  negative_ttl     = "1m"
+  max_client_ttl   = "1h"
   stale            = "24h"
   persist          = true
 }
@@ -431,9 +433,22 @@ forward "corp.example" {
   trust_ad = true
 }
 forward "10.in-addr.arpa" { servers = ["10.0.0.2"] }
+forward "ads.example" { addresses = ["0.0.0.0", "::"] }
+forward "lan" { local = true }
 hosts {
   files   = ["/etc/hosts", "/etc/hosts.d"]
   records = ["nas.home A 192.0.2.7", "nas.home 300 TXT \"attic\""]
+  domain  = "lan"
+  ttl     = "30s"
+}
+filter {
+  types               = ["AAAA"]
+  domain_needed       = true
+  bogus_priv          = "on"
+  bogus_nxdomain      = ["64.94.110.11", "198.51.100.0/24"]
+  stop_dns_rebind     = true
+  rebind_domain_ok    = ["plex.direct"]
+  rebind_localhost_ok = true
 }
 view { whole_below = "2MiB" keep = "720h" max_stale = "10s" stale_answer = "servfail" }
 http_config { allowed_hosts = ["consul.corp.example"]  operator = "open" }
