@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the programs that tests drive (nginx, haproxy, NSD, dig, curl) and, where there is none, a C compiler for the
+# Fetches the programs that tests drive (nginx, haproxy, NSD, dig, curl, dnsmasq) and, where there is none, a C compiler for the
 # race detector, into a small Debian root of their own. Packages are unpacked, never installed: no maintainer script
 # runs, no service starts, and nothing outside the folder changes. Kept between runs; a stamp names what is in it.
 #

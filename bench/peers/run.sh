@@ -5,10 +5,10 @@ has_cc() { command -v gcc >/dev/null || command -v clang >/dev/null || [ -n "${C
 
 # prepare fetches the peers and a C compiler for the race detector where there is none.
 prepare() {
-  local packages=(nginx-light haproxy nsd bind9-dnsutils curl)
+  local packages=(nginx-light haproxy nsd bind9-dnsutils curl dnsmasq-base)
   has_cc || packages+=(gcc libc6-dev)
   if ! bench/peers/fetch.sh .peers "${packages[@]}"; then
-    for program in nginx haproxy nsd dig curl; do
+    for program in nginx haproxy nsd dig curl dnsmasq; do
       command -v $program >/dev/null || missing+=("$program is missing, so tests that drive it did not run: install it, or run as root on Debian")
     done
   fi

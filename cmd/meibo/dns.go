@@ -46,9 +46,10 @@ type dnsService struct {
 	listening []netip.AddrPort
 	restart   chan struct{} // holds one: the hosts or the upstreams are to be watched anew
 
-	mu        sync.Mutex // guards following: what a reload changes
-	cfg       *config.Config
-	upstreams *resolvconf.Watcher // nil while the configuration names the upstreams
+	mu          sync.Mutex // guards following: what a reload changes
+	cfg         *config.Config
+	upstreams   *resolvconf.Watcher // nil while the configuration names the upstreams
+	upstreamsOf string              // the file that it follows
 }
 
 // newDNS binds the listeners, so that a taken port ends the start, and answers nothing yet.
@@ -216,7 +217,7 @@ func (d *dnsService) check(cfg *config.Config) error {
 func (d *dnsService) reload(cfg *config.Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	oldConfig, oldUpstreams := d.cfg, d.upstreams
+	oldConfig, oldUpstreams, oldOf := d.cfg, d.upstreams, d.upstreamsOf
 	// The hosts come first: the table has their fixed domains.
 	if err := d.hosts.SetConfig(cfg.HostsConfig()); err != nil {
 		return err
@@ -224,7 +225,7 @@ func (d *dnsService) reload(cfg *config.Config) error {
 	d.cfg = cfg
 	d.findUpstreamsLocked()
 	if err := d.applyLocked(); err != nil {
-		d.cfg, d.upstreams = oldConfig, oldUpstreams
+		d.cfg, d.upstreams, d.upstreamsOf = oldConfig, oldUpstreams, oldOf
 		return errors.Join(err, d.hosts.SetConfig(oldConfig.HostsConfig()))
 	}
 	select {
@@ -241,12 +242,13 @@ func (d *dnsService) findUpstreamsLocked() {
 		d.upstreams = nil
 		return
 	}
-	if d.upstreams != nil {
+	if d.upstreams != nil && d.upstreamsOf == d.cfg.Forward.ResolvFile {
 		return
 	}
 	var err error
+	d.upstreamsOf = d.cfg.Forward.ResolvFile
 	d.upstreams, err = resolvconf.NewWatcher(resolvconf.Config{
-		Self: d.listening, Logger: d.log, Changed: func(resolvconf.Upstreams) { d.upstreamsChanged() },
+		Path: d.upstreamsOf, Self: d.listening, Logger: d.log, Changed: func(resolvconf.Upstreams) { d.upstreamsChanged() },
 	})
 	if err != nil {
 		d.log.Warn("names outside our own zones are refused until there is an upstream", "err", err)

@@ -39,6 +39,7 @@ cluster/httpapi/client   < cluster/catalog
 cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl
 cmd/meibo/logging        <
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
+cmd/meibo/dnsmasq        < resolver/local resolver/wire
 cmd/meibo/signals        <
 cmd/meibo                < *
 `

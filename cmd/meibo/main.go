@@ -116,7 +116,7 @@ forwards and caches every other name. One daemon per host:
 		newAgentCommand(), newReloadCommand(), newValidateCommand(),
 		newLookupCommand(), newServicesCommand(), newNodesCommand(),
 		newMembersCommand(), newJoinCommand(), newLeaveCommand(), newForceLeaveCommand(),
-		newKeygenCommand(), newKeyringCommand(), newOperatorCommand(), newCatalogCommand(),
+		newKeygenCommand(), newConfigCommand(), newKeyringCommand(), newOperatorCommand(), newCatalogCommand(),
 		newVersionCommand(),
 	)
 	completeNothingElse(root)

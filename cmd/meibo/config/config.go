@@ -136,10 +136,11 @@ type SOA struct{ Refresh, Retry, Expire, MinTTL uint32 }
 
 // Forward says where questions outside the own zones go.
 type Forward struct {
-	Recursors []netip.AddrPort // of the default route; empty: those of resolv.conf
-	Strategy  string           // "sequential" or "random", from dns_config.recursor_strategy; "" unless set
-	Timeout   time.Duration    // for one exchange with one recursor; 0 unless set
-	Routes    []Route          // sorted by suffix
+	Recursors  []netip.AddrPort // of the default route; empty: those of resolv.conf
+	ResolvFile string           // names the recursors where there are none here
+	Strategy   string           // "sequential" or "random", from dns_config.recursor_strategy; "" unless set
+	Timeout    time.Duration    // for one exchange with one recursor; 0 unless set
+	Routes     []Route          // sorted by suffix
 }
 
 // Route sends the names below Suffix to servers of its own.

@@ -31,6 +31,8 @@ func ownKeys() []Key {
 			Doc: "Addresses that DNS listens on, each IP:port or IP (port 53). Takes the place of client_addr, addresses.dns and ports.dns for DNS."},
 		{Path: "cache_dir", Goes: "cluster/view",
 			Doc: "Directory that keeps the last known good view and the cache over a restart. Unset: the directory \"view\" in data_dir."},
+		{Path: "resolv_file", Default: "/etc/resolv.conf", Reload: true, Goes: "resolver/resolvconf",
+			Doc: "File that names the recursors where none are configured; followed as it changes. Where it names this host alone, the files of systemd-resolved and NetworkManager are read in its place."},
 		{Path: "forward", Type: Named, Of: "forward", Reload: true, Goes: "forwarder",
 			Doc: "forward \"suffix\" { … } sends the names below the suffix to servers of their own; a network such as 10.0.0.0/8 stands for its reverse names. \"consul\" takes the place of the own zone, \".\" of the recursors."},
 	}

@@ -44,7 +44,7 @@ func (b *builder) alternate(domain, datacenter string) {
 }
 
 func (b *builder) forward() Forward {
-	f := Forward{Strategy: b.text("dns_config.recursor_strategy")}
+	f := Forward{Strategy: b.text("dns_config.recursor_strategy"), ResolvFile: b.text("resolv_file")}
 	if b.isSet("dns_config.recursor_timeout") {
 		f.Timeout = b.duration("dns_config.recursor_timeout")
 	}

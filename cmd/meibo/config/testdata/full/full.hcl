@@ -453,3 +453,4 @@ filter {
 view { whole_below = "2MiB" keep = "720h" max_stale = "10s" stale_answer = "servfail" }
 http_config { allowed_hosts = ["consul.corp.example"]  operator = "open" }
 allow_recursion = ["10.0.0.0/8"]
+resolv_file = "/run/resolvconf/resolv.conf"
