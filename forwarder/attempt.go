@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"runtime/debug"
 	"time"
@@ -17,9 +15,6 @@ import (
 const (
 	// maxMismatches on one socket mean that somebody guesses; TCP can't be guessed.
 	maxMismatches = 20
-	// tcpTimeout bounds the second leg of a question; firewalls that drop TCP are
-	// common, and the cut answer is then better than none.
-	tcpTimeout = 2 * time.Second
 	// readBuffer is beyond what our OPT allows a server to send.
 	readBuffer = 4096
 
@@ -56,6 +51,7 @@ type attempt struct {
 	began   time.Time
 	packet  []byte
 	sends   int   // of the packet
+	secure  bool  // it was asked over TLS
 	edns    bool  // the packet has an OPT
 	plainly bool  // it was sent without as well
 	refused bool  // the server refused the OPT, or the question
@@ -76,18 +72,23 @@ type told struct {
 	err    error
 }
 
-// toldEach is how much an attempt is told at most: over UDP with an OPT, without,
-// over TCP, and over UDP without an OPT after that.
-const toldEach = 4
+// toldEach is how much an attempt is told at most: over TLS with an OPT, without; over
+// UDP with an OPT, without, over TCP, and over UDP without an OPT after that.
+const toldEach = 6
 
 func (f *Forwarder) newAttempt(s *server, q *wire.Query, trustAD bool, to chan<- told) *attempt {
 	return &attempt{f: f, srv: s, q: q, trustAD: trustAD, sent: time.Now(), told: to}
 }
 
 // start asks.
-func (a *attempt) start() {
+func (a *attempt) start(ctx tcpContext) {
 	a.srv.queries.Add(1)
-	a.overUDP(!a.srv.plain(a.sent))
+	edns := !a.srv.plain(a.sent)
+	if a.srv.isSecure(a.sent) {
+		a.overTLS(ctx(), edns)
+		return
+	}
+	a.overUDP(edns)
 }
 
 // take makes of what came of a what it is; not done: it goes on. What a packet may do
@@ -99,6 +100,8 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 		}
 	}()
 	switch {
+	case t.tcp && a.secure:
+		return a.takeTLS(ctx, t)
 	case t.tcp:
 		return a.takeTCP(t)
 	case t.err != nil:
@@ -172,6 +175,29 @@ func (a *attempt) takeTCP(t told) (reply, bool) {
 	return reply{from: a, err: t.err}, true
 }
 
+// takeTLS makes of what came over TLS what it is. A server that has no TLS, and needn't,
+// is asked in the clear.
+func (a *attempt) takeTLS(ctx tcpContext, t told) (reply, bool) {
+	switch h := (heard{answer: t.answer}); {
+	case t.err == nil && a.edns && !a.refused && h.refusesEDNS():
+		a.refused = true
+		a.overTLS(ctx(), false)
+		return reply{}, false
+	case t.err == nil:
+		a.answered(time.Since(a.began))
+		return reply{from: a, answer: t.answer, tcp: true, cut: t.answer.TC()}, true
+	case a.srv.opportunistic && !errors.Is(t.err, context.Canceled):
+		if a.srv.spurns(time.Now()) {
+			a.f.log.Info("upstream is not to be had over TLS, it is asked in the clear", "upstream", a.srv.name, "err", t.err)
+		}
+		if a.secure = false; a.asked == nil {
+			a.overUDP(!a.srv.plain(a.sent))
+		}
+		return reply{}, false
+	}
+	return reply{from: a, err: t.err}, true
+}
+
 func panicked(server netip.AddrPort, p any) error {
 	return fmt.Errorf("panic at a reply of %s: %v\n%s", server, p, debug.Stack())
 }
@@ -192,7 +218,7 @@ func (e *faultError) Error() string {
 func (a *attempt) complain(why error, next string) {
 	a.srv.faults.Add(1)
 	if a.srv.saysFault(time.Now()) {
-		a.f.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.addr.String(), "name", wire.Name(a.q.Name()).String(), "err", why)
+		a.f.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.name, "name", wire.Name(a.q.Name()).String(), "err", why)
 	}
 }
 
@@ -238,7 +264,7 @@ func (a *attempt) drop() event {
 // answered notes a reply, and tells that a server which was left out is back.
 func (a *attempt) answered(rtt time.Duration) {
 	if a.srv.answered(rtt) {
-		a.f.log.Info("upstream answers again", "upstream", a.srv.addr.String())
+		a.f.log.Info("upstream answers again", "upstream", a.srv.name)
 	}
 }
 
@@ -321,62 +347,50 @@ func (h *heard) mayRefuseEDNS() bool {
 	return rcode == wire.RcodeServFail || rcode == wire.RcodeRefused
 }
 
-// overTCP asks on a connection of its own, until ctx ends.
+// overTCP asks over TCP, until ctx ends.
 func (a *attempt) overTCP(ctx context.Context) {
 	a.srv.overTCP.Add(1)
 	to, edns := a.told, a.edns
+	a.f.wg.Go(func() { to <- a.onStream(ctx, &a.srv.clear, edns) })
+}
+
+// onStream waits for what comes of the question on one of the server's connections.
+func (a *attempt) onStream(ctx context.Context, on *streams, edns bool) (t told) {
+	t = told{to: a, tcp: true}
+	defer func() {
+		if p := recover(); p != nil {
+			t.answer, t.err = nil, panicked(a.srv.addr, p)
+		}
+	}()
+	t.answer, t.err = on.exchange(ctx, a.q, func(id uint16) []byte { return a.packed(id, edns) })
+	return t
+}
+
+// overTLS asks over TLS. When ctx ends, and nobody waits any more, it goes on for a
+// little: only so a server that never answers is noticed.
+func (a *attempt) overTLS(ctx context.Context, edns bool) {
+	a.srv.overTCP.Add(1)
+	a.secure, a.edns, a.began = true, edns, time.Now()
+	to, began := a.told, a.began
 	a.f.wg.Go(func() {
-		t := told{to: a, tcp: true}
-		defer func() {
-			if p := recover(); p != nil {
-				t.answer, t.err = nil, panicked(a.srv.addr, p)
-			}
-			to <- t
-		}()
-		t.answer, t.err = askTCP(ctx, a.srv, a.q, a.f.sockets.chance.uint16(), func(id uint16) []byte { return a.packed(id, edns) })
-	})
-}
-
-func askTCP(ctx context.Context, s *server, q *wire.Query, id uint16, pack func(id uint16) []byte) (*wire.Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, tcpTimeout)
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", s.addr.String())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	packet := pack(id)
-	framed := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packet)), uint16(len(packet))), packet...)
-	if _, err := conn.Write(framed); err != nil {
-		return nil, err
-	}
-	for range maxMismatches {
-		msg, err := readFrame(conn)
-		if err != nil {
-			return nil, err
+		own := ctx
+		if a.srv.lingering.Add(1) <= maxLinger {
+			own = context.WithoutCancel(ctx)
 		}
-		h, ok := match(q, id, msg)
+		defer a.srv.lingering.Add(-1)
+		t := a.onStream(own, &a.srv.secured, edns)
 		switch {
-		case ok && h.fault != nil:
-			return nil, &faultError{s.addr, h.fault}
-		case ok:
-			return h.answer, nil
+		case ctx.Err() == nil:
+			to <- t
+		case t.err == nil:
+			a.srv.answered(time.Since(began))
+		case !errors.Is(t.err, errSilent):
+		case a.srv.opportunistic:
+			a.srv.spurns(time.Now())
+		default:
+			a.f.lost(a.srv)
 		}
-		s.mismatches.Add(1)
-	}
-	return nil, fmt.Errorf("%s answers other questions over TCP", s.addr)
-}
-
-func readFrame(r io.Reader) ([]byte, error) {
-	var size [2]byte
-	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return nil, err
-	}
-	msg := make([]byte, binary.BigEndian.Uint16(size[:]))
-	_, err := io.ReadFull(r, msg)
-	return msg, err
+	})
 }
 
 // silencesForPlain is after how many silences a question is asked without an OPT:
@@ -386,6 +400,12 @@ const silencesForPlain = 2
 // resend sends the question again on the same socket, every other time without its
 // OPT once there was so much silence.
 func (a *attempt) resend() {
+	if a.secure { // TCP repeats what was lost
+		if a.srv.opportunistic && a.asked == nil {
+			a.overUDP(!a.srv.plain(a.sent)) // whichever answers first
+		}
+		return
+	}
 	packet := a.packet
 	if a.edns && a.sends >= silencesForPlain && (a.sends-silencesForPlain)%2 == 0 {
 		packet, a.plainly = withoutOPT(packet), true

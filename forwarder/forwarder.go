@@ -12,7 +12,8 @@
 // reply is taken only from the address and port the question went to, on the
 // question's socket, with its random ID and its question (RFC 5452). Anything else
 // is counted, and the wait goes on; after twenty of them the question is asked over
-// TCP.
+// TCP. Connections are kept and carry many questions at once, over TLS where the route
+// says so.
 //
 // The package keeps no answers, and knows nothing of zones, clients or catalogs.
 package forwarder
@@ -56,7 +57,10 @@ const (
 type Route struct {
 	Suffix  wire.Name // wire.Root: everything without a longer route
 	Servers []netip.AddrPort
-	Mode    Mode // empty: Fastest
+	// Fallback are asked when none of Servers is alive or answers.
+	Fallback []netip.AddrPort
+	Mode     Mode // empty: Fastest
+	TLS      *TLS // nil: UDP, and TCP where it must be
 	// TrustAD passes on the AD bit of these servers: they validate, and the way
 	// to them can be trusted.
 	TrustAD bool
@@ -68,7 +72,8 @@ type Route struct {
 }
 
 func (r *Route) equal(o *Route) bool {
-	return r.Suffix == o.Suffix && slices.Equal(r.Servers, o.Servers) && r.Mode == o.Mode &&
+	return r.Suffix == o.Suffix && slices.Equal(r.Servers, o.Servers) && slices.Equal(r.Fallback, o.Fallback) &&
+		r.Mode == o.Mode && r.TLS.key() == o.TLS.key() &&
 		r.TrustAD == o.TrustAD && r.Timeout == o.Timeout && r.Part == o.Part
 }
 
@@ -95,7 +100,15 @@ type Forwarder struct {
 	mu      sync.Mutex // guards following
 	self    []netip.AddrPort
 	routes  map[wire.Name]*route
-	servers map[netip.AddrPort]*server
+	servers map[serverKey]*server
+	streams map[*stream]struct{}
+	ended   bool
+}
+
+// serverKey tells servers apart: one address may be asked in several ways.
+type serverKey struct {
+	addr netip.AddrPort
+	tls  string // TLS.key
 }
 
 // New validates cfg. It opens nothing and starts nothing; replies are heard while
@@ -106,7 +119,8 @@ func New(cfg Config) (*Forwarder, error) {
 	f := &Forwarder{
 		log: cfg.Logger, self: cfg.Self, uid: hex.EncodeToString(uid[:]), wake: make(chan struct{}, 1),
 		sockets: newSockets(),
-		routes:  map[wire.Name]*route{}, servers: map[netip.AddrPort]*server{},
+		routes:  map[wire.Name]*route{}, servers: map[serverKey]*server{},
+		streams: map[*stream]struct{}{},
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -162,7 +176,7 @@ func (f *Forwarder) Update(routes []Route) error {
 	defer f.mu.Unlock()
 	old := f.routes
 	f.routes = make(map[wire.Name]*route, len(next))
-	used := map[netip.AddrPort]*server{}
+	used := map[serverKey]*server{}
 	var bumped []*atomic.Uint64
 	for suffix, cfg := range next {
 		was := old[suffix]
@@ -173,16 +187,17 @@ func (f *Forwarder) Update(routes []Route) error {
 		if was == nil {
 			was = &route{cfg: cfg, f: f, counter: new(atomic.Uint64), name: routeName(suffix)}
 		}
-		for _, a := range cfg.Servers {
-			if used[a] == nil {
-				if used[a] = f.servers[a]; used[a] == nil {
-					used[a] = newServer(a)
+		fresh := was.servers == nil
+		for i, a := range slices.Concat(cfg.Servers, cfg.Fallback) {
+			k := serverKey{a, cfg.TLS.key()}
+			if used[k] == nil {
+				if used[k] = f.servers[k]; used[k] == nil {
+					used[k] = newServer(f, a, cfg.TLS)
 				}
 			}
-		}
-		if was.servers == nil {
-			for _, a := range cfg.Servers {
-				was.servers = append(was.servers, used[a])
+			if fresh {
+				was.servers = append(was.servers, used[k])
+				was.first = min(i+1, len(cfg.Servers))
 			}
 		}
 		f.routes[suffix] = was
@@ -219,25 +234,44 @@ func (f *Forwarder) normalize(r Route, self []netip.AddrPort) (Route, error) {
 	if r.Timeout == 0 {
 		r.Timeout = DefaultTimeout
 	}
+	if r.TLS != nil {
+		if err := r.TLS.check(); err != nil {
+			return r, fmt.Errorf("forwarder: route %s: %w", r.Suffix, err)
+		}
+	}
+	var err error
+	if r.Servers, err = f.others(r.Suffix, r.Servers, self, nil); err != nil {
+		return r, err
+	}
+	if r.Fallback, err = f.others(r.Suffix, r.Fallback, self, r.Servers); err != nil {
+		return r, err
+	}
+	if len(r.Servers) == 0 {
+		r.Servers, r.Fallback = r.Fallback, nil
+	}
+	if len(r.Servers) == 0 {
+		return r, fmt.Errorf("forwarder: route %s has no server to ask (addresses of this daemon don't count)", r.Suffix)
+	}
+	return r, nil
+}
+
+// others leaves out our own addresses, and those that are named twice.
+func (f *Forwarder) others(suffix wire.Name, addrs, self, named []netip.AddrPort) ([]netip.AddrPort, error) {
 	var servers []netip.AddrPort
-	for _, a := range r.Servers {
+	for _, a := range addrs {
 		if !a.IsValid() || a.Port() == 0 {
-			return r, fmt.Errorf("forwarder: route %s: %v is no address with a port", r.Suffix, a)
+			return nil, fmt.Errorf("forwarder: route %s: %v is no address with a port", suffix, a)
 		}
 		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 		if isSelf(a, self) {
-			f.log.Warn("route leads to this daemon itself, server left out", "zone", r.Suffix.String(), "upstream", a.String())
+			f.log.Warn("route leads to this daemon itself, server left out", "zone", suffix.String(), "upstream", a.String())
 			continue
 		}
-		if !slices.Contains(servers, a) {
+		if !slices.Contains(servers, a) && !slices.Contains(named, a) {
 			servers = append(servers, a)
 		}
 	}
-	if len(servers) == 0 {
-		return r, fmt.Errorf("forwarder: route %s has no server to ask (addresses of this daemon don't count)", r.Suffix)
-	}
-	r.Servers = servers
-	return r, nil
+	return servers, nil
 }
 
 func routeName(suffix wire.Name) string {
@@ -292,6 +326,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { f.sockets.run(hearing) })
 	f.probeLoop(ctx)
+	f.endStreams()
 	f.wg.Wait()
 	end()
 	wg.Wait()

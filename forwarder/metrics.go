@@ -31,7 +31,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.f.snapshot() {
-		addr := s.addr.String()
+		addr := s.name
 		count := func(d *prometheus.Desc, v *atomic.Uint64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Load()), append([]string{addr}, labels...)...)
 		}

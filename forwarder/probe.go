@@ -93,7 +93,7 @@ func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	defer cancel()
 	f.tryOnce(ctx, f.newAttempt(s, q, false, nil))
 	if s.probed(time.Now()) {
-		f.log.Info("upstream does not lead back to this daemon any more, it is asked again", "upstream", s.addr.String())
+		f.log.Info("upstream does not lead back to this daemon any more, it is asked again", "upstream", s.name)
 	}
 	f.nudge()
 }
@@ -104,11 +104,12 @@ func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) {
 	a.told = heard
 	again := time.NewTimer(probeTimeout / 2)
 	defer again.Stop()
-	a.start()
+	stream := func() context.Context { return ctx }
+	a.start(stream)
 	for done := false; !done; {
 		select {
 		case t := <-heard:
-			_, done = a.take(func() context.Context { return ctx }, t)
+			_, done = a.take(stream, t)
 		case <-again.C:
 			a.resend()
 			a.resend() // the second time without an OPT, which it may drop
@@ -154,7 +155,7 @@ func (z loopZone) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
 	for _, s := range z.f.snapshot() {
 		if s.id == id && s.cameBack() {
 			z.f.log.Error("upstream leads back to this daemon, it is left out; take one of the two out of the other's configuration",
-				"upstream", s.addr.String(), "client", q.Client.String())
+				"upstream", s.name, "client", q.Client.String())
 		}
 	}
 	a, err := wire.Pack(q, &wire.Reply{Rcode: wire.RcodeNXDomain})

@@ -23,7 +23,8 @@ type route struct {
 	f       *Forwarder
 	counter *atomic.Uint64
 	name    string
-	servers []*server // in the order of cfg.Servers
+	servers []*server // in the order of cfg.Servers, then cfg.Fallback
+	first   int       // how many are of cfg.Servers
 }
 
 var (
@@ -76,9 +77,9 @@ func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, 
 func (rt *route) result(rep reply) resolver.Result {
 	res := resolver.Result{
 		Answer: rep.answer, Ages: true, AD: rt.cfg.TrustAD && rep.answer.AD(),
-		Source: "upstream " + rep.from.srv.addr.String(),
+		Source: "upstream " + rep.from.srv.name,
 	}
-	if rep.tcp {
+	if rep.tcp && !rep.from.secure {
 		res.Source += " over TCP"
 	}
 	return res
@@ -89,29 +90,37 @@ func (rt *route) explore(used *server) {
 	if rt.cfg.Mode != Fastest || len(rt.servers) < 2 || rand.N(probeOneIn) != 0 {
 		return
 	}
-	if s := rt.servers[rand.N(len(rt.servers))]; s != used {
+	if s := rt.servers[rand.N(rt.first)]; s != used {
 		s.probeSoon()
 		rt.f.nudge()
 	}
 }
 
-// order is the servers to ask in order, and those to ask when all of these refuse.
-func (rt *route) order() (first, reserve []*server) {
-	for _, s := range rt.servers {
+// order is the servers to ask in order, those to ask when none of these answers, and
+// those to ask when all of both refuse.
+func (rt *route) order() (first, fallback, reserve []*server) {
+	for i, s := range rt.servers {
 		switch {
-		case s.usable():
+		case s.usable() && i < rt.first:
 			first = append(first, s)
+		case s.usable():
+			fallback = append(fallback, s)
 		case !s.isLooped():
 			reserve = append(reserve, s)
 		}
 	}
-	switch rt.cfg.Mode {
-	case Fastest:
-		slices.SortStableFunc(first, func(a, b *server) int { return int(a.latency() - b.latency()) })
-	case Random:
-		rand.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
+	for _, tier := range [][]*server{first, fallback} {
+		switch rt.cfg.Mode {
+		case Fastest:
+			slices.SortStableFunc(tier, func(a, b *server) int { return int(a.latency() - b.latency()) })
+		case Random:
+			rand.Shuffle(len(tier), func(i, j int) { tier[i], tier[j] = tier[j], tier[i] })
+		}
 	}
-	return first, reserve
+	if len(first) == 0 {
+		first, fallback = fallback, nil
+	}
+	return first, fallback, reserve
 }
 
 // race is one exchange: who was asked, who may still answer.
@@ -123,6 +132,7 @@ type race struct {
 	deadline time.Time
 	parallel bool
 	todo     []*server // not asked yet
+	fallback []*server // not asked before all of todo
 	reserve  []*server // dead ones
 	running  []*attempt
 	told     chan told
@@ -144,7 +154,7 @@ func newRace(ctx context.Context, rt *route, q *wire.Query) *race {
 	if until, ok := ctx.Deadline(); ok && until.Before(r.deadline) {
 		r.deadline = until
 	}
-	r.todo, r.reserve = rt.order()
+	r.todo, r.fallback, r.reserve = rt.order()
 	if len(r.todo) == 0 {
 		r.wakeReserve()
 	}
@@ -171,6 +181,9 @@ func (r *race) next() time.Duration {
 }
 
 func (r *race) askNext() time.Duration {
+	if len(r.todo) == 0 {
+		r.todo, r.fallback = r.fallback, nil
+	}
 	if len(r.todo) > 0 {
 		return r.ask()
 	}
@@ -212,7 +225,7 @@ func (r *race) launch(s *server) {
 	a := r.rt.f.newAttempt(s, r.q, r.rt.cfg.TrustAD, r.told)
 	r.running = append(r.running, a)
 	r.asked = append(r.asked, s)
-	a.start()
+	a.start(r.tcpContext)
 }
 
 // settle takes one outcome; true: it is the answer. That of a server which does not
@@ -220,7 +233,7 @@ func (r *race) launch(s *server) {
 func (r *race) settle(rep reply) bool {
 	r.running = slices.DeleteFunc(r.running, func(a *attempt) bool { return a == rep.from })
 	if rep.err != nil {
-		r.rt.f.log.Debug("upstream failed a question", "upstream", rep.from.srv.addr.String(), "err", rep.err)
+		r.rt.f.log.Debug("upstream failed a question", "upstream", rep.from.srv.name, "err", rep.err)
 		rep.from.end(rep.err)
 		r.err = rep.err
 		return false
@@ -257,6 +270,9 @@ func (r *race) hasCut() bool { return r.bad != nil && r.bad.cut }
 // instead asks somebody else at once after a refusal. False: nobody was left that
 // is not being listened to already.
 func (r *race) instead() (time.Duration, bool) {
+	if len(r.todo) == 0 && (len(r.running) == 0 || !r.parallel) {
+		r.todo, r.fallback = r.fallback, nil
+	}
 	if len(r.todo) == 0 && len(r.running) == 0 && !r.hasCut() {
 		r.wakeReserve()
 	}
@@ -300,12 +316,16 @@ func (r *race) failed(err error) (resolver.Result, error) {
 	}
 	names := make([]string, len(r.asked))
 	for i, s := range r.asked {
-		names[i] = s.addr.String()
+		names[i] = s.name
 	}
 	who := strings.Join(names, ", ")
 	var fault *faultError
 	if errors.As(r.err, &fault) {
 		return resolver.Result{}, &resolver.Failure{EDE: wire.EDEInvalidData, Text: fault.Error(), Err: r.err}
+	}
+	var insecure *tlsError
+	if errors.As(r.err, &insecure) {
+		return resolver.Result{}, &resolver.Failure{EDE: wire.EDENetworkError, Text: insecure.Error(), Err: r.err}
 	}
 	if r.err != nil && r.err != errSilent {
 		return resolver.Result{}, &resolver.Failure{EDE: wire.EDENetworkError, Text: who + " not reachable", Err: r.err}
@@ -316,7 +336,7 @@ func (r *race) failed(err error) (resolver.Result, error) {
 // lost counts a silence of s against it.
 func (f *Forwarder) lost(s *server) {
 	if s.lose(time.Now()) {
-		f.log.Warn("upstream does not answer, it is left out until it does", "upstream", s.addr.String())
+		f.log.Warn("upstream does not answer, it is left out until it does", "upstream", s.name)
 		f.nudge()
 	}
 }

@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"cmp"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,10 @@ type server struct {
 	addr netip.AddrPort
 	bare netip.AddrPort // without the zone
 	id   uint64         // of this process, for loop probes
+	name string         // for people: the address, and how it is asked
+
+	clear, secured streams // the latter without an address: there is none
+	opportunistic  bool    // in the clear too
 
 	lingering  atomic.Int32
 	queries    atomic.Uint64
@@ -55,12 +60,44 @@ type server struct {
 	ednsAt     time.Time // when it last answered what had an OPT
 	ednsDrops  int       // in a row: it was silent with an OPT, and not without
 	saidAt     time.Time // when the log last had a fault of it
+	clearUntil time.Time // no TLS is tried before
 }
 
 var serverIDs atomic.Uint64
 
-func newServer(a netip.AddrPort) *server {
-	return &server{addr: a, bare: netip.AddrPortFrom(a.Addr().WithZone(""), a.Port()), id: serverIDs.Add(1)}
+func newServer(f *Forwarder, a netip.AddrPort, t *TLS) *server {
+	s := &server{addr: a, bare: netip.AddrPortFrom(a.Addr().WithZone(""), a.Port()), id: serverIDs.Add(1), name: a.String()}
+	s.clear = streams{f: f, srv: s, addr: a}
+	switch {
+	case t == nil:
+	case t.Opportunistic:
+		s.name += " (opportunistic TLS)"
+		s.opportunistic = true
+		s.secured = streams{f: f, srv: s, addr: netip.AddrPortFrom(a.Addr(), cmp.Or(t.Port, portTLS)), tls: t.config()}
+	default:
+		s.name = "tls://" + s.name
+		s.secured = streams{f: f, srv: s, addr: a, tls: t.config()}
+	}
+	return s
+}
+
+// isSecure tells whether s is asked over TLS now.
+func (s *server) isSecure(now time.Time) bool {
+	if s.secured.tls == nil || !s.opportunistic {
+		return s.secured.tls != nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !now.Before(s.clearUntil)
+}
+
+// spurns notes that s speaks no TLS, which it needn't; true: that is news.
+func (s *server) spurns(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := s.clearUntil.IsZero()
+	s.clearUntil = now.Add(clearFor)
+	return news
 }
 
 // usable tells whether questions should go to s: alive and no loop.

@@ -41,7 +41,7 @@ func peer(t *testing.T) (*net.UDPConn, *server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return conn, newServer(conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	return conn, newServer(nil, conn.LocalAddr().(*net.UDPAddr).AddrPort(), nil)
 }
 
 // testWaiter is a waiter and what it is told through.

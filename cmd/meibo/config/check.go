@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -275,6 +276,16 @@ func checkServiceAddress(v any) string {
 }
 
 // checkRecords lets the room that answers them read the record.
+const pinPrefix = "sha256/"
+
+func checkPin(v any) string {
+	text, ok := strings.CutPrefix(v.(string), pinPrefix)
+	if pin, err := base64.StdEncoding.DecodeString(text); !ok || err != nil || len(pin) != sha256.Size {
+		return `a pin such as "sha256/…", 32 octets in base64`
+	}
+	return ""
+}
+
 func checkTypes(v any) string {
 	if _, ok := wire.ParseType(v.(string)); ok {
 		return ""

@@ -147,12 +147,24 @@ type Forward struct {
 type Route struct {
 	Suffix    string // lower case, ends in a dot
 	Servers   []netip.AddrPort
+	Fallback  []netip.AddrPort // after Servers and those of the default route
+	TLS       RouteTLS
 	Addresses []netip.Addr // of all its names, in place of servers
 	Local     bool         // no names but those of hosts files and records, in place of servers
 	Default   bool         // the servers of the default route, after Servers
 	Mode      string       // "fastest", "strict", "all" or "random"
 	TrustAD   bool         // pass the AD bit on
 }
+
+// RouteTLS says how servers are asked over TLS; the zero value: not at all.
+type RouteTLS struct {
+	Name          string
+	Pins          []string // base64 of SHA-256
+	Opportunistic bool
+}
+
+// IsSet reports whether TLS is asked for.
+func (t *RouteTLS) IsSet() bool { return t.Name != "" || len(t.Pins) > 0 || t.Opportunistic }
 
 // Cache bounds the cache of forwarded answers.
 type Cache struct {

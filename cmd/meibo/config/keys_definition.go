@@ -71,7 +71,10 @@ var forwardKeys = []Key{
 	{Path: "addresses", Type: Strings, Own: true, Reload: true, check: checkIP, Goes: "resolver/local", Doc: "In place of servers: the addresses of every name at and below the suffix but those in hosts files and records, which have nothing else."},
 	{Path: "local", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "resolver/local", Doc: "In place of servers: no names exist there but those in hosts files and records."},
 	{Path: "mode", Default: "fastest", Choices: []string{"fastest", "strict", "all", "random"}, Own: true, Reload: true, Goes: "forwarder", Doc: "fastest: the best by measured time first; strict: in the order written; all: all at once; random: in random order."},
-	{Path: "tls_name", Own: true, Reload: true, Goes: "forwarder", Doc: "Ask over TLS, and expect this name in the certificate. Refused until that is there: questions would leave in the clear."},
+	{Path: "fallback", Type: Strings, Own: true, Reload: true, check: checkServers, Goes: "forwarder", Doc: "Servers that are asked when none of servers is alive or answers."},
+	{Path: "tls_name", Own: true, Reload: true, check: checkDomain, Goes: "forwarder", Doc: "Ask over TLS (port 853) and nothing in the clear, and expect this name in the certificate, by an authority that the system trusts."},
+	{Path: "tls_pins", Type: Strings, Own: true, Reload: true, check: checkPin, Goes: "forwarder", Doc: "Ask over TLS and nothing in the clear, and expect one of these public keys, each \"sha256/BASE64\" of the SubjectPublicKeyInfo; with tls_name, both."},
+	{Path: "tls_opportunistic", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "forwarder", Doc: "Ask over TLS (port 853), whatever the certificate, and in the clear where that can't be had."},
 	{Path: "trust_ad", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "forwarder", Doc: "Pass on what the servers say about DNSSEC (AD)."},
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"net/netip"
 	"slices"
 	"time"
@@ -62,7 +63,14 @@ func (c *Config) Routes(upstreams []netip.AddrPort) []forwarder.Route {
 			}
 			continue
 		}
-		to := forwarder.Route{Suffix: mustName(r.Suffix), Servers: r.Servers, Mode: forwarder.Mode(r.Mode), TrustAD: r.TrustAD}
+		to := forwarder.Route{Suffix: mustName(r.Suffix), Servers: r.Servers, Fallback: r.Fallback, Mode: forwarder.Mode(r.Mode), TrustAD: r.TrustAD}
+		if r.TLS.IsSet() {
+			to.TLS = &forwarder.TLS{Name: r.TLS.Name, Opportunistic: r.TLS.Opportunistic}
+			for _, text := range r.TLS.Pins {
+				pin, _ := base64.StdEncoding.DecodeString(text)
+				to.TLS.Pins = append(to.TLS.Pins, [32]byte(pin))
+			}
+		}
 		if r.Default {
 			to.Servers = slices.Concat(r.Servers, upstreams)
 		}

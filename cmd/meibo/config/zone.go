@@ -48,7 +48,7 @@ func (b *builder) forward() Forward {
 	if b.isSet("dns_config.recursor_timeout") {
 		f.Timeout = b.duration("dns_config.recursor_timeout")
 	}
-	f.Recursors = b.servers("recursors", b.entries("recursors"))
+	f.Recursors = b.servers("recursors", 53, b.entries("recursors"))
 	routes := map[string]Route{}
 	for _, block := range b.blocks("forward") {
 		for _, r := range b.route(block) {
@@ -88,11 +88,28 @@ func (b *builder) route(bl *block) []Route {
 		return wrong(`servers is not set: name at least one, as in servers = ["192.0.2.53"]; or give the names addresses = ["192.0.2.7"], or none at all with local = true`)
 	case ways > 1:
 		return wrong("servers, addresses and local exclude one another: leave one of them")
-	case at[string](bl, "forward", "tls_name") != "":
-		return wrong("tls_name asks for DNS over TLS, which is not there yet: leave it out to ask in the clear")
+	}
+	r.TLS = RouteTLS{Name: strings.TrimSuffix(at[string](bl, "forward", "tls_name"), "."), Opportunistic: at[bool](bl, "forward", "tls_opportunistic")}
+	for _, e := range entriesOf(bl, "tls_pins") {
+		r.TLS.Pins = append(r.TLS.Pins, strings.TrimPrefix(e.text, pinPrefix))
+	}
+	strict := r.TLS.Name != "" || len(r.TLS.Pins) > 0
+	switch {
+	case strict && r.TLS.Opportunistic:
+		return wrong("tls_opportunistic and tls_name or tls_pins exclude one another: leave one of them")
+	case (r.TLS.IsSet() || len(entriesOf(bl, "fallback")) > 0) && len(servers) == 0:
+		return wrong("nobody is asked about these names: leave out fallback and what begins with tls_")
 	}
 	r.Default = slices.ContainsFunc(servers, func(e entry) bool { return e.text == defaultServers })
-	r.Servers = b.servers("forward.servers", slices.DeleteFunc(slices.Clone(servers), func(e entry) bool { return e.text == defaultServers }))
+	if r.Default && strict {
+		return wrong(`"#" in servers stands for servers that are asked in the clear: name those that speak TLS`)
+	}
+	port := uint16(53)
+	if strict {
+		port = 853
+	}
+	r.Servers = b.servers("forward.servers", port, slices.DeleteFunc(slices.Clone(servers), func(e entry) bool { return e.text == defaultServers }))
+	r.Fallback = b.servers("forward.fallback", port, entriesOf(bl, "fallback"))
 	for _, e := range addresses {
 		if addr, err := netip.ParseAddr(e.text); err == nil {
 			r.Addresses = append(r.Addresses, addr.WithZone("").Unmap())
@@ -166,8 +183,9 @@ func reverseZones(p netip.Prefix) []string {
 	return zones
 }
 
-// servers reads a list of servers; those named twice count once, as in Consul.
-func (b *builder) servers(path string, list []entry) []netip.AddrPort {
+// servers reads a list of servers, port the one that isn't written; those named twice
+// count once, as in Consul.
+func (b *builder) servers(path string, port uint16, list []entry) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, e := range list {
 		for _, text := range b.evaluate(path, e.text, e.at) {
@@ -175,6 +193,9 @@ func (b *builder) servers(path string, list []entry) []netip.AddrPort {
 			if !ok || ap.Addr().IsUnspecified() {
 				b.fault(&Fault{File: e.at.file, Line: e.at.line, Key: path, Expected: "an IP address or IP:port", Got: fmt.Sprintf("%q", shorten(text))})
 				continue
+			}
+			if _, err := netip.ParseAddr(text); err == nil {
+				ap = netip.AddrPortFrom(ap.Addr(), port)
 			}
 			if !slices.Contains(all, ap) {
 				all = append(all, ap)

@@ -435,6 +435,13 @@ forward "corp.example" {
 forward "10.in-addr.arpa" { servers = ["10.0.0.2"] }
 forward "ads.example" { addresses = ["0.0.0.0", "::"] }
 forward "lan" { local = true }
+forward "secure.example" {
+  servers  = ["9.9.9.9", "10.0.0.5:8853"]
+  fallback = ["10.0.0.6"]
+  tls_name = "dns.quad9.example"
+  tls_pins = ["sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
+}
+forward "perhaps.example" { servers = ["10.0.0.7"] tls_opportunistic = true }
 hosts {
   files   = ["/etc/hosts", "/etc/hosts.d"]
   records = ["nas.home A 192.0.2.7", "nas.home 300 TXT \"attic\""]
