@@ -57,6 +57,9 @@ type Cache struct {
 	stale  time.Duration
 	max    int
 	shards []shard
+
+	hot     func(q *wire.Query, e *Entry) // nil: nobody asks
+	hotHits uint32
 }
 
 // New validates cfg and returns an empty cache.
@@ -83,6 +86,11 @@ func New(cfg Config) (*Cache, error) {
 	return c, nil
 }
 
+// OnHot has hot called whenever an entry was hit that often, once for each entry. It is
+// called by Get, on the answer path: q is borrowed until it returns. It must be set
+// before the cache is used.
+func (c *Cache) OnHot(hits uint32, hot func(q *wire.Query, e *Entry)) { c.hotHits, c.hot = hits, hot }
+
 // shardCount is the largest power of two that leaves every shard room enough.
 func shardCount(cfg Config) int {
 	n := 1
@@ -97,8 +105,12 @@ func shardCount(cfg Config) int {
 func (c *Cache) Get(q *wire.Query, now time.Duration) (*Entry, State) {
 	k := keyOf(q)
 	s, hash := c.place(&k)
-	e, st := c.judge(s.lookup(hash, &k), now)
+	n := s.lookup(hash, &k)
+	e, st := c.judge(n, now)
 	s.count(st)
+	if st == Fresh && n.isHot(c.hotHits) {
+		c.hot(q, e)
+	}
 	return e, st
 }
 
@@ -109,15 +121,15 @@ func (c *Cache) Peek(q *wire.Query, now time.Duration) (*Entry, State) {
 	return c.judge(s.lookup(hash, &k), now)
 }
 
-func (c *Cache) judge(e *Entry, now time.Duration) (*Entry, State) {
-	if e == nil {
+func (c *Cache) judge(n *node, now time.Duration) (*Entry, State) {
+	if n == nil {
 		return nil, Miss
 	}
-	st := e.state(now, c.stale)
+	st := n.entry.state(now, c.stale)
 	if st == Miss {
 		return nil, Miss
 	}
-	return e, st
+	return n.entry, st
 }
 
 // Denial looks for a fresh NXDOMAIN of q's name that was an answer to another
@@ -125,11 +137,8 @@ func (c *Cache) judge(e *Entry, now time.Duration) (*Entry, State) {
 func (c *Cache) Denial(q *wire.Query, now time.Duration) (*Entry, bool) {
 	k := keyOf(q).denial()
 	s, hash := c.place(&k)
-	e := s.lookup(hash, &k)
-	if e == nil || e.state(now, c.stale) != Fresh {
-		return nil, false
-	}
-	return e, true
+	e, st := c.judge(s.lookup(hash, &k), now)
+	return e, st == Fresh
 }
 
 // Mark is a moment in the life of a name's shard, see Cache.Mark.

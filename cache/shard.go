@@ -70,7 +70,13 @@ type node struct {
 	class   uint16
 	flags   uint8
 	size    int
-	visited atomic.Bool // set by hits, taken back by evictions that pass over
+	visited atomic.Bool   // set by hits, taken back by evictions that pass over
+	hits    atomic.Uint32 // counted as far as anybody cares
+}
+
+// isHot counts a hit and reports whether it is the one that makes n hot.
+func (n *node) isHot(hits uint32) bool {
+	return n.hits.Load() < hits && n.hits.Add(1) == hits
 }
 
 func newNode(k *key, name string, e *Entry) *node {
@@ -113,7 +119,7 @@ func (s *shard) init(maxBytes, maxEntries int, stale time.Duration) error {
 	return nil
 }
 
-func (s *shard) lookup(hash uint64, k *key) *Entry {
+func (s *shard) lookup(hash uint64, k *key) *node {
 	s.mu.RLock()
 	n, ok := s.lru.Peek(hash)
 	s.mu.RUnlock()
@@ -123,7 +129,7 @@ func (s *shard) lookup(hash uint64, k *key) *Entry {
 	if !n.visited.Load() {
 		n.visited.Store(true)
 	}
-	return n.entry
+	return n
 }
 
 func (s *shard) count(st State) {

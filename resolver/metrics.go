@@ -20,6 +20,7 @@ type stats struct {
 	crowded   atomic.Uint64
 	overfull  atomic.Uint64
 	panics    atomic.Uint64
+	refreshes atomic.Uint64
 	bogus     atomic.Uint64
 	rebinds   atomic.Uint64
 
@@ -81,6 +82,7 @@ var (
 	descInFlight = prometheus.NewDesc("meibo_resolver_in_flight", "Questions being resolved now.", nil, nil)
 	descForward  = prometheus.NewDesc("meibo_resolver_exchanges_total", "Questions asked of upstreams.", nil, nil)
 	descStale    = prometheus.NewDesc("meibo_resolver_stale_total", "Expired answers given because upstreams failed or were late.", nil, nil)
+	descRefresh  = prometheus.NewDesc("meibo_resolver_refreshes_total", "Answers asked for anew at the end of their time since many ask for them.", nil, nil)
 	descDropped  = prometheus.NewDesc("meibo_resolver_dropped_total", "Messages that deserve no reply.", nil, nil)
 	descLimited  = prometheus.NewDesc("meibo_resolver_limited_total", "Questions beyond a limit.", []string{"limit"}, nil)
 	descPanics   = prometheus.NewDesc("meibo_resolver_panics_total", "Panics recovered; each is a fault to report.", nil, nil)
@@ -109,6 +111,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descJoined, &s.joined)
 	count(descForward, &s.exchanges)
 	count(descStale, &s.stale)
+	count(descRefresh, &s.refreshes)
 	count(descDropped, &s.dropped)
 	count(descLimited, &s.crowded, "waiters")
 	count(descLimited, &s.overfull, "flights")

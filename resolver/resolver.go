@@ -88,8 +88,9 @@ type Resolver struct {
 	closed bool
 	wg     sync.WaitGroup
 
-	work chan func()  // to goroutines that have nothing to do
-	idle atomic.Int32 // those
+	hot  chan hotAnswer // those that have just become so
+	work chan func()    // to goroutines that have nothing to do
+	idle atomic.Int32   // those
 
 	rebindSaid atomic.Int64 // when the log last had a dropped answer, as Config.Now has it
 }
@@ -111,7 +112,8 @@ func New(cfg Config) (*Resolver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolver: %w", err)
 	}
-	r := &Resolver{cfg: cfg, now: cfg.Now, log: cfg.Logger, failures: newFailureMemory(), work: make(chan func())}
+	r := &Resolver{cfg: cfg, now: cfg.Now, log: cfg.Logger, failures: newFailureMemory(), work: make(chan func()), hot: make(chan hotAnswer, 256)}
+	cfg.Cache.OnHot(hotHits, r.noteHot)
 	r.flights.init()
 	r.exchanges.init()
 	r.table.Store(t)
@@ -174,11 +176,11 @@ func (r *Resolver) mayRecurse(q *wire.Query) bool {
 	return false
 }
 
-// Run owns the flights: it blocks until ctx ends, then ends every flight, whose
+// Run owns the flights and refreshes the answers that are asked for most: it blocks until ctx ends, then ends every flight, whose
 // waiters are answered SERVFAIL, and returns when the last has ended. It returns
 // nil. After it, questions that need a flight are answered SERVFAIL.
 func (r *Resolver) Run(ctx context.Context) error {
-	<-ctx.Done()
+	r.refreshHot(ctx)
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
