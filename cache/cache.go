@@ -171,6 +171,20 @@ func (c *Cache) put(k key, name string, e *Entry, mark Mark) {
 	s.store(hash, newNode(&k, name, e), uint64(mark))
 }
 
+// Range calls f with each entry and its question until f returns false, those that were
+// used longest ago first. f must not call the cache.
+func (c *Cache) Range(f func(q *wire.Query, e *Entry) bool) {
+	for i := range c.shards {
+		for _, n := range c.shards[i].nodes() {
+			q := wire.NewQuery(wire.Name(n.name), n.typ)
+			q.Class, q.DO, q.CD = n.class, n.flags&flagDO != 0, n.flags&flagCD != 0
+			if !f(q, n.entry) {
+				return
+			}
+		}
+	}
+}
+
 // Drop removes every entry of the given names, whatever their type, and refuses
 // answers to them that are being made now.
 func (c *Cache) Drop(names ...wire.Name) {

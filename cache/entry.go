@@ -38,6 +38,9 @@ type Entry struct {
 	// Forwarded is true for answers that an upstream has a part in by a route: they
 	// are for those alone who may have questions forwarded.
 	Forwarded bool
+	// Transient is true for answers that end with the process: a zone, a second route or a
+	// filter had a part in them.
+	Transient bool
 	// Negative is true for NXDOMAIN and for answers without the type asked.
 	Negative bool
 	// Mount names the zone or route that answered, and Source says where the

@@ -176,6 +176,19 @@ func (s *shard) evictLocked(now time.Duration) {
 	s.evictions.Add(1)
 }
 
+// nodes are those of answers, not of denials of a whole name, which come with these.
+func (s *shard) nodes() []*node {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var nodes []*node
+	for _, n := range s.lru.Values() {
+		if n.flags&flagDenial == 0 {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
 func (s *shard) drop(match func(name string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

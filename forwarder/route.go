@@ -3,6 +3,7 @@ package forwarder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -30,11 +31,21 @@ type route struct {
 var (
 	_ resolver.Upstream = (*route)(nil)
 	_ resolver.Health   = (*route)(nil)
+	_ resolver.Lasting  = (*route)(nil)
 )
 
 // Down tells that every server of the route is dead or leads back to us.
 func (rt *route) Down() bool {
 	return !slices.ContainsFunc(rt.servers, (*server).usable)
+}
+
+// Identity tells which servers are asked, and how.
+func (rt *route) Identity() string {
+	tls := ""
+	if t := rt.cfg.TLS; t != nil {
+		tls = fmt.Sprint(t.Name, t.Pins, t.Opportunistic)
+	}
+	return fmt.Sprint(rt.cfg.Servers, rt.cfg.Fallback, tls)
 }
 
 // Exchange asks the servers of the route until one gives an answer. NOERROR and

@@ -75,7 +75,7 @@ func (r *Resolver) follow(ctx context.Context, m *Mount, q *wire.Query, x said, 
 	}
 	e := &cache.Entry{
 		Answer: a, Deps: [3]cache.Dep{head.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
-		Stored: r.now(), Ages: head.Ages || tail.Ages, Forwarded: head.Forwarded || s.entry.Forwarded, Negative: s.entry.Negative, AD: head.AD && s.entry.AD,
+		Stored: r.now(), Transient: true, Ages: head.Ages || tail.Ages, Forwarded: head.Forwarded || s.entry.Forwarded, Negative: s.entry.Negative, AD: head.AD && s.entry.AD,
 		Mount: head.Mount, Source: head.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
 	}
 	bounded := head.Expires > 0 || tail.Life > 0

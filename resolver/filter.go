@@ -118,7 +118,7 @@ func (r *Resolver) filtered(m *Mount, q *wire.Query, now time.Duration, rcode, e
 	}
 	return &cache.Entry{
 		Answer: a, Deps: [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}}, Stored: now, Expires: now + filteredTTL*time.Second,
-		Ages: true, Forwarded: true, Negative: true, Mount: m.Name, Source: "filter", EDE: ede, EDEText: why,
+		Transient: true, Ages: true, Forwarded: true, Negative: true, Mount: m.Name, Source: "filter", EDE: ede, EDEText: why,
 	}
 }
 

@@ -44,6 +44,7 @@ type dnsService struct {
 	resolver  *resolver.Resolver
 	listener  *listen.Listener // nil: switched off
 	listening []netip.AddrPort
+	answers   string        // the file that keeps them over a restart; "": none does
 	restart   chan struct{} // holds one: the hosts or the upstreams are to be watched anew
 
 	mu          sync.Mutex // guards following: what a reload changes
@@ -55,7 +56,7 @@ type dnsService struct {
 // newDNS binds the listeners, so that a taken port ends the start, and answers nothing yet.
 func newDNS(cfg *config.Config, node *cluster.Node, files []*os.File, log *slog.Logger) (*dnsService, error) {
 	v := node.View()
-	d := &dnsService{log: log, cfg: cfg, names: cfg.ZoneConfig(), special: local.NewSpecial(local.SpecialConfig{}), restart: make(chan struct{}, 1)}
+	d := &dnsService{log: log, cfg: cfg, answers: answersFile(cfg), names: cfg.ZoneConfig(), special: local.NewSpecial(local.SpecialConfig{}), restart: make(chan struct{}, 1)}
 	var err error
 	if d.cache, err = cache.New(cfg.CacheConfig()); err != nil {
 		return nil, err
@@ -100,6 +101,7 @@ func newDNS(cfg *config.Config, node *cluster.Node, files []*os.File, log *slog.
 		}
 		return nil, err
 	}
+	d.loadAnswers()
 	return d, nil
 }
 
@@ -118,6 +120,7 @@ func (d *dnsService) run(ctx context.Context) error {
 	} else {
 		<-ctx.Done()
 	}
+	d.saveAnswers()
 	stop()
 	if e := parts.Wait(); err == nil {
 		err = e

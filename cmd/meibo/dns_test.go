@@ -153,6 +153,38 @@ func TestReload_FixedDomainsAndFilters(t *testing.T) {
 	p.stop(t)
 }
 
+// TestRestart_ForwardedAnswersAreKept: asked for before a restart, answered after it without an upstream.
+func TestRestart_ForwardedAnswersAreKept(t *testing.T) {
+	world := resolvertest.NewUpstream(t)
+	world.Answer("www.example.net.", dns.TypeA, "www.example.net. 3600 IN A 203.0.113.1")
+	s := newSite(t, "")
+	writeFile(t, s.dir, "conf/agent.hcl", fmt.Sprintf(`
+		node_name = "h1"
+		bind_addr = "127.0.0.1"
+		recursors = [%q]
+		ports { dns = %d  http = %d }
+		cache { persist = true }
+		service { name = "web" address = "192.0.2.10" port = 80 }`, world.Addr(), s.dnsPort, s.httpPort))
+	for round, want := range []int{1, 1, 2} {
+		p := s.start(t)
+		s.up(t)
+		if err := wantAnswer(s.dns, "www.example.net", dns.TypeA, "A 203.0.113.1"); err != nil {
+			t.Error(err)
+		}
+		wantAsked(t, world, "www.example.net", want)
+		p.stop(t)
+		file := filepath.Join(s.dir, "data/view/answers.cache")
+		info, err := os.Stat(file)
+		must(t, err)
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has the mode %v", file, info.Mode())
+		}
+		if round == 1 { // a file that is spoilt costs its answers alone
+			must(t, os.WriteFile(file, []byte("meibo answers 1\nnothing of the kind"), 0o600))
+		}
+	}
+}
+
 // TestReload_RouteToItselfChangesNothing: the services that came with it aren't taken either.
 func TestReload_RouteToItselfChangesNothing(t *testing.T) {
 	s := newSite(t, "")

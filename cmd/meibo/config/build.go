@@ -190,7 +190,7 @@ func (b *builder) cache() Cache {
 	c := Cache{
 		MaxBytes: b.size("cache.max_bytes"), MaxEntries: b.int("cache.max_entries"),
 		MinTTL: b.duration("cache.min_ttl"), MaxTTL: b.duration("cache.max_ttl"), NegativeMaxTTL: b.duration("cache.negative_max_ttl"),
-		NegativeTTL: b.duration("cache.negative_ttl"), MaxClientTTL: b.duration("cache.max_client_ttl"), Stale: b.duration("cache.stale"),
+		NegativeTTL: b.duration("cache.negative_ttl"), MaxClientTTL: b.duration("cache.max_client_ttl"), Persist: b.is("cache.persist"), Stale: b.duration("cache.stale"),
 	}
 	if c.MinTTL > c.MaxTTL {
 		b.wrong("cache.min_ttl", fmt.Sprintf("%s is above cache.max_ttl, %s", c.MinTTL, c.MaxTTL))

@@ -175,6 +175,7 @@ type Cache struct {
 	NegativeMaxTTL time.Duration // 0: not at all
 	NegativeTTL    time.Duration
 	MaxClientTTL   time.Duration
+	Persist        bool          // written at stop, read at start
 	Stale          time.Duration // how long past its end an answer may stand in for a dead upstream; 0 never
 }
 

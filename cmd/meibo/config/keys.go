@@ -45,7 +45,7 @@ func ownKeys() []Key {
 		Key{Path: "negative_ttl", Type: Duration, Default: "0s", Range: "0s..3h", Goes: "resolver", Doc: "How long such an answer is kept that does not say it itself, by an SOA record; 0s: not at all, as RFC 2308 advises."},
 		Key{Path: "max_client_ttl", Type: Duration, Default: "0s", Range: "0s..168h", Goes: "resolver", Doc: "Most that clients are shown of the TTL of forwarded answers, which are kept for their own time; 0s sets no bound."},
 		Key{Path: "stale", Type: Duration, Default: "24h", Range: "0s..168h", Goes: "resolver", Doc: "While upstreams fail, an answer stands in for so long past its end (RFC 8767); 0s never."},
-		Key{Path: "persist", Type: Bool, Default: "false", Status: Planned, Note: "the cache is begun anew after a restart", Goes: "cache", Doc: "Keep forwarded answers over a restart, in cache_dir. Not there yet."},
+		Key{Path: "persist", Type: Bool, Default: "false", Goes: "cmd/meibo", Doc: "Keep forwarded answers over a restart: written at stop and read at start, in cache_dir."},
 	)...)
 	keys = append(keys, under("hosts",
 		Key{Path: "files", Type: Strings, Reload: true, Goes: "resolver/local", Doc: "Hosts files, and directories of them, read again when they change. Unset: /etc/hosts."},
