@@ -68,7 +68,10 @@ func (n *Node) gossipConfig() gossip.Config {
 // tags are what this host tells of itself at the start.
 func (n *Node) tags() map[string]string {
 	tags := map[string]string{
-		tagRole: roleAgent, tagPort: strconv.Itoa(n.cfg.ServerPort), tagVersion: n.cfg.Version, "vsn": "2",
+		tagRole: roleAgent, tagVersion: n.cfg.Version, "vsn": "2",
+	}
+	if n.cfg.ServerPort > 0 {
+		tags[tagPort] = strconv.Itoa(n.cfg.ServerPort)
 	}
 	if n.cfg.Program != "" {
 		tags[tagProgram] = n.cfg.Program
@@ -155,7 +158,7 @@ func (n *Node) Members() []Member {
 	addr, _ := netip.ParseAddr(record.Address)
 	tags := n.tags()
 	tags["id"], tags["dc"] = record.ID, record.Datacenter
-	if n.holdsCatalog() {
+	if n.holdsCatalog() && n.cfg.ServerPort > 0 { // else it is a server to nobody
 		tags[tagRole] = roleServer
 	}
 	return []Member{{

@@ -374,7 +374,7 @@ func (n *Node) prepareDir() (string, error) {
 }
 
 func (n *Node) raftAddr() string {
-	return net.JoinHostPort(n.cfg.Address, strconv.Itoa(n.cfg.ServerPort))
+	return net.JoinHostPort(n.cfg.Address, strconv.Itoa(max(0, n.cfg.ServerPort)))
 }
 
 // record is this host's node record: the agent's, once there is one.

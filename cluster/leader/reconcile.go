@@ -279,7 +279,7 @@ func wanted(r Reader, m Member) []catalog.Body {
 	if !own || !isRegistered(r, want) {
 		bodies = append(bodies, want)
 	}
-	if own && m.Server == nil && hasConsul(r, node.Node) {
+	if own && want.Service == nil && hasConsul(r, node.Node) {
 		bodies = append(bodies, &catalog.Deregister{Node: node.Node, ServiceID: catalog.ConsulService, NodeID: node.ID})
 	}
 	return bodies
@@ -292,7 +292,9 @@ func register(m Member) *catalog.Register {
 		serf = serfCheck(m.Node.Node, catalog.Critical, serfFailed)
 	}
 	want := &catalog.Register{Node: m.Node, Checks: []*catalog.Check{serf}}
-	if m.Server != nil {
+	// A host alone may hold the catalog without a port for others: there is
+	// nothing of a server's to be found then.
+	if m.Server != nil && m.Server.Port > 0 {
 		want.Service = &catalog.Service{
 			Node: m.Node.Node, ID: catalog.ConsulService, Service: catalog.ConsulService,
 			Port: m.Server.Port, Meta: m.Server.Meta, Weights: catalog.Weights{Passing: 1, Warning: 1},

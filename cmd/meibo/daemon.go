@@ -383,7 +383,7 @@ func (d *daemon) sayStart() {
 		http = "not served yet"
 	}
 	d.log.Info("meibo started", "version", version, "node", d.cfg.Node.Name, "id", d.node.Record().ID, "datacenter", d.cfg.Node.Datacenter,
-		"server", d.cfg.Cluster.Server, "dns", joined(d.dns.listening), "http", http)
+		"server", hostAgent{d}.isServer(), "dns", joined(d.dns.listening), "http", http)
 }
 
 // banner says what runs where, and what to try.

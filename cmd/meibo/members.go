@@ -131,6 +131,9 @@ func typeOf(tags map[string]string) string {
 }
 
 func hostPort(addr string, port uint16) string {
+	if port == 0 {
+		return addr // it gossips with nobody
+	}
 	return net.JoinHostPort(addr, strconv.Itoa(int(port)))
 }
 

@@ -27,12 +27,12 @@ func (h hostAgent) Self() httpapi.Self {
 	record := h.d.node.Record()
 	return httpapi.Self{
 		NodeID: record.ID, NodeName: record.Node, Datacenter: record.Datacenter, PrimaryDatacenter: cfg.Node.PrimaryDatacenter,
-		Server: h.isServer(), Member: h.member(), Meta: record.Meta, Stats: h.stats(), Debug: debugConfig(cfg, record),
+		Server: h.isServer(), Member: h.member(), Meta: record.Meta, Stats: h.stats(), Debug: debugConfig(cfg, record, h.isServer()),
 	}
 }
 
 // debugConfig is the configuration under Consul's names, as far as the parts exist, and under those of the files.
-func debugConfig(cfg *config.Config, record catalog.Node) map[string]any {
+func debugConfig(cfg *config.Config, record catalog.Node, server bool) map[string]any {
 	shown := make(map[string]any)
 	for line := range strings.Lines(cfg.Redacted()) {
 		if key, value, ok := strings.Cut(strings.TrimSpace(line), " = "); ok {
@@ -61,7 +61,7 @@ func debugConfig(cfg *config.Config, record catalog.Node) map[string]any {
 		"HTTPSAddrs": []string{}, "HTTPSPort": -1, "LeaveOnTerm": cfg.Cluster.LeaveOnTerminate, "MaxQueryTime": cfg.HTTP.MaxQueryTime.String(),
 		"NodeID": record.ID, "NodeMeta": cfg.Node.Meta, "NodeName": record.Node, "PrimaryDatacenter": cmp.Or(cfg.Node.PrimaryDatacenter, record.Datacenter),
 		"ReconnectTimeoutLAN": cfg.Cluster.ReconnectTimeout.String(), "RejoinAfterLeave": cfg.Cluster.RejoinAfterLeave,
-		"RetryJoinLAN": list(cfg.Cluster.RetryJoin), "SerfPortLAN": int(cfg.Cluster.SerfLAN.Port()), "SerfPortWAN": -1, "ServerMode": cfg.Cluster.Server || cfg.Dev,
+		"RetryJoinLAN": list(cfg.Cluster.RetryJoin), "SerfPortLAN": int(cfg.Cluster.SerfLAN.Port()), "SerfPortWAN": -1, "ServerMode": server,
 		"ServerPort": cfg.Cluster.ServerPort, "SkipLeaveOnInt": cfg.Cluster.SkipLeaveOnInterrupt, "TaggedAddresses": record.TaggedAddresses,
 		"TranslateWANAddrs": cfg.Node.TranslateWAN, "UIConfig": map[string]any{"Enabled": false},
 		"Logging": map[string]any{"LogLevel": cfg.Log.Level.String(), "LogJSON": cfg.Log.JSON, "LogFilePath": cfg.Log.File, "EnableSyslog": cfg.Log.Syslog},
@@ -162,7 +162,10 @@ func (h hostAgent) clusterStats() (consul, serf map[string]string) {
 	return consul, serf
 }
 
-func (h hostAgent) isServer() bool { return h.d.node.Status().State != cluster.Absent }
+// isServer reports whether this host holds the catalog and has a port by which others could ask it.
+func (h hostAgent) isServer() bool {
+	return h.d.config().Cluster.ServerPort > 0 && h.d.node.Status().State != cluster.Absent
+}
 
 // Monitor implements httpapi.Agent. A daemon whose log is another's has none to show.
 func (h hostAgent) Monitor(ctx context.Context, level slog.Level, json bool) <-chan []byte {
