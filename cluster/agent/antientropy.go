@@ -469,6 +469,7 @@ func sameNode(own, remote *catalog.Node) bool {
 	return remote != nil && !remote.Agentless &&
 		strings.EqualFold(own.ID, remote.ID) && own.Node == remote.Node &&
 		own.Address == remote.Address && own.Datacenter == remote.Datacenter &&
+		catalog.SameLocality(own.Locality, remote.Locality) &&
 		maps.Equal(own.TaggedAddresses, remote.TaggedAddresses) && maps.Equal(own.Meta, remote.Meta)
 }
 

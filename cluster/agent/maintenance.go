@@ -20,8 +20,8 @@ const (
 // shown; an empty one is replaced. Doing it twice changes nothing. It lasts over
 // a restart.
 func (a *Agent) ServiceMaintenance(id string, enable bool, reason string) error {
-	if len(reason) > maxNotes {
-		return invalid("reason is longer than %d bytes", maxNotes)
+	if len(reason) > catalog.MaxNotes {
+		return invalid("reason is longer than %d bytes", catalog.MaxNotes)
 	}
 	if reason == "" {
 		reason = serviceMaintReason
@@ -31,8 +31,8 @@ func (a *Agent) ServiceMaintenance(id string, enable bool, reason string) error 
 
 // NodeMaintenance does the same for all services of this host.
 func (a *Agent) NodeMaintenance(enable bool, reason string) error {
-	if len(reason) > maxNotes {
-		return invalid("reason is longer than %d bytes", maxNotes)
+	if len(reason) > catalog.MaxNotes {
+		return invalid("reason is longer than %d bytes", catalog.MaxNotes)
 	}
 	if reason == "" {
 		reason = nodeMaintReason

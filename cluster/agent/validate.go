@@ -46,15 +46,8 @@ func unknownCheck(id string) error {
 	return &refusal{fmt.Sprintf("Unknown check ID %q. Ensure that the check ID is passed, not the check name.", id), ErrUnknownCheck}
 }
 
-// Limits of one definition; larger ones cost every host that reads them.
-const (
-	maxTags   = 64 << 10 // bytes of all tags of a service
-	maxChecks = 64       // of one service
-	maxNotes  = 4096
-)
-
-// reservedMeta begins the keys of metadata that Consul itself sets.
-const reservedMeta = "consul-"
+// maxChecks is the most that one service may have.
+const maxChecks = 64
 
 // minDeregister keeps a short outage from taking a service away for good.
 const minDeregister = time.Minute
@@ -71,13 +64,16 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 	if def.ID == catalog.ConsulService {
 		return def, invalid("Service ID %q is kept for the servers themselves: choose another", def.ID)
 	}
-	if err := validateTexts(def); err != nil {
-		return def, err
+	if len(def.Checks) > maxChecks {
+		return def, invalid("Service %q has %d checks; at most %d are allowed", def.ID, len(def.Checks), maxChecks)
 	}
 	if def.Weights == nil {
 		def.Weights = &catalog.Weights{Passing: 1, Warning: 1}
 	} else if *def.Weights == (catalog.Weights{}) {
 		return def, invalid("Invalid Weights: Passing must be greater than 0")
+	}
+	if err := def.record("").ValidateUser(); err != nil {
+		return def, invalid("%v", err)
 	}
 	def.TaggedAddresses = withLiterals(def)
 	if err := def.record("").Validate(); err != nil {
@@ -86,41 +82,7 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 		}
 		return def, invalid("%v", err)
 	}
-	for key := range def.Meta {
-		if strings.HasPrefix(key, reservedMeta) {
-			return def, invalid("Invalid Service Meta: Couldn't load metadata pair ('%s', '%s'): Key prefix '%s' is reserved for internal use", key, def.Meta[key], reservedMeta)
-		}
-	}
 	return a.normalizeServiceChecks(def)
-}
-
-func validateTexts(def ServiceDefinition) error {
-	for what, text := range map[string]string{"name": def.Name, "ID": def.ID, "address": def.Address, "socket path": def.SocketPath} {
-		if hasControl(text) {
-			return invalid("Invalid service %s %q: control characters are not allowed", what, text)
-		}
-	}
-	if def.SocketPath != "" && (def.Address != "" || def.Port != 0) {
-		return invalid("Service %q: Address and Port can't be given together with SocketPath", def.ID)
-	}
-	size := 0
-	for _, tag := range def.Tags {
-		if hasControl(tag) {
-			return invalid("Service %q: tag %.64q holds control characters", def.ID, tag)
-		}
-		size += len(tag) + 1
-	}
-	if size > maxTags {
-		return invalid("Service %q has %d tags of %d bytes in all; at most %d bytes are allowed", def.ID, len(def.Tags), size, maxTags)
-	}
-	if len(def.Checks) > maxChecks {
-		return invalid("Service %q has %d checks; at most %d are allowed", def.ID, len(def.Checks), maxChecks)
-	}
-	return nil
-}
-
-func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // warnService says what of a service that the API registers is not as it looks,
@@ -249,12 +211,11 @@ func (a *Agent) validateCheck(c *CheckDefinition) error {
 	switch {
 	case c.ID == catalog.SerfHealth || strings.HasPrefix(c.ID, catalog.ServiceMaintPrefix) || c.ID == catalog.NodeMaint:
 		return invalid("Check ID %q is kept for meibo itself: choose another", c.ID)
-	case hasControl(c.ID) || hasControl(c.Name) || len(c.ID) > catalog.MaxNameLength*2 || len(c.Name) > catalog.MaxNameLength*2:
-		return invalid("Invalid check ID or name %.64q: too long, or control characters in it", c.ID)
-	case len(c.Notes) > maxNotes:
-		return invalid("Notes of check %q are longer than %d bytes", c.ID, maxNotes)
 	case c.Status != "" && !validStatus(c.Status):
 		return invalid("Status for checks must 'passing', 'warning', 'critical', not %q", c.Status)
+	}
+	if err := (&catalog.Check{CheckID: c.ID, Name: c.Name, Notes: c.Notes}).ValidateUser(); err != nil {
+		return invalid("%v", err)
 	}
 	if c.Status == "" {
 		c.Status = catalog.Critical

@@ -60,6 +60,7 @@ type Node struct {
 	Datacenter      string            `codec:"Datacenter,omitempty"`
 	TaggedAddresses map[string]string `codec:"TaggedAddresses,omitempty"`
 	Meta            map[string]string `codec:"Meta,omitempty"`
+	Locality        *Locality         `codec:"Locality,omitempty" json:",omitempty"`
 	CreateIndex     uint64            `codec:"CreateIndex,omitempty"`
 	ModifyIndex     uint64            `codec:"ModifyIndex,omitempty"`
 

@@ -83,6 +83,9 @@ func (r *Register) Validate() error {
 	if err := ValidateNodeMeta(r.Node.Meta); err != nil {
 		return err
 	}
+	if err := r.Node.Locality.validate(); err != nil {
+		return err
+	}
 	if r.Service != nil {
 		if err := r.Service.Validate(); err != nil {
 			return err
@@ -119,7 +122,7 @@ func validateName(what, name string) error {
 	if len(name) > MaxNameLength {
 		return fmt.Errorf("Invalid %s: %.32q... is longer than %d", what, name, MaxNameLength)
 	}
-	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if HasControl(name) {
 		return fmt.Errorf("Invalid %s: %q contains a control character", what, name)
 	}
 	return nil
@@ -148,10 +151,17 @@ func (s *Service) Validate() error {
 	if err := validateServiceAddresses(s.TaggedAddresses); err != nil {
 		return err
 	}
-	if l := s.Locality; l != nil && l.Region == "" && l.Zone != "" {
-		return errors.New("zone cannot be set without region")
+	if err := s.Locality.validate(); err != nil {
+		return err
 	}
 	return ValidateServiceMeta(s.Meta)
+}
+
+func (l *Locality) validate() error {
+	if l != nil && l.Region == "" && l.Zone != "" {
+		return errors.New("zone cannot be set without region")
+	}
+	return nil
 }
 
 func validateWeights(w Weights) error {
@@ -205,6 +215,104 @@ func ValidateNodeMeta(meta map[string]string) error {
 // ValidateServiceMeta reports what is wrong with a service's metadata.
 func ValidateServiceMeta(meta map[string]string) error {
 	return validateMeta("Service", meta, MaxMetaPairs, true)
+}
+
+// Limits of what people register; larger ones cost every host that reads them.
+const (
+	maxTags  = 64 << 10 // bytes of all tags of a service
+	MaxNotes = 4096     // bytes of the notes of a check
+)
+
+// ValidateUser reports what people may not register though a record could hold
+// it: [Service.Validate] judges commands that are in logs, too.
+func (s *Service) ValidateUser() error {
+	for _, f := range []struct{ what, text string }{{"name", s.Service}, {"ID", s.ID}, {"address", s.Address}, {"socket path", s.SocketPath}} {
+		if HasControl(f.text) {
+			return fmt.Errorf("Invalid service %s %q: control characters are not allowed", f.what, f.text)
+		}
+	}
+	if slices.Contains(meshKinds, s.Kind) {
+		return fmt.Errorf("Service %q: kind %q %w", s.ID, s.Kind, ErrConnect)
+	}
+	if s.SocketPath != "" && (s.Address != "" || s.Port != 0) {
+		return fmt.Errorf("Service %q: Address and Port can't be given together with SocketPath", s.ID)
+	}
+	size := 0
+	for _, tag := range s.Tags {
+		if HasControl(tag) {
+			return fmt.Errorf("Service %q: tag %.64q holds control characters", s.ID, tag)
+		}
+		size += len(tag) + 1
+	}
+	if size > maxTags {
+		return fmt.Errorf("Service %q has %d tags of %d bytes in all; at most %d bytes are allowed", s.ID, len(s.Tags), size, maxTags)
+	}
+	if err := validateMeta("Service", s.Meta, MaxMetaPairs, false); err != nil {
+		return fmt.Errorf("Invalid Service Meta: %w", err)
+	}
+	return nil
+}
+
+// ValidateUser is the same for a check.
+func (c *Check) ValidateUser() error {
+	switch {
+	case HasControl(c.CheckID) || HasControl(c.Name) || len(c.CheckID) > MaxNameLength*2 || len(c.Name) > MaxNameLength*2:
+		return fmt.Errorf("Invalid check ID or name %.64q: too long, or control characters in it", c.CheckID)
+	case len(c.Notes) > MaxNotes:
+		return fmt.Errorf("Notes of check %q are longer than %d bytes", c.CheckID, MaxNotes)
+	}
+	return nil
+}
+
+// HasControl reports whether there is a control character in the text.
+func HasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// ErrConnect ends the refusals of what would be taken for a working proxy or a
+// service in the mesh, and could be neither.
+var ErrConnect = errors.New("is of Connect, which is not built here")
+
+var meshKinds = []string{"connect-proxy", "mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway"}
+
+// RefuseConnect reports what the Proxy and Connect of a registration, decoded
+// from JSON or HCL, ask of the mesh. What only says no, as the objects that the
+// API shows, asks nothing.
+func RefuseConnect(service string, proxy, connect any) error {
+	for _, f := range []struct {
+		name  string
+		value any
+	}{{"Proxy", proxy}, {"Connect", connect}} {
+		if path, asks := asksFor(f.name, f.value); asks {
+			return fmt.Errorf("Service %q: %s %w", service, path, ErrConnect)
+		}
+	}
+	return nil
+}
+
+func asksFor(path string, v any) (string, bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			if isSidecar := strings.EqualFold(strings.ReplaceAll(k, "_", ""), "SidecarService"); isSidecar && v[k] != nil {
+				return path + "." + k, true // an empty one is one with defaults
+			}
+			if at, asks := asksFor(path+"."+k, v[k]); asks {
+				return at, true
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if at, asks := asksFor(path, e); asks {
+				return at, true
+			}
+		}
+	case nil:
+	default:
+		text := fmt.Sprint(v)
+		return path, text != "" && text != "0" && text != "false"
+	}
+	return "", false
 }
 
 // ValidateUserMeta is [ValidateNodeMeta] for what people configure: keys that

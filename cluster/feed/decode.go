@@ -137,12 +137,18 @@ func (f *fields) pairs() map[string]string {
 }
 
 func (f *fields) node() *catalog.Node {
-	return &catalog.Node{
+	n := &catalog.Node{
 		Node: f.string(), ID: f.string(), Address: f.string(), Datacenter: f.shared(),
 		TaggedAddresses: f.pairs(), Meta: f.pairs(),
 		CreateIndex: f.number(), ModifyIndex: f.number(),
-		Synced: f.shared(), Agentless: f.number()&1 != 0,
+		Synced: f.shared(),
 	}
+	flags := f.number()
+	n.Agentless = flags&1 != 0
+	if flags&2 != 0 {
+		n.Locality = &catalog.Locality{Region: f.shared(), Zone: f.shared()}
+	}
+	return n
 }
 
 func (f *fields) service(node string) *catalog.Service {

@@ -101,7 +101,10 @@ func (e *encoder) node(n *catalog.Node) {
 	e.number(n.CreateIndex)
 	e.number(n.ModifyIndex)
 	e.strings(n.Synced)
-	e.flags(n.Agentless)
+	e.flags(n.Agentless, n.Locality != nil)
+	if n.Locality != nil {
+		e.strings(n.Locality.Region, n.Locality.Zone)
+	}
 }
 
 func (e *encoder) part(p *catalog.Part) {

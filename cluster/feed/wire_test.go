@@ -33,7 +33,7 @@ func everything() catalog.Update {
 				ID: "10000000-0000-4000-8000-000000000001", Node: "N1", Address: "192.0.2.1", Datacenter: "dc1",
 				TaggedAddresses: map[string]string{"lan": "192.0.2.1", "wan": "198.51.100.1"},
 				Meta:            map[string]string{"rack": "1"}, CreateIndex: 7, ModifyIndex: 8,
-				Synced: "00000000-0000-4000-8000-00000000000a", Agentless: true,
+				Synced: "00000000-0000-4000-8000-00000000000a", Agentless: true, Locality: &catalog.Locality{Region: "r", Zone: "z"},
 			},
 			Checks:    []*catalog.Check{check("N1", "")},
 			Addresses: []catalog.AddressOf{{Address: "192.0.2.9", Service: "Web", ServiceID: "w1"}},

@@ -212,9 +212,6 @@ func (a *agentSet) registerService(r *request) (any, error) {
 	if def.Token == "" {
 		def.Token = tokenOf(r.Request)
 	}
-	if b.Proxy.Given || b.Connect.Given {
-		a.warn(r, "Proxy and Connect belong to the service mesh, which meibo does not have: they do nothing", "service", def.ID)
-	}
 	replace, err := r.flag("replace-existing-checks")
 	if err != nil {
 		return nil, err

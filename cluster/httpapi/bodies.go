@@ -24,7 +24,7 @@ type catalogRegisterBody struct {
 	Check           *catalogCheckBody
 	Checks          []*catalogCheckBody
 	SkipNodeUpdate  bool
-	Locality        ignored
+	Locality        *catalog.Locality
 	PeerName        ignored
 	Namespace       string
 	Partition       string
@@ -43,8 +43,8 @@ type catalogServiceBody struct {
 	Weights           *catalog.Weights
 	EnableTagOverride bool
 	Ports             ignored
-	Proxy             ignored
-	Connect           ignored
+	Proxy             any // refused if it asks for anything
+	Connect           any
 	Locality          *catalog.Locality
 	ContentHash       ignored
 	Datacenter        ignored
@@ -99,10 +99,11 @@ type checkDefinitionBody struct {
 	AliasNode                      string
 	AliasService                   string
 	TTL                            time.Duration
-	// What only an agent's own checks have means nothing here, and is passed over.
-	SessionName, ScriptArgs, DockerContainerID, Shell, OutputMaxSize          ignored
-	SuccessBeforePassing, FailuresBeforeWarning, FailuresBeforeCritical, Args ignored
 }
+
+// passesOver implements lenient: nothing here runs by a definition, it is kept for whoever
+// does, and clients put in what theirs know.
+func (*checkDefinitionBody) passesOver() {}
 
 type catalogDeregisterBody struct {
 	Datacenter string
@@ -131,8 +132,8 @@ type agentServiceBody struct {
 	Check             *agentCheckBody
 	Checks            []*agentCheckBody
 	Ports             ignored
-	Proxy             ignored
-	Connect           ignored
+	Proxy             any // refused if it asks for anything
+	Connect           any
 	Locality          *catalog.Locality
 	Namespace         string
 	Partition         string
@@ -280,7 +281,7 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 	if def.ID == "" {
 		def.ID = def.Service.Service
 	}
-	if err := def.Service.Validate(); err != nil {
+	if err := cmp.Or(catalog.RefuseConnect(def.ID, b.Proxy, b.Connect), def.Service.Validate()); err != nil {
 		return def, badRequest("%v", err)
 	}
 	checks := b.Checks

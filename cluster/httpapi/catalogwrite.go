@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -25,7 +26,7 @@ func (c *catalogSet) register(r *request) (any, error) {
 	}
 	cmd := b.command(c.datacenter)
 	cmd.Normalize()
-	if err := cmd.Validate(); err != nil {
+	if err := cmp.Or(cmd.Validate(), b.validateUser(cmd)); err != nil {
 		return nil, badRequest("%v", err)
 	}
 	if err := c.mayRegister(r, cmd); err != nil {
@@ -69,6 +70,21 @@ func (b *catalogRegisterBody) refuseTenancy() error {
 	return nil
 }
 
+// validateUser holds the command to the rules of what an agent registers.
+func (b *catalogRegisterBody) validateUser(cmd *catalog.Register) error {
+	if s := cmd.Service; s != nil {
+		if err := cmp.Or(catalog.RefuseConnect(s.ID, b.Service.Proxy, b.Service.Connect), s.ValidateUser()); err != nil {
+			return err
+		}
+	}
+	for _, check := range cmd.Checks {
+		if err := check.ValidateUser(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *catalogRegisterBody) allChecks() []*catalogCheckBody {
 	var all []*catalogCheckBody
 	for _, check := range append([]*catalogCheckBody{b.Check}, b.Checks...) {
@@ -83,7 +99,7 @@ func (b *catalogRegisterBody) command(datacenter string) *catalog.Register {
 	cmd := &catalog.Register{
 		Node: catalog.Node{
 			ID: b.ID, Node: b.Node, Address: b.Address, Datacenter: datacenter,
-			TaggedAddresses: b.TaggedAddresses, Meta: b.NodeMeta, Agentless: true,
+			TaggedAddresses: b.TaggedAddresses, Meta: b.NodeMeta, Locality: b.Locality, Agentless: true,
 		},
 		SkipNodeUpdate: b.SkipNodeUpdate,
 	}

@@ -14,7 +14,10 @@ import (
 )
 
 // ignored takes any value: fields of Consul's that nothing here reads.
-type ignored struct{ Given bool }
+type ignored struct{}
+
+// lenient is a body in which unknown names are passed over.
+type lenient interface{ passesOver() }
 
 // decodeBody reads a request's JSON object into dst, a pointer to a struct. Names match
 // without letter case and underscores (so snake_case is understood); a field may have
@@ -71,7 +74,6 @@ var (
 func assign(path string, v any, rv reflect.Value) error {
 	switch rv.Type() {
 	case ignoredType:
-		rv.Field(0).SetBool(v != nil)
 		return nil
 	case durationType:
 		return assignDuration(path, v, rv)
@@ -89,6 +91,9 @@ func assign(path string, v any, rv reflect.Value) error {
 		return assignSlice(path, v, rv)
 	case reflect.Map:
 		return assignMap(path, v, rv)
+	case reflect.Interface:
+		rv.Set(reflect.ValueOf(v))
+		return nil
 	}
 	return assignScalar(path, v, rv)
 }
@@ -101,6 +106,9 @@ func assignStruct(path string, v any, rv reflect.Value) error {
 	used := make(map[int]string)
 	for name, value := range obj {
 		i, ok := fieldNamed(rv.Type(), name)
+		if _, passed := rv.Addr().Interface().(lenient); !ok && passed {
+			continue
+		}
 		if !ok {
 			return unknownField(path, name, rv.Type())
 		}
@@ -225,7 +233,7 @@ func unknownField(path, name string, t reflect.Type) error {
 	best, distance := "", 2*(1+max(1, len(name)/3))
 	for i := range t.NumField() {
 		known := t.Field(i).Name
-		if t.Field(i).Type == ignoredType {
+		if kind := t.Field(i).Type; kind == ignoredType || kind.Kind() == reflect.Interface { // nothing is to be put there
 			continue
 		}
 		d := 2 * editDistance(plainName(name), plainName(known))

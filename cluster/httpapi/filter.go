@@ -120,7 +120,7 @@ func compileMatch(e *grammar.MatchExpression, item reflect.Type) (matcher, error
 // elsewhere are what items have in Consul and never here: selectors of them, and of all
 // below, are valid and find nothing.
 var elsewhere = map[reflect.Type][]string{
-	reflect.TypeFor[nodeShape]():           {"PeerName", "Locality", "Partition"},
+	reflect.TypeFor[nodeShape]():           {"PeerName", "Partition"},
 	reflect.TypeFor[serviceShape]():        {"Proxy", "Connect", "PeerName", "Namespace", "Partition"},
 	reflect.TypeFor[agentServiceShape]():   {"Proxy", "Connect", "PeerName", "CreateIndex", "ModifyIndex", "Namespace", "Partition"},
 	reflect.TypeFor[catalogServiceShape](): {"ServiceProxy", "ServiceConnect", "PeerName", "Namespace", "Partition"},

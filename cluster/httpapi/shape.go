@@ -18,6 +18,7 @@ type nodeShape struct {
 	Datacenter      string
 	TaggedAddresses map[string]string
 	Meta            map[string]string
+	Locality        *catalog.Locality `json:",omitempty"`
 	CreateIndex     uint64
 	ModifyIndex     uint64
 }
@@ -126,7 +127,7 @@ func notNil(list []string) []string {
 func shapeNode(n *catalog.Node, datacenter string) nodeShape {
 	s := nodeShape{
 		ID: n.ID, Node: n.Node, Address: n.Address, Datacenter: n.Datacenter,
-		TaggedAddresses: n.TaggedAddresses, Meta: n.Meta,
+		TaggedAddresses: n.TaggedAddresses, Meta: n.Meta, Locality: n.Locality,
 		CreateIndex: n.CreateIndex, ModifyIndex: n.ModifyIndex,
 	}
 	if s.Datacenter == "" {

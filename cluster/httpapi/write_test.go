@@ -274,6 +274,57 @@ func TestAutopilotConfiguration_IsReplacedIfItIsStillTheOneThatWasRead(t *testin
 	}
 }
 
+// What an agent refuses of its own services and checks the catalog's endpoint refuses too;
+// zero weights it takes, as the Go client always sends them.
+func TestRegistration_OneRuleForAgentAndCatalog(t *testing.T) {
+	far := func(more string) string { return `{"Node":"far","Address":"10.0.0.3",` + more + `}` }
+	tags := `"` + strings.Repeat("t", 70<<10) + `"`
+	for _, tt := range []struct{ name, more, want string }{
+		{"reserved meta", `"Service":{"Service":"db","Meta":{"consul-x":"1"}}`, "reserved for internal use"},
+		{"tags", `"Service":{"Service":"db","Tags":[` + tags + `]}`, "at most 65536 bytes"},
+		{"control character in a tag", `"Service":{"Service":"db","Tags":["a\u0007"]}`, "control characters"},
+		{"socket and port", `"Service":{"Service":"db","Port":1,"SocketPath":"/s"}`, "SocketPath"},
+		{"notes", `"Check":{"Name":"c","Notes":"` + strings.Repeat("n", 5000) + `"}`, "longer than 4096"},
+		{"proxy by its kind", `"Service":{"Service":"db","Kind":"connect-proxy"}`, "Connect, which is not built"},
+		{"proxy", `"Service":{"Service":"db","Proxy":{"DestinationServiceName":"web"}}`, "Proxy.DestinationServiceName is of Connect"},
+		{"native", `"Service":{"Service":"db","Connect":{"Native":true}}`, "Connect.Native is of Connect"},
+		{"what is read here and written back", `"Service":{"Service":"db","Proxy":{"Mode":"","MeshGateway":{},"Expose":{}},"Connect":{}}`, ""},
+		{"zero weights", `"Service":{"Service":"db","Weights":{"Passing":0,"Warning":0}}`, ""},
+		{"a definition with keys of others", `"Check":{"Name":"c","Definition":{"TCP":"h:1","IntervalDuration":"10s","TimeoutDuration":5,"Script":"x"}}`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newFixture(t).do(t, "PUT", "/v1/catalog/register", far(tt.more))
+			if ok := w.Code == 200; ok != (tt.want == "") || !ok && (w.Code != 400 || !strings.Contains(w.Body.String(), tt.want)) {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
+	}
+	for body, want := range map[string]string{
+		`{"Name":"db","Connect":{"SidecarService":{}}}`:             `Service "db": Connect.SidecarService is of Connect, which is not built here`,
+		`{"Name":"db","Proxy":{"Upstreams":[{"LocalBindPort":1}]}}`: `Service "db": Proxy.Upstreams.LocalBindPort is of Connect, which is not built here`,
+	} {
+		if w := newFixture(t).do(t, "PUT", "/v1/agent/service/register", body); w.Code != 400 || w.Body.String() != want {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+}
+
+func TestLocality_OfANodeIsKeptAndShown(t *testing.T) {
+	f := newFixture(t)
+	body := `{"Node":"far","Address":"10.0.0.3","Locality":{"Region":"eu","Zone":"eu-1"}}`
+	if w := f.do(t, "PUT", "/v1/catalog/register", body); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for _, path := range []string{"/v1/catalog/node/far", `/v1/catalog/nodes?filter=Locality.Zone=="eu-1"`} {
+		if w := f.do(t, "GET", path, ""); !strings.Contains(w.Body.String(), `"Locality":{"Region":"eu","Zone":"eu-1"}`) {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+	}
+	if w := f.do(t, "PUT", "/v1/catalog/register", strings.Replace(body, `"Region":"eu",`, "", 1)); w.Code != 400 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestLocality_IsKeptAndShown(t *testing.T) {
 	f := newFixture(t)
 	body := `{"Node":"far","Address":"10.0.0.3","Service":{"Service":"db","Locality":{"Region":"eu","Zone":"eu-1"}}}`

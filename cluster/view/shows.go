@@ -36,7 +36,7 @@ func ofNode(checks []*catalog.Check) []*catalog.Check {
 
 func nodesShowSame(a, b *catalog.Node) bool {
 	return a == b || a.ID == b.ID && a.Node == b.Node && a.Address == b.Address && a.Datacenter == b.Datacenter &&
-		a.Agentless == b.Agentless &&
+		a.Agentless == b.Agentless && catalog.SameLocality(a.Locality, b.Locality) &&
 		maps.Equal(a.TaggedAddresses, b.TaggedAddresses) && maps.Equal(a.Meta, b.Meta)
 }
 

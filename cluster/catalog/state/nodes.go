@@ -166,6 +166,7 @@ func (w *writer) updateNode(old, n *catalog.Node) {
 // sameNode compares what clients see of a node.
 func sameNode(a, b *catalog.Node) bool {
 	return a.ID == b.ID && a.Node == b.Node && a.Address == b.Address && a.Datacenter == b.Datacenter &&
+		catalog.SameLocality(a.Locality, b.Locality) &&
 		maps.Equal(a.TaggedAddresses, b.TaggedAddresses) && maps.Equal(a.Meta, b.Meta)
 }
 

@@ -227,7 +227,25 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 		s.ID = s.Name
 	}
 	d.serviceNames(&s, bl.at)
+	d.refuseConnect(bl, s.ID)
 	return s, len(bl.faults) == 0
+}
+
+// refuseConnect leaves out what would be taken for a part of the mesh.
+func (d *definer) refuseConnect(bl *block, id string) {
+	for _, key := range []string{"proxy", "connect"} {
+		for _, t := range at[[]*tree](bl, "service", key) {
+			var err error
+			if key == "proxy" {
+				err = catalog.RefuseConnect(id, t.value(), nil)
+			} else {
+				err = catalog.RefuseConnect(id, nil, t.value())
+			}
+			if err != nil {
+				d.fault(&Fault{File: t.at.file, Line: t.at.line, Key: "service." + key, Text: err.Error()})
+			}
+		}
+	}
 }
 
 // serviceNames warns of names that DNS cannot carry, or not everywhere.

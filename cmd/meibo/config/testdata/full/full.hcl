@@ -113,7 +113,7 @@ service {
   namespace           = "default"
   partition           = "default"
   locality { region = "eu-west-1" zone = "eu-west-1a" }
-  connect { sidecar_service {} }
+  connect { native = false }
   check {
     id                       = "web-http"
     name                     = "answers"
