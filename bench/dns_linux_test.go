@@ -47,7 +47,8 @@ type dnsFigures struct {
 }
 
 // TestDNSLoad measures meibo and its peers side by side: in each round each server is started anew on one CPU, with the
-// load and the upstream on the other. It takes ten minutes and a quiet machine of two CPUs.
+// load and the upstream on the other. It takes ten minutes and a quiet machine of two CPUs. MEIBO_BENCH_DNS_PEERS and
+// MEIBO_BENCH_DNS_ROWS are regular expressions that choose some of both, for who works on one of them.
 func TestDNSLoad(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("MEIBO_BENCH_DNS"))
 	if rounds == 0 {
@@ -65,7 +66,14 @@ func TestDNSLoad(t *testing.T) {
 			b.measure(s, round, rounds)
 		}
 	}
-	writeSection(t, "make bench-dns", b.tables()...)
+	if os.Getenv("MEIBO_BENCH_DNS_PEERS") == "" && os.Getenv("MEIBO_BENCH_DNS_ROWS") == "" {
+		writeSection(t, "make bench-dns", b.tables()...)
+	}
+}
+
+// chosen tells whether a regular expression in the environment, if there is one, matches name.
+func chosen(env, name string) bool {
+	return regexp.MustCompile(os.Getenv(env)).MatchString(name)
 }
 
 type dnsBench struct {
@@ -188,7 +196,7 @@ func (b *dnsBench) measure(s *dnsPeer, round, rounds int) {
 		{name: "`.consul` SRV, three instances", queries: "web.service.consul SRV\n", args: timed, only: isConsul},
 		{name: "100,000 names cached", queries: b.names(dnsMemory, "A"), args: once, only: forwards},
 	} {
-		if l.only != nil && !l.only(s) {
+		if l.only != nil && !l.only(s) || !chosen("MEIBO_BENCH_DNS_ROWS", l.name) {
 			continue
 		}
 		if l.warm {
@@ -199,8 +207,8 @@ func (b *dnsBench) measure(s *dnsPeer, round, rounds int) {
 			b.all[l.name], b.rows = map[string][]dnsFigures{}, append(b.rows, l.name)
 		}
 		b.all[l.name][s.name] = append(b.all[l.name][s.name], f)
-		fmt.Fprintf(os.Stderr, "round %d of %d  %-16s %-32s %9.0f q/s  %6.2f µs (%.2f in user space)  lost %.2f %%\n",
-			round+1, rounds, s.name, l.name, f.qps, f.allUS, f.userUS, f.lostPercent)
+		fmt.Fprintf(os.Stderr, "round %d of %d  %-16s %-32s %9.0f q/s  %6.2f µs (%.2f in user space)  lost %.2f %%  %4.0f MB\n",
+			round+1, rounds, s.name, l.name, f.qps, f.allUS, f.userUS, f.lostPercent, f.residentMB)
 	}
 }
 

@@ -52,7 +52,7 @@ func (b *dnsBench) peers() []*dnsPeer {
 	}
 	var here []*dnsPeer
 	for _, s := range all {
-		if _, err := os.Stat(filepath.Join(b.root, s.program)); err == nil {
+		if _, err := os.Stat(filepath.Join(b.root, s.program)); err == nil && chosen("MEIBO_BENCH_DNS_PEERS", s.name) {
 			here = append(here, s)
 		}
 	}

@@ -79,9 +79,7 @@ func New(cfg Config) (*Cache, error) {
 	c := &Cache{seed: maphash.MakeSeed(), stale: max(cfg.Stale, 0), max: cfg.MaxBytes}
 	c.shards = make([]shard, shardCount(cfg))
 	for i := range c.shards {
-		if err := c.shards[i].init(cfg.MaxBytes/len(c.shards), cfg.MaxEntries/len(c.shards), c.stale); err != nil {
-			return nil, err
-		}
+		c.shards[i].init(cfg.MaxBytes/len(c.shards), cfg.MaxEntries/len(c.shards), c.stale)
 	}
 	return c, nil
 }
@@ -168,7 +166,7 @@ func (c *Cache) Put(q *wire.Query, e *Entry, mark Mark) {
 
 func (c *Cache) put(k key, name string, e *Entry, mark Mark) {
 	s, hash := c.place(&k)
-	s.store(hash, newNode(&k, name, e), uint64(mark))
+	s.store(newNode(hash, &k, name, e), uint64(mark))
 }
 
 // Range calls f with each entry and its question until f returns false, those that were

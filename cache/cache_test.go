@@ -70,7 +70,7 @@ func TestGet_ComparesTheKeyInFull(t *testing.T) {
 	k := keyOf(q)
 	s, hash := c.place(&k)
 	ok := keyOf(other)
-	s.store(hash, newNode(&ok, string(ok.name), &Entry{Answer: answerOf(other, 10)}), s.drops.Load()) // a collision
+	s.store(newNode(hash, &ok, string(ok.name), &Entry{Answer: answerOf(other, 10)}), s.drops.Load()) // a collision
 	if _, st := c.Get(q, t0); st != Miss {
 		t.Errorf("got another name's answer for an equal hash: %v", st)
 	}

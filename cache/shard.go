@@ -1,20 +1,17 @@
 package cache
 
 import (
-	"fmt"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-
 	"meibo/resolver/wire"
 )
 
 // nodeOverhead is what an entry costs beside its answer and its name: the node,
-// the entry, its place in list and map. Measured, rounded up.
-const nodeOverhead = 400
+// the entry, its place in the map. Measured, rounded up.
+const nodeOverhead = 260
 
 // secondChances bounds the work of one eviction: so many visited entries are
 // passed over before one goes regardless.
@@ -64,14 +61,16 @@ func (c *Cache) place(k *key) (*shard, uint64) {
 
 // node is an entry with its full key, which is compared at every lookup.
 type node struct {
-	entry   *Entry
-	name    string
-	typ     uint16
-	class   uint16
-	flags   uint8
-	size    int
-	visited atomic.Bool   // set by hits, taken back by evictions that pass over
-	hits    atomic.Uint32 // counted as far as anybody cares
+	entry      *Entry
+	prev, next *node // of the shard's list
+	hash       uint64
+	name       string
+	size       int32
+	typ        uint16
+	class      uint16
+	flags      uint8
+	visited    atomic.Bool   // set by hits, taken back by evictions that pass over
+	hits       atomic.Uint32 // counted as far as anybody cares
 }
 
 // isHot counts a hit and reports whether it is the one that makes n hot.
@@ -79,10 +78,10 @@ func (n *node) isHot(hits uint32) bool {
 	return n.hits.Load() < hits && n.hits.Add(1) == hits
 }
 
-func newNode(k *key, name string, e *Entry) *node {
+func newNode(hash uint64, k *key, name string, e *Entry) *node {
 	return &node{
-		entry: e, name: name, typ: k.typ, class: k.class, flags: k.flags,
-		size: e.Answer.Size() + len(name) + len(e.Source) + len(e.EDEText) + nodeOverhead,
+		entry: e, hash: hash, name: name, typ: k.typ, class: k.class, flags: k.flags,
+		size: int32(e.Answer.Size() + len(name) + len(e.EDEText) + nodeOverhead),
 	}
 }
 
@@ -93,7 +92,8 @@ func (n *node) is(k *key) bool {
 // shard is one independently locked part of the cache.
 type shard struct {
 	mu    sync.RWMutex
-	lru   *simplelru.LRU[uint64, *node]
+	held  map[uint64]*node
+	order list
 	bytes int
 
 	maxBytes   int
@@ -109,21 +109,17 @@ type shard struct {
 	refused   atomic.Uint64
 }
 
-func (s *shard) init(maxBytes, maxEntries int, stale time.Duration) error {
+func (s *shard) init(maxBytes, maxEntries int, stale time.Duration) {
 	s.maxBytes, s.maxEntries, s.stale = maxBytes, max(maxEntries, 1), stale
-	lru, err := simplelru.NewLRU(s.maxEntries+1, func(_ uint64, n *node) { s.bytes -= n.size })
-	if err != nil {
-		return fmt.Errorf("cache shard of %d entries: %w", s.maxEntries, err)
-	}
-	s.lru = lru
-	return nil
+	s.held = make(map[uint64]*node)
+	s.order.init()
 }
 
 func (s *shard) lookup(hash uint64, k *key) *node {
 	s.mu.RLock()
-	n, ok := s.lru.Peek(hash)
+	n := s.held[hash]
 	s.mu.RUnlock()
-	if !ok || !n.is(k) {
+	if n == nil || !n.is(k) {
 		return nil
 	}
 	if !n.visited.Load() {
@@ -144,20 +140,29 @@ func (s *shard) count(st State) {
 }
 
 // store puts n in unless something was dropped since mark, and makes room for it.
-func (s *shard) store(hash uint64, n *node, mark uint64) {
+func (s *shard) store(n *node, mark uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.size > s.maxBytes || s.drops.Load() != mark {
+	if int(n.size) > s.maxBytes || s.drops.Load() != mark {
 		s.refused.Add(1)
 		return
 	}
-	s.lru.Remove(hash)
-	for s.bytes+n.size > s.maxBytes || s.lru.Len() >= s.maxEntries {
+	if old := s.held[n.hash]; old != nil {
+		s.removeLocked(old)
+	}
+	for s.bytes+int(n.size) > s.maxBytes || len(s.held) >= s.maxEntries {
 		s.evictLocked(n.entry.Stored)
 	}
-	s.lru.Add(hash, n)
-	s.bytes += n.size
+	s.held[n.hash] = n
+	s.order.push(n)
+	s.bytes += int(n.size)
 	s.inserted.Add(1)
+}
+
+func (s *shard) removeLocked(n *node) {
+	delete(s.held, n.hash)
+	s.order.remove(n)
+	s.bytes -= int(n.size)
 }
 
 // evictLocked removes the oldest entry that was not visited since the last
@@ -165,15 +170,18 @@ func (s *shard) store(hash uint64, n *node, mark uint64) {
 // before any fresh one that anybody asks for.
 func (s *shard) evictLocked(now time.Duration) {
 	for range secondChances {
-		hash, n, ok := s.lru.GetOldest()
-		if !ok || !n.visited.Load() || n.entry.state(now, s.stale) != Fresh {
+		n := s.order.oldest()
+		if n == nil || !n.visited.Load() || n.entry.state(now, s.stale) != Fresh {
 			break
 		}
 		n.visited.Store(false)
-		s.lru.Get(hash) // to the front
+		s.order.remove(n)
+		s.order.push(n)
 	}
-	s.lru.RemoveOldest()
-	s.evictions.Add(1)
+	if n := s.order.oldest(); n != nil {
+		s.removeLocked(n)
+		s.evictions.Add(1)
+	}
 }
 
 // nodes are those of answers, not of denials of a whole name, which come with these.
@@ -181,7 +189,7 @@ func (s *shard) nodes() []*node {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var nodes []*node
-	for _, n := range s.lru.Values() {
+	for n := s.order.oldest(); n != nil && n != &s.order.root; n = n.prev {
 		if n.flags&flagDenial == 0 {
 			nodes = append(nodes, n)
 		}
@@ -193,9 +201,9 @@ func (s *shard) drop(match func(name string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drops.Add(1)
-	for _, hash := range s.lru.Keys() {
-		if n, ok := s.lru.Peek(hash); ok && match(n.name) {
-			s.lru.Remove(hash)
+	for _, n := range s.held {
+		if match(n.name) {
+			s.removeLocked(n)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (c *Cache) Stats() Stats {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.RLock()
-		st.Entries += s.lru.Len()
+		st.Entries += len(s.held)
 		st.Bytes += s.bytes
 		s.mu.RUnlock()
 		st.MaxEntries += s.maxEntries

@@ -19,6 +19,7 @@ const (
 	readBuffer = 4096
 
 	headerSize = 12
+	optSize    = 11 // of our own, which has no options
 )
 
 // errSilent is the outcome of an attempt that nobody answered.
@@ -224,7 +225,7 @@ func (a *attempt) complain(why error, next string) {
 
 // packed is the query packet with an ID.
 func (a *attempt) packed(id uint16, edns bool) []byte {
-	packet := wire.AppendQuery(make([]byte, 0, 320), a.q, id, edns)
+	packet := wire.AppendQuery(make([]byte, 0, len(a.q.Msg)+optSize), a.q, id, edns)
 	if a.trustAD {
 		packet[3] |= 0x20 // AD in a query asks for AD in the answer (RFC 6840 section 5.7)
 	}
@@ -419,8 +420,7 @@ func (a *attempt) resend() {
 
 // withoutOPT is a query of ours without its last record, the OPT.
 func withoutOPT(packet []byte) []byte {
-	const opt = 11 // our own has no options
-	plain := append([]byte(nil), packet[:len(packet)-opt]...)
+	plain := append([]byte(nil), packet[:len(packet)-optSize]...)
 	plain[11] = 0
 	return plain
 }

@@ -88,7 +88,7 @@ func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, 
 func (rt *route) result(rep reply) resolver.Result {
 	res := resolver.Result{
 		Answer: rep.answer, Ages: true, AD: rt.cfg.TrustAD && rep.answer.AD(),
-		Source: "upstream " + rep.from.srv.name,
+		Source: rep.from.srv.source,
 	}
 	if rep.tcp && !rep.from.secure {
 		res.Source += " over TCP"

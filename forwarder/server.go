@@ -26,10 +26,11 @@ const (
 
 // server is what is known of one name server, whatever routes lead to it.
 type server struct {
-	addr netip.AddrPort
-	bare netip.AddrPort // without the zone
-	id   uint64         // of this process, for loop probes
-	name string         // for people: the address, and how it is asked
+	addr   netip.AddrPort
+	bare   netip.AddrPort // without the zone
+	id     uint64         // of this process, for loop probes
+	name   string         // for people: the address, and how it is asked
+	source string         // the same of an answer; every answer kept shares it
 
 	clear, secured streams // the latter without an address: there is none
 	opportunistic  bool    // in the clear too
@@ -78,6 +79,7 @@ func newServer(f *Forwarder, a netip.AddrPort, t *TLS) *server {
 		s.name = "tls://" + s.name
 		s.secured = streams{f: f, srv: s, addr: a, tls: t.config()}
 	}
+	s.source = "upstream " + s.name
 	return s
 }
 

@@ -95,14 +95,14 @@ func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Moun
 
 // accept judges what an upstream said, and stores it or remembers the failure.
 func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [3]cache.Dep, mark cache.Mark) (said, error) {
-	k, now := questionOf(q), r.now()
+	now := r.now()
 	if err != nil {
-		r.failures.note(k, now, deps[0], err)
+		r.failures.note(q, now, deps[0], err)
 		return said{}, err
 	}
 	j := r.judge(m, q, res.Answer)
 	if j.err != nil {
-		r.failures.note(k, now, deps[0], j.err)
+		r.failures.note(q, now, deps[0], j.err)
 		return said{}, j.err
 	}
 	e := &cache.Entry{
@@ -115,10 +115,10 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [
 	}
 	if j.bad {
 		err := &badAnswer{e}
-		r.failures.note(k, now, deps[0], err)
+		r.failures.note(q, now, deps[0], err)
 		return said{}, err
 	}
-	r.failures.forget(k)
+	r.failures.forget(q)
 	if clean := r.screen(m, q, e, now); clean != e {
 		r.keep(q, clean, false, mark)
 		return said{entry: clean}, nil

@@ -42,7 +42,7 @@ func (r *Resolver) Explain(ctx context.Context, q *wire.Query) (Explanation, err
 	s := r.lookup(ctx, q)
 	now := r.now()
 	x := Explanation{Err: s.err, Stale: s.stale, Cached: s.stale || st == cache.Fresh, Took: now - began}
-	x.Message = r.render(q, s, now)
+	x.Message = r.render(nil, q, s, now)
 	if a, err := wire.ParseAnswer(x.Message); err == nil {
 		x.Rcode = a.Rcode()
 		x.EDE, x.EDEText = a.EDE()

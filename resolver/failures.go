@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -40,6 +41,7 @@ func questionOf(q *wire.Query) question {
 // failureMemory remembers questions that no upstream answered. It is asked only
 // when the cache has no fresh answer, so it never hides one.
 type failureMemory struct {
+	n   atomic.Int32 // questions; while there are none, most of the time, nobody locks or makes a key
 	mu  sync.Mutex
 	lru *simplelru.LRU[question, *failedQuestion] // guarded by mu
 }
@@ -60,12 +62,15 @@ func newFailureMemory() *failureMemory {
 	return &failureMemory{lru: lru}
 }
 
-// recall returns how k failed, if it did so recently. With an expired answer at
+// recall returns how q failed, if it did so recently. With an expired answer at
 // hand recent means the recheck interval of RFC 8767.
-func (m *failureMemory) recall(k question, now time.Duration, expired bool) (error, bool) {
+func (m *failureMemory) recall(q *wire.Query, now time.Duration, expired bool) (error, bool) {
+	if m.n.Load() == 0 {
+		return nil, false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f, ok := m.lru.Peek(k)
+	f, ok := m.lru.Peek(questionOf(q))
 	if !ok || f.dep.Moved() {
 		return nil, false
 	}
@@ -75,14 +80,16 @@ func (m *failureMemory) recall(k question, now time.Duration, expired bool) (err
 	return nil, false
 }
 
-// note remembers that k failed. A question given up by its client says nothing of
+// note remembers that q failed. A question given up by its client says nothing of
 // the upstreams.
-func (m *failureMemory) note(k question, now time.Duration, dep cache.Dep, err error) {
+func (m *failureMemory) note(q *wire.Query, now time.Duration, dep cache.Dep, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.count()
+	k := questionOf(q)
 	pause := failureMin
 	if f, ok := m.lru.Peek(k); ok && now < f.until+failureForget && !f.dep.Moved() {
 		pause = min(2*f.pause, failureMax)
@@ -90,14 +97,22 @@ func (m *failureMemory) note(k question, now time.Duration, dep cache.Dep, err e
 	m.lru.Add(k, &failedQuestion{err: err, dep: dep, at: now, until: now + pause, pause: pause})
 }
 
-func (m *failureMemory) forget(k question) {
+func (m *failureMemory) forget(q *wire.Query) {
+	if m.n.Load() == 0 {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.lru.Remove(k)
+	m.lru.Remove(questionOf(q))
+	m.count()
 }
 
 func (m *failureMemory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lru.Purge()
+	m.count()
 }
+
+// count is called with m.mu held, after every change.
+func (m *failureMemory) count() { m.n.Store(int32(m.lru.Len())) }

@@ -205,22 +205,32 @@ func (r *Resolver) after(d time.Duration, f func()) (stop func()) {
 	}
 }
 
+// replyRoom is what answers are rendered into that come late: most fit.
+const replyRoom = 1232
+
+var replies = sync.Pool{New: func() any { return new([replyRoom]byte) }}
+
 // deliver renders s for each waiter.
 func (r *Resolver) deliver(ws []waiter, s served) {
+	if len(ws) == 0 {
+		return
+	}
 	now := r.now()
+	room := replies.Get().(*[replyRoom]byte)
+	defer replies.Put(room) // reply only borrows it
 	for _, w := range ws {
 		r.stats.waited.observe(now - w.since)
-		w.reply(w.q, r.render(w.q, s, now))
+		w.reply(w.q, r.render(room[:0], w.q, s, now))
 	}
 }
 
-// render is append into a buffer of its own, and SERVFAIL where that panics.
-func (r *Resolver) render(q *wire.Query, s served, now time.Duration) (msg []byte) {
+// render is append, and SERVFAIL where that panics.
+func (r *Resolver) render(dst []byte, q *wire.Query, s served, now time.Duration) (msg []byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.panicked(q, p)
-			msg = wire.AppendError(nil, q, wire.RcodeServFail, wire.EDEOther, textPanic)
+			msg = wire.AppendError(dst, q, wire.RcodeServFail, wire.EDEOther, textPanic)
 		}
 	}()
-	return r.append(make([]byte, 0, 512), q, s, now)
+	return r.append(dst, q, s, now)
 }

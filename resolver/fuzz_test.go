@@ -1,6 +1,7 @@
 package resolver_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"net/netip"
@@ -51,7 +52,7 @@ func FuzzServeDNS(f *testing.F) {
 		v := q.Parse(msg)
 		limit := q.Limit()
 		later := make(chan []byte, 2)
-		out := r.ServeDNS(q, v, nil, func(_ *wire.Query, m []byte) { later <- m })
+		out := r.ServeDNS(q, v, nil, func(_ *wire.Query, m []byte) { later <- bytes.Clone(m) })
 		if v == wire.Drop {
 			if out != nil {
 				t.Fatal("answered what is to be dropped")

@@ -103,7 +103,7 @@ func (r *Resolver) forward(m *Mount, q *wire.Query, expired *cache.Entry, now ti
 	if e, ok := r.unasked(m, q, now); ok {
 		return r.append(dst, q, served{entry: e}, now)
 	}
-	if err, known := r.failures.recall(questionOf(q), now, expired != nil); known {
+	if err, known := r.failures.recall(q, now, expired != nil); known {
 		return r.append(dst, q, r.fallback(served{err: err}, expired), now)
 	}
 	if e, ok := r.denied(m, q, expired, now); ok {

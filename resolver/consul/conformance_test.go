@@ -1,6 +1,7 @@
 package consul_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/netip"
@@ -139,7 +140,7 @@ func (h *host) Exchange(network string, query []byte) ([]byte, error) {
 	v := q.Parse(query)
 	h.settle()
 	later := make(chan []byte, 1)
-	if reply := h.resolver.ServeDNS(q, v, nil, func(_ *wire.Query, msg []byte) { later <- msg }); reply != nil {
+	if reply := h.resolver.ServeDNS(q, v, nil, func(_ *wire.Query, msg []byte) { later <- bytes.Clone(msg) }); reply != nil {
 		return reply, nil
 	}
 	return <-later, nil

@@ -1,6 +1,7 @@
 package resolvertest
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,7 +31,7 @@ func AskRaw(t testing.TB, r *resolver.Resolver, query []byte, tcp bool) *dns.Msg
 	q := &wire.Query{TCP: tcp, Client: netip.MustParseAddrPort("127.0.0.1:4321"), Local: netip.MustParseAddr("127.0.0.1")}
 	later := make(chan []byte, 1)
 	v := q.Parse(query)
-	out := r.ServeDNS(q, v, nil, func(_ *wire.Query, msg []byte) { later <- msg })
+	out := r.ServeDNS(q, v, nil, func(_ *wire.Query, msg []byte) { later <- bytes.Clone(msg) })
 	if out == nil {
 		if v == wire.Drop {
 			return nil

@@ -132,6 +132,24 @@ func (a *Answer) EDNS() bool { return a.edns }
 // HasQuestion reports whether the answer repeats a question.
 func (a *Answer) HasQuestion() bool { return a.end > headerSize }
 
+// IsPlain reports whether the answer is nothing but one set, of the type and name asked, as most are. It may miss some.
+func (a *Answer) IsPlain() bool {
+	if a.rcode != RcodeSuccess || a.TC() || a.ans == 0 || a.ans < len(a.recs) || a.end <= headerSize {
+		return false
+	}
+	asked := binary.BigEndian.Uint16(a.msg[a.end-4:])
+	if asked == TypeCNAME || asked == TypeDNAME || asked == TypeRRSIG || asked == TypeSIG {
+		return false // a link of a chain, or signatures of several sets
+	}
+	for i := range a.recs {
+		rec := &a.recs[i]
+		if rec.owner != 2 || binary.BigEndian.Uint16(a.msg[rec.off:]) != 0xc000|headerSize || a.recType(i) != asked {
+			return false
+		}
+	}
+	return true
+}
+
 // IsReferral reports whether the answer only names other servers: NOERROR, no answers,
 // and NS without an SOA in the authority section (RFC 2308 section 2.2.1). From who was
 // asked to resolve, that is no answer.
