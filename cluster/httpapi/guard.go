@@ -111,7 +111,7 @@ func (g *guard) knowsHost(host string, addresses bool) bool {
 	if name == "" {
 		return false
 	}
-	if addresses && isOneLabel(name) {
+	if isOneLabel(name) {
 		return true
 	}
 	return slices.Contains(g.names, name) ||

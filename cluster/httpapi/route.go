@@ -102,14 +102,17 @@ func (rt *router) serve(w http.ResponseWriter, r *http.Request) string {
 	return found.path
 }
 
-// oneSlash tells where a path is meant that begins with several slashes, as those of
-// clients do whose base URL ends in one.
+// oneSlash tells where a path is meant that has several slashes before or after its
+// version, as those of clients do whose base URL ends in one. Further on they may be part
+// of an ID.
 func oneSlash(u *url.URL) (string, bool) {
-	if !strings.HasPrefix(u.Path, "//") {
-		return "", false
+	const version = "/v1/"
+	path := "/" + strings.TrimLeft(u.Path, "/")
+	if rest, ok := strings.CutPrefix(path, version); ok {
+		path = version + strings.TrimLeft(rest, "/")
 	}
-	cleaned := url.URL{Path: "/" + strings.TrimLeft(u.Path, "/"), RawQuery: u.RawQuery}
-	return cleaned.String(), true
+	cleaned := url.URL{Path: path, RawQuery: u.RawQuery}
+	return cleaned.String(), path != u.Path && strings.HasPrefix(u.Path, "/")
 }
 
 // redirect sends the client elsewhere on this host, with the method and body it came with.

@@ -226,7 +226,10 @@ func (h hostAgent) Join(ctx context.Context, addr string) error {
 	return err
 }
 
-func (h hostAgent) Leave(ctx context.Context) error { return h.d.leaveCluster(ctx) }
+func (h hostAgent) Leave(ctx context.Context) error {
+	h.d.log.Info("asked to end", "by", "the HTTP API or its control socket", "leave", true)
+	return h.d.leaveCluster(ctx)
+}
 
 func (h hostAgent) ForceLeave(ctx context.Context, node string, prune bool) (remark string, err error) {
 	lives, err := h.d.node.ForceLeave(ctx, node, prune)

@@ -12,6 +12,7 @@ import (
 
 	"meibo/cluster/httpapi/client"
 	"meibo/resolver/control"
+	"meibo/resolver/wire"
 )
 
 func newLookupCommand() *cobra.Command {
@@ -26,6 +27,11 @@ Exit code 1 when the answer is not NOERROR.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return exitError{2, "lookup takes NAME and, if you like, TYPE: meibo lookup web.service.consul SRV"}
+			}
+			if len(args) == 2 {
+				if _, ok := wire.ParseType(args[1]); !ok {
+					return exitError{2, fmt.Sprintf("%q is no record type: TYPE is A, AAAA, SRV, TXT, PTR, CNAME, MX, NS, SOA, ANY or another one's name, or TYPEn", args[1])}
+				}
 			}
 			return nil
 		},

@@ -30,6 +30,7 @@ func newMembersCommand() *cobra.Command {
 	var m membersCommand
 	cmd := &cobra.Command{
 		Use: "members", Short: "List the hosts that this one sees, and their states", GroupID: "cluster", Args: noArgs,
+		SuggestFor: []string{"info"},
 		Long: `Lists the hosts of the cluster as this one sees them, in Consul's columns;
 Build is the level of the API, and the last column the version of meibo.
 
@@ -75,7 +76,7 @@ func (m *membersCommand) run(cmd *cobra.Command, _ []string) error {
 	}
 	members = slices.DeleteFunc(members, func(x client.Member) bool { return !status.MatchString(x.StatusName()) })
 	if len(members) == 0 {
-		return exitError{code: 2}
+		return m.noneMatches()
 	}
 	slices.SortFunc(members, func(a, b client.Member) int {
 		return cmp.Or(cmp.Compare(typeOf(b.Tags), typeOf(a.Tags)), cmp.Compare(a.Name, b.Name)) // servers first
@@ -99,6 +100,10 @@ func (m *membersCommand) run(cmd *cobra.Command, _ []string) error {
 	}
 	sayHeld(cmd.ErrOrStderr(), m.standingOf(cmd, c))
 	return nil
+}
+
+func (m *membersCommand) noneMatches() error {
+	return exitError{2, fmt.Sprintf("no member matches -status %q and -filter %q; states are alive, failed, left, and in detail never seen and suspect", m.status, m.filter)}
 }
 
 // standingOf is what Consul's columns have no room for; nothing from a daemon that doesn't tell it.
@@ -146,7 +151,7 @@ func (m *membersCommand) runDetailed(cmd *cobra.Command, c *client.Client, statu
 	}
 	s.Members = slices.DeleteFunc(s.Members, func(x client.MemberDetail) bool { return !status.MatchString(x.State) })
 	if len(s.Members) == 0 {
-		return exitError{code: 2}
+		return m.noneMatches()
 	}
 	slices.SortFunc(s.Members, func(a, b client.MemberDetail) int {
 		return cmp.Or(cmp.Compare(typeOf(b.Tags), typeOf(a.Tags)), cmp.Compare(a.Name, b.Name))

@@ -31,10 +31,11 @@ func stopOn(ctx context.Context, signals <-chan os.Signal, leaves func(os.Signal
 		return
 	case sig = <-signals:
 	}
-	if !leaves(sig) {
+	isLeave := leaves(sig)
+	log.Info("asked to end", "signal", sig, "leave", isLeave)
+	if !isLeave {
 		return
 	}
-	log.Info("leaving the cluster", "signal", sig)
 	leaving, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	left := make(chan error, 1)

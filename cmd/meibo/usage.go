@@ -38,9 +38,12 @@ func misused(root *cobra.Command, args []string) error {
 // unknownCommand says which commands of parent are the nearest to what was typed.
 func unknownCommand(parent *cobra.Command, typed string) error {
 	text := fmt.Sprintf("unknown command %q for %q", typed, parent.CommandPath())
-	switch near := nearest(parent, typed); {
+	near, other := nearest(parent, typed), elsewhere(parent.Root(), typed)
+	switch {
 	case len(near) > 0:
 		text += fmt.Sprintf("; did you mean %s?", quoted(near, " or "))
+	case len(other) > 0:
+		text += fmt.Sprintf("; did you mean %s?", quoted(other, " or "))
 	case parent.HasParent():
 		text += fmt.Sprintf("; its commands are %s", quoted(names(parent), ", "))
 	}
@@ -80,6 +83,17 @@ func nearest(parent *cobra.Command, typed string) []string {
 	}
 	slices.SortFunc(near, func(a, b string) int { return cmp.Or(cmp.Compare(far[a], far[b]), cmp.Compare(a, b)) })
 	return near[:min(most, len(near))]
+}
+
+// elsewhere are the commands anywhere below cmd, with their whole path, that are called so, here or by other programs.
+func elsewhere(cmd *cobra.Command, typed string) (paths []string) {
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() && (c.Name() == typed || slices.Contains(c.SuggestFor, typed)) {
+			paths = append(paths, c.CommandPath())
+		}
+		paths = append(paths, elsewhere(c, typed)...)
+	}
+	return paths
 }
 
 func quoted(names []string, between string) string {
