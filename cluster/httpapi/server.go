@@ -23,6 +23,7 @@ const (
 	DefaultConnsPerClient = 200      // Consul's http_max_conns_per_client
 	DefaultConns          = 10_000   // all clients together
 	DefaultHeaderBytes    = 16 << 10 // of a request's header
+	headerSlop            = 4096     // what net/http reads beyond MaxHeaderBytes
 
 	headerTimeout = 10 * time.Second // from the first byte to the end of the header: slow ones are cut
 	bodyTimeout   = time.Minute      // to the end of the body
@@ -216,7 +217,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       0, // would cut blocking queries short; bodies have bodyTimeout
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    s.cfg.HeaderBytes,
+		MaxHeaderBytes:    max(1, s.cfg.HeaderBytes-headerSlop), // which net/http adds
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

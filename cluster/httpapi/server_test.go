@@ -205,6 +205,27 @@ func TestServer_RefusesLargeHeaders(t *testing.T) {
 	}
 }
 
+// The bound is that of the whole header, to the octet.
+func TestServer_TakesHeadersUpToTheBound(t *testing.T) {
+	addr := newFixture(t).serve(t, httpapi.ServerConfig{Addrs: []string{"127.0.0.1:0"}})[0].String()
+	const begin, end = "GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Large: ", "\r\n\r\n"
+	for size, want := range map[int]string{httpapi.DefaultHeaderBytes: "HTTP/1.1 200 ", httpapi.DefaultHeaderBytes + 1: "HTTP/1.1 431 "} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.WriteString(conn, begin+strings.Repeat("x", size-len(begin)-len(end))+end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+			t.Errorf("a header of %d octets: %q, %v, want %q", size, got, err, want)
+		}
+		_ = conn.Close()
+	}
+}
+
 type panicking struct{ *store }
 
 func (panicking) Leader(context.Context) string { panic("boom") }
