@@ -88,18 +88,25 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// unreachable finds hosts to join that no packet from this one would get to: gossip is bound to a loopback address, and
-// whoever set that may have written another file.
+// unreachable finds hosts to join that no packet from this one would get to: gossip is off, or bound to or known by a
+// loopback address, and whoever set that may have written another file.
 func (b *builder) unreachable(c *Config) {
-	from := c.Cluster.SerfLAN.Addr()
-	if !from.IsLoopback() {
-		return
-	}
-	key := "bind_addr"
+	from, key := c.Cluster.SerfLAN.Addr(), "bind_addr"
 	if b.isSet("serf_lan") {
 		key = "serf_lan"
 	}
 	mend := fmt.Sprintf("%s is %s, a loopback address, which keeps this host to itself: remove it, or set it to an address of this host that the others reach", b.named(key), from)
+	switch {
+	case !from.IsValid():
+		mend = fmt.Sprintf("%s is off, which keeps this host to itself: remove it, or set it to a port", b.named("ports.serf_lan"))
+	case c.Cluster.ServerPort <= 0:
+		mend = fmt.Sprintf("%s is off, which keeps this host to itself: remove it, or set it to a port", b.named("ports.server"))
+	case from.IsLoopback():
+	case b.isSet("advertise_addr") && c.Node.Advertise.IsLoopback():
+		mend = fmt.Sprintf("%s is %s, a loopback address, at which no other host finds this one: remove it, or set it to an address that the others reach", b.named("advertise_addr"), c.Node.Advertise)
+	default:
+		return
+	}
 	own, _ := b.src.Host.addresses()
 	far := map[position][]string{} // by line
 	for _, e := range b.entries("retry_join") {
