@@ -135,6 +135,9 @@ func (c *Cache) judge(n *node, now time.Duration) (*Entry, State) {
 func (c *Cache) Denial(q *wire.Query, now time.Duration) (*Entry, bool) {
 	k := keyOf(q).denial()
 	s, hash := c.place(&k)
+	if s.denials.Load() == 0 {
+		return nil, false
+	}
 	e, st := c.judge(s.lookup(hash, &k), now)
 	return e, st == Fresh
 }

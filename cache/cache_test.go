@@ -285,3 +285,31 @@ func BenchmarkGet(b *testing.B) {
 		}
 	})
 }
+
+// Denials of whole names are looked for only while there are some: the count of them must follow every way in and out.
+func TestDenial_IsCounted(t *testing.T) {
+	c := mustCache(t, Config{})
+	q := mustQuery(t, "www.example", wire.TypeA)
+	denial := func() *Entry { return &Entry{Answer: answerOf(q, 10), NameError: true, Negative: true, Stored: t0} }
+	put := func() { c.Put(q, denial(), c.Mark(q)) }
+	for _, tc := range []struct {
+		name string
+		do   func()
+		want bool
+	}{
+		{"nothing", func() {}, false},
+		{"put", put, true},
+		{"put again", put, true},
+		{"dropped", func() { c.Drop("\x03www\x07example\x00") }, false},
+		{"dropped again", func() { c.Drop("\x03www\x07example\x00") }, false},
+		{"put after that", put, true},
+		{"flushed", c.Flush, false},
+	} {
+		tc.do()
+		k := keyOf(q).denial()
+		s, _ := c.place(&k)
+		if _, ok := c.Denial(q, t0); ok != tc.want || (s.denials.Load() == 1) != tc.want {
+			t.Errorf("%s: found %v, counted %d, want %v", tc.name, ok, s.denials.Load(), tc.want)
+		}
+	}
+}

@@ -96,6 +96,8 @@ type shard struct {
 	order list
 	bytes int
 
+	denials atomic.Int32 // nodes that are; moved under mu, looked at before a lookup for one
+
 	maxBytes   int
 	maxEntries int
 	stale      time.Duration
@@ -155,13 +157,21 @@ func (s *shard) store(n *node, mark uint64) {
 	}
 	s.held[n.hash] = n
 	s.order.push(n)
+	s.countDenial(n, 1)
 	s.bytes += int(n.size)
 	s.inserted.Add(1)
+}
+
+func (s *shard) countDenial(n *node, by int32) {
+	if n.flags&flagDenial != 0 {
+		s.denials.Add(by)
+	}
 }
 
 func (s *shard) removeLocked(n *node) {
 	delete(s.held, n.hash)
 	s.order.remove(n)
+	s.countDenial(n, -1)
 	s.bytes -= int(n.size)
 }
 

@@ -270,7 +270,8 @@ func (r *race) settle(rep reply) bool {
 			return false // half an answer is better than none
 		}
 	}
-	r.bad = &rep
+	bad := rep // a copy, or every reply would be made on the heap
+	r.bad = &bad
 	return false
 }
 

@@ -33,8 +33,8 @@ func (r *Resolver) judge(m *Mount, q *wire.Query, a *wire.Answer) judgment {
 	if a.TC() {
 		return j // given on as it is, and never kept (RFC 2181 section 9)
 	}
-	if ttl, _ := a.MinTTL(); a.IsPlain() && time.Duration(ttl)*time.Second <= r.cfg.MaxTTL {
-		j.life = r.life(a, false) // nothing to leave out, to lower or to follow: its one set has one TTL
+	if a.IsPlain(uint32(r.cfg.MaxTTL / time.Second)) {
+		j.life = r.life(a, false) // nothing to leave out, to lower or to follow
 		return j
 	}
 	rrs := a.RRs()

@@ -22,15 +22,21 @@ func TestJudge_PlainAnswers(t *testing.T) {
 		{name: "one set", rrs: []string{"www.example. 60 IN A 192.0.2.1", "www.example. 60 IN A 192.0.2.2"}, plain: true},
 		{name: "TTLs that differ (RFC 2181 section 5.2)", rrs: []string{"www.example. 60 IN A 192.0.2.1", "www.example. 30 IN A 192.0.2.2"}, plain: true},
 		{name: "TTL 0", rrs: []string{"www.example. 0 IN A 192.0.2.1"}, plain: true},
-		{name: "a TTL above the limit", rrs: []string{"www.example. 604800 IN A 192.0.2.1"}, plain: true},
+		{name: "a TTL above the limit", rrs: []string{"www.example. 604800 IN A 192.0.2.1"}},
 		{name: "nothing"},
 		{name: "an alias", rrs: []string{"www.example. 60 IN CNAME a.example.", "a.example. 60 IN A 192.0.2.1"}},
 		{name: "off the chain", rrs: []string{"www.example. 60 IN A 192.0.2.1", "other.example. 60 IN A 192.0.2.2"}},
 		{name: "another type", rrs: []string{"www.example. 60 IN TXT x"}},
 		{name: "with a proof", rrs: []string{"www.example. 60 IN A 192.0.2.1", "www.example. 60 IN RRSIG A 8 2 60 20300101000000 20200101000000 1 example. AAAA"}},
 		{name: "NXDOMAIN", rrs: []string{"www.example. 60 IN A 192.0.2.1"}, change: func(m *dns.Msg) { m.Rcode = dns.RcodeNameError }},
+		{name: "a proof beside", rrs: []string{"www.example. 60 IN A 192.0.2.1"}, change: func(m *dns.Msg) {
+			m.Ns = append(m.Ns, &dns.NSEC{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeNSEC, Class: dns.ClassINET, Ttl: 10}, NextDomain: "a.example."})
+		}},
+		{name: "a TTL above the limit beside", rrs: []string{"www.example. 60 IN A 192.0.2.1"}, change: func(m *dns.Msg) {
+			m.Ns = append(m.Ns, &dns.NS{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: 604800}, Ns: "ns.example."})
+		}},
 		{name: "cut", rrs: []string{"www.example. 60 IN A 192.0.2.1"}, change: func(m *dns.Msg) { m.Truncated = true }},
-		{name: "an authority section", rrs: []string{"www.example. 60 IN A 192.0.2.1"}, change: func(m *dns.Msg) {
+		{name: "an authority section", plain: true, rrs: []string{"www.example. 60 IN A 192.0.2.1"}, change: func(m *dns.Msg) {
 			m.Ns = append(m.Ns, &dns.NS{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: 10}, Ns: "ns.example."})
 		}},
 	} {
@@ -55,8 +61,8 @@ func TestJudge_PlainAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a.IsPlain() != tc.plain {
-				t.Fatalf("plain: %v, want %v", a.IsPlain(), tc.plain)
+			if a.IsPlain(86400) != tc.plain {
+				t.Fatalf("plain: %v, want %v", a.IsPlain(86400), tc.plain)
 			}
 			if !tc.plain {
 				return

@@ -208,7 +208,7 @@ func (r *Resolver) start(f func()) bool {
 
 // maxIdle is how many goroutines wait for the next flight: a new one would have to
 // grow its stack first, which costs as much as all else that we do for a question.
-const maxIdle = 64
+const maxIdle = 256
 
 // labour runs f, and then what else there is to do.
 func (r *Resolver) labour(f func()) {

@@ -197,8 +197,11 @@ func (r *Resolver) errorReply(dst []byte, q *wire.Query, rcode, ede uint16, text
 // fallback turns a failure into the expired answer, where there is one that may
 // be served.
 func (r *Resolver) fallback(s served, expired *cache.Entry) served {
+	if s.err == nil || expired == nil {
+		return s
+	}
 	var no *refusal
-	if s.err == nil || expired == nil || errors.As(s.err, &no) || expired.Moved() {
+	if errors.As(s.err, &no) || expired.Moved() {
 		return s
 	}
 	return served{entry: expired, stale: true, err: s.err}

@@ -132,18 +132,22 @@ func (a *Answer) EDNS() bool { return a.edns }
 // HasQuestion reports whether the answer repeats a question.
 func (a *Answer) HasQuestion() bool { return a.end > headerSize }
 
-// IsPlain reports whether the answer is nothing but one set, of the type and name asked, as most are. It may miss some.
-func (a *Answer) IsPlain() bool {
-	if a.rcode != RcodeSuccess || a.TC() || a.ans == 0 || a.ans < len(a.recs) || a.end <= headerSize {
+// IsPlain reports whether the answer is one set, of the type and name asked, beside which stand no signatures or proofs, and
+// no TTL is above maxTTL. Most are; some that it takes for others are too.
+func (a *Answer) IsPlain(maxTTL uint32) bool {
+	if a.rcode != RcodeSuccess || a.TC() || a.ans == 0 || a.end <= headerSize {
 		return false
 	}
 	asked := binary.BigEndian.Uint16(a.msg[a.end-4:])
-	if asked == TypeCNAME || asked == TypeDNAME || asked == TypeRRSIG || asked == TypeSIG {
-		return false // a link of a chain, or signatures of several sets
+	if asked == TypeCNAME || asked == TypeDNAME {
+		return false // a link of a chain
 	}
 	for i := range a.recs {
-		rec := &a.recs[i]
-		if rec.owner != 2 || binary.BigEndian.Uint16(a.msg[rec.off:]) != 0xc000|headerSize || a.recType(i) != asked {
+		rec, typ := &a.recs[i], a.recType(i)
+		switch {
+		case typ == TypeRRSIG, typ == TypeSIG, typ == TypeNSEC, typ == TypeNSEC3, a.recTTL(i) > maxTTL:
+			return false
+		case i < a.ans && (typ != asked || rec.owner != 2 || binary.BigEndian.Uint16(a.msg[rec.off:]) != 0xc000|headerSize):
 			return false
 		}
 	}
