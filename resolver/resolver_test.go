@@ -823,6 +823,40 @@ func TestDenials_AreKeptAsConfigured_RFC2308_5(t *testing.T) {
 	}
 }
 
+// While the host sleeps, answers age: the clock of lives goes on (CLOCK_BOOTTIME), and that of timers does not.
+func TestSuspend_AnHourAgesAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		up.Set("long.example.", dns.TypeA, resolvertest.Rule{Records: []string{"long.example. 7200 IN A 192.0.2.1"}})
+		up.Set("short.example.", dns.TypeA, resolvertest.Rule{Records: []string{"short.example. 300 IN A 192.0.2.1"}})
+		began := time.Now()
+		var slept atomic.Int64
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}}, func(c *resolver.Config) {
+			c.Now = func() time.Duration { return time.Since(began) + time.Duration(slept.Load()) + time.Hour }
+		})
+		for _, name := range []string{"long.example", "short.example"} {
+			for range 5 { // hot: their refreshing sleeps too
+				said(t, r, name, dns.TypeA)
+			}
+		}
+		slept.Store(int64(time.Hour))
+		if got, want := said(t, r, "long.example", dns.TypeA), "long.example. 3600 IN A 192.0.2.1"; got != want {
+			t.Errorf("after an hour: %s, want %s", got, want)
+		}
+		before := up.Asked()
+		if got, want := said(t, r, "short.example", dns.TypeA), "short.example. 300 IN A 192.0.2.1"; got != want || up.Asked() != before+1 {
+			t.Errorf("after an hour: %s, asked %d times; want %s, asked for anew", got, up.Asked()-before, want)
+		}
+		// No upstream right after waking up: what is known stands in.
+		slept.Store(int64(3 * time.Hour))
+		up.SetState(resolvertest.Refused)
+		m := resolvertest.Ask(t, r, resolvertest.Query("long.example", dns.TypeA), false)
+		if code, _, _ := resolvertest.EDE(m); code != 3 || len(m.Answer) != 1 {
+			t.Errorf("without upstreams: %s", resolvertest.Text(m))
+		}
+	})
+}
+
 func TestMaxClientTTL_BoundsWhatIsShownAndNotWhatIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := resolvertest.NewMemory()

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -82,6 +84,43 @@ func withHosts(t testing.TB, registrations []string, records ...string) *consul.
 		t.Fatal(err)
 	}
 	return zone
+}
+
+// A host name that nobody answers for costs the others 0.4 s, and what it had in hand is not waited for.
+func TestSeveralHosts_ASilentOneCostsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		for _, r := range []string{
+			`{"Node":"a","Address":"192.0.2.1","Service":{"Service":"ext","Port":1,"Address":"silent.example"}}`,
+			`{"Node":"b","Address":"192.0.2.2","Service":{"Service":"ext","Port":1,"Address":"here.example"}}`,
+			`{"Node":"c","Address":"192.0.2.3","Service":{"Service":"ext","Port":1,"Address":"silent2.example"}}`,
+		} {
+			if err := f.Register(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.settle()
+		zone, err := consul.New(consul.Options{Source: f, Moved: func() {}, Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) {
+			if strings.HasPrefix(wire.Name(q.Name()).String(), "silent") {
+				<-ctx.Done()
+				return resolver.Result{}, ctx.Err()
+			}
+			a, err := wire.Pack(q, &wire.Reply{RRs: []wire.RR{{Owner: wire.Name(q.Name()), Type: wire.TypeA, TTL: 60, Data: []byte{198, 51, 100, 1}}}})
+			return resolver.Result{Answer: a, Ages: true}, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 { // whatever the order of the instances
+			began := time.Now()
+			if got, want := said(reply(t, zone, "ext.service.consul.", dns.TypeA)), "NOERROR ext.service.consul. 0 IN CNAME here.example.; here.example. 60 IN A 198.51.100.1"; got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+			if took := time.Since(began); took > 800*time.Millisecond {
+				t.Errorf("it took %v", took)
+			}
+		}
+	})
 }
 
 func TestMixed_AddressesAreTheAnswer_RFC1034_3_6_2(t *testing.T) {

@@ -17,6 +17,9 @@ const (
 	maxHosts = 64
 	// maxParallel bounds how many of them are followed at a time.
 	maxParallel = 8
+	// lateHost is how long one of several host names is waited for before the next one
+	// is asked too: as long as a dead upstream may cost.
+	lateHost = 400 * time.Millisecond
 )
 
 // chased is what was found under a host name.
@@ -34,16 +37,53 @@ type chased struct {
 	failed  bool
 }
 
-// followAlias asks for what the answer's type finds under a host name. The answer
-// lives no longer than that.
-func (b *builder) followAlias(host wire.Name) chased {
+// followFirst asks for what the answer's type finds under host names, one after the
+// other: the next one when one has nothing, or is late, while those before may still
+// answer. It returns the first that has records, else the best. The answer lives no
+// longer than what was heard.
+func (b *builder) followFirst(hosts []wire.Name) (wire.Name, chased) {
 	types := []wire.Type{b.q.Type}
 	if b.q.Type == wire.TypeANY {
 		types = []wire.Type{wire.TypeA, wire.TypeAAAA}
 	}
-	c := b.follow(b.ctx, host, types...)
-	b.take(c)
-	return c
+	type heard struct {
+		host wire.Name
+		chased
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	came := make(chan heard, len(hosts))
+	asked, late := 0, time.NewTimer(lateHost)
+	defer late.Stop()
+	next := func() {
+		if asked < len(hosts) {
+			host := hosts[asked]
+			asked++
+			wg.Go(func() { came <- heard{host, b.follow(ctx, host, types...)} })
+			late.Reset(lateHost)
+		}
+	}
+	next()
+	var best heard
+	for done := 0; done < asked; {
+		select {
+		case <-late.C:
+			next()
+		case h := <-came:
+			done++
+			b.take(h.chased)
+			if done == 1 || h.isBetter(&best.chased, b.q.Type) {
+				best = h
+			}
+			if best.has(b.q.Type) {
+				return best.host, best.chased
+			}
+			next()
+		}
+	}
+	return best.host, best.chased
 }
 
 // has reports whether records of the type, or any for ANY, were found.

@@ -179,15 +179,7 @@ func (b *builder) buildCNAME(hosts []wire.Name, ttl uint32) {
 		b.needsChase = true
 		return
 	}
-	found := b.followAlias(host)
-	for _, other := range hosts[1:] {
-		if found.has(b.q.Type) {
-			break
-		}
-		if c := b.followAlias(other); c.isBetter(&found, b.q.Type) {
-			host, found = other, c
-		}
-	}
+	host, found := b.followFirst(hosts[:min(len(hosts), maxHosts)])
 	b.answer(wire.TypeCNAME, ttl, wire.NameData(host))
 	found.spell(host)
 	b.addFound(found)

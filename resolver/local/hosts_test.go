@@ -128,7 +128,7 @@ func TestHosts_StaticRecordsStandBesideTheFiles(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "$INCLUDE /etc/passwd", "a A 192.0.2.1\nb A 192.0.2.2",
-		"*.dev.corp 300 A 10.7.0.1", "* A 10.7.0.1", "a.*.corp A 10.7.0.1", "dev.corp DNAME other.corp.", "192.0.2.7 PTR nas.home.", "2001:db8::7 PTR nas.home.", "@ A 192.0.2.7", ". TXT x", "db CH TXT x",
+		"*.dev.corp 300 A 10.7.0.1", "* A 10.7.0.1", "a.*.corp A 10.7.0.1", "dev.corp DNAME other.corp.", "dev.corp NS ns.corp.", "dev.corp NSEC x.corp. A", "dev.corp DS 1 8 2 AA", "192.0.2.7 PTR nas.home.", "2001:db8::7 PTR nas.home.", "@ A 192.0.2.7", ". TXT x", "db CH TXT x",
 		"b\u00fccher.corp A 10.7.0.1", "http://nas.corp A 10.7.0.1", "nas.corp:80 A 10.7.0.1", "nas.corp,db.corp A 10.7.0.1", "/nas.corp/ A 10.7.0.1", "na*.corp A 10.7.0.1", "db\\032x A 10.7.0.1"} {
 		_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{bad}})
 		if err == nil || !strings.Contains(err.Error(), "hosts.records") {

@@ -87,6 +87,8 @@ func answerable(rr dns.RR) error {
 	switch rr.(type) {
 	case *dns.DNAME:
 		return errors.New("a static DNAME makes no names here: name each host")
+	case *dns.NS, *dns.SOA, *dns.RRSIG, *dns.NSEC, *dns.NSEC3, *dns.NSEC3PARAM, *dns.DNSKEY, *dns.DS:
+		return fmt.Errorf("type %s makes a zone, and static records are none: give the domain a server of its own with a forward block", dns.TypeToString[rr.Header().Rrtype])
 	case *dns.OPT, *dns.TSIG, *dns.ANY:
 		return fmt.Errorf("type %s is not one of records", dns.TypeToString[rr.Header().Rrtype])
 	}
