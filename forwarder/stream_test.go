@@ -29,15 +29,14 @@ import (
 	"meibo/resolver/wire"
 )
 
-// streamServer is a name server over TCP or TLS whose connections a test scripts. Over UDP it cuts every answer, so that
-// questions come here.
+// streamServer is a name server over TCP or TLS whose connections a test scripts.
 type streamServer struct {
 	t     *testing.T
 	addr  netip.AddrPort
 	conns atomic.Int32
 }
 
-// newStreamServer serves each connection with handle until it returns. A nil config: TCP, and UDP that cuts.
+// newStreamServer serves each connection with handle until it returns. A nil config: TCP.
 func newStreamServer(t *testing.T, config *tls.Config, handle func(c *streamConn)) *streamServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -68,28 +67,8 @@ func newStreamServer(t *testing.T, config *tls.Config, handle func(c *streamConn
 			})
 		}
 	})
-	var udp *net.UDPConn
-	if config == nil {
-		if udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.addr)); err != nil {
-			t.Fatal(err)
-		}
-		wg.Go(func() {
-			buf := make([]byte, 4096)
-			for {
-				n, from, err := udp.ReadFromUDPAddrPort(buf)
-				if err != nil {
-					return
-				}
-				buf[2] |= 0x82 // QR, TC
-				udp.WriteToUDPAddrPort(buf[:n], from)
-			}
-		})
-	}
 	t.Cleanup(func() {
 		l.Close()
-		if udp != nil {
-			udp.Close()
-		}
 		mu.Lock()
 		for c := range open {
 			c.Close()
@@ -97,6 +76,28 @@ func newStreamServer(t *testing.T, config *tls.Config, handle func(c *streamConn
 		mu.Unlock()
 		wg.Wait()
 	})
+	return s
+}
+
+// cutting has the server cut every answer over UDP, so that it is asked for over TCP.
+func (s *streamServer) cutting() *streamServer {
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.addr))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := udp.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			buf[2] |= 0x82 // QR, TC
+			udp.WriteToUDPAddrPort(buf[:n], from)
+		}
+	})
+	s.t.Cleanup(func() { udp.Close(); wg.Wait() })
 	return s
 }
 
@@ -183,7 +184,7 @@ func TestStream_IsKeptAndPipelined_RFC7766_6_2_1(t *testing.T) {
 		}
 		answerAll(c)
 	})
-	f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.addr}}}})
+	f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.cutting().addr}}}})
 	askNames(t, f, 0, together)
 	<-ready
 	askNames(t, f, together, 4)
@@ -209,7 +210,7 @@ func TestStream_ServersThatEndConnections_RFC7766_6_2_4(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStreamServer(t, nil, handle)
-			f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.addr}}}})
+			f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.cutting().addr}}}})
 			askNames(t, f, 0, 1)
 			askNames(t, f, 1, 1)
 			askNames(t, f, 2, 6)
@@ -233,7 +234,7 @@ func TestStream_AKeptOneThatGoesSilentIsLeft(t *testing.T) {
 		}
 		answerAll(c)
 	})
-	f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.addr}}}})
+	f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.cutting().addr}}}})
 	askNames(t, f, 0, 1)
 	_, _ = ask(t, f, question("n1.test.", dns.TypeTXT)) // it waits in vain, unless a probe did before
 	askNames(t, f, 2, 3)
