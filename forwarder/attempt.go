@@ -218,7 +218,7 @@ func (e *faultError) Error() string {
 // complain counts a reply that can't be used, and logs it now and then.
 func (a *attempt) complain(why error, next string) {
 	a.srv.faults.Add(1)
-	if a.srv.saysFault(time.Now()) {
+	if a.srv.saysFault(why.Error(), time.Now()) {
 		a.f.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.name, "name", wire.Name(a.q.Name()).String(), "err", why)
 	}
 }
@@ -436,13 +436,13 @@ func (a *attempt) noteEDNS(answer *wire.Answer) {
 }
 
 // release ends the interest in a: another server was faster, or the time is over. It
-// is heard for what is left of maxWait, since only so a server that never answers is
+// is heard for what is left of its server's patience, since only so a server that never answers is
 // noticed.
 func (a *attempt) release() {
 	if a.asked == nil {
 		return
 	}
-	left := time.Until(a.sent.Add(maxWait))
+	left := time.Until(a.sent.Add(a.srv.patience()))
 	if lingering := a.srv.lingering.Add(1); left <= 0 || lingering > maxLinger {
 		a.linger()
 		return
@@ -478,7 +478,7 @@ func (a *attempt) end(err error) {
 	var fault *faultError
 	switch {
 	case errors.Is(err, errSilent):
-		if a.losses > 0 || time.Since(a.sent) < maxWait {
+		if a.losses > 0 || time.Since(a.sent) < a.srv.patience() {
 			return
 		}
 	case errors.As(err, &fault):

@@ -606,6 +606,32 @@ func TestUpstreamThatComesBack_IsTold(t *testing.T) {
 	}
 }
 
+// A server that always takes 0.7 s answers, and is not dead: one question tells how slow it is.
+func TestUpstreamThatIsSlow_IsNotDead(t *testing.T) {
+	t.Parallel()
+	u := resolvertest.NewUpstream(t)
+	u.Set(www, dns.TypeA, resolvertest.Rule{Records: []string{record}, Delay: 700 * time.Millisecond})
+	var log lockedLog
+	f := run(t, forwarder.Config{
+		Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{u.Addr()}}},
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	for range 3 {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if _, err := ask(t, f, question(www, dns.TypeA)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if log.count("does not answer") > 1 { // the first eight know nothing of it yet
+			t.Fatalf("a slow server is called dead:\n%s", log.text.String())
+		}
+	}
+}
+
 // lockedLog is what was logged.
 type lockedLog struct {
 	mu   sync.Mutex

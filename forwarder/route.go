@@ -294,11 +294,11 @@ func (r *race) instead() (time.Duration, bool) {
 	return min(r.ask(), time.Until(r.deadline)), true
 }
 
-// overdue counts the silence of those still running: a first time after maxWait,
+// overdue counts the silence of those still running: a first time after their patience,
 // then each time the wait has doubled.
 func (r *race) overdue() {
 	for _, a := range r.running {
-		if time.Since(a.sent) >= maxWait*(1<<(a.losses+1)-1) {
+		if time.Since(a.sent) >= a.srv.patience()*(1<<(a.losses+1)-1) {
 			a.losses++
 			r.rt.f.lost(a.srv)
 		}

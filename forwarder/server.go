@@ -60,7 +60,7 @@ type server struct {
 	plainUntil time.Time
 	ednsAt     time.Time // when it last answered what had an OPT
 	ednsDrops  int       // in a row: it was silent with an OPT, and not without
-	saidAt     time.Time // when the log last had a fault of it
+	said       map[string]time.Time // when the log last had which fault of it
 	clearUntil time.Time // no TLS is tried before
 }
 
@@ -142,6 +142,17 @@ func (s *server) wait() time.Duration {
 	return min(max(s.srtt+4*s.rttvar, minWait), maxWait)
 }
 
+// maxPatience bounds how long a slow server is waited for before its silence counts.
+const maxPatience = 2 * time.Second
+
+// patience is how long s may be silent before that counts against it: a server that is
+// always slow is not dead.
+func (s *server) patience() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(max(s.srtt+4*s.rttvar, maxWait), maxPatience)
+}
+
 // answered notes a reply, which makes a dead server live; true: it did. rtt 0: not measured.
 func (s *server) answered(rtt time.Duration) (back bool) {
 	s.replies.Add(1)
@@ -208,17 +219,25 @@ func (s *server) droppedEDNS(now time.Time) {
 	}
 }
 
-// faultsEvery is how often the log has a fault of one server.
-const faultsEvery = time.Minute
+const (
+	// faultsEvery is how often the log has one fault of one server.
+	faultsEvery = time.Minute
+	// maxFaults bounds the faults of a server that are told apart.
+	maxFaults = 16
+)
 
 // saysFault reports whether a fault of s is to be logged now.
-func (s *server) saysFault(now time.Time) bool {
+func (s *server) saysFault(why string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.saidAt.IsZero() && now.Sub(s.saidAt) < faultsEvery {
+	last, known := s.said[why]
+	switch {
+	case known && now.Sub(last) < faultsEvery:
 		return false
+	case s.said == nil, !known && len(s.said) >= maxFaults:
+		s.said = make(map[string]time.Time)
 	}
-	s.saidAt = now
+	s.said[why] = now
 	return true
 }
 
