@@ -58,10 +58,10 @@ type server struct {
 	probeAt    time.Time     // when the next probe of a dead server is due
 	probePause time.Duration // after that one
 	plainUntil time.Time
-	ednsAt     time.Time // when it last answered what had an OPT
-	ednsDrops  int       // in a row: it was silent with an OPT, and not without
+	ednsAt     time.Time            // when it last answered what had an OPT
+	ednsDrops  int                  // in a row: it was silent with an OPT, and not without
 	said       map[string]time.Time // when the log last had which fault of it
-	clearUntil time.Time // no TLS is tried before
+	clearUntil time.Time            // no TLS is tried before
 }
 
 var serverIDs atomic.Uint64
