@@ -9,11 +9,21 @@ import (
 	"strings"
 )
 
-// dnsPeer is a server that is measured. All forward to one upstream, on one thread, and have room for all names.
+// dnsPeer is a server that is measured. All forward to the same upstreams, on one thread, have room for all names, and give
+// expired answers when upstreams fail, those that can.
 type dnsPeer struct {
 	name    string
 	program string // in the peers' root; empty: meibo
-	start   func(b *dnsBench) *exec.Cmd
+	start   func(b *dnsBench, upstreams ...string) *exec.Cmd
+}
+
+// listed writes something for each upstream.
+func listed(upstreams []string, format string) string {
+	var s strings.Builder
+	for _, u := range upstreams {
+		fmt.Fprintf(&s, format, u)
+	}
+	return s.String()
 }
 
 // forwards is true of what has a cache, isConsul of what answers .consul, pipelines of what answers more than a hundred
@@ -26,27 +36,27 @@ func isConsul(s *dnsPeer) bool  { return s.program == "" }
 func (b *dnsBench) peers() []*dnsPeer {
 	all := []*dnsPeer{
 		{name: "meibo", start: startMeibo},
-		{name: "unbound", program: "/usr/sbin/unbound", start: func(b *dnsBench) *exec.Cmd {
-			return b.on(0, true, "/usr/sbin/unbound", "-d", "-c", b.file("unbound.conf", unboundConf))
+		{name: "unbound", program: "/usr/sbin/unbound", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/unbound", "-d", "-c", b.file("unbound.conf", unboundConf+listed(upstreams, "  forward-addr: %s@"+dnsPort+"\n")))
 		}},
-		{name: "dnsmasq", program: "/usr/sbin/dnsmasq", start: func(b *dnsBench) *exec.Cmd {
-			return b.on(0, true, "/usr/sbin/dnsmasq", "-k", "-C", b.file("dnsmasq.conf", dnsmasqConf))
+		{name: "dnsmasq", program: "/usr/sbin/dnsmasq", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/dnsmasq", "-k", "-C", b.file("dnsmasq.conf", dnsmasqConf+listed(upstreams, "server=%s#"+dnsPort+"\n")))
 		}},
-		{name: "BIND", program: "/usr/sbin/named", start: func(b *dnsBench) *exec.Cmd {
-			return b.on(0, true, "/usr/sbin/named", "-f", "-n", "1", "-c", b.file("named.conf", namedConf))
+		{name: "BIND", program: "/usr/sbin/named", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+			return b.on(0, true, "/usr/sbin/named", "-f", "-n", "1", "-c", b.file("named.conf", fmt.Sprintf(namedConf, listed(upstreams, " %s port "+dnsPort+";"))))
 		}},
-		{name: "Knot Resolver", program: "/usr/sbin/kresd", start: func(b *dnsBench) *exec.Cmd {
+		{name: "Knot Resolver", program: "/usr/sbin/kresd", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			dir := filepath.Join(b.root, "tmp/kresd")
 			os.RemoveAll(dir) // its cache is a file
 			os.MkdirAll(dir, 0o755)
-			return b.on(0, true, "/usr/sbin/kresd", "-n", "-c", b.file("kresd.conf", kresdConf), "/tmp/kresd")
+			return b.on(0, true, "/usr/sbin/kresd", "-n", "-c", b.file("kresd.conf", fmt.Sprintf(kresdConf, listed(upstreams, "'%s@"+dnsPort+"', "))), "/tmp/kresd")
 		}},
-		{name: "pdns-recursor", program: "/usr/sbin/pdns_recursor", start: func(b *dnsBench) *exec.Cmd {
+		{name: "pdns-recursor", program: "/usr/sbin/pdns_recursor", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			os.MkdirAll(filepath.Join(b.root, "tmp/pdns"), 0o755)
-			b.file("pdns/recursor.conf", pdnsConf)
+			b.file("pdns/recursor.conf", pdnsConf+"forward-zones-recurse=.="+strings.TrimSuffix(listed(upstreams, "%s:"+dnsPort+";"), ";")+"\n")
 			return b.on(0, true, "/usr/sbin/pdns_recursor", "--config-dir=/tmp/pdns", "--daemon=no")
 		}},
-		{name: "nsd", program: "/usr/sbin/nsd", start: func(b *dnsBench) *exec.Cmd {
+		{name: "nsd", program: "/usr/sbin/nsd", start: func(b *dnsBench, _ ...string) *exec.Cmd {
 			return b.on(0, true, "/usr/sbin/nsd", "-d", "-c", b.file("nsd0.conf", nsdConf(dnsServer)))
 		}},
 	}
@@ -59,7 +69,7 @@ func (b *dnsBench) peers() []*dnsPeer {
 	return here
 }
 
-func startMeibo(b *dnsBench) *exec.Cmd {
+func startMeibo(b *dnsBench, upstreams ...string) *exec.Cmd {
 	dir := b.t.TempDir()
 	conf := filepath.Join(dir, "bench.hcl")
 	var text strings.Builder
@@ -67,11 +77,11 @@ func startMeibo(b *dnsBench) *exec.Cmd {
 bind_addr = "127.0.0.1"
 data_dir = %q
 listen = ["%s:%s"]
-recursors = ["%s:%s"]
+recursors = [%s]
 log_level = "error"
 ports { http = -1 server = %d serf_lan = %d }
 cache { max_bytes = 268435456 max_entries = 400000 }
-`, filepath.Join(dir, "data"), dnsServer, dnsPort, dnsUpstream, dnsPort, freePort(b.t), freePort(b.t))
+`, filepath.Join(dir, "data"), dnsServer, dnsPort, listed(upstreams, "\"%s:"+dnsPort+"\", "), freePort(b.t), freePort(b.t))
 	for i := range 3 {
 		fmt.Fprintf(&text, "service { name = \"web\" id = \"web%d\" address = \"192.0.2.%d\" port = 80 }\n", i, i+1)
 	}
@@ -117,11 +127,12 @@ const (
   do-not-query-localhost: no
   msg-cache-size: 128m
   rrset-cache-size: 256m
+  serve-expired: yes
+  serve-expired-client-timeout: 1800
 remote-control:
   control-enable: no
 forward-zone:
   name: "."
-  forward-addr: ` + dnsUpstream + `@` + dnsPort + `
 `
 	dnsmasqConf = `user=root
 group=root
@@ -132,9 +143,9 @@ no-daemon
 bind-interfaces
 listen-address=` + dnsServer + `
 port=` + dnsPort + `
-server=` + dnsUpstream + `#` + dnsPort + `
 cache-size=400000
 dns-forward-max=1000
+use-stale-cache
 `
 	namedConf = `options {
   directory "/tmp";
@@ -144,7 +155,9 @@ dns-forward-max=1000
   recursion yes;
   allow-query { any; };
   forward only;
-  forwarders { ` + dnsUpstream + ` port ` + dnsPort + `; };
+  forwarders {%s };
+  stale-cache-enable yes;
+  stale-answer-enable yes;
   dnssec-validation no;
   max-cache-size 512M;
   recursive-clients 5000;
@@ -155,8 +168,8 @@ controls {};
 	kresdConf = `net.listen('` + dnsServer + `', ` + dnsPort + `, { kind = 'dns' })
 cache.size = 400 * MB
 trust_anchors.remove('.')
-modules = { 'policy' }
-policy.add(policy.all(policy.FORWARD('` + dnsUpstream + `@` + dnsPort + `')))
+modules = { 'policy', 'serve_stale < cache' }
+policy.add(policy.all(policy.FORWARD({%s})))
 log_level('crit')
 `
 	pdnsConf = `local-address=` + dnsServer + `
@@ -166,7 +179,6 @@ setgid=
 socket-dir=/tmp/pdns
 threads=1
 dnssec=off
-forward-zones-recurse=.=` + dnsUpstream + `:` + dnsPort + `
 dont-query=
 allow-from=127.0.0.0/8
 max-cache-entries=400000

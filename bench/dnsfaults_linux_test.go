@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// measureMemory fills a new server with names, and asks for all of them again while the upstream is stopped: so they are all
+// there.
+func (b *dnsBench) measureMemory(s *dnsPeer, round, rounds int) {
+	const row = "100,000 names cached"
+	if !chosen("MEIBO_BENCH_DNS_ROWS", row) {
+		return
+	}
+	cmd := s.start(b, dnsUpstream)
+	defer b.run(cmd, 0, dnsServer)()
+	l := dnsLoad{name: row, queries: b.names(dnsMemory, "A"), args: []string{"-n", "1", "-l", "30"}}
+	b.load(cmd, l)
+	defer b.stopUpstream(dnsUpstream)()
+	l.noError = true
+	b.note(s, row+", the second time", b.load(cmd, l), round, rounds)
+}
+
+// stopUpstream has an upstream say nothing until resume is called.
+func (b *dnsBench) stopUpstream(addr string) (resume func()) {
+	b.t.Helper()
+	signal := func(sig syscall.Signal) {
+		for _, p := range familyOf(b.upstream[addr].Process.Pid) {
+			var pid int
+			fmt.Sscan(p[0], &pid)
+			if err := syscall.Kill(pid, sig); err != nil {
+				b.t.Fatalf("signal the upstream: %v", err)
+			}
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { signal(syscall.SIGCONT) }
+}
+
+// dnsWaits are what clients waited for.
+type dnsWaits struct {
+	first, rest time.Duration // p99 of the first second, then of what came after; or the first answer, then p99
+	failed      int
+}
+
+const (
+	silentRow = "one of two upstreams silent, new names"
+	staleRow  = "all upstreams silent, expired names"
+)
+
+// measureFaults takes upstreams away from a new server, and measures what its clients wait.
+func (b *dnsBench) measureFaults(s *dnsPeer, round, rounds int) {
+	if chosen("MEIBO_BENCH_DNS_ROWS", silentRow) {
+		// Whichever the server likes better: the worse one counts.
+		w, other := b.oneSilent(s, dnsSecond), b.oneSilent(s, dnsUpstream)
+		b.noteWaits(s, silentRow, dnsWaits{max(w.first, other.first), max(w.rest, other.rest), max(w.failed, other.failed)}, round, rounds)
+	}
+	if chosen("MEIBO_BENCH_DNS_ROWS", staleRow) {
+		b.noteWaits(s, staleRow, b.allSilent(s), round, rounds)
+	}
+}
+
+func (b *dnsBench) noteWaits(s *dnsPeer, row string, w dnsWaits, round, rounds int) {
+	if b.waits[row] == nil {
+		b.waits[row] = map[string][]dnsWaits{}
+	}
+	b.waits[row][s.name] = append(b.waits[row][s.name], w)
+	fmt.Fprintf(os.Stderr, "round %d of %d  %-16s %-40s first %v, then %v, %d failed\n", round+1, rounds, s.name, row,
+		w.first.Round(10*time.Microsecond), w.rest.Round(10*time.Microsecond), w.failed)
+}
+
+// oneSilent asks 200 times a second for new names, five seconds long, from the moment on that one of two upstreams is
+// silent.
+func (b *dnsBench) oneSilent(s *dnsPeer, silent string) dnsWaits {
+	defer b.run(s.start(b, dnsSecond, dnsUpstream), 0, dnsServer)()
+	b.load(b.upstream[silent], dnsLoad{name: "both answer", queries: b.names(2000, "A"), args: []string{"-n", "1", "-l", "10"}})
+	defer b.stopUpstream(silent)()
+	var mu sync.Mutex // guards the rest
+	var first, rest []time.Duration
+	failed := 0
+	var wg sync.WaitGroup
+	names := strings.Fields(strings.ReplaceAll(b.names(1000, "A"), " A", ""))
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	began := time.Now()
+	for _, name := range names {
+		at := time.Since(began)
+		wg.Go(func() {
+			took, ok := askOnce(name)
+			mu.Lock()
+			defer mu.Unlock()
+			if !ok {
+				failed++
+			}
+			if at < time.Second {
+				first = append(first, took)
+			} else {
+				rest = append(rest, took)
+			}
+		})
+		<-tick.C
+	}
+	wg.Wait()
+	return dnsWaits{p99(first), p99(rest), failed}
+}
+
+// allSilent asks for names whose time is over while no upstream answers.
+func (b *dnsBench) allSilent(s *dnsPeer) dnsWaits {
+	defer b.run(s.start(b, dnsUpstream), 0, dnsServer)()
+	b.seq++
+	var names []string
+	for i := range 200 {
+		names = append(names, fmt.Sprintf("n%d.r%d.short.%s", i, b.seq, dnsZone))
+		askOnce(names[i])
+	}
+	defer b.stopUpstream(dnsUpstream)()
+	<-time.After(2 * time.Second) // their TTL is 1 s
+	w := dnsWaits{}
+	var rest []time.Duration
+	for i, name := range names {
+		took, ok := askOnce(name)
+		if !ok {
+			w.failed++
+		}
+		if i == 0 {
+			w.first = took
+		} else {
+			rest = append(rest, took)
+		}
+		if w.failed > 3 {
+			break // each costs five seconds
+		}
+	}
+	w.rest = p99(rest)
+	return w
+}
+
+// askOnce asks as glibc does, which waits five seconds.
+func askOnce(name string) (time.Duration, bool) {
+	m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	client := dns.Client{Timeout: 5 * time.Second}
+	began := time.Now()
+	r, _, err := client.Exchange(m, net.JoinHostPort(dnsServer, dnsPort))
+	return time.Since(began), err == nil && r.Rcode == dns.RcodeSuccess && len(r.Answer) > 0
+}
+
+func p99(all []time.Duration) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[len(all)*99/100]
+}
+
+// waitTables are medians of the rounds.
+func (b *dnsBench) waitTables() []report {
+	var out []report
+	for _, row := range []string{silentRow, staleRow} {
+		servers := b.waits[row]
+		if len(servers) == 0 {
+			continue
+		}
+		var r report
+		if row == silentRow {
+			r.row(row, "p99 of the first second", "p99 after that", "failed")
+		} else {
+			r.row(row, "the first answer", "p99 after that", "failed")
+		}
+		median := func(name string, of func(dnsWaits) time.Duration) time.Duration {
+			var values []time.Duration
+			for _, w := range servers[name] {
+				values = append(values, of(w))
+			}
+			slices.Sort(values)
+			return values[len(values)/2]
+		}
+		first := func(w dnsWaits) time.Duration { return w.first }
+		names := make([]string, 0, len(servers))
+		for name := range servers {
+			names = append(names, name)
+		}
+		slices.SortFunc(names, func(x, y string) int { return cmp.Compare(median(x, first), median(y, first)) })
+		for _, name := range names {
+			failed := 0
+			for _, w := range servers[name] {
+				failed = max(failed, w.failed)
+			}
+			r.row(name, median(name, first).Round(10*time.Microsecond).String(),
+				median(name, func(w dnsWaits) time.Duration { return w.rest }).Round(10*time.Microsecond).String(), fmt.Sprint(failed))
+		}
+		out = append(out, r)
+	}
+	return out
+}
