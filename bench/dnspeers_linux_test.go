@@ -14,6 +14,7 @@ import (
 type dnsPeer struct {
 	name    string
 	program string // in the peers' root; empty: meibo
+	version string // the flag that tells it
 	start   func(b *dnsBench, upstreams ...string) *exec.Cmd
 }
 
@@ -26,47 +27,106 @@ func listed(upstreams []string, format string) string {
 	return s.String()
 }
 
-// forwards is true of what has a cache, isConsul of what answers .consul, pipelines of what answers more than a hundred
+// caches is true of what has a cache, answers of what answers at once what it was asked before, isConsul of what answers .consul, pipelines of what answers more than a hundred
 // queries of a TCP connection, which dnsmasq, a process for each, doesn't.
 func forwards(s *dnsPeer) bool  { return s.name != "nsd" }
-func pipelines(s *dnsPeer) bool { return s.name != "dnsmasq" }
-func isConsul(s *dnsPeer) bool  { return s.program == "" }
+func caches(s *dnsPeer) bool    { return forwards(s) && s.name != "consul" }
+func answers(s *dnsPeer) bool   { return s.name != "consul" }
+func pipelines(s *dnsPeer) bool { return answers(s) && s.name != "dnsmasq" }
+func isConsul(s *dnsPeer) bool  { return s.program == "" || s.name == "consul" }
 
 // peers are meibo and those of its peers that were fetched, in the order that they are measured in.
 func (b *dnsBench) peers() []*dnsPeer {
 	all := []*dnsPeer{
 		{name: "meibo", start: startMeibo},
-		{name: "unbound", program: "/usr/sbin/unbound", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+		{name: "unbound", program: "/usr/sbin/unbound", version: "-V", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			return b.on(0, true, "/usr/sbin/unbound", "-d", "-c", b.file("unbound.conf", unboundConf+listed(upstreams, "  forward-addr: %s@"+dnsPort+"\n")))
 		}},
-		{name: "dnsmasq", program: "/usr/sbin/dnsmasq", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+		{name: "dnsmasq", program: "/usr/sbin/dnsmasq", version: "--version", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			return b.on(0, true, "/usr/sbin/dnsmasq", "-k", "-C", b.file("dnsmasq.conf", dnsmasqConf+listed(upstreams, "server=%s#"+dnsPort+"\n")))
 		}},
-		{name: "BIND", program: "/usr/sbin/named", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+		{name: "BIND", program: "/usr/sbin/named", version: "-v", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			return b.on(0, true, "/usr/sbin/named", "-f", "-n", "1", "-c", b.file("named.conf", fmt.Sprintf(namedConf, listed(upstreams, " %s port "+dnsPort+";"))))
 		}},
-		{name: "Knot Resolver", program: "/usr/sbin/kresd", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+		{name: "Knot Resolver", program: "/usr/sbin/kresd", version: "--version", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			dir := filepath.Join(b.root, "tmp/kresd")
 			os.RemoveAll(dir) // its cache is a file
 			os.MkdirAll(dir, 0o755)
 			return b.on(0, true, "/usr/sbin/kresd", "-n", "-c", b.file("kresd.conf", fmt.Sprintf(kresdConf, listed(upstreams, "'%s@"+dnsPort+"', "))), "/tmp/kresd")
 		}},
-		{name: "pdns-recursor", program: "/usr/sbin/pdns_recursor", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+		{name: "pdns-recursor", program: "/usr/sbin/pdns_recursor", version: "--version", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
 			os.MkdirAll(filepath.Join(b.root, "tmp/pdns"), 0o755)
 			b.file("pdns/recursor.conf", pdnsConf+"forward-zones-recurse=.="+strings.TrimSuffix(listed(upstreams, "%s:"+dnsPort+";"), ";")+"\n")
 			return b.on(0, true, "/usr/sbin/pdns_recursor", "--config-dir=/tmp/pdns", "--daemon=no")
 		}},
-		{name: "nsd", program: "/usr/sbin/nsd", start: func(b *dnsBench, _ ...string) *exec.Cmd {
+		{name: "CoreDNS", program: "/usr/bin/coredns", version: "-version", start: func(b *dnsBench, upstreams ...string) *exec.Cmd {
+			return b.on(0, true, "/usr/bin/coredns", "-quiet", "-conf", b.file("Corefile", fmt.Sprintf(coreConf, listed(upstreams, " %s:"+dnsPort))))
+		}},
+		{name: "consul", program: onPath("consul"), version: "version", start: startConsul},
+		{name: "nsd", program: "/usr/sbin/nsd", version: "-v", start: func(b *dnsBench, _ ...string) *exec.Cmd {
 			return b.on(0, true, "/usr/sbin/nsd", "-d", "-c", b.file("nsd0.conf", nsdConf(dnsServer)))
 		}},
 	}
 	var here []*dnsPeer
 	for _, s := range all {
-		if _, err := os.Stat(filepath.Join(b.root, s.program)); err == nil && chosen("MEIBO_BENCH_DNS_PEERS", s.name) {
+		file := filepath.Join(b.root, s.program)
+		if s.name == "consul" {
+			file = s.program
+		}
+		if _, err := os.Stat(file); err == nil && chosen("MEIBO_BENCH_DNS_PEERS", s.name) {
 			here = append(here, s)
 		}
 	}
 	return here
+}
+
+var versionNumber = regexp.MustCompile(`[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*`)
+
+// versions is a table of what the peers are.
+func (b *dnsBench) versions() report {
+	var r report
+	r.row("server", "version")
+	for _, s := range b.peers() {
+		if s.version == "" {
+			continue // meibo is what the section is of
+		}
+		out, _ := b.on(1, s.name != "consul", s.program, s.version).CombinedOutput()
+		r.row(s.name, versionNumber.FindString(string(out)))
+	}
+	return r
+}
+
+// onPath is where this machine has a program, or where there is none.
+func onPath(name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "/nonexistent/" + name
+	}
+	return path
+}
+
+func startConsul(b *dnsBench, upstreams ...string) *exec.Cmd {
+	conf := filepath.Join(b.t.TempDir(), "bench.hcl")
+	text := fmt.Sprintf(`node_name = "bench"
+bind_addr = "127.0.0.1"
+client_addr = %q
+recursors = [%s]
+log_level = "error"
+ports { dns = %s http = -1 grpc = -1 grpc_tls = -1 server = %d serf_lan = %d serf_wan = -1 }
+`, dnsServer, listed(upstreams, "\"%s:"+dnsPort+"\", "), dnsPort, freePort(b.t), freePort(b.t)) + threeInstances()
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	return b.on(0, false, onPath("consul"), "agent", "-dev", "-config-file", conf)
+}
+
+// threeInstances are what a row of .consul asks for.
+func threeInstances() string {
+	var text strings.Builder
+	for i := range 3 {
+		fmt.Fprintf(&text, "service { name = \"web\" id = \"web%d\" address = \"192.0.2.%d\" port = 80 }\n", i, i+1)
+	}
+	return text.String()
 }
 
 func startMeibo(b *dnsBench, upstreams ...string) *exec.Cmd {
@@ -82,9 +142,7 @@ log_level = "error"
 ports { http = -1 server = %d serf_lan = %d }
 cache { max_bytes = 268435456 max_entries = 400000 }
 `, filepath.Join(dir, "data"), dnsServer, dnsPort, listed(upstreams, "\"%s:"+dnsPort+"\", "), freePort(b.t), freePort(b.t))
-	for i := range 3 {
-		fmt.Fprintf(&text, "service { name = \"web\" id = \"web%d\" address = \"192.0.2.%d\" port = 80 }\n", i, i+1)
-	}
+	text.WriteString(threeInstances())
 	if err := os.WriteFile(conf, []byte(text.String()), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
@@ -171,6 +229,15 @@ trust_anchors.remove('.')
 modules = { 'policy', 'serve_stale < cache' }
 policy.add(policy.all(policy.FORWARD({%s})))
 log_level('crit')
+`
+	coreConf = `.:` + dnsPort + ` {
+  bind ` + dnsServer + `
+  cache {
+    success 400000 86400
+    serve_stale 24h
+  }
+  forward . %s
+}
 `
 	pdnsConf = `local-address=` + dnsServer + `
 local-port=` + dnsPort + `

@@ -63,10 +63,10 @@ func (r *Resolver) unasked(m *Mount, q *wire.Query, now time.Duration) (*cache.E
 	switch {
 	case f == nil:
 		return nil, false
-	case slices.Contains(f.Types, q.Type):
-		return r.filtered(m, q, now, wire.RcodeSuccess, wire.EDEFiltered, "filter.types"), true
 	case f.DomainNeeded && m.Rank == RankDefault && isPlain(q.Name()) && (q.Type == wire.TypeA || q.Type == wire.TypeAAAA):
 		return r.filtered(m, q, now, wire.RcodeNXDomain, wire.EDEFiltered, "filter.domain_needed"), true
+	case slices.Contains(f.Types, q.Type):
+		return r.filtered(m, q, now, wire.RcodeSuccess, wire.EDEFiltered, "filter.types"), true
 	}
 	return nil, false
 }

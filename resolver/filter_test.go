@@ -62,6 +62,7 @@ func TestFilter(t *testing.T) {
 			{types, "six.example", "AAAA", "NOERROR 0 ede 17"},
 			{types, "pub.example", "A", "NOERROR 1"},
 			{types, "plain", "A", "NXDOMAIN 0 ede 17"},
+			{types, "plain", "AAAA", "NXDOMAIN 0 ede 17"},
 			{types, "plain", "MX", "NXDOMAIN 0"}, // only addresses are refused; this is the upstream's word
 			{resolver.Filter{}, "plain", "A", "NOERROR 1"},
 			{resolver.Filter{}, "six.example", "AAAA", "NOERROR 1"}, // a filter that goes takes its answers along
