@@ -188,7 +188,7 @@ func (a *attempt) takeTLS(ctx tcpContext, t told) (reply, bool) {
 		a.answered(time.Since(a.began))
 		return reply{from: a, answer: t.answer, tcp: true, cut: t.answer.TC()}, true
 	case a.srv.opportunistic && !errors.Is(t.err, context.Canceled):
-		if a.srv.spurns(time.Now()) {
+		if a.srv.spurns(t.err, time.Now()) {
 			a.f.log.Info("upstream is not to be had over TLS, it is asked in the clear", "upstream", a.srv.name, "err", t.err)
 		}
 		if a.secure = false; a.asked == nil {
@@ -387,7 +387,7 @@ func (a *attempt) overTLS(ctx context.Context, edns bool) {
 			a.srv.answered(time.Since(began))
 		case !errors.Is(t.err, errSilent):
 		case a.srv.opportunistic:
-			a.srv.spurns(time.Now())
+			a.srv.spurns(t.err, time.Now())
 		default:
 			a.f.lost(a.srv)
 		}

@@ -11,10 +11,9 @@ import (
 )
 
 const (
-	// probeMin and probeMax are the pauses between probes of a dead server: it is
-	// back within seconds of being back, however long it was away.
-	probeMin = time.Second
-	probeMax = 5 * time.Second
+	// probeEvery is how often a dead server is probed: it is in use again within a
+	// second of being back, however long it was away.
+	probeEvery = time.Second
 	// probeTimeout bounds one probe.
 	probeTimeout = time.Second
 	// loopRetest is how often a server that led back to us is tried again.
@@ -69,6 +68,7 @@ func (s *server) due(now time.Time, uid string) (*wire.Query, time.Duration) {
 		s.loopAt, s.loopSeen = now.Add(loopRetest), false
 		q = wire.NewQuery(loopName(uid, s.id), wire.TypeTXT)
 	case s.curious, s.dead && !now.Before(s.probeAt):
+		s.probeAt = now.Add(probeEvery)
 		q = wire.NewQuery(wire.Root, wire.TypeNS)
 	case s.dead:
 		return nil, s.probeAt.Sub(now)
@@ -127,10 +127,6 @@ func (s *server) probed(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.probing = false
-	if s.dead {
-		s.probeAt = now.Add(s.probePause)
-		s.probePause = min(2*s.probePause, probeMax)
-	}
 	ended := s.looped && !s.loopSeen && !s.dead
 	s.looped = s.loopSeen
 	return ended

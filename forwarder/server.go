@@ -2,9 +2,11 @@ package forwarder
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -50,13 +52,12 @@ type server struct {
 	rttvar     time.Duration
 	lost       int // in a row
 	dead       bool
-	looped     bool          // questions to it come back to us
-	loopSeen   bool          // a loop probe came back since it was sent
-	loopAt     time.Time     // when the next loop probe is due
-	probing    bool          // a probe is under way
-	curious    bool          // a probe is wanted to measure its latency
-	probeAt    time.Time     // when the next probe of a dead server is due
-	probePause time.Duration // after that one
+	looped     bool      // questions to it come back to us
+	loopSeen   bool      // a loop probe came back since it was sent
+	loopAt     time.Time // when the next loop probe is due
+	probing    bool      // a probe is under way
+	curious    bool      // a probe is wanted to measure its latency
+	probeAt    time.Time // when the next probe of a dead server is due
 	plainUntil time.Time
 	ednsAt     time.Time            // when it last answered what had an OPT
 	ednsDrops  int                  // in a row: it was silent with an OPT, and not without
@@ -93,12 +94,18 @@ func (s *server) isSecure(now time.Time) bool {
 	return !now.Before(s.clearUntil)
 }
 
-// spurns notes that s speaks no TLS, which it needn't; true: that is news.
-func (s *server) spurns(now time.Time) bool {
+// spurns notes that TLS, which s needn't speak, was not to be had; true: that is news.
+// What a network that is down says of it is soon forgotten.
+func (s *server) spurns(why error, now time.Time) bool {
+	pause := silentFor
+	var broken *tlsError
+	if errors.As(why, &broken) || errors.Is(why, syscall.ECONNREFUSED) {
+		pause = clearFor
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	news := s.clearUntil.IsZero()
-	s.clearUntil = now.Add(clearFor)
+	s.clearUntil = now.Add(pause)
 	return news
 }
 
@@ -159,7 +166,7 @@ func (s *server) answered(rtt time.Duration) (back bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	back = s.dead
-	s.lost, s.dead, s.probePause = 0, false, 0
+	s.lost, s.dead = 0, false
 	switch {
 	case rtt <= 0:
 	case s.srtt == 0:
@@ -180,7 +187,7 @@ func (s *server) lose(now time.Time) bool {
 	if s.dead || s.lost < lossesToDie {
 		return false
 	}
-	s.dead, s.probeAt, s.probePause = true, now, probeMin
+	s.dead, s.probeAt = true, now
 	return true
 }
 

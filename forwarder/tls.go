@@ -32,9 +32,13 @@ type TLS struct {
 	Roots *x509.CertPool
 }
 
-// clearFor is how long a server that speaks no TLS is asked in the clear before that is
-// tried again.
-const clearFor = 5 * time.Minute
+const (
+	// clearFor is how long a server that speaks no TLS is asked in the clear before that
+	// is tried again.
+	clearFor = 5 * time.Minute
+	// silentFor is the same for one that said nothing.
+	silentFor = 10 * time.Second
+)
 
 // check says what is wrong with t.
 func (t *TLS) check() error {
