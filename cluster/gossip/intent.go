@@ -84,13 +84,15 @@ func (l *ledger) intent(now time.Time, m message) {
 
 // forced: an operator says that a dead member shall count as left. One that
 // lives here isn't touched; hosts find a death at different times, so that one
-// found dead soon has left, then.
+// found dead soon has left, then. But a sign of life that comes after the order
+// refutes it: it is asked for at once.
 func (l *ledger) forced(now time.Time, r *record, m message) {
 	if r.Status == Failed || r.dead || r.Status == Left {
 		l.depart(now, r, m.from, m.prune)
 		return
 	}
 	r.forcedUntil, r.forcePrune = now.Add(forceKept), m.prune
+	l.pingMember(now, r)
 }
 
 // leave says that this host goes.
@@ -128,6 +130,7 @@ func (l *ledger) heardOf(now time.Time, d departed, by string) {
 		// It lives, as far as gossip knows; should it be found dead now, then
 		// it has left.
 		r.forcedUntil, r.forcePrune = now.Add(forceKept), false
+		l.pingMember(now, r)
 	default:
 		l.depart(now, r, by, false)
 	}

@@ -399,7 +399,7 @@ func (l *ledger) answered(now time.Time, r *record, rtt time.Duration) {
 		l.heardAgain = now
 	}
 	r.RTT, r.lastPong, l.anyAnswer = rtt, now, now
-	r.doubt = nil
+	r.doubt, r.forcedUntil = nil, time.Time{}
 	if r.Told == Suspect {
 		l.setTold(now, r, Alive, "")
 	}

@@ -442,10 +442,25 @@ func TestIntent_ForceBeforeTheDeathIsFoundCountsThen(t *testing.T) {
 	b.is("n0", Left)
 
 	b.intent(b.now, message{kind: forceMessage, ltime: 7, nonce: 3, name: "n1", id: "id1", life: 7})
+	b.silent["n1"] = true
 	b.pass(forceKept)
 	b.die("n1")
 	b.pass(time.Second)
 	b.is("n1", Failed)
+}
+
+// Who lived when it was given fails like any other when it dies seconds later.
+func TestIntent_ForceOfTheLivingIsRefutedByTheNextSignOfLife(t *testing.T) {
+	b := newBook(t, 5)
+	b.intent(b.now, message{kind: forceMessage, ltime: 6, nonce: 2, name: "n0", id: "id0", life: 7})
+	b.heard(b.now, hearsay{from: "n3", clock: 7, gone: []departed{{name: "n1", id: "id1", life: 7, addr: b.node(1).addr, status: Left}}})
+	for _, n := range []string{"n0", "n1"} {
+		b.pass(2 * time.Second)
+		b.is(n, Alive)
+		b.die(n)
+		b.pass(time.Second)
+		b.is(n, Failed)
+	}
 }
 
 func TestIntent_RingTakesEachOnceAndNoOldOnes(t *testing.T) {
