@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type delegate struct {
 	vet     *vet
 	meta    atomic.Pointer[[]byte] // what this host tells of itself
 	hearsay atomic.Pointer[[]byte]
+	keyring *Keyring
 	casts   *memberlist.TransmitLimitedQueue
 }
 
@@ -49,9 +51,9 @@ func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 // LocalState implements memberlist.Delegate.
 func (d *delegate) LocalState(bool) []byte {
 	if b := d.hearsay.Load(); b != nil {
-		return *b
+		return slices.Concat(*b, d.keyring.orders())
 	}
-	return nil
+	return slices.Concat(hearsay{from: d.self.name}.encode(), d.keyring.orders())
 }
 
 // MergeRemoteState implements memberlist.Delegate.

@@ -120,6 +120,59 @@ func TestKeyring_GivesWayUntilItHasMetSomebody(t *testing.T) {
 	}
 }
 
+// Hosts that were away when a key was removed drop it when they hear of it; one
+// that has no other keeps it and says so; what was installed again later stays.
+func TestKeyring_LearnsWhatWasRemoved(t *testing.T) {
+	key := func(i byte) []byte { return bytes.Repeat([]byte{i}, 16) }
+	open := func(path string, keys ...[]byte) *Keyring {
+		k, err := OpenKeyring(path, keys[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keys[1:] {
+			if err := k.Install(key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return k
+	}
+	learn := func(k, from *Keyring, want int, wantStuck bool, has ...[]byte) {
+		t.Helper()
+		orders, ok := decodeOrders(from.orders())
+		dropped, stuck, err := k.learn(orders)
+		if keys, _ := k.Keys(); !ok || err != nil || len(dropped) != want || stuck != wantStuck || !reflect.DeepEqual(keys, has) {
+			t.Errorf("dropped %x, stuck %v, error %v, has %x", dropped, stuck, err, keys)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "local.keyring")
+	there, away, only := open("", key(2), key(1)), open(path, key(1), key(2)), open("", key(1))
+	learn(away, there, 0, false, key(1), key(2))
+	if err := there.Remove(key(1)); err != nil {
+		t.Fatal(err)
+	}
+	learn(away, there, 1, false, key(2)) // it was its primary
+	learn(away, there, 0, false, key(2))
+	learn(only, there, 0, true, key(1))
+	learn(only, there, 0, false, key(1)) // said once
+	if again := open(path, key(1)); again.Notice() == "" {
+		t.Error("the removed key is taken from the configuration again")
+	}
+	if err := there.Install(key(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := away.Install(key(1)); err != nil { // by the same command
+		t.Fatal(err)
+	}
+	learn(away, there, 0, false, key(2), key(1))
+	learn(there, away, 0, false, key(2), key(1))
+	learn(away, only, 0, false, key(2), key(1)) // knows the earlier removal alone
+	learn(only, there, 0, false, key(1))
+	if err := only.Install(key(3)); err != nil {
+		t.Fatal(err)
+	}
+	learn(only, away, 0, false, key(1), key(3))
+}
+
 func TestKeyring_MemberlistsRingFollows(t *testing.T) {
 	ring, err := memberlist.NewKeyring(nil, nil)
 	if err != nil {
@@ -196,12 +249,13 @@ func FuzzMessage(f *testing.F) {
 func FuzzHearsay(f *testing.F) {
 	f.Add(hearsay{from: "a", clock: 7, gone: []departed{{name: "b", id: "c", dc: "dc1", life: 4, addr: netip.MustParseAddrPort("[::1]:8301"), status: Failed, ago: time.Hour}}}.encode())
 	f.Add(hearsay{}.encode())
+	f.Add(append(hearsay{}.encode(), encodeOrders([]keyOrder{{Hash: hashOf(nil), At: 7, Removed: true}})...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHearsay(b)
 		if err != nil {
 			return
 		}
-		if back, err := decodeHearsay(h.encode()); err != nil || !reflect.DeepEqual(back, h) {
+		if back, err := decodeHearsay(append(h.encode(), encodeOrders(h.keys)...)); err != nil || !reflect.DeepEqual(back, h) {
 			t.Errorf("got %+v, %v, want %+v", back, err, h)
 		}
 	})

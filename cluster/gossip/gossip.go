@@ -98,7 +98,7 @@ func (g *Gossip) begin(now time.Time, own meta, encoded []byte) error {
 	self.Status, self.Since, self.Told, self.ToldAt = Alive, now, Alive, now
 	g.ledger = newLedger(self, now, g.cfg.ReconnectTimeout, g.cfg.TombstoneTimeout,
 		holdLimits{g.cfg.Tuning.HoldDown, g.cfg.Tuning.HoldDownMax})
-	g.delegate = &delegate{self: g.self, mail: g.mail, vet: &vet{byName: make(map[string]*vetted), byID: make(map[string]string)}}
+	g.delegate = &delegate{self: g.self, keyring: g.cfg.Keyring, mail: g.mail, vet: &vet{byName: make(map[string]*vetted), byID: make(map[string]string)}}
 	g.delegate.meta.Store(&encoded)
 	g.delegate.casts = &memberlist.TransmitLimitedQueue{
 		RetransmitMult: g.cfg.Tuning.RetransmitMult,

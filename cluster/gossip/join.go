@@ -107,7 +107,7 @@ func (g *Gossip) blame(err error) error {
 	if path := g.cfg.Keyring.Path(); path != "" {
 		keys = "this host's keys, kept in " + path
 	}
-	return fmt.Errorf("%s, are not that cluster's (%w): if its key was changed while this host was away, or another one was configured here at first, "+
+	return fmt.Errorf("%s, are not that cluster's, or were removed from its keyring (%w): if its key was changed while this host was away, or another one was configured here at first, "+
 		"stop this host, put the cluster's key into encrypt, remove that file and its .past, and start it", keys, err)
 }
 

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -13,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -33,24 +36,73 @@ type Keyring struct {
 	keys    [][]byte   // never changed in place
 	past    past
 	changed chan struct{}
+
+	told atomic.Pointer[[]byte] // the orders, encoded: read without waiting for a disk
 }
 
 // past is what is remembered of a ring.
 type past struct {
 	// Met says that with these keys others were met.
 	Met bool
-	// Removed are the SHA-256, in hex, of keys that were removed, the latest last.
+	// Orders are the last ones given about keys that were removed at some time, the
+	// latest last. Hosts tell them to each other: the latest about a key holds.
+	Orders []keyOrder `json:",omitempty"`
+	// Removed are hashes that a file without orders has; they are read only.
 	Removed []string `json:",omitempty"`
 
 	known bool // false for a ring of Consul's, or of a meibo that kept no past
 }
 
-// maxRemoved bounds how many removed keys are remembered.
-const maxRemoved = 64
+// keyOrder says that a key was removed, or installed again.
+type keyOrder struct {
+	Hash    string // SHA-256 of the key, in hex
+	At      uint64 // of a Lamport clock that runs with Unix milliseconds
+	Removed bool
+}
+
+// maxOrders bounds how many orders are remembered.
+const maxOrders = 64
 
 func hashOf(key []byte) string {
 	sum := sha256.Sum256(key)
 	return hex.EncodeToString(sum[:])
+}
+
+// removed reports whether the last order about a key was to remove it.
+func (p past) removed(key []byte) bool {
+	i := p.find(hashOf(key))
+	return i >= 0 && p.Orders[i].Removed
+}
+
+func (p past) find(hash string) int {
+	return slices.IndexFunc(p.Orders, func(o keyOrder) bool { return o.Hash == hash })
+}
+
+// with is the past with one order more, if that is later than the one there is
+// about its key.
+func (p past) with(o keyOrder) past {
+	i := p.find(o.Hash)
+	if i >= 0 && p.Orders[i].At >= o.At {
+		return p
+	}
+	p.Orders = slices.Clone(p.Orders)
+	if i >= 0 {
+		p.Orders = slices.Delete(p.Orders, i, i+1)
+	}
+	p.Orders = append(p.Orders, o)
+	slices.SortStableFunc(p.Orders, func(a, b keyOrder) int { return cmp.Compare(a.At, b.At) })
+	p.Orders = p.Orders[max(0, len(p.Orders)-maxOrders):]
+	return p
+}
+
+// next is the time of an order given now: later than all that are known, and than
+// those of a host that knows fewer.
+func (p past) next() uint64 {
+	at := uint64(time.Now().UnixMilli())
+	if n := len(p.Orders); n > 0 {
+		at = max(at, p.Orders[n-1].At+1)
+	}
+	return at
 }
 
 // OpenKeyring reads the ring kept at path ("": none is kept) and adds initial,
@@ -71,13 +123,14 @@ func OpenKeyring(path string, initial []byte) (*Keyring, error) {
 				return nil, fmt.Errorf("keyring %s: %w: mend it, or remove it to begin with the configured key", path, err)
 			}
 			k.past = readPast(k.pastPath())
+			k.tell()
 		} else {
 			k.past.known = true
 		}
 	}
 	switch {
 	case len(initial) == 0, hasKey(k.keys, initial):
-	case slices.Contains(k.past.Removed, hashOf(initial)):
+	case k.past.removed(initial):
 		k.notice = "the configured key (encrypt) was removed from the cluster's keyring and is not used: configure one that `meibo keyring list` shows"
 	case len(k.keys) > 0 && k.past.known && !k.past.Met:
 		k.notice = "the kept keyring has never met anybody and gives way to the configured key (encrypt)"
@@ -107,6 +160,10 @@ func (k *Keyring) pastPath() string { return k.path + ".past" }
 func readPast(path string) (p past) {
 	data, err := os.ReadFile(path)
 	p.known = err == nil && json.Unmarshal(data, &p) == nil
+	for i, hash := range p.Removed {
+		p = p.with(keyOrder{Hash: hash, At: uint64(i) + 1, Removed: true})
+	}
+	p.Removed = nil
 	return p
 }
 
@@ -139,7 +196,58 @@ func (k *Keyring) remember(p past) error {
 		}
 	}
 	k.past = p
+	k.tell()
 	return nil
+}
+
+func (k *Keyring) tell() {
+	b := encodeOrders(k.past.Orders)
+	k.told.Store(&b)
+}
+
+// orders are what is known of removed keys, for other hosts.
+func (k *Keyring) orders() []byte {
+	if k == nil {
+		return nil
+	}
+	if b := k.told.Load(); b != nil {
+		return *b
+	}
+	return nil
+}
+
+// learn takes over what another host knows of removed keys. Those that were
+// removed while this host was away go here too, unless the ring has no other:
+// then it is said (stuck), for this host can't meet the cluster with them.
+func (k *Keyring) learn(orders []keyOrder) (dropped [][]byte, stuck bool, err error) {
+	if k == nil || len(orders) == 0 {
+		return nil, false, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.past
+	for _, o := range orders {
+		p = p.with(o)
+	}
+	news := !slices.Equal(p.Orders, k.past.Orders)
+	if news {
+		if err := k.remember(p); err != nil {
+			return nil, false, err
+		}
+	}
+	keys := slices.DeleteFunc(slices.Clone(k.keys), p.removed)
+	switch {
+	case len(keys) == len(k.keys):
+		return nil, false, nil
+	case len(keys) == 0:
+		return nil, news, nil
+	}
+	for _, key := range k.keys {
+		if !hasKey(keys, key) {
+			dropped = append(dropped, key)
+		}
+	}
+	return dropped, false, k.take(keys)
 }
 
 // parseKeyring reads the file's contents.
@@ -233,29 +341,42 @@ func (k *Keyring) change(edit func([][]byte) ([][]byte, error)) error {
 	if err := k.write(keys); err != nil {
 		return err
 	}
-	if err := k.noteRemoved(keys); err != nil {
+	if err := k.note(keys); err != nil {
 		return errors.Join(err, k.write(k.keys))
 	}
-	k.keys = keys
-	close(k.changed)
-	k.changed = make(chan struct{})
+	k.set(keys)
 	return nil
 }
 
-// noteRemoved remembers which keys go with this change, and forgets of those that
-// come that they ever went. It needs k.mu.
-func (k *Keyring) noteRemoved(keys [][]byte) error {
+func (k *Keyring) take(keys [][]byte) error {
+	if err := k.write(keys); err != nil {
+		return err
+	}
+	k.set(keys)
+	return nil
+}
+
+func (k *Keyring) set(keys [][]byte) {
+	k.keys = keys
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+// note remembers which keys go with this change, and of those that come back that
+// they are no longer removed. It needs k.mu.
+func (k *Keyring) note(keys [][]byte) error {
 	p := k.past
-	p.Removed = slices.DeleteFunc(slices.Clone(p.Removed), func(hash string) bool {
-		return slices.ContainsFunc(keys, func(key []byte) bool { return hashOf(key) == hash })
-	})
 	for _, key := range k.keys {
 		if !hasKey(keys, key) {
-			p.Removed = append(p.Removed, hashOf(key))
+			p = p.with(keyOrder{hashOf(key), p.next(), true})
 		}
 	}
-	p.Removed = p.Removed[max(0, len(p.Removed)-maxRemoved):]
-	if begun := len(k.keys) == 0; !begun && slices.Equal(p.Removed, k.past.Removed) {
+	for _, key := range keys {
+		if p.removed(key) && !hasKey(k.keys, key) {
+			p = p.with(keyOrder{hashOf(key), p.next(), false})
+		}
+	}
+	if begun := len(k.keys) == 0; !begun && slices.Equal(p.Orders, k.past.Orders) {
 		return nil
 	}
 	return k.remember(p)

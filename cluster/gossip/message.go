@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -99,6 +100,7 @@ type hearsay struct {
 	from  string // who tells it
 	clock uint64
 	gone  []departed
+	keys  []keyOrder // follow in the message; an older host does not read so far
 }
 
 // departed is a member that failed or left.
@@ -151,7 +153,50 @@ func decodeHearsay(b []byte) (hearsay, error) {
 		}
 		h.gone = append(h.gone, d)
 	}
+	h.keys, ok = decodeOrders(b)
+	if !ok {
+		return h, errMessage
+	}
 	return h, nil
+}
+
+// encodeOrders writes what follows in the message of a hearsay.
+func encodeOrders(orders []keyOrder) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(orders)))
+	for _, o := range orders {
+		b = appendString(b, o.Hash)
+		b = binary.AppendUvarint(b, o.At)
+		removed := byte(0)
+		if o.Removed {
+			removed = 1
+		}
+		b = append(b, removed)
+	}
+	return b
+}
+
+// decodeOrders reads them; an older host tells none.
+func decodeOrders(b []byte) (orders []keyOrder, ok bool) {
+	if len(b) == 0 {
+		return nil, true
+	}
+	count, b, ok := cutUvarint(b)
+	if !ok || count > maxOrders {
+		return nil, false
+	}
+	for range count {
+		var o keyOrder
+		if o.Hash, b, ok = cutString(b); !ok || len(o.Hash) != 2*sha256.Size {
+			return nil, false
+		}
+		// A time that no clock says would be one that no order can follow.
+		if o.At, b, ok = cutUvarint(b); !ok || len(b) == 0 || o.At > uint64(time.Now().UnixMilli())+clockLeap {
+			return nil, false
+		}
+		o.Removed, b = b[0] == 1, b[1:]
+		orders = append(orders, o)
+	}
+	return orders, true
 }
 
 func cutDeparted(b []byte) (d departed, rest []byte, ok bool) {

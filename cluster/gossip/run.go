@@ -274,6 +274,7 @@ func (k *keeper) take(l *ledger, now time.Time, in parcel) {
 	}
 	for _, h := range in.hearsay {
 		l.heard(now, h)
+		k.g.learnKeys(h)
 	}
 	for _, a := range in.acks {
 		if r := l.byName[a.name]; r != nil && r.at() == a.addr {
@@ -333,6 +334,23 @@ func (g *Gossip) askServers() {
 		if g.cfg.Confirmed(id) {
 			g.with(func(l *ledger, now time.Time) { l.confirm(now, id) })
 		}
+	}
+}
+
+// learnKeys takes over what another host told of removed keys, and says what came
+// of it.
+func (g *Gossip) learnKeys(h hearsay) {
+	dropped, stuck, err := g.cfg.Keyring.learn(h.keys)
+	switch {
+	case err != nil:
+		g.logger.Error("gossip: cannot keep which keys were removed", "err", err)
+	case stuck:
+		g.logger.Error("gossip: all keys of this host were removed from the cluster's keyring, others won't hear it: "+
+			"stop it, put a present key (`meibo keyring list` at another host) into encrypt, and start it", "path", g.cfg.Keyring.Path(), "from", h.from)
+	}
+	for _, key := range dropped {
+		g.logger.Warn("gossip: a key that was removed from the cluster's keyring while this host was away is removed here too",
+			"key", "sha256:"+hashOf(key)[:8], "from", h.from)
 	}
 }
 

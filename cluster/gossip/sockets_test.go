@@ -81,6 +81,24 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 	if m, _ := hosts[0].Members(); len(m) != 4 {
 		t.Errorf("got %v", m)
 	}
+
+	// Who was away meanwhile has the removed key still, until it hears that it is none.
+	ring := keyed(t, "", 1)
+	if err := ring.Install(next); err != nil {
+		t.Fatal(err)
+	}
+	back := onLoopback(t, 5, func(c *Config) { c.Keyring, c.Logger = ring, slog.New(slog.NewTextHandler(&log, nil)) })
+	hosts = append(hosts, late)
+	within(t, 10*time.Second, "a host that is back drops the removed key", func() bool {
+		_, _ = first.Join(t.Context(), []string{back.self.addr.String()})
+		keys, _ := ring.Keys()
+		return len(keys) == 1 && bytes.Equal(keys[0], next) && strings.Contains(log.String(), "removed here too")
+	})
+	within(t, 10*time.Second, "and is there", func() bool { return whole(append(hosts, back)...) })
+	stranger := onLoopback(t, 9, func(c *Config) { c.Keyring = keyed(t, "", 1) })
+	if _, err := stranger.Join(t.Context(), []string{back.self.addr.String()}); err == nil || !strings.Contains(err.Error(), "were removed from its keyring") {
+		t.Errorf("a newcomer with the removed key: got %v", err)
+	}
 }
 
 type syncBuffer struct {
