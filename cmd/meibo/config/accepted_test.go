@@ -16,7 +16,7 @@ func TestLoad_WhatConsulTakes(t *testing.T) {
 		"26-client-cloud-join.json":      "exec=PROGRAM",
 	}
 	// Definitions that Consul refuses with all the rest, or never runs.
-	leftOut := map[string]int{"33-services-of-compose.json": 1, "37-services-on-any-address.hcl": 2, "34-service-sidecar.hcl": 1, "35-service-gateway.json": 1}
+	leftOut := map[string]int{"33-services-of-compose.json": 1, "37-services-on-any-address.hcl": 2, "35-service-gateway.json": 1}
 	const dir = "testdata/accepted"
 	own := host
 	own.Template = nil // one names an interface that every host has

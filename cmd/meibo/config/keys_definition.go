@@ -17,7 +17,7 @@ var serviceKeys = []Key{
 	{Path: "checks", Aliases: []string{"check"}, Type: Blocks, Of: "check", Doc: "Its checks.", Goes: "cluster/agent"},
 	{Path: "kind", Doc: "Empty for a service; one of the mesh's kinds leaves the definition out.", Status: Moot},
 	{Path: "proxy", Type: Any, Secret: true, Status: Moot, Doc: "Of the mesh: a definition that asks for it is left out."},
-	{Path: "connect", Type: Any, Secret: true, Status: Moot, Doc: "Of the mesh: a definition that asks for it is left out."},
+	{Path: "connect", Type: Any, Secret: true, Status: Moot, Doc: "Of the mesh: a service that asks for it is registered without a sidecar."},
 	{Path: "locality.region", Doc: "Region it runs in. Kept; answers are not sorted by it.", Goes: "cluster/agent"},
 	{Path: "locality.zone", Doc: "Zone of the region.", Goes: "cluster/agent"},
 	{Path: "namespace", Status: Guard, Note: enterprise, quiet: isDefaultName, Doc: "Namespaces."},

@@ -26,8 +26,6 @@ func TestLoad_LeavesOutADefinitionWithAFault(t *testing.T) {
 		"weights":                  {`service { name = "x" weights { passing = 0 } }`, `service "x"`, `key "service.weights.passing"`},
 		"meta":                     {`service { name = "x" meta { "a b" = "c" } }`, `service "x"`, `key "service.meta"`},
 		"socket and port":          {`service { name = "x" port = 1 socket_path = "/x" }`, `service "x"`, `SocketPath`},
-		"sidecar":                  {`service { name = "x" connect { sidecar_service {} } }`, `service "x"`, `Connect.sidecar_service is of Connect`},
-		"native":                   {`service { name = "x" connect { native = true } }`, `service "x"`, `key "service.connect"`},
 		"proxy":                    {`service { name = "x" proxy { destination_service_name = "w" } }`, `service "x"`, `key "service.proxy"`},
 		"kind of the mesh":         {`service { name = "x" kind = "connect-proxy" }`, `service "x"`, `kind "connect-proxy" is of Connect`},
 		"unknown key":              {`service { name = "x" prot = 1 }`, `service "x"`, `did you mean "service.port"?`},
@@ -83,6 +81,28 @@ func TestLoad_LeavesOutADefinitionWithAFault(t *testing.T) {
 			report, err := Validate([]string{dir}, "")
 			if err == nil || !strings.Contains(err.Error(), tt.want) || len(report.LeftOut) != 1 {
 				t.Errorf("validate says %v", err)
+			}
+		})
+	}
+}
+
+// A service keeps its own name where Connect isn't built.
+func TestLoad_KeepsAServiceWithoutItsSidecar(t *testing.T) {
+	for connect, warns := range map[string]bool{
+		`sidecar_service {}`: true, `sidecar_service { port = 20000 }`: true, `native = true`: true, `native = false`: false,
+	} {
+		t.Run(connect, func(t *testing.T) {
+			dir := write(t, "1.hcl", "service {\n name = \"x\"\n port = 80\n connect { "+connect+" }\n}")
+			c, warnings, err := Load(Sources{Paths: []string{dir}, Host: host, Partial: true})
+			if err != nil || len(c.Agent.LeftOut) != 0 || len(c.Agent.Services) != 1 || c.Agent.Services[0].Port != 80 {
+				t.Fatalf("services %v, left out %v, %v", c.Agent.Services, c.Agent.LeftOut, err)
+			}
+			var got bool
+			for _, w := range warnings {
+				got = got || w.Serious && w.File == filepath.Join(dir, "1.hcl") && w.Line == 4 && strings.Contains(w.Text, "without a sidecar")
+			}
+			if got != warns {
+				t.Errorf("warnings %v", warnings)
 			}
 		})
 	}

@@ -231,19 +231,18 @@ func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
 	return s, len(bl.faults) == 0
 }
 
-// refuseConnect leaves out what would be taken for a part of the mesh.
+// refuseConnect leaves out a proxy. A service that asks for a sidecar or speaks
+// Connect itself stays without: others look up its name, and it answers there.
 func (d *definer) refuseConnect(bl *block, id string) {
-	for _, key := range []string{"proxy", "connect"} {
-		for _, t := range at[[]*tree](bl, "service", key) {
-			var err error
-			if key == "proxy" {
-				err = catalog.RefuseConnect(id, t.value(), nil)
-			} else {
-				err = catalog.RefuseConnect(id, nil, t.value())
-			}
-			if err != nil {
-				d.fault(&Fault{File: t.at.file, Line: t.at.line, Key: "service." + key, Text: err.Error()})
-			}
+	for _, t := range at[[]*tree](bl, "service", "proxy") {
+		if err := catalog.RefuseConnect(id, t.value(), nil); err != nil {
+			d.fault(&Fault{File: t.at.file, Line: t.at.line, Key: "service.proxy", Text: err.Error()})
+		}
+	}
+	for _, t := range at[[]*tree](bl, "service", "connect") {
+		if catalog.RefuseConnect(id, nil, t.value()) != nil {
+			d.warn(Warning{Serious: true, File: t.at.file, Line: t.at.line, Key: "service.connect",
+				Text: fmt.Sprintf("Connect is not built: the service %q is registered as it is, without a sidecar", shorten(id))})
 		}
 	}
 }
