@@ -99,7 +99,7 @@ func TestLoad_KeepsAServiceWithoutItsSidecar(t *testing.T) {
 			}
 			var got bool
 			for _, w := range warnings {
-				got = got || w.Serious && w.File == filepath.Join(dir, "1.hcl") && w.Line == 4 && strings.Contains(w.Text, "without a sidecar")
+				got = got || !w.Serious && w.File == filepath.Join(dir, "1.hcl") && w.Line == 4 && strings.Contains(w.Text, "without a sidecar")
 			}
 			if got != warns {
 				t.Errorf("warnings %v", warnings)

@@ -241,7 +241,7 @@ func (d *definer) refuseConnect(bl *block, id string) {
 	}
 	for _, t := range at[[]*tree](bl, "service", "connect") {
 		if catalog.RefuseConnect(id, nil, t.value()) != nil {
-			d.warn(Warning{Serious: true, File: t.at.file, Line: t.at.line, Key: "service.connect",
+			d.warn(Warning{File: t.at.file, Line: t.at.line, Key: "service.connect",
 				Text: fmt.Sprintf("Connect is not built: the service %q is registered as it is, without a sidecar", shorten(id))})
 		}
 	}
