@@ -199,6 +199,8 @@ func (v *View) adoptRemembered(d *draft, img *Image, next *holding, from string)
 		v.earlier = true
 		v.remember(rem)
 		v.remember(next)
+	case len(rem.nodes)+len(rem.names) == 0 && (v.earlier || !img.Remembered.Base):
+		return // it knows of nothing earlier either
 	default:
 		v.earlier = v.earlier || img.Remembered.Base
 		v.remember(rem)
