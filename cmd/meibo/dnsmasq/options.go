@@ -47,6 +47,10 @@ var takers = map[string]func(*importer, *option){
 		im.port = o.value
 	},
 
+	"servers-file": func(im *importer, o *option) {
+		im.note(o, Changed, "its servers are taken as they are now: import again when it changes, or write a file of its own into meibo's configuration")
+	},
+
 	"no-hosts":   func(im *importer, _ *option) { im.noHosts = true },
 	"addn-hosts": func(im *importer, o *option) { im.hostFiles = append(im.hostFiles, o.plain()) },
 	"hostsdir":   func(im *importer, o *option) { im.hostFiles = append(im.hostFiles, o.plain()) },

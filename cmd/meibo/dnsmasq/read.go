@@ -50,6 +50,9 @@ func (r *reader) file(path string) error {
 		switch o.name {
 		case "conf-file":
 			err = r.file(o.plain())
+		case "servers-file":
+			r.options = append(r.options, o)
+			err = r.file(o.plain())
 		case "conf-dir":
 			err = r.dir(o)
 		default:
