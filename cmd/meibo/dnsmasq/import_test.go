@@ -28,6 +28,8 @@ func TestImport_EachForm(t *testing.T) {
 		{"server=192.0.2.3#0", "", `"0" is no port`},
 		{"server=", "", "left out: server: no server"},
 		{"server=/consul/127.0.0.1#8600", "", "not needed: server=/consul/127.0.0.1#8600: that is a Consul agent, whose names meibo answers itself"},
+		{"rev-server=10.0.0.0/8,127.0.0.1#8600", "", "not needed: rev-server=10.0.0.0/8,127.0.0.1#8600"},
+		{"address=/.a.example/192.0.2.3", `forward "a.example" {`, ""},
 		{"server=/consul/10.0.0.5#8600", `forward "consul" {`, "meibo itself does not"},
 		{"server=/*.a.example/192.0.2.3", `forward "a.example" {`, "changed: server=/*.a.example/192.0.2.3: a.example itself"},
 		{"server=/a*.example/192.0.2.3", "", "there are no patterns"},
@@ -110,6 +112,14 @@ func TestImport_EachForm(t *testing.T) {
 		if said := strings.Join(notes, "\n"); tc.note == "" && said != "" || !strings.Contains(said, tc.note) {
 			t.Errorf("%q: said %q, want %q", tc.lines, said, tc.note)
 		}
+	}
+}
+
+// What answers nothing of its own must not deny anything.
+func TestImport_WhatIsNotNeededLeavesNoBlock(t *testing.T) {
+	res := importText(t, "no-resolv\nserver=192.0.2.1\nserver=/consul/127.0.0.1#8600\nrev-server=10.0.0.0/8,127.0.0.1#8600\nserver=/bad/x\nrev-server=10.0.0.0/8,x\naddress=/bad/x\n")
+	if strings.Contains(res.HCL, "forward") {
+		t.Errorf("a block for nobody:\n%s", res.HCL)
 	}
 }
 

@@ -237,7 +237,7 @@ func (im *importer) upstream(o *option, s string) string {
 		}
 	}
 	if addr.IsLoopback() && number == consulPort {
-		im.note(o, NotNeeded, "that is a Consul agent, whose names meibo answers itself")
+		im.note(o, NotNeeded, "that is a Consul agent, whose names meibo answers itself, reverse ones too (domain, if its names are not below .consul)")
 		return ""
 	}
 	if hasFrom {
@@ -303,11 +303,16 @@ func (im *importer) revServer(o *option) {
 		im.leftOut(o, "%q is no network", fields[0])
 		return
 	}
-	r := im.route(network.Masked().String())
-	if fields[1] == "" {
+	server := ""
+	if fields[1] != "" {
+		if server = im.upstream(o, fields[1]); server == "" {
+			return
+		}
+	}
+	if r := im.route(network.Masked().String()); server == "" {
 		r.local = true
-	} else if s := im.upstream(o, fields[1]); s != "" {
-		im.ask(o, r, s)
+	} else {
+		im.ask(o, r, server)
 	}
 }
 
