@@ -41,6 +41,8 @@ func TestImport_EachForm(t *testing.T) {
 		{"address=/a.example/#", `addresses = ["0.0.0.0", "::"]`, ""},
 		{"address=/a.example/", `local = true`, ""},
 		{"address=/#/192.0.2.3", `forward "." {`, "192.0.2.1 are asked nothing"},
+		{"server=/test/127.0.0.1\naddress=/.test/127.0.0.1", `addresses = ["127.0.0.1"]`, "is this daemon itself"},
+		{"server=/test/127.0.0.1", `local = true`, "is this daemon itself"},
 		{"address=/192.0.2.3", "", "expected /DOMAIN/"},
 		{"address=192.0.2.3", "", "expected /DOMAIN/ADDRESS"},
 		{"address=/a.example/192.0.2.3\nserver=/a.example/192.0.2.9", `addresses = ["192.0.2.3"]`, "changed: forward \"a.example\""},

@@ -15,6 +15,13 @@ func (im *importer) finish() {
 	for _, f := range im.later {
 		f()
 	}
+	im.servers = im.others(im.servers)
+	for _, r := range im.routes {
+		if asked := len(r.servers) > 0; asked {
+			r.servers = im.others(r.servers)
+			r.local = r.local || len(r.servers) == 0 && len(r.addresses) == 0
+		}
+	}
 	for _, r := range im.routes {
 		switch {
 		case len(r.addresses) > 0 && len(r.servers) > 0:
@@ -38,6 +45,17 @@ func (im *importer) finish() {
 			return cmp.Compare(min(b.Line, 1), min(a.Line, 1)) // what no line says comes last
 		}
 		return 0
+	})
+}
+
+// others leaves out this daemon itself, as dnsmasq does.
+func (im *importer) others(servers []string) []string {
+	return slices.DeleteFunc(servers, func(s string) bool {
+		own := s == "127.0.0.1" && im.port == "53" || s == "::1" && im.port == "53" || s == "127.0.0.1:"+im.port || s == "[::1]:"+im.port
+		if own {
+			im.general("the server %s is this daemon itself, and is left out", s)
+		}
+		return own
 	})
 }
 
