@@ -177,6 +177,8 @@ func TestWarnings_AreSaidOnceEach(t *testing.T) {
 	for range 2 {
 		s.mustCall(t, http.MethodPut, "/v1/agent/reload", "")
 	}
+	p.said(t, "waits for a restart") // the log is written by itself
+	p.said(t, "no web interface")
 	count(1, "waits for a restart")
 	count(1, "no web interface") // is new
 	count(1, "service mesh")

@@ -274,7 +274,7 @@ var consuls = map[string]string{
 
 // parts are those there are.
 var parts = strings.Fields(`
-	meibo meibo.config meibo.logging meibo.signals cache forwarder
+	meibo meibo.config meibo.dnsmasq meibo.logging meibo.signals cache forwarder
 	resolver resolver.consul resolver.control resolver.filewatch resolver.listen resolver.local resolver.resolvconf resolver.wire
 	cluster cluster.acl cluster.agent cluster.catalog cluster.catalog.state cluster.check cluster.consensus cluster.feed cluster.gossip
 	cluster.httpapi cluster.httpapi.client cluster.leader cluster.link cluster.view`)
