@@ -354,7 +354,7 @@ func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
 		d.lines.SetLevels(cfg.Log.Level, cfg.Log.Sublevels)
 	}
 	d.cfg = cfg
-	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", len(cfg.Agent.Checks))
+	d.log.Info("configuration taken", "services", len(cfg.Agent.Services), "checks", cfg.Agent.CountChecks())
 	return waiting, nil
 }
 

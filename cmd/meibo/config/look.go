@@ -38,6 +38,10 @@ func (b *builder) look(c *Config, all []socket) {
 			}
 		}
 	}
+	const maxSocketPath = 107 // what a socket's address has room for, on Linux
+	if n := len(filepath.Join(c.DataDir, "control.sock")); c.DataDir != "" && n > maxSocketPath {
+		warn("data_dir", fmt.Sprintf("too long a path for the control socket in it, of %d octets, %d of which a socket's address holds: what operators change by `meibo` needs the folder /run/meibo then", n, maxSocketPath))
+	}
 	for key, lookup := range map[string]func(string) error{
 		"unix_sockets.user":  func(name string) error { _, err := user.Lookup(name); return err },
 		"unix_sockets.group": func(name string) error { _, err := user.LookupGroup(name); return err },

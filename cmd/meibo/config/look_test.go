@@ -69,6 +69,7 @@ func TestLook_WhatKeepsTheDaemonFromItsSockets(t *testing.T) {
 		"the same for others":               {`ports { http = -1 } bind_addr = "192.0.2.9" encrypt = "none"`, []string{`key "bind_addr": no interface of this host has the address 192.0.2.9: this host would speak to no other`}},
 		"a socket's folder":                 {`ports { http = 80 server = -1 serf_lan = -1 } addresses { http = "unix:///no/such/folder/http.sock" }`, []string{`key "addresses.http": the folder /no/such/folder of the socket`}},
 		"users that are not there":          {off + `unix_sockets { user = "nobody-at-all" group = "none-at-all" }`, []string{`key "unix_sockets.user": "nobody-at-all" is not known`, `key "unix_sockets.group": "none-at-all" is not known`}},
+		"a long way to the control socket":  {off + `data_dir = "/` + strings.Repeat("d", 100) + `"`, []string{`a.hcl:1: key "data_dir": too long a path for the control socket in it, of 114 octets`}},
 		"users by number, and who is there": {off + `unix_sockets { user = "root" group = "12345" }`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -56,14 +56,20 @@ func Validate(paths []string, format string) (Report, error) {
 	if c.DataDir == "" {
 		r.Warnings = append(r.Warnings, Warning{Serious: true, Key: "data_dir", Text: "not set here: `meibo agent` does not start without it, be it from another file or -data-dir; or use -dev"})
 	}
-	r.Files, r.Services, r.Checks = c.Files, len(c.Agent.Services), len(c.Agent.Checks)
-	for _, s := range c.Agent.Services {
-		r.Checks += len(s.Checks)
-	}
+	r.Files, r.Services, r.Checks = c.Files, len(c.Agent.Services), c.Agent.CountChecks()
 	if r.LeftOut = c.Agent.LeftOut; len(r.LeftOut) > 0 {
 		return r, c.Agent.Faults()
 	}
 	return r, nil
+}
+
+// CountChecks returns how many checks there are, those inside services included.
+func (a *Agent) CountChecks() int {
+	n := len(a.Checks)
+	for _, s := range a.Services {
+		n += len(s.Checks)
+	}
+	return n
 }
 
 // parts asks the rooms that take a share of the configuration whether they will, so that
