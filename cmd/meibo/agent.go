@@ -71,6 +71,11 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	out := logging.New(lines)
 	defer out.Close()
 	log := out.Logger()
+	lock, err := lockDataDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	d, err := newDaemon(daemonConfig{
 		Config: cfg, Logger: log, Log: out, Files: activation.Files(true), Warnings: warnings,
 		Load: func(registered func(id string) bool) (*config.Config, []config.Warning, error) {

@@ -116,6 +116,30 @@ func (p *process) said(t *testing.T, words ...string) {
 	})
 }
 
+// TestDataDirTaken: a second daemon on one data_dir touches nothing there, whatever its configuration.
+func TestDataDirTaken_ExitsAndNamesTheHolder(t *testing.T) {
+	s := newSite(t, `encrypt = "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2w="`)
+	p := s.start(t)
+	s.up(t)
+	ring := filepath.Join(s.data(), "serf/local.keyring")
+	before, err := os.ReadFile(ring)
+	must(t, err)
+	other := newSite(t, `encrypt = "bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmU="`)
+	second := startMeibo(t, "-config-dir", filepath.Join(other.dir, "conf"), "-data-dir", s.data())
+	if code := second.wait(t); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	second.said(t, "is another meibo's", fmt.Sprintf("pid %d", p.Process.Pid), "data_dir of its own")
+	if after, err := os.ReadFile(ring); err != nil || string(after) != string(before) {
+		t.Errorf("the keyring was changed: %v", err)
+	}
+	s.up(t)
+	must(t, p.Process.Kill())
+	<-p.done
+	s.start(t) // what a killed one held is free
+	s.up(t)
+}
+
 func TestDNSPortTaken_ExitsAndNamesTheHolder(t *testing.T) {
 	for _, network := range []string{"tcp", "udp"} {
 		t.Run(network, func(t *testing.T) {
