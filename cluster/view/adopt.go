@@ -139,8 +139,9 @@ func (v *View) Adopt(img *Image, from string) bool {
 	if d.isSame(&before) {
 		return false
 	}
+	news := *d.next != before
 	v.publish(d)
-	return true
+	return news || len(d.bumps) > 0 // what was looked at anew may be as it was
 }
 
 // adoptWhole begins with what an image says, which no server has vouched for.

@@ -275,3 +275,22 @@ func TestProvenance_OfANameThatIsNotHereIsThatOfTheBaseSet(t *testing.T) {
 		t.Errorf("%q, %v, want the catalog's", from, at)
 	}
 }
+
+// A neighbour that says the same again, of this history and of earlier ones, tells no news.
+func TestAdopt_TheSameAgainIsNoNews(t *testing.T) {
+	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80), service("db", 1))
+	before := confirmed(whole(100, synced("h1", n1), synced("h1", n2)))
+	begun := confirmed(inHistory("h2", whole(200, synced("h2", n1))))
+	for name, img := range map[string]*Image{
+		"all": fullImage(), "this history": imageAfter(t, Config{}, begun), "an earlier one too": imageAfter(t, Config{}, before, begun), "an earlier one": imageAfter(t, Config{}, before),
+	} {
+		v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Expecting: true, Living: func() []string { return []string{"id-me", "id-n2"} }})
+		mustTake(t, v, begun)
+		v.Adopt(throughBytes(t, img), FromNeighbour)
+		for range 3 {
+			if v.Adopt(throughBytes(t, img), FromNeighbour) {
+				t.Errorf("%s: the same again is news", name)
+			}
+		}
+	}
+}
