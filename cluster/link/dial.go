@@ -47,7 +47,11 @@ func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (
 	l.metrics.dialFailures.WithLabelValues(reason).Inc()
 	err = fmt.Errorf("link to %s for %s: %w", addr, p, plain)
 	if errors.Is(err, ErrKey) && l.complain.may("dial "+addr, time.Now()) {
-		l.logger.Warn("cannot speak to another host: give both the same encrypt key", "addr", addr, "err", plain)
+		advice := "give both the same encrypt key"
+		if l.cfg.KeysKept != "" {
+			advice += "; this host's are those of " + l.cfg.KeysKept + ", which wins over the configuration"
+		}
+		l.logger.Warn("cannot speak to another host: "+advice, "addr", addr, "err", plain)
 	}
 	return nil, err
 }

@@ -67,6 +67,8 @@ type Config struct {
 	Self Peer
 	// Keys is the ring; nil stands for the well-known key.
 	Keys Keys
+	// KeysKept is the file that holds Keys, for the log; "" for none.
+	KeysKept string
 
 	// Handshakes bounds those at once, HandshakeRate those that begin in a
 	// second (as many may come at once after a pause), HandshakeTimeout each.

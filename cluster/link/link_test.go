@@ -195,14 +195,14 @@ func TestLink_WrongKeyGetsNowhereAndBothLogsSaySo(t *testing.T) {
 		other Keys
 	}{{"another key", newRing("two")}, {"no key", nil}} {
 		t.Run(tt.name, func(t *testing.T) {
-			a, b := start(t, "a", tt.other), start(t, "b", newRing("one"))
+			a, b := start(t, "a", tt.other, func(c *Config) { c.KeysKept = "/kept/ring" }), start(t, "b", newRing("one"))
 			for range 3 {
 				_, err := a.Dial(t.Context(), b.addr(), echo, "")
 				if !errors.Is(err, ErrKey) {
 					t.Fatalf("dial: %v, want ErrKey", err)
 				}
 			}
-			if got := a.logs.String(); strings.Count(got, "give both the same encrypt key") != 1 {
+			if got := a.logs.String(); strings.Count(got, "give both the same encrypt key; this host's are those of /kept/ring") != 1 {
 				t.Errorf("dialler logs %q", got)
 			}
 			until(t, "listener's log names the key", func() bool {

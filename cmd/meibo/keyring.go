@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +48,8 @@ hosts that hold it, out of those asked.
 To rotate: install a new key, look with list that every host has it, use it, look
 again, remove the old one. Gossip and all that hosts say to each other take the new
 key without a restart; connections under a removed key are cut. A host that is away
-meanwhile must be given the new key before it can come back.`,
+meanwhile must be given the new key before it can come back. For use and remove the
+fingerprint of a key (sha256: and 8 digits) will do.`,
 		Example: `  meibo keyring install "$(meibo keygen)"
   meibo keyring list
   meibo keyring use KEY
@@ -186,7 +189,11 @@ func (op keyringOp) command() *cobra.Command {
 }
 
 func (op keyringOp) run(cmd *cobra.Command, a *asker, key string) error {
-	if raw, err := base64.StdEncoding.DecodeString(key); err != nil || (len(raw) != 16 && len(raw) != 24 && len(raw) != 32) {
+	named := isFingerprint(key)
+	switch {
+	case named && op.name == "install":
+		return exitError{2, "this is a fingerprint: to install a key the whole of it is wanted, in base64; `meibo keygen` makes one"}
+	case !named && !isKey(key):
 		return exitError{2, "the key is not base64 of 16, 24 or 32 bytes; `meibo keygen` makes one"}
 	}
 	c, err := a.operate(cmd.Context())
@@ -194,6 +201,15 @@ func (op keyringOp) run(cmd *cobra.Command, a *asker, key string) error {
 		return err
 	}
 	defer c.Close()
+	if named || op.name == "remove" {
+		rings, err := c.Keyring(cmd.Context(), false)
+		if err != nil {
+			return explained(c, err)
+		}
+		if key, err = heldKey(rings, key); err != nil {
+			return err
+		}
+	}
 	if !a.json {
 		fmt.Fprintln(cmd.OutOrStdout(), "==> "+op.says)
 	}
@@ -209,4 +225,54 @@ func (op keyringOp) run(cmd *cobra.Command, a *asker, key string) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s [%d/%d]\n", pool(r), key, acknowledged, r.NumNodes)
 	}
 	return refusals(cmd, rings)
+}
+
+func isKey(text string) bool {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	return err == nil && (len(raw) == 16 || len(raw) == 24 || len(raw) == 32)
+}
+
+// fingerprintPrefix begins what stands for a key where keys are not shown.
+const fingerprintPrefix = "sha256:"
+
+func isFingerprint(text string) bool {
+	digits := strings.TrimPrefix(text, fingerprintPrefix)
+	_, err := hex.DecodeString(digits)
+	return err == nil && len(digits) == 8
+}
+
+// fingerprint is what the HTTP port shows of a key.
+func fingerprint(key string) string {
+	raw, _ := base64.StdEncoding.DecodeString(key)
+	sum := sha256.Sum256(raw)
+	return fingerprintPrefix + hex.EncodeToString(sum[:4])
+}
+
+// heldKey finds the key that is given, or whose fingerprint is, among those that hosts hold.
+func heldKey(rings []client.Keyring, given string) (string, error) {
+	found, silent := make(map[string]bool), false
+	for _, r := range rings {
+		silent = silent || len(r.Messages) > 0
+		for key := range r.Keys {
+			switch {
+			case isKey(given) && (key == given || key == fingerprint(given)):
+				found[given] = true
+			case isFingerprint(given) && isKey(key) && fingerprint(key) == fingerprintPrefix+strings.ToLower(strings.TrimPrefix(given, fingerprintPrefix)):
+				found[key] = true
+			}
+		}
+	}
+	switch {
+	case len(found) == 1:
+		for key := range found {
+			return key, nil
+		}
+	case len(found) > 1:
+		return "", errors.New("more than one key has this fingerprint: give the whole key, in base64")
+	case silent && isKey(given):
+		return given, nil // a host that didn't answer may hold it
+	case isFingerprint(given):
+		return "", errors.New("no key that is shown has this fingerprint: give the whole key, in base64, or one that `meibo keyring list` shows")
+	}
+	return "", errors.New("no host holds this key: `meibo keyring list` shows those that are held")
 }
