@@ -34,6 +34,16 @@ func TestTransfer_MakesTheNamedServerLead(t *testing.T) {
 	})
 }
 
+func TestTransfer_OneServerAloneSaysWhyItLeadsOn(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, g *group) {
+		ctx, cancel := within(2 * time.Second)
+		defer cancel()
+		if err := g.leader().TransferLeadership(ctx, ""); err == nil || !strings.Contains(err.Error(), "no other server has a vote") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestRun_HandsLeadershipOverBeforeItEnds(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, g *group) {
 		for range 5 {

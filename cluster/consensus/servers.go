@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -268,6 +269,10 @@ func (r *Replica) TransferLeadership(ctx context.Context, id string) error {
 
 func (r *Replica) transfer(rf *raft.Raft, id string) error {
 	var f raft.Future
+	others := func(s Server) bool { return s.Voter && s.ID != r.cfg.ID }
+	if id == "" && !slices.ContainsFunc(r.Servers(), others) {
+		return errors.New("transfer leadership: no other server has a vote, so this one goes on leading: add a server first, and wait until it is a voter")
+	}
 	if id == "" {
 		f = rf.LeadershipTransfer()
 	} else {
