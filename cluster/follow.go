@@ -118,20 +118,47 @@ const (
 	syncSpread = 3 * time.Second
 	// historyLook is the least time between two looks at the view's history.
 	historyLook = 100 * time.Millisecond
+	// rightedAfter is how long what others said of a host stands, and within which time
+	// it is righted then.
+	rightedAfter = time.Second
 )
 
 // syncAnew has the agent tell a catalog that begins anew all that this host
-// holds, until ctx ends: nobody else will.
+// holds, until ctx ends: nobody else will. The same where somebody took this host's
+// node out of the catalog, or changed it.
 func (n *Node) syncAnew(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var due time.Time // when what is mistold is to be righted; zero: it isn't
+	told := false     // it was right in this history
 	for last := n.view.Load().History().ID; ; {
 		s := n.view.Load()
-		if h := s.History().ID; h != last {
-			last = h
-			n.agent.Resync(syncSpread * time.Duration(agent.Scale(len(n.Members()))))
+		now := time.Now()
+		spread := syncSpread * time.Duration(agent.Scale(len(n.Members())))
+		switch mistold := n.view.OwnIsMistold(); {
+		case s.History().ID != last:
+			last = s.History().ID
+			n.agent.Resync(spread)
+			due, told = time.Time{}, false
+		case !mistold:
+			due, told = time.Time{}, true
+		case due.IsZero():
+			if due = now.Add(rightedAfter); !told {
+				due = due.Add(spread) // the agent is about to say it anyway
+			}
+		case !now.Before(due):
+			n.agent.Resync(rightedAfter)
+			due = now.Add(2 * (rightedAfter + spread))
 		}
+		wake := time.Hour
+		if !due.IsZero() {
+			wake = due.Sub(now)
+		}
+		timer.Reset(wake)
 		select {
 		case <-ctx.Done():
 			return
+		case <-timer.C:
 		case <-s.Superseded():
 		}
 		if !wait(ctx, historyLook) {

@@ -324,6 +324,18 @@ func (v *View) Young() bool {
 	return v.isYoung()
 }
 
+// OwnIsMistold reports whether a server says of this host's node something else than
+// its agent does, or nothing, as far as every host knows of a node.
+func (v *View) OwnIsMistold() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.current == nil || !v.current.vouched || v.own == nil || v.own.Node == nil {
+		return false
+	}
+	theirs := v.current.nodes[v.ownKey]
+	return theirs == nil || mergeNode(theirs.node, v.own.Node) != theirs.node
+}
+
 // Merging reports whether a living member has still to tell the present history
 // all it has (VIEWS rules 16 and 18): what shows may lack what nobody remembers
 // here. A host without an earlier view asks a neighbour meanwhile.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -397,6 +399,32 @@ func TestPrivateParts_AskThoseWhoCanKnow_RFC6303(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What others tell the catalog of a living host lasts seconds: its agent puts it right.
+func TestOthersWordOfALivingHost_DoesNotLast(t *testing.T) {
+	s := newSite(t, "")
+	s.start(t)
+	s.up(t)
+	s.led(t)
+	holds := func(what string) {
+		t.Helper()
+		took := eventually(t, what, func() error {
+			_, body, err := s.call(http.MethodGet, "/v1/catalog/node/h1", "")
+			if err == nil && (!strings.Contains(body, `"Address":"127.0.0.1"`) || !strings.Contains(body, `"web"`)) {
+				err = errors.New(body)
+			}
+			return err
+		})
+		if took > 8*time.Second {
+			t.Errorf("%s after %v", what, took)
+		}
+	}
+	holds("the host is registered")
+	s.mustCall(t, http.MethodPut, "/v1/catalog/deregister", `{"Node":"h1"}`)
+	holds("it is back")
+	s.mustCall(t, http.MethodPut, "/v1/catalog/register", `{"Node":"h1","Address":"203.0.113.66","SkipNodeUpdate":false}`)
+	holds("its address is right")
 }
 
 // No answer between two states is a failure: a name is there, or it is denied.
