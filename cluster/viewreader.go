@@ -22,11 +22,21 @@ type viewReader struct {
 
 func (n *Node) viewReader(ctx context.Context) (Reader, ReadInfo, error) {
 	s := n.view.Load()
-	info := ReadInfo{KnownLeader: s.Fresh(), Kept: true}
+	return &viewReader{Reader: s.Reader(), ctx: ctx, node: n}, n.viewInfo(s), nil
+}
+
+// leaderHeard is within which time the word of a server that has a leader says that
+// there is one: servers say so every second, and find a cut cable within three.
+const leaderHeard = 3 * time.Second
+
+// viewInfo says how good the view is.
+func (n *Node) viewInfo(s *view.State) ReadInfo {
+	info := ReadInfo{Kept: true}
 	if at := n.view.Confirmed(); !at.IsZero() {
 		info.LastContact = time.Since(at)
+		info.KnownLeader = s.Fresh() && info.LastContact < leaderHeard
 	}
-	return &viewReader{Reader: s.Reader(), ctx: ctx, node: n}, info, nil
+	return info
 }
 
 // Err is what kept a result from being whole: a kind of ErrNoLeader.
@@ -95,7 +105,7 @@ func (n *Node) ReadKept(service string) (Reader, ReadInfo, bool) {
 		n.view.Want(service)
 		return nil, ReadInfo{}, false
 	}
-	return keptReader{s.Reader()}, ReadInfo{KnownLeader: true, LastContact: time.Since(n.view.Confirmed()), Kept: true}, true
+	return keptReader{s.Reader()}, n.viewInfo(s), true
 }
 
 // ServiceInstances returns the instances of the service, healthy or not.
