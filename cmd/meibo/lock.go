@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,34 +15,39 @@ import (
 const lockName = "lock"
 
 // lockDataDir keeps a second daemon off what one keeps there: its keys, its services, its catalog. It comes before
-// anything there is read. Close ends it; so does the end of the process. dir "": nothing is kept, nothing locked.
-func lockDataDir(dir string) (io.Closer, error) {
+// anything there is read; the error says whose it is. Close ends it; so does the end of the process. Where nothing can be
+// locked, as nothing can be written, the daemon goes on without, as it does with all else that it would keep.
+func lockDataDir(dir string, log *slog.Logger) (io.Closer, error) {
+	none := io.NopCloser(nil)
 	if dir == "" {
-		return io.NopCloser(nil), nil
+		return none, nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data_dir: %w", err)
+	f, err := openLock(dir)
+	if err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	}
-	path := filepath.Join(dir, lockName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("data_dir: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EWOULDBLOCK):
 		holder, _ := io.ReadAll(io.LimitReader(f, 32))
 		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("data_dir %s is another meibo's (pid %s): stop that, or give this one a data_dir of its own", dir, strings.TrimSpace(string(holder)))
+		return nil, fmt.Errorf("data_dir %s is another meibo's (pid %s): stop that, or give this one a data_dir of its own", dir, strings.TrimSpace(string(holder)))
+	default:
+		log.Warn("data_dir can't be locked: see that no other daemon uses it", "err", err)
+		if f != nil {
+			f.Close()
 		}
-		return nil, fmt.Errorf("data_dir: lock %s: %w", path, err)
+		return none, nil
 	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid()) // for whoever finds it locked
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("data_dir: %w", err)
+	if f.Truncate(0) == nil {
+		fmt.Fprintln(f, os.Getpid()) // for whoever finds it locked
 	}
 	return f, nil
+}
+
+func openLock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 }
