@@ -8,31 +8,63 @@ import (
 // Answer is a packed response: header, question and records, without an OPT, which belongs to one hop. It is immutable
 // and safe for concurrent use.
 type Answer struct {
-	msg  []byte
-	end  int      // of the question: where the records begin
-	recs []record // answers, then authority, then additional
-	sets []set    // of answers that may be moved, in order
-	ans  int      // recs[:ans] are answers
-	auth int      // recs[ans:auth] are the authority section
-	glue int      // recs[auth:glue] belong to answers, in their order; recs[glue:] belong to none
+	msg    []byte
+	recs   []record  // answers, then authority, then additional
+	*extra           // &noExtra for most
+	one    [1]record // what recs is of, where there is no more: most answers are one block and its bytes
 
-	own     bool   // made by Pack
-	edns    bool   // received with an OPT
-	flags   uint16 // AA, TC and AD, as given or received
-	rcode   uint16
-	ede     uint16
-	edeText string
-	policy  policy
-	answers int // records that a policy counts: answers but CNAMEs
+	minTTL, negTTL uint32
+	flags          uint16 // AA, TC and AD, as given or received
+	rcode          uint16
+	places
 
-	expendableBytes int // of records that go first
-	spareBytes      int // of these and of additional records that belong to no answer
-
+	own      bool // made by Pack
+	edns     bool // received with an OPT
 	hasTTL   bool
 	negative bool
 	hasNeg   bool
-	minTTL   uint32
-	negTTL   uint32
+}
+
+// places are where the parts of an answer end, in the sixteen bits that a message's length has.
+type places struct{ toEnd, toAns, toAuth, toGlue, counted uint16 }
+
+func (p *places) end() int  { return int(p.toEnd) }  // of the question: where the records begin
+func (p *places) ans() int  { return int(p.toAns) }  // recs[:ans] are answers
+func (p *places) auth() int { return int(p.toAuth) } // recs[ans:auth] are the authority section
+func (p *places) glue() int { return int(p.toGlue) } // recs[auth:glue] belong to answers, in their order; recs[glue:] belong to none
+
+// answers is how many records a policy counts: answers but CNAMEs.
+func (p *places) answers() int { return int(p.counted) }
+
+// extra is what few answers have, and the cache holds many. It never changes once an answer has it.
+type extra struct {
+	sets    []set  // of answers that may be moved, in order
+	first   [1]set // of sets, which is seldom longer
+	policy  policy
+	ede     uint16
+	edeText string
+
+	expendableBytes int // of records that go first
+	expendableHeld  int // of these, those before recs[glue]
+}
+
+var noExtra extra
+
+// more gives the answer an extra of its own, to fill in while it is made.
+func (a *Answer) more() *extra {
+	if a.extra == &noExtra {
+		a.extra = new(extra)
+	}
+	return a.extra
+}
+
+// room gives the answer room for n records.
+func (a *Answer) room(n int) {
+	if n <= len(a.one) {
+		a.recs = a.one[:0]
+		return
+	}
+	a.recs = make([]record, 0, n)
 }
 
 // policy is what a Reply says of cutting.
@@ -68,6 +100,15 @@ func (a *Answer) recEnd(i int) int {
 		return int(a.recs[i+1].off)
 	}
 	return len(a.msg)
+}
+
+// spareBytes is how many bytes the records take that go first, and the additional ones that belong to no answer.
+func (a *Answer) spareBytes() int {
+	n := a.expendableHeld
+	if i := a.glue(); i < len(a.recs) {
+		n += len(a.msg) - int(a.recs[i].off)
+	}
+	return n
 }
 
 func (a *Answer) recType(i int) Type {
@@ -118,27 +159,36 @@ func (a *Answer) Negative() bool { return a.negative }
 func (a *Answer) NegativeTTL() (ttl uint32, ok bool) { return a.negTTL, a.hasNeg }
 
 // AnswerCount returns how many records the answer section holds.
-func (a *Answer) AnswerCount() int { return a.ans }
+func (a *Answer) AnswerCount() int { return a.ans() }
 
 // Size returns the bytes of memory that the answer takes.
 func (a *Answer) Size() int {
-	return int(unsafe.Sizeof(*a)) + cap(a.msg) + cap(a.recs)*int(unsafe.Sizeof(record{})) +
-		cap(a.sets)*int(unsafe.Sizeof(set{})) + len(a.edeText)
+	n := int(unsafe.Sizeof(*a)) + cap(a.msg)
+	if cap(a.recs) > len(a.one) {
+		n += cap(a.recs) * int(unsafe.Sizeof(record{}))
+	}
+	if a.extra != &noExtra {
+		n += int(unsafe.Sizeof(*a.extra)) + len(a.edeText)
+		if cap(a.sets) > len(a.first) {
+			n += cap(a.sets) * int(unsafe.Sizeof(set{}))
+		}
+	}
+	return n
 }
 
 // EDNS reports whether the answer came with an OPT.
 func (a *Answer) EDNS() bool { return a.edns }
 
 // HasQuestion reports whether the answer repeats a question.
-func (a *Answer) HasQuestion() bool { return a.end > headerSize }
+func (a *Answer) HasQuestion() bool { return a.end() > headerSize }
 
 // IsPlain reports whether the answer is one set, of the type and name asked, beside which stand no signatures or proofs, and
 // no TTL is above maxTTL. Most are; some that it takes for others are too.
 func (a *Answer) IsPlain(maxTTL uint32) bool {
-	if a.rcode != RcodeSuccess || a.TC() || a.ans == 0 || a.end <= headerSize {
+	if a.rcode != RcodeSuccess || a.TC() || a.ans() == 0 || a.end() <= headerSize {
 		return false
 	}
-	asked := binary.BigEndian.Uint16(a.msg[a.end-4:])
+	asked := binary.BigEndian.Uint16(a.msg[a.end()-4:])
 	if asked == TypeCNAME || asked == TypeDNAME {
 		return false // a link of a chain
 	}
@@ -147,7 +197,7 @@ func (a *Answer) IsPlain(maxTTL uint32) bool {
 		switch {
 		case typ == TypeRRSIG, typ == TypeSIG, typ == TypeNSEC, typ == TypeNSEC3, a.recTTL(i) > maxTTL:
 			return false
-		case i < a.ans && (typ != asked || rec.owner != 2 || binary.BigEndian.Uint16(a.msg[rec.off:]) != 0xc000|headerSize):
+		case i < a.ans() && (typ != asked || rec.owner != 2 || binary.BigEndian.Uint16(a.msg[rec.off:]) != 0xc000|headerSize):
 			return false
 		}
 	}
@@ -158,11 +208,11 @@ func (a *Answer) IsPlain(maxTTL uint32) bool {
 // and NS without an SOA in the authority section (RFC 2308 section 2.2.1). From who was
 // asked to resolve, that is no answer.
 func (a *Answer) IsReferral() bool {
-	if a.rcode != RcodeSuccess || a.ans > 0 || a.auth == 0 {
+	if a.rcode != RcodeSuccess || a.ans() > 0 || a.auth() == 0 {
 		return false
 	}
 	ns := false
-	for i := range a.auth {
+	for i := range a.auth() {
 		switch a.recType(i) {
 		case TypeSOA:
 			return false
@@ -177,16 +227,16 @@ func (a *Answer) IsReferral() bool {
 // with neither answers nor an SOA that denies them, by a server that offers no
 // recursion and is no authority (RFC 9499 section 7, lame delegation).
 func (a *Answer) IsLame() bool {
-	return a.rcode == RcodeSuccess && a.ans == 0 && !a.hasNeg && a.flags&(flagRA|flagAA|flagTC) == 0
+	return a.rcode == RcodeSuccess && a.ans() == 0 && !a.hasNeg && a.flags&(flagRA|flagAA|flagTC) == 0
 }
 
 // Matches reports whether the answer's question is q's, without regard to letter case.
 func (a *Answer) Matches(q *Query) bool {
-	if a.end != q.end || q.end == 0 {
+	if a.end() != q.end || q.end == 0 {
 		return false
 	}
 	name := headerSize + q.nameLen
-	return equalFold(a.msg[headerSize:name], q.Name()) && string(a.msg[name:a.end]) == string(q.Msg[name:q.end])
+	return equalFold(a.msg[headerSize:name], q.Name()) && string(a.msg[name:a.end()]) == string(q.Msg[name:q.end])
 }
 
 // RRs returns the records, owners and rdata uncompressed, in the order answers, authority, additional.
@@ -204,7 +254,7 @@ func (a *Answer) RRs() []RR {
 			Expendable: rec.expendable,
 		}
 	}
-	for i := range a.recs[:a.ans] {
+	for i := range a.recs[:a.ans()] {
 		rec := &a.recs[i]
 		for g := range int(rec.glueCount) {
 			out[int(rec.firstGlue)+g].With = i + 1
@@ -215,9 +265,9 @@ func (a *Answer) RRs() []RR {
 
 func (a *Answer) section(i int) Section {
 	switch {
-	case i < a.ans:
+	case i < a.ans():
 		return Answers
-	case i < a.auth:
+	case i < a.auth():
 		return Authority
 	}
 	return Additional
@@ -226,15 +276,15 @@ func (a *Answer) section(i int) Section {
 // finish works out what is asked of every Answer once its records are in place.
 func (a *Answer) finish() {
 	qtype := TypeNone
-	if a.end > headerSize {
-		qtype = binary.BigEndian.Uint16(a.msg[a.end-4:])
+	if a.end() > headerSize {
+		qtype = binary.BigEndian.Uint16(a.msg[a.end()-4:])
 	}
 	positive := false
-	for i := range a.ans {
+	for i := range a.ans() {
 		t := a.recType(i)
 		positive = positive || t == qtype || qtype == TypeANY
 		if t != TypeCNAME {
-			a.answers++
+			a.counted++
 		}
 	}
 	a.negative = a.rcode == RcodeNXDomain || a.rcode == RcodeSuccess && !positive
@@ -245,19 +295,20 @@ func (a *Answer) finish() {
 		if ttl := a.recTTL(i); !a.hasTTL || ttl < a.minTTL {
 			a.minTTL, a.hasTTL = ttl, true
 		}
-		n := a.recEnd(i) - int(a.recs[i].off)
-		if a.recs[i].expendable {
-			a.expendableBytes += n
+		if !a.recs[i].expendable {
+			continue
 		}
-		if a.recs[i].expendable || i >= a.glue {
-			a.spareBytes += n
+		n := a.recEnd(i) - int(a.recs[i].off)
+		a.more().expendableBytes += n
+		if i < a.glue() {
+			a.extra.expendableHeld += n
 		}
 	}
 }
 
 // clampSOA shows the SOA of a negative answer with the TTL that the answer has (RFC 2308 section 5).
 func (a *Answer) clampSOA() {
-	for i := a.ans; i < a.auth; i++ {
+	for i := a.ans(); i < a.auth(); i++ {
 		data, _ := a.data(i)
 		if a.recType(i) != TypeSOA || len(data) < 20 {
 			continue
@@ -282,5 +333,9 @@ func (a *Answer) addSet(first, end int) {
 			break
 		}
 	}
-	a.sets = append(a.sets, s)
+	x := a.more()
+	if x.sets == nil {
+		x.sets = x.first[:0]
+	}
+	x.sets = append(x.sets, s)
 }

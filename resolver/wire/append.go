@@ -87,7 +87,7 @@ func (a *Answer) Append(dst []byte, q *Query, r Render) []byte {
 	if r.EDE == 0 {
 		r.EDE, r.EDEText = a.ede, a.edeText
 	}
-	if a.end != q.end {
+	if a.end() != q.end {
 		if len(a.recs) == 0 {
 			return AppendError(dst, q, a.rcode, r.EDE, r.EDEText)
 		}
@@ -99,7 +99,7 @@ func (a *Answer) Append(dst []byte, q *Query, r Render) []byte {
 		opt = optSize(q, &r)
 	}
 	most := a.mostAnswers(q, limit)
-	if len(a.msg)+opt > limit || most < a.answers {
+	if len(a.msg)+opt > limit || most < a.answers() {
 		return a.appendCut(dst, q, &r, limit-opt, most)
 	}
 	base := len(dst)
@@ -165,7 +165,7 @@ func (a *Answer) rotate(m []byte, r *Render) {
 		first, mid, end := int(a.recs[s.first].off), int(a.recs[s.first+k].off), a.recEnd(s.first+s.n-1)
 		copy(m[first:], a.msg[mid:end])
 		copy(m[first+end-mid:], a.msg[first:mid])
-		if a.glue > a.auth {
+		if a.glue() > a.auth() {
 			a.pointGlue(m, s.first, s.first+k, end-mid)
 			a.pointGlue(m, s.first+k, s.first+s.n, first-mid)
 		}

@@ -24,10 +24,10 @@ func (a *Answer) appendCut(dst []byte, q *Query, r *Render, room, most int) []by
 	c.limitAnswers(most)
 	c.fit(room)
 	base := len(dst)
-	dst = append(dst, a.msg[:a.end]...)
+	dst = append(dst, a.msg[:a.end()]...)
 	dst, sent := c.write(dst, base)
 	tc := a.flags & flagTC
-	if c.tc && !a.policy.noTC || a.ans > 0 && sent == 0 {
+	if c.tc && !a.policy.noTC || a.ans() > 0 && sent == 0 {
 		tc = flagTC
 	}
 	a.putHeader(dst[base:], q, r, tc)
@@ -45,13 +45,13 @@ func (a *Answer) segment(i int) (int, *set) {
 			return s.first, nil
 		}
 	}
-	return a.ans, nil
+	return a.ans(), nil
 }
 
 // limitAnswers keeps so many answers.
 func (c *cut) limitAnswers(most int) {
 	a := c.a
-	for c.whole < a.ans {
+	for c.whole < a.ans() {
 		end, s := a.segment(c.whole)
 		if s != nil {
 			if s.n > most {
@@ -85,7 +85,7 @@ func (c *cut) keep(s *set, n int) {
 // fit leaves out records, the least missed first, until the rest fits room bytes.
 func (c *cut) fit(room int) {
 	a := c.a
-	room -= a.end
+	room -= a.end()
 	if c.bytes() <= room {
 		return
 	}
@@ -94,7 +94,7 @@ func (c *cut) fit(room int) {
 		return
 	}
 	c.noOthers = true
-	if a.ans > 0 && !a.negative {
+	if a.ans() > 0 && !a.negative {
 		c.noAuthority = true // it only says who else could be asked
 	} else if c.authorityBytes() > room {
 		c.noAuthority, c.tc = true, true
@@ -184,7 +184,7 @@ func (a *Answer) windowFit(s *set, room, n int) int {
 // bytes returns how many bytes the records take that stay by now.
 func (c *cut) bytes() int {
 	a := c.a
-	if c.whole == a.ans {
+	if c.whole == a.ans() {
 		return c.bytesOfAll()
 	}
 	total := c.authorityBytes()
@@ -195,7 +195,7 @@ func (c *cut) bytes() int {
 		total += c.unitBytes(c.nth(i, 0))
 	}
 	if !c.noOthers {
-		for i := a.glue; i < len(a.recs); i++ {
+		for i := a.glue(); i < len(a.recs); i++ {
 			if !c.dropped(i) {
 				total += a.recEnd(i) - int(a.recs[i].off)
 			}
@@ -207,13 +207,13 @@ func (c *cut) bytes() int {
 // bytesOfAll is bytes when every answer stays.
 func (c *cut) bytesOfAll() int {
 	a := c.a
-	total := len(a.msg) - a.end
-	if c.noAuthority && a.auth > a.ans {
-		total -= a.recEnd(a.auth-1) - int(a.recs[a.ans].off)
+	total := len(a.msg) - a.end()
+	if c.noAuthority && a.auth() > a.ans() {
+		total -= a.recEnd(a.auth()-1) - int(a.recs[a.ans()].off)
 	}
 	switch {
 	case c.noOthers:
-		total -= a.spareBytes
+		total -= a.spareBytes()
 	case c.noExpendable:
 		total -= a.expendableBytes
 	}
@@ -229,10 +229,10 @@ func (c *cut) dropped(i int) bool { return c.noExpendable && c.a.recs[i].expenda
 
 func (c *cut) authorityBytes() int {
 	a := c.a
-	if c.noAuthority || a.auth == a.ans {
+	if c.noAuthority || a.auth() == a.ans() {
 		return 0
 	}
-	return a.recEnd(a.auth-1) - int(a.recs[a.ans].off)
+	return a.recEnd(a.auth()-1) - int(a.recs[a.ans()].off)
 }
 
 // unitBytes returns the bytes of answer i with the glue that it takes along.
@@ -268,7 +268,7 @@ func (c *cut) write(dst []byte, base int) (_ []byte, answers int) {
 		answers++
 	})
 	if !c.noAuthority {
-		for i := a.ans; i < a.auth; i++ {
+		for i := a.ans(); i < a.auth(); i++ {
 			dst = c.copyRecord(dst, i)
 			authority++
 		}
@@ -290,7 +290,7 @@ func (c *cut) write(dst []byte, base int) (_ []byte, answers int) {
 		}
 		at += a.recEnd(i) - int(rec.off)
 	})
-	for i := a.glue; i < len(a.recs) && !c.noOthers; i++ {
+	for i := a.glue(); i < len(a.recs) && !c.noOthers; i++ {
 		if !c.dropped(i) {
 			dst = c.copyRecord(dst, i)
 			additional++

@@ -77,9 +77,9 @@ func mustMiekgPack(t testing.TB, m *dns.Msg) []byte {
 
 // question returns a query for the question of a response, as one who takes 64 KB.
 func question(a *Answer) *Query {
-	msg := append(make([]byte, 0, a.end), a.msg[:a.end]...)
+	msg := append(make([]byte, 0, a.end()), a.msg[:a.end()]...)
 	copy(msg[2:], make([]byte, headerSize-2))
-	if a.end > headerSize {
+	if a.end() > headerSize {
 		msg[5] = 1
 	}
 	q := &Query{TCP: true, Client: netip.MustParseAddrPort("127.0.0.1:53")}
@@ -250,7 +250,7 @@ func FuzzAppend(f *testing.F) {
 	f.Fuzz(func(t *testing.T, msg []byte, size uint16, client, pick, age uint32, flags byte) {
 		parsed, err := ParseAnswer(msg)
 		m := new(dns.Msg)
-		if err != nil || parsed.end == headerSize || m.Unpack(msg) != nil || !isOneClass(m) {
+		if err != nil || parsed.end() == headerSize || m.Unpack(msg) != nil || !isOneClass(m) {
 			return
 		}
 		q := question(parsed)

@@ -289,8 +289,12 @@ func (p *packer) write(r *Reply) *Answer {
 			count++
 		}
 	}
-	a := &Answer{own: true, rcode: r.Rcode, end: p.q.end, msg: make([]byte, headerSize, total), recs: make([]record, 0, count)}
-	a.policy = policy{maxAnswers: r.MaxAnswers, maxUDP: r.MaxUDP, noTC: r.NoTC}
+	a := &Answer{own: true, rcode: r.Rcode, extra: &noExtra, msg: make([]byte, headerSize, total)}
+	a.toEnd = uint16(p.q.end)
+	a.room(count)
+	if how := (policy{maxAnswers: r.MaxAnswers, maxUDP: r.MaxUDP, noTC: r.NoTC}); how != (policy{}) {
+		a.more().policy = how
+	}
 	if r.AA {
 		a.flags |= flagAA
 	}
@@ -298,14 +302,14 @@ func (p *packer) write(r *Reply) *Answer {
 	a.msg = append(a.msg, p.q.Msg[p.q.end-4:p.q.end]...)
 	p.out = a
 	at := p.writeSection(func(rr *RR) bool { return rr.Section == Answers })
-	a.ans = len(a.recs)
+	a.toAns = uint16(len(a.recs))
 	p.writeSection(func(rr *RR) bool { return rr.Section == Authority })
-	a.auth = len(a.recs)
+	a.toAuth = uint16(len(a.recs))
 	p.writeGlue(at)
-	a.glue = len(a.recs)
+	a.toGlue = uint16(len(a.recs))
 	p.writeSection(func(rr *RR) bool { return rr.Section == Additional && rr.With == 0 })
 	a.measureUnits()
-	putCounts(a.msg, 1, a.ans, a.auth-a.ans, len(a.recs)-a.auth)
+	putCounts(a.msg, 1, a.ans(), a.auth()-a.ans(), len(a.recs)-a.auth())
 	return a
 }
 
@@ -397,7 +401,7 @@ func (p *packer) writeRest(rr *RR, start int) {
 
 // measureUnits notes for each answer its size with the glue it takes along.
 func (a *Answer) measureUnits() {
-	for i := range a.recs[:a.ans] {
+	for i := range a.recs[:a.ans()] {
 		rec := &a.recs[i]
 		n := a.recEnd(i) - int(rec.off)
 		for g := int(rec.firstGlue); g < int(rec.firstGlue)+int(rec.glueCount); g++ {
@@ -412,8 +416,8 @@ func (a *Answer) measureUnits() {
 // findOwnSets finds the runs of answers that may be moved: of one owner, CNAMEs apart, expendable ones for themselves.
 func (a *Answer) findOwnSets() {
 	first := 0
-	for i := 1; i <= a.ans; i++ {
-		if i < a.ans && a.moveTogether(first, i) {
+	for i := 1; i <= a.ans(); i++ {
+		if i < a.ans() && a.moveTogether(first, i) {
 			continue
 		}
 		a.addSet(first, i)

@@ -48,7 +48,7 @@ func parseAnswer(msg []byte) (*Answer, error) {
 	if flags&flagQR == 0 || flags>>11&15 != 0 {
 		return nil, errNotReply
 	}
-	w := walker{a: &Answer{flags: flags & (flagAA | flagTC | flagAD | flagRA), rcode: flags & 15}}
+	w := walker{a: &Answer{flags: flags & (flagAA | flagTC | flagAD | flagRA), rcode: flags & 15, extra: &noExtra}}
 	if err := w.takeOPT(msg); err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (w *walker) takeOPT(msg []byte) error {
 		}
 		p += 4
 	}
-	w.a.end = p
+	w.a.toEnd = uint16(p)
 	if total > (len(msg)-p)/(1+fixedSize) && !cut {
 		return errShort
 	}
@@ -188,10 +188,11 @@ func (a *Answer) readOPT(opt []byte) bool {
 			return false
 		}
 		if code == optionEDE && n >= 2 && a.ede == 0 {
-			if a.ede = binary.BigEndian.Uint16(options); a.ede == 0 {
-				a.ede = EDEOther
+			x := a.more()
+			if x.ede = binary.BigEndian.Uint16(options); x.ede == 0 {
+				x.ede = EDEOther
 			}
-			a.edeText = string(options[2:min(n, 2+maxEDEText)])
+			x.edeText = string(options[2:min(n, 2+maxEDEText)])
 		}
 		options = options[n:]
 	}
@@ -202,13 +203,13 @@ func (a *Answer) readOPT(opt []byte) bool {
 func (w *walker) walk() error {
 	a := w.a
 	total := w.count[0] + w.count[1] + w.count[2]
-	a.recs = make([]record, 0, total)
-	if a.end > headerSize {
-		if p, err := w.name(headerSize); err != nil || p != a.end-4 {
+	a.room(total)
+	if a.end() > headerSize {
+		if p, err := w.name(headerSize); err != nil || p != a.end()-4 {
 			return errQuestions
 		}
 	}
-	p := a.end
+	p := a.end()
 	for range total {
 		next, err := w.record(p)
 		if err != nil {
@@ -216,9 +217,9 @@ func (w *walker) walk() error {
 		}
 		p = next
 	}
-	a.ans = w.count[0]
-	a.auth = a.ans + w.count[1]
-	a.glue = a.auth
+	a.toAns = uint16(w.count[0])
+	a.toAuth = uint16(w.count[0] + w.count[1])
+	a.toGlue = a.toAuth
 	return nil
 }
 
@@ -359,7 +360,7 @@ func (w *walker) name(p int) (next int, err error) {
 // read, if the name stays within. It returns where the name there must end at the latest.
 func (w *walker) pointed(to, bound int) (int, error) {
 	known := w.start[to/64]&(1<<(to%64)) != 0
-	if to < w.a.end {
+	if to < w.a.end() {
 		if !known {
 			return 0, errPointer
 		}
@@ -479,8 +480,8 @@ func (w *walker) findSets() {
 		return !a.recs[i].pinned && t != TypeCNAME && t != TypeDNAME
 	}
 	first := 0
-	for i := 1; i <= a.ans; i++ {
-		if i < a.ans && w.key(i) == w.key(first) && a.recs[i].unit == a.recs[first].unit && movable(i) && movable(first) {
+	for i := 1; i <= a.ans(); i++ {
+		if i < a.ans() && w.key(i) == w.key(first) && a.recs[i].unit == a.recs[first].unit && movable(i) && movable(first) {
 			continue
 		}
 		a.addSet(first, i)
