@@ -155,21 +155,25 @@ func (c *Cache) Mark(q *wire.Query) Mark {
 }
 
 // Put stores e as the answer to q; e must not change afterwards. An entry that is
-// too large for a shard is not stored. The Deps are kept with the values they
+// too large for a shard, or whose answer is to another question, is not stored. The Deps are kept with the values they
 // came with: they were read before the answer was built, and reading them now
 // would hide a change in between.
 func (c *Cache) Put(q *wire.Query, e *Entry, mark Mark) {
 	k := keyOf(q)
-	name := string(k.name)
-	c.put(k, name, e, mark)
+	if !e.Answer.Matches(q) {
+		s, _ := c.place(&k)
+		s.refused.Add(1)
+		return
+	}
+	c.put(k, e, mark)
 	if e.NameError {
-		c.put(k.denial(), name, e, mark)
+		c.put(k.denial(), e, mark)
 	}
 }
 
-func (c *Cache) put(k key, name string, e *Entry, mark Mark) {
+func (c *Cache) put(k key, e *Entry, mark Mark) {
 	s, hash := c.place(&k)
-	s.store(newNode(hash, &k, name, e), uint64(mark))
+	s.store(newNode(hash, &k, e), uint64(mark))
 }
 
 // Range calls f with each entry and its question until f returns false, those that were
@@ -177,7 +181,7 @@ func (c *Cache) put(k key, name string, e *Entry, mark Mark) {
 func (c *Cache) Range(f func(q *wire.Query, e *Entry) bool) {
 	for i := range c.shards {
 		for _, n := range c.shards[i].nodes() {
-			q := wire.NewQuery(wire.Name(n.name), n.typ)
+			q := wire.NewQuery(wire.Name(n.name()), n.typ)
 			q.Class, q.DO, q.CD = n.class, n.flags&flagDO != 0, n.flags&flagCD != 0
 			if !f(q, n.entry) {
 				return
@@ -196,7 +200,7 @@ func (c *Cache) Drop(names ...wire.Name) {
 	for _, n := range names {
 		set[string(n.Lower())] = struct{}{}
 	}
-	match := func(name string) bool { _, ok := set[name]; return ok }
+	match := func(name []byte) bool { _, ok := set[string(name)]; return ok }
 	if len(names) == 1 {
 		k := key{name: []byte(names[0].Lower())}
 		s, _ := c.place(&k)
@@ -208,13 +212,13 @@ func (c *Cache) Drop(names ...wire.Name) {
 
 // DropSuffix removes every entry at or below zone.
 func (c *Cache) DropSuffix(zone wire.Name) {
-	c.dropAll(func(name string) bool { return wire.Name(name).HasSuffix(zone) })
+	c.dropAll(func(name []byte) bool { return wire.Name(name).HasSuffix(zone) })
 }
 
 // Flush removes everything.
-func (c *Cache) Flush() { c.dropAll(func(string) bool { return true }) }
+func (c *Cache) Flush() { c.dropAll(func([]byte) bool { return true }) }
 
-func (c *Cache) dropAll(match func(name string) bool) {
+func (c *Cache) dropAll(match func(name []byte) bool) {
 	for i := range c.shards {
 		c.shards[i].drop(match)
 	}

@@ -70,7 +70,7 @@ func TestGet_ComparesTheKeyInFull(t *testing.T) {
 	k := keyOf(q)
 	s, hash := c.place(&k)
 	ok := keyOf(other)
-	s.store(newNode(hash, &ok, string(ok.name), &Entry{Answer: answerOf(other, 10)}), s.drops.Load()) // a collision
+	s.store(newNode(hash, &ok, &Entry{Answer: answerOf(other, 10)}), s.drops.Load()) // a collision
 	if _, st := c.Get(q, t0); st != Miss {
 		t.Errorf("got another name's answer for an equal hash: %v", st)
 	}
@@ -311,5 +311,20 @@ func TestDenial_IsCounted(t *testing.T) {
 		if _, ok := c.Denial(q, t0); ok != tc.want || (s.denials.Load() == 1) != tc.want {
 			t.Errorf("%s: found %v, counted %d, want %v", tc.name, ok, s.denials.Load(), tc.want)
 		}
+	}
+}
+
+// What the answer is to is what the entry is found by.
+func TestPut_AnAnswerToAnotherQuestionIsRefused(t *testing.T) {
+	c := mustCache(t, Config{})
+	q, other := mustQuery(t, "www.example", wire.TypeA), mustQuery(t, "other.example", wire.TypeA)
+	put(c, q, Entry{Answer: answerOf(other, 10)})
+	for _, q := range []*wire.Query{q, other} {
+		if _, st := c.Get(q, t0); st != Miss {
+			t.Errorf("%s: %v, want a miss", wire.Name(q.Name()), st)
+		}
+	}
+	if st := c.Stats(); st.Refused != 1 || st.Entries != 0 {
+		t.Errorf("%d refused, %d held", st.Refused, st.Entries)
 	}
 }

@@ -21,6 +21,7 @@ func (d Dep) Moved() bool { return d.Counter != nil && d.Counter.Load() != d.Val
 
 // Entry is one cached answer. It is immutable once it was given to Put.
 type Entry struct {
+	// Answer is to the question that the entry is put under.
 	Answer *wire.Answer
 	// Deps must all stand still for the entry to count: those of a zone's answer
 	// are two, and an alias that leads from a route into a zone adds the route's.
@@ -28,6 +29,12 @@ type Entry struct {
 	// Stored and Expires are boot times (BootTime). Expires 0 means that the
 	// entry lives until a Dep moves.
 	Stored, Expires time.Duration
+	// Mount names the zone or route that answered, and Source says where the
+	// answer came from, both for people: "view", "hosts", "upstream 192.0.2.1:53".
+	Mount, Source string
+	// EDE and EDEText are the Extended DNS Error (RFC 8914) kept with the answer.
+	EDEText string
+	EDE     uint16
 	// Ages is true for answers whose TTLs count down, those from upstream.
 	Ages bool
 	// NameError is true for an NXDOMAIN of the asked name itself, which denies
@@ -43,12 +50,6 @@ type Entry struct {
 	Transient bool
 	// Negative is true for NXDOMAIN and for answers without the type asked.
 	Negative bool
-	// Mount names the zone or route that answered, and Source says where the
-	// answer came from, both for people: "view", "hosts", "upstream 192.0.2.1:53".
-	Mount, Source string
-	// EDE and EDEText are the Extended DNS Error (RFC 8914) kept with the answer.
-	EDE     uint16
-	EDEText string
 }
 
 // Moved tells whether a counter the answer was made under has moved: it is wrong

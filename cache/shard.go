@@ -9,9 +9,9 @@ import (
 	"meibo/resolver/wire"
 )
 
-// nodeOverhead is what an entry costs beside its answer and its name: the node,
+// nodeOverhead is what an entry costs beside its answer: the node,
 // the entry, its place in the map. Measured, rounded up.
-const nodeOverhead = 260
+const nodeOverhead = 220
 
 // secondChances bounds the work of one eviction: so many visited entries are
 // passed over before one goes regardless.
@@ -59,34 +59,38 @@ func (c *Cache) place(k *key) (*shard, uint64) {
 	return &c.shards[h>>32&uint64(len(c.shards)-1)], h ^ rest*0x9e3779b97f4a7c15
 }
 
-// node is an entry with its full key, which is compared at every lookup.
+// node is an entry with its full key, which is compared at every lookup. The name is
+// that of the answer's question.
 type node struct {
 	entry      *Entry
 	prev, next *node // of the shard's list
 	hash       uint64
-	name       string
 	size       int32
 	typ        uint16
 	class      uint16
 	flags      uint8
-	visited    atomic.Bool   // set by hits, taken back by evictions that pass over
-	hits       atomic.Uint32 // counted as far as anybody cares
+	use        atomic.Uint32 // hits, counted as far as anybody cares, and visited
 }
+
+// visited is set in node.use by hits, and taken back by evictions that pass over.
+const visited = 1 << 31
 
 // isHot counts a hit and reports whether it is the one that makes n hot.
 func (n *node) isHot(hits uint32) bool {
-	return n.hits.Load() < hits && n.hits.Add(1) == hits
+	return n.use.Load()&^visited < hits && n.use.Add(1)&^visited == hits
 }
 
-func newNode(hash uint64, k *key, name string, e *Entry) *node {
+func (n *node) name() []byte { return n.entry.Answer.QName() }
+
+func newNode(hash uint64, k *key, e *Entry) *node {
 	return &node{
-		entry: e, hash: hash, name: name, typ: k.typ, class: k.class, flags: k.flags,
-		size: int32(e.Answer.Size() + len(name) + len(e.EDEText) + nodeOverhead),
+		entry: e, hash: hash, typ: k.typ, class: k.class, flags: k.flags,
+		size: int32(e.Answer.Size() + len(e.EDEText) + nodeOverhead),
 	}
 }
 
 func (n *node) is(k *key) bool {
-	return n.typ == k.typ && n.class == k.class && n.flags == k.flags && n.name == string(k.name)
+	return n.typ == k.typ && n.class == k.class && n.flags == k.flags && string(n.name()) == string(k.name)
 }
 
 // shard is one independently locked part of the cache.
@@ -124,8 +128,8 @@ func (s *shard) lookup(hash uint64, k *key) *node {
 	if n == nil || !n.is(k) {
 		return nil
 	}
-	if !n.visited.Load() {
-		n.visited.Store(true)
+	if n.use.Load()&visited == 0 {
+		n.use.Or(visited)
 	}
 	return n
 }
@@ -181,10 +185,10 @@ func (s *shard) removeLocked(n *node) {
 func (s *shard) evictLocked(now time.Duration) {
 	for range secondChances {
 		n := s.order.oldest()
-		if n == nil || !n.visited.Load() || n.entry.state(now, s.stale) != Fresh {
+		if n == nil || n.use.Load()&visited == 0 || n.entry.state(now, s.stale) != Fresh {
 			break
 		}
-		n.visited.Store(false)
+		n.use.And(^uint32(visited))
 		s.order.remove(n)
 		s.order.push(n)
 	}
@@ -207,12 +211,12 @@ func (s *shard) nodes() []*node {
 	return nodes
 }
 
-func (s *shard) drop(match func(name string) bool) {
+func (s *shard) drop(match func(name []byte) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drops.Add(1)
 	for _, n := range s.held {
-		if match(n.name) {
+		if match(n.name()) {
 			s.removeLocked(n)
 		}
 	}

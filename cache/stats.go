@@ -14,7 +14,7 @@ type Stats struct {
 	Expired    uint64 // lookups that found only an expired entry
 	Inserted   uint64
 	Evicted    uint64
-	Refused    uint64 // too large, or dropped while being made
+	Refused    uint64 // too large, to another question, or dropped while being made
 }
 
 // Stats sums over the shards.
@@ -41,7 +41,7 @@ var (
 	descLookups = prometheus.NewDesc("meibo_cache_lookups_total", "Cache lookups by result.", []string{"result"}, nil)
 	descInserts = prometheus.NewDesc("meibo_cache_inserts_total", "Answers stored.", nil, nil)
 	descEvicted = prometheus.NewDesc("meibo_cache_evictions_total", "Answers evicted to make room.", nil, nil)
-	descRefused = prometheus.NewDesc("meibo_cache_refused_total", "Answers not stored: too large, or dropped while being made.", nil, nil)
+	descRefused = prometheus.NewDesc("meibo_cache_refused_total", "Answers not stored: too large, to another question, or dropped while being made.", nil, nil)
 	descEntries = prometheus.NewDesc("meibo_cache_entries", "Answers held.", nil, nil)
 	descBytes   = prometheus.NewDesc("meibo_cache_bytes", "Memory of the answers held.", nil, nil)
 	descLimit   = prometheus.NewDesc("meibo_cache_limit_bytes", "Memory the cache may use.", nil, nil)

@@ -179,6 +179,14 @@ func (a *Answer) Size() int {
 // EDNS reports whether the answer came with an OPT.
 func (a *Answer) EDNS() bool { return a.edns }
 
+// QName is the name asked, in lower case; nil without a question. It must not be changed.
+func (a *Answer) QName() []byte {
+	if !a.HasQuestion() {
+		return nil
+	}
+	return a.msg[headerSize : a.end()-4]
+}
+
 // HasQuestion reports whether the answer repeats a question.
 func (a *Answer) HasQuestion() bool { return a.end() > headerSize }
 

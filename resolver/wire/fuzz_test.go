@@ -612,6 +612,27 @@ func TestParseAnswer_Allocations(t *testing.T) {
 	}
 }
 
+// A server may spell the name as it likes; the cache compares it byte by byte.
+func TestAnswer_QNameIsInLowerCase(t *testing.T) {
+	q := NewQuery("\x03WwW\x07eXample\x00", TypeA)
+	msg := AppendQuery(nil, q, 1, false)
+	copy(msg[headerSize:], "\x03WwW\x07eXample\x00")
+	msg[2] |= 0x80
+	parsed, err := ParseAnswer(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := Pack(q, &Reply{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []*Answer{parsed, packed} {
+		if got := string(a.QName()); got != "\x03www\x07example\x00" {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 func BenchmarkParseAnswer(b *testing.B) {
 	for _, name := range []string{"A,OPT", "CNAME,OPT"} {
 		b.Run(name, func(b *testing.B) {

@@ -208,6 +208,9 @@ func (w *walker) walk() error {
 		if p, err := w.name(headerSize); err != nil || p != a.end()-4 {
 			return errQuestions
 		}
+		for i, c := range a.msg[headerSize : a.end()-4] { // each client gets its own spelling
+			a.msg[headerSize+i] = lower[c]
+		}
 	}
 	p := a.end()
 	for range total {
