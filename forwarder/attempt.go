@@ -106,6 +106,7 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 	case t.tcp:
 		return a.takeTCP(t)
 	case t.err != nil:
+		a.drop()
 		return a.unheard(t.err), true
 	}
 	e := a.drop()
@@ -243,16 +244,8 @@ type heard struct {
 func (a *attempt) overUDP(edns bool) {
 	w := newWaiter(a)
 	a.began, a.edns, a.sends, a.plainly = time.Now(), edns, 1, false
-	err := a.f.sockets.ask(w, func(id uint16) []byte {
-		a.packet = a.packed(id, edns)
-		return a.packet
-	})
-	if err != nil {
-		a.f.sockets.drop(w)
-		a.told <- told{to: a, err: err}
-		return
-	}
-	a.asked = w
+	a.asked, a.packet = w, a.packed(0, edns)
+	a.f.sockets.ask(w, a.packet)
 }
 
 // drop ends the interest in what comes over UDP and returns what came.
@@ -405,6 +398,9 @@ func (a *attempt) resend() {
 		if a.srv.opportunistic && a.asked == nil {
 			a.overUDP(!a.srv.plain(a.sent)) // whichever answers first
 		}
+		return
+	}
+	if a.asked != nil && !a.f.sockets.isSent(a.asked) {
 		return
 	}
 	packet := a.packet

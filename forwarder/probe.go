@@ -107,6 +107,7 @@ func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) {
 	stream := func() context.Context { return ctx }
 	a.start(stream)
 	for done := false; !done; {
+		f.sockets.flush()
 		select {
 		case t := <-heard:
 			_, done = a.take(stream, t)

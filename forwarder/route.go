@@ -59,6 +59,7 @@ func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, 
 	timer := time.NewTimer(r.next())
 	defer timer.Stop()
 	for len(r.running) > 0 {
+		rt.f.sockets.flush()
 		select {
 		case t := <-r.told:
 			rep, done := t.to.take(r.tcpContext, t)

@@ -24,9 +24,11 @@ type waiter struct {
 	to  *attempt
 	srv *server
 	q   *wire.Query
-	id  uint16
 
-	sock *socket
+	// set when it is sent
+	id     uint16
+	packet []byte
+	sock   *socket
 
 	// guarded by the socket
 	mismatches int

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -24,8 +25,10 @@ const (
 	// find it again.
 	maxUses = 100
 	maxAge  = 10 * time.Second
-	// readSlots is how many replies are read off one socket at once.
-	readSlots = 4
+	// readSlots is how many replies are read off one socket at once, sendSlots how many
+	// questions are sent from one.
+	readSlots = 16
+	sendSlots = 32
 )
 
 // sockets is the pool that questions over UDP go out of. All sockets are watched
@@ -33,8 +36,9 @@ const (
 // comes, however many there are.
 type sockets struct {
 	chance chance
+	out    outgoing
 
-	mu     sync.Mutex // guards following; taken before a socket's
+	mu     sync.Mutex // guards following; taken before a socket's, after outgoing's
 	closed bool
 	poller *os.File // of the epoll descriptor; nil: not yet
 	epfd   int
@@ -61,22 +65,148 @@ type socket struct {
 	past    []uint16 // IDs whose question is over: what comes late is no forgery
 }
 
-// ask registers w on a random socket under a random ID and sends what pack makes
-// of that. The caller must call drop.
-func (p *sockets) ask(w *waiter, pack func(id uint16) []byte) error {
-	s, err := p.pick(int(p.chance.uint16()%poolSize), w.srv.addr.Addr().Is6())
-	if err != nil {
-		return err
-	}
-	s.register(w, &p.chance)
-	return s.send(pack(w.id), w.srv.addr)
+// outgoing are questions to be sent. Who flushes first sends those that come meanwhile
+// too: those of a batch go out of one socket.
+type outgoing struct {
+	mu      sync.Mutex // guards following, and packets, IDs and sockets of waiters
+	sending bool
+	waiting []*waiter
+
+	// of who sends
+	batch [sendSlots]*waiter
+	msgs  [sendSlots]mmsghdr
+	vec   [sendSlots]unix.Iovec
+	to    [sendSlots]unix.RawSockaddrInet6
 }
 
-// pick returns the socket of a slot, a new one if there is none or that has served
-// its time, and counts its use.
-func (p *sockets) pick(slot int, v6 bool) (*socket, error) {
+// ask has the next flush send packet, under a random ID and from a random socket; where
+// it can't, w is told. The caller must call drop.
+func (p *sockets) ask(w *waiter, packet []byte) {
+	p.out.mu.Lock()
+	defer p.out.mu.Unlock()
+	w.packet = packet
+	p.out.waiting = append(p.out.waiting, w)
+}
+
+// flush has all sent that was asked before. Who asks must call it before waiting.
+func (p *sockets) flush() {
+	o := &p.out
+	o.mu.Lock()
+	idle := o.sending || len(o.waiting) == 0
+	o.sending = o.sending || !idle
+	o.mu.Unlock()
+	for more := !idle; more; more = p.sendWaiting() {
+		runtime.Gosched() // those that were started together with us have asked by then
+	}
+}
+
+// sendWaiting sends a batch of what is to be sent. False: there is nothing, and who
+// brings the next is to send it.
+func (p *sockets) sendWaiting() bool {
+	o := &p.out
+	o.mu.Lock()
+	if len(o.waiting) == 0 {
+		o.sending = false
+		o.mu.Unlock()
+		return false
+	}
+	s, n := p.board()
+	o.mu.Unlock()
+	if n > 0 {
+		o.send(s, n)
+	}
+	return true
+}
+
+// board moves questions from those that wait to a random socket and the batch. It is
+// called with out.mu held.
+func (p *sockets) board() (s *socket, n int) {
+	o := &p.out
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	v6 := o.waiting[0].srv.addr.Addr().Is6()
+	s, err := p.pickLocked(int(p.chance.uint16()%poolSize), v6)
+	if err != nil {
+		w := o.waiting[0]
+		o.waiting = slices.Delete(o.waiting, 0, 1)
+		w.to.told <- told{to: w.to, err: err}
+		return nil, 0
+	}
+	left := o.waiting[:0]
+	for _, w := range o.waiting {
+		if w.srv.addr.Addr().Is6() != v6 || n == sendSlots || n > 0 && !s.use() {
+			left = append(left, w)
+			continue
+		}
+		s.register(w, &p.chance)
+		binary.BigEndian.PutUint16(w.packet, w.id)
+		o.batch[n] = w
+		n++
+	}
+	clear(o.waiting[len(left):])
+	o.waiting = left
+	return s, n
+}
+
+// send sends the batch. It doesn't block, so the scheduler need not know of it; a full
+// buffer is a loss like any other.
+func (o *outgoing) send(s *socket, n int) {
+	for i, w := range o.batch[:n] {
+		o.vec[i].Base = &w.packet[0]
+		o.vec[i].SetLen(len(w.packet))
+		h := &o.msgs[i].hdr
+		h.Iov, h.Name = &o.vec[i], (*byte)(unsafe.Pointer(&o.to[i]))
+		h.Namelen = uint32(putSockaddr(&o.to[i], w.srv.addr, s.v6))
+		h.SetIovlen(1)
+	}
+	tries := 0
+	for first := 0; first < n; {
+		got, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&o.msgs[first])), uintptr(n-first),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			first, tries = first+int(got), 0
+		case unix.EAGAIN, unix.ENOBUFS:
+			first = n
+		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.EINTR:
+			// The error of an earlier question on this socket may come first, once; of this one the poller hears.
+			if tries++; tries == 2 {
+				first, tries = first+1, 0
+			}
+		default:
+			o.batch[first].fail(os.NewSyscallError("sendmmsg", errno))
+			first, tries = first+1, 0
+		}
+	}
+	clear(o.batch[:n])
+}
+
+func (w *waiter) fail(err error) {
+	w.sock.mu.Lock()
+	defer w.sock.mu.Unlock()
+	w.tell(heard{}, err)
+}
+
+// isSent tells that w is on its way. Until then its packet belongs to who sends it.
+func (p *sockets) isSent(w *waiter) bool {
+	p.out.mu.Lock()
+	defer p.out.mu.Unlock()
+	return w.sock != nil
+}
+
+// recall takes w back if it is not sent yet, or returns the socket that it is on.
+func (o *outgoing) recall(w *waiter) *socket {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w.sock == nil {
+		o.waiting = slices.DeleteFunc(o.waiting, func(x *waiter) bool { return x == w })
+	}
+	return w.sock
+}
+
+// pickLocked returns the socket of a slot, a new one if there is none or that has served
+// its time, and counts its use. It is called with p.mu held.
+func (p *sockets) pickLocked(slot int, v6 bool) (*socket, error) {
 	family := 0
 	if v6 {
 		family = 1
@@ -221,7 +351,7 @@ func (s *socket) register(w *waiter, c *chance) {
 
 // drop ends the interest in replies to w and returns what came of it.
 func (p *sockets) drop(w *waiter) event {
-	s := w.sock
+	s := p.out.recall(w)
 	if s == nil {
 		return event{}
 	}
@@ -244,9 +374,7 @@ func (p *sockets) drop(w *waiter) event {
 // again sends packet once more; an error shows as an event, if at all.
 func (w *waiter) again(packet []byte) {
 	if err := w.sock.send(packet, w.srv.addr); err != nil {
-		w.sock.mu.Lock()
-		defer w.sock.mu.Unlock()
-		w.tell(heard{}, err)
+		w.fail(err)
 	}
 }
 

@@ -25,20 +25,27 @@ type socket struct {
 	dropped bool
 }
 
-// ask sends what pack makes of a random ID and listens for w. The caller must call
-// drop.
-func (p *sockets) ask(w *waiter, pack func(id uint16) []byte) error {
+// ask sends packet, which gets a random ID, and listens for w, or tells w why it
+// can't. The caller must call drop.
+func (p *sockets) ask(w *waiter, packet []byte) {
 	var d net.Dialer
 	conn, err := d.DialContext(context.Background(), "udp", w.srv.addr.String())
 	if err != nil {
-		return err
+		w.to.told <- told{to: w.to, err: err}
+		return
 	}
-	w.id, w.sock = p.chance.uint16(), &socket{conn: conn}
-	packet := pack(w.id)
+	w.id, w.packet, w.sock = p.chance.uint16(), packet, &socket{conn: conn}
+	binary.BigEndian.PutUint16(packet, w.id)
 	p.wg.Go(func() { w.listen() })
-	_, err = conn.Write(packet)
-	return err
+	if _, err = conn.Write(packet); err != nil {
+		w.take(nil, err)
+	}
 }
+
+// flush has nothing left to do.
+func (p *sockets) flush() {}
+
+func (p *sockets) isSent(w *waiter) bool { return w.sock != nil }
 
 func (w *waiter) listen() {
 	buf := make([]byte, readBuffer)
