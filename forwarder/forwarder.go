@@ -96,6 +96,7 @@ type Forwarder struct {
 	wg   sync.WaitGroup // attempts that outlive their exchange
 
 	sockets *sockets
+	ears    sync.Pool // of *ear
 
 	mu      sync.Mutex // guards following
 	self    []netip.AddrPort

@@ -56,12 +56,12 @@ func (rt *route) Identity() string {
 func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 	r := newRace(ctx, rt, q)
 	defer r.release()
-	timer := time.NewTimer(r.next())
-	defer timer.Stop()
+	timer := r.ear.timer
+	timer.Reset(r.next())
 	for len(r.running) > 0 {
 		rt.f.sockets.flush()
 		select {
-		case t := <-r.told:
+		case t := <-r.ear.told:
 			rep, done := t.to.take(r.tcpContext, t)
 			if !done {
 				continue
@@ -147,7 +147,7 @@ type race struct {
 	fallback []*server // not asked before all of todo
 	reserve  []*server // dead ones
 	running  []*attempt
-	told     chan told
+	ear      *ear
 	tcp      context.Context // of questions over TCP; nil: there were none
 	endTCP   context.CancelFunc
 	turn     int
@@ -161,7 +161,7 @@ func newRace(ctx context.Context, rt *route, q *wire.Query) *race {
 	now := time.Now()
 	r := &race{
 		ctx: ctx, rt: rt, q: q, began: now, deadline: now.Add(rt.cfg.Timeout), parallel: rt.cfg.Mode == All,
-		told: make(chan told, toldEach*len(rt.servers)),
+		ear: rt.f.takeEar(toldEach * len(rt.servers)),
 	}
 	if until, ok := ctx.Deadline(); ok && until.Before(r.deadline) {
 		r.deadline = until
@@ -234,7 +234,7 @@ func (r *race) ask() time.Duration {
 }
 
 func (r *race) launch(s *server) {
-	a := r.rt.f.newAttempt(s, r.q, r.rt.cfg.TrustAD, r.told)
+	a := r.rt.f.newAttempt(s, r.q, r.rt.cfg.TrustAD, r.ear.told)
 	r.running = append(r.running, a)
 	r.asked = append(r.asked, s)
 	a.start(r.tcpContext)
@@ -306,8 +306,26 @@ func (r *race) overdue() {
 	}
 }
 
+// ear is what an exchange waits with.
+type ear struct {
+	timer *time.Timer
+	told  chan told
+}
+
+// takeEar takes an ear that can be told so much, one that was used before if there is.
+func (f *Forwarder) takeEar(most int) *ear {
+	if e, _ := f.ears.Get().(*ear); e != nil && cap(e.told) >= most {
+		return e
+	}
+	return &ear{time.NewTimer(time.Hour), make(chan told, most)}
+}
+
 // release lets those still running end by themselves.
 func (r *race) release() {
+	r.ear.timer.Stop()
+	if len(r.running) == 0 && r.tcp == nil && len(r.ear.told) == 0 { // nobody is left to tell anything
+		r.rt.f.ears.Put(r.ear)
+	}
 	for _, a := range r.running {
 		a.release()
 	}
