@@ -243,7 +243,7 @@ func (a *Answer) Matches(q *Query) bool {
 	if a.end() != q.end || q.end == 0 {
 		return false
 	}
-	name := headerSize + q.nameLen
+	name := headerSize + len(q.name)
 	return equalFold(a.msg[headerSize:name], q.Name()) && string(a.msg[name:a.end()]) == string(q.Msg[name:q.end])
 }
 

@@ -81,16 +81,15 @@ type Query struct {
 	Client netip.AddrPort // or invalid: a question of our own
 	Local  netip.Addr     // that the client asked; invalid if not known
 
-	name    [maxName]byte // lower-cased
-	nameLen int
-	end     int // of the question in Msg; 0 when there is none to echo
+	name []byte // lower-cased; its room is used again by Parse
+	end  int    // of the question in Msg; 0 when there is none to echo
 }
 
 // Parse reads a message in place. It sets every field but TCP, Client and Local, which it leaves alone. With a verdict
 // other than OK and Drop, ID, RD, EDNS and the question are set as far as they could be read, so that [AppendError] can
 // echo them. The class is not judged, and of types only those that make no sense are left to the caller too.
 func (q *Query) Parse(msg []byte) Verdict {
-	q.Msg, q.nameLen, q.end = msg, 0, 0
+	q.Msg, q.name, q.end = msg, q.name[:0], 0
 	q.Type, q.Class = 0, 0
 	q.EDNS, q.Version, q.UDPSize, q.DO, q.ECS = false, 0, 0, false, nil
 	if len(msg) < headerSize {
@@ -119,6 +118,10 @@ func (q *Query) Parse(msg []byte) Verdict {
 // parseQuestion reads the name, which may not be compressed (there is nothing before it to point to), type and class.
 func (q *Query) parseQuestion() bool {
 	msg, p, n := q.Msg, headerSize, 0
+	if cap(q.name) < maxName {
+		q.name = make([]byte, 0, maxName)
+	}
+	name := q.name[:maxName]
 	for {
 		if p >= len(msg) {
 			return false
@@ -128,7 +131,7 @@ func (q *Query) parseQuestion() bool {
 			return false
 		}
 		for i := 0; i <= l; i++ {
-			q.name[n+i] = lower[msg[p+i]]
+			name[n+i] = lower[msg[p+i]]
 		}
 		n += 1 + l
 		p += 1 + l
@@ -139,7 +142,7 @@ func (q *Query) parseQuestion() bool {
 	if p+4 > len(msg) {
 		return false
 	}
-	q.nameLen = n
+	q.name = name[:n]
 	q.Type = binary.BigEndian.Uint16(msg[p:])
 	q.Class = binary.BigEndian.Uint16(msg[p+2:])
 	q.end = p + 4
@@ -240,10 +243,10 @@ func skipName(msg []byte, p int) int {
 
 // Name returns the name asked in wire form and lower case, valid while q is. A map lookup m[string(q.Name())] does not
 // allocate.
-func (q *Query) Name() []byte { return q.name[:q.nameLen] }
+func (q *Query) Name() []byte { return q.name }
 
 // NameAsked returns the name in the client's letter case, valid while q.Msg is.
-func (q *Query) NameAsked() []byte { return q.Msg[headerSize : headerSize+q.nameLen] }
+func (q *Query) NameAsked() []byte { return q.Msg[headerSize : headerSize+len(q.name)] }
 
 // question returns the question as asked, or nothing.
 func (q *Query) question() []byte {
@@ -264,7 +267,9 @@ func (q *Query) questions() byte {
 // Clone returns a copy that owns its bytes; its Msg ends with the question.
 func (q *Query) Clone() *Query {
 	c := *q
-	c.Msg = append([]byte(nil), q.Msg[:max(q.end, min(len(q.Msg), headerSize))]...)
+	n := max(q.end, min(len(q.Msg), headerSize))
+	both := append(append(make([]byte, 0, n+len(q.name)), q.Msg[:n]...), q.name...)
+	c.Msg, c.name = both[:n:n], both[n:]
 	c.ECS = append([]byte(nil), q.ECS...)
 	if q.ECS == nil {
 		c.ECS = nil
@@ -286,7 +291,7 @@ func NewQuery(name Name, typ Type) *Query {
 	q.Msg = binary.BigEndian.AppendUint16(q.Msg, typ)
 	q.Msg = binary.BigEndian.AppendUint16(q.Msg, ClassIN)
 	q.end = len(q.Msg)
-	q.nameLen = len(appendLower(q.name[:0], name))
+	q.name = appendLower(make([]byte, 0, len(name)), name)
 	return q
 }
 
