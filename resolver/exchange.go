@@ -20,7 +20,7 @@ type exchangeKey struct {
 // may want the same one at once; asking twice would double a forger's chances
 // (RFC 5452 section 5).
 type exchange struct {
-	done chan struct{}
+	done chan struct{} // nil: nobody waits; guarded by exchangeTable.mu until it is over
 	said
 	err       error
 	abandoned bool // whoever led it gave up, which says nothing of the upstream
@@ -45,18 +45,23 @@ func (t *exchangeTable) enter(k exchangeKey) (*exchange, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if x, ok := t.running[k]; ok {
+		if x.done == nil {
+			x.done = make(chan struct{})
+		}
 		return x, false
 	}
-	x := &exchange{done: make(chan struct{})}
+	x := new(exchange)
 	t.running[k] = x
 	return x, true
 }
 
 func (t *exchangeTable) leave(k exchangeKey, x *exchange) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	delete(t.running, k)
-	t.mu.Unlock()
-	close(x.done)
+	if x.done != nil {
+		close(x.done)
+	}
 }
 
 // exchange asks m's upstream, together with whoever asks the same now.

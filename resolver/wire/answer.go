@@ -9,18 +9,17 @@ import (
 // and safe for concurrent use.
 type Answer struct {
 	msg    []byte
-	recs   []record  // answers, then authority, then additional
-	*extra           // &noExtra for most
-	one    [1]record // what recs is of, where there is no more: most answers are one block and its bytes
+	recs   []record // answers, then authority, then additional
+	*extra          // &noExtra for most
 
 	minTTL, negTTL uint32
 	flags          uint16 // AA, TC and AD, as given or received
 	rcode          uint16
 	places
+	one [1]record // what recs is of, where there is no more: most answers are one block and its bytes
 
 	own      bool // made by Pack
 	edns     bool // received with an OPT
-	hasTTL   bool
 	negative bool
 	hasNeg   bool
 }
@@ -149,7 +148,7 @@ func (a *Answer) TC() bool { return a.flags&flagTC != 0 }
 func (a *Answer) EDE() (code uint16, text string) { return a.ede, a.edeText }
 
 // MinTTL returns the lowest TTL of all records; not ok when there are none.
-func (a *Answer) MinTTL() (ttl uint32, ok bool) { return a.minTTL, a.hasTTL }
+func (a *Answer) MinTTL() (ttl uint32, ok bool) { return a.minTTL, len(a.recs) > 0 }
 
 // Negative reports NXDOMAIN, or NOERROR without a record of the type asked (RFC 2308 section 2), be there an SOA or not.
 func (a *Answer) Negative() bool { return a.negative }
@@ -300,8 +299,8 @@ func (a *Answer) finish() {
 		a.clampSOA()
 	}
 	for i := range a.recs {
-		if ttl := a.recTTL(i); !a.hasTTL || ttl < a.minTTL {
-			a.minTTL, a.hasTTL = ttl, true
+		if ttl := a.recTTL(i); i == 0 || ttl < a.minTTL {
+			a.minTTL = ttl
 		}
 		if !a.recs[i].expendable {
 			continue
