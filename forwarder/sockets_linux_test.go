@@ -226,6 +226,70 @@ func TestSockets_AfterTheEndNothingIsOpened(t *testing.T) {
 	if _, err := p.pick(1, false); !errors.Is(err, errClosed) {
 		t.Errorf("got %v", err)
 	}
+	_, s := peer(t)
+	w := waiterFor(s)
+	p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+	p.flush()
+	if got := <-w.told; !errors.Is(got.err, errClosed) {
+		t.Errorf("a question: %+v", got)
+	}
+	p.drop(w.waiter)
+}
+
+// What is asked together goes out of few sockets, each with an ID of its own, and no socket is used more than it may be.
+func TestSockets_QuestionsAreSentInBatches(t *testing.T) {
+	p := startSockets(t)
+	conn, s := peer(t)
+	conn.SetReadBuffer(1 << 20)
+	uses := map[uint16]int{} // by port
+	for range 20 {
+		var ws []testWaiter
+		for range 2*sendSlots + 6 {
+			w := waiterFor(s)
+			p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+			ws = append(ws, w)
+		}
+		p.flush()
+		ports, buf := map[uint16]bool{}, make([]byte, 512)
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		for i := range ws {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatalf("%d of %d questions: %v", i, len(ws), err)
+			}
+			ports[from.Port()] = true
+			uses[from.Port()]++
+			buf[2] |= 0x80
+			conn.WriteToUDPAddrPort(buf[:n], from)
+		}
+		if n := len(ports); n > 6 { // three batches, each of which may meet a socket that is used up but for a few
+			t.Errorf("%d questions out of %d sockets", len(ws), n)
+		}
+		for _, w := range ws {
+			if e := outcome(t, w); e.answer == nil {
+				t.Fatalf("got %+v", e)
+			}
+			p.drop(w.waiter)
+		}
+	}
+	for port, n := range uses {
+		if n > maxUses {
+			t.Errorf("port %d was used %d times", port, n)
+		}
+	}
+}
+
+func TestSockets_DroppedBeforeItIsSent(t *testing.T) {
+	p := startSockets(t)
+	conn, s := peer(t)
+	w := waiterFor(s)
+	p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+	p.drop(w.waiter)
+	other, _ := asked(t, p, conn, s) // the first that arrives is this one
+	p.drop(other.waiter)
+	if w.sock != nil {
+		t.Error("it was sent")
+	}
 }
 
 func (p *sockets) pick(slot int, v6 bool) (*socket, error) {
