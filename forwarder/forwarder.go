@@ -8,7 +8,8 @@
 // background finds it alive; clients' questions are not used for that.
 //
 // Questions leave from one of 256 sockets for each family of addresses, each on a
-// port of the kernel's random choice, for a hundred questions or ten seconds. A
+// port of the kernel's random choice, for a hundred questions or ten seconds. Those
+// that are asked in the same moment leave together, from one of them. A
 // reply is taken only from the address and port the question went to, on the
 // question's socket, with its random ID and its question (RFC 5452). Anything else
 // is counted, and the wait goes on; after twenty of them the question is asked over
