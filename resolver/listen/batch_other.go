@@ -2,14 +2,6 @@
 
 package listen
 
-import (
-	"context"
-
-	"meibo/resolver/wire"
-)
+import "context"
 
 func (s *udpSocket) receive(ctx context.Context) error { return s.receiveEach(ctx) }
-
-type lateReplies struct{}
-
-func (s *udpSocket) sendLate(q *wire.Query, msg []byte, kind int) { s.send(q, msg, kind, &s.late) }

@@ -27,7 +27,6 @@ type udpSocket struct {
 	dual     bool
 	loop     counters // moved by the loop alone
 	late     counters // moved by replies from elsewhere
-	replies  lateReplies
 	lateFunc func(q *wire.Query, msg []byte)
 }
 
@@ -134,7 +133,7 @@ func (s *udpSocket) reply(q *wire.Query, msg []byte) {
 		s.late.drops.Add(1)
 		return
 	}
-	s.sendLate(q, msg, kindOf(q, wire.OK, msg))
+	s.send(q, msg, kindOf(q, wire.OK, msg), &s.late)
 }
 
 // send sends one datagram to q's client from the address that it asked. A reply that can't be sent is lost, as it may be on its
