@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -45,10 +44,7 @@ func TestForgedReplies_NoneIsAccepted(t *testing.T) {
 		}
 	})
 	addr := tcp.addr
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := tcp.udp
 	type asked struct {
 		from netip.AddrPort
 		m    *dns.Msg

@@ -33,17 +33,15 @@ import (
 type streamServer struct {
 	t     *testing.T
 	addr  netip.AddrPort
+	udp   *net.UDPConn // the same port; says nothing unless cutting
 	conns atomic.Int32
 }
 
 // newStreamServer serves each connection with handle until it returns. A nil config: TCP.
 func newStreamServer(t *testing.T, config *tls.Config, handle func(c *streamConn)) *streamServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &streamServer{t: t, addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	l, udp := bothProtocols(t)
+	s := &streamServer{t: t, addr: l.Addr().(*net.TCPAddr).AddrPort(), udp: udp}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	open := map[net.Conn]bool{}
@@ -69,6 +67,7 @@ func newStreamServer(t *testing.T, config *tls.Config, handle func(c *streamConn
 	})
 	t.Cleanup(func() {
 		l.Close()
+		udp.Close()
 		mu.Lock()
 		for c := range open {
 			c.Close()
@@ -79,12 +78,27 @@ func newStreamServer(t *testing.T, config *tls.Config, handle func(c *streamConn
 	return s
 }
 
+// bothProtocols takes a port that is free for TCP and UDP.
+func bothProtocols(t *testing.T) (net.Listener, *net.UDPConn) {
+	t.Helper()
+	for range 50 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(l.Addr().(*net.TCPAddr).AddrPort()))
+		if err == nil {
+			return l, udp
+		}
+		l.Close() // somebody's question leaves from it
+	}
+	t.Fatal("no port is free for both protocols")
+	return nil, nil
+}
+
 // cutting has the server cut every answer over UDP, so that it is asked for over TCP.
 func (s *streamServer) cutting() *streamServer {
-	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(s.addr))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	udp := s.udp
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 4096)
