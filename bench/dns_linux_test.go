@@ -73,7 +73,7 @@ func TestDNSLoad(t *testing.T) {
 		}
 	}
 	if os.Getenv("MEIBO_BENCH_DNS_PEERS") == "" && os.Getenv("MEIBO_BENCH_DNS_ROWS") == "" {
-		writeSection(t, "make bench-dns", slices.Concat([]report{b.versions()}, b.tables(), b.waitTables())...)
+		writeSection(t, "make bench-dns", slices.Concat([]report{b.versions(rounds)}, b.tables(), b.waitTables())...)
 	}
 }
 

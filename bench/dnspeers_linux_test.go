@@ -82,10 +82,11 @@ func (b *dnsBench) peers() []*dnsPeer {
 
 var versionNumber = regexp.MustCompile(`[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*`)
 
-// versions is a table of what the peers are.
-func (b *dnsBench) versions() report {
+// versions is a table of what the peers are; the figures are medians of so many rounds.
+func (b *dnsBench) versions(rounds int) report {
 	var r report
 	r.row("server", "version")
+	r.row("rounds", fmt.Sprint(rounds))
 	for _, s := range b.peers() {
 		if s.version == "" {
 			continue // meibo is what the section is of
