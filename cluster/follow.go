@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"sync"
 	"time"
 
 	"meibo/cluster/agent"
@@ -69,6 +71,9 @@ func (n *Node) followStream(ctx context.Context, w *network, changed, netChanged
 	defer stream.Close()
 	addr, _ := w.feed.Server()
 	n.logger.Info("catalog is followed", "server", addr)
+	var meeting sync.WaitGroup
+	defer meeting.Wait()
+	meeting.Go(func() { w.meetServer(ctx, addr) })
 	if err := n.view.Follow(ctx, stream); err != nil {
 		n.logger.Info("stream from a server is lost, another is asked", "server", addr, "err", err)
 	}
@@ -122,6 +127,22 @@ const (
 	// it is righted then.
 	rightedAfter = time.Second
 )
+
+// meetServer joins a server that this host is connected with and that gossip has for
+// dead: one that came back with nothing knows nobody to call, and would tell those who
+// ask it the little that it has heard, until somebody calls it.
+func (w *network) meetServer(ctx context.Context, addr string) {
+	members, _ := w.gossip.Members()
+	for _, m := range members {
+		if m.Status != gossip.Failed || linkAddr(m) != addr {
+			continue
+		}
+		at := netip.AddrPortFrom(m.Addr, m.Port).String()
+		if _, err := w.gossip.Join(ctx, []string{at}); err != nil {
+			w.logger.Debug("a server that is back is not met yet", "addr", at, "err", err)
+		}
+	}
+}
 
 // syncAnew has the agent tell a catalog that begins anew all that this host
 // holds, until ctx ends: nobody else will. The same where somebody took this host's

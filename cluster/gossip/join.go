@@ -257,6 +257,11 @@ func (g *Gossip) alone() bool {
 // few others.
 func (g *Gossip) callLost(ctx context.Context) {
 	pause := callFirst
+	// Together hosts call some five times a second: who comes back is met soon in a small
+	// cluster too.
+	most := func() time.Duration {
+		return min(max(time.Duration(g.size.Load())*callEach, callLeast), callEvery)
+	}
 	var joined <-chan struct{} = g.joined
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -265,9 +270,9 @@ func (g *Gossip) callLost(ctx context.Context) {
 		case <-timer.C:
 			g.callSome(callsEach, (*ledger).lost)
 			if joined != nil {
-				pause = min(2*pause, callEvery)
+				pause = min(2*pause, most())
 			}
-			timer.Reset(jitter(pause))
+			timer.Reset(jitter(min(pause, most())))
 		case <-joined:
 			g.callSome(syncPeers, (*ledger).living)
 			joined = nil

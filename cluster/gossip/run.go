@@ -33,9 +33,11 @@ const (
 	// Failed members are called again, a few at random each time; a member is
 	// called once within callAgain.
 	callEvery  = 10 * time.Second
+	callEach   = 200 * time.Millisecond // for each member, where that is less
+	callLeast  = 1500 * time.Millisecond
 	callFirst  = time.Second // while nobody has been met
 	callsEach  = 3
-	callAgain  = 3 * time.Second
+	callAgain  = 1500 * time.Millisecond
 	maxDials   = 64
 	dialers    = 4
 	maxCalled  = 4096
