@@ -39,7 +39,7 @@ bench: build
 bench-feed: build
 	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
 
-# meibo beside its peers, ten minutes for five rounds, as root on Debian; the figures go into bench/RESULTS.md.
+# meibo beside its peers, some five minutes for each round, as root on Debian; the figures go into bench/RESULTS.md.
 ROUNDS  ?= 5
 COREDNS ?= v1.15.0
 bench-dns: build

@@ -49,7 +49,7 @@ type dnsFigures struct {
 }
 
 // TestDNSLoad measures meibo and its peers side by side: in each round each server is started anew on one CPU, with the
-// load and the upstream on the other. It takes ten minutes and a quiet machine of two CPUs. MEIBO_BENCH_DNS_PEERS and
+// load and the upstream on the other. A round takes five minutes and a quiet machine of two CPUs. MEIBO_BENCH_DNS_PEERS and
 // MEIBO_BENCH_DNS_ROWS are regular expressions that choose some of both, for who works on one of them.
 func TestDNSLoad(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("MEIBO_BENCH_DNS"))

@@ -152,24 +152,24 @@ func (n *Node) syncAnew(ctx context.Context) {
 	defer timer.Stop()
 	var due time.Time // when what is mistold is to be righted; zero: it isn't
 	told := false     // it was right in this history
+	spread := func() time.Duration { return syncSpread * time.Duration(agent.Scale(len(n.Members()))) }
 	for last := n.view.Load().History().ID; ; {
 		s := n.view.Load()
 		now := time.Now()
-		spread := syncSpread * time.Duration(agent.Scale(len(n.Members())))
 		switch mistold := n.view.OwnIsMistold(); {
 		case s.History().ID != last:
 			last = s.History().ID
-			n.agent.Resync(spread)
+			n.agent.Resync(spread())
 			due, told = time.Time{}, false
 		case !mistold:
 			due, told = time.Time{}, true
 		case due.IsZero():
 			if due = now.Add(rightedAfter); !told {
-				due = due.Add(spread) // the agent is about to say it anyway
+				due = due.Add(spread()) // the agent is about to say it anyway
 			}
 		case !now.Before(due):
 			n.agent.Resync(rightedAfter)
-			due = now.Add(2 * (rightedAfter + spread))
+			due = now.Add(2 * (rightedAfter + spread()))
 		}
 		wake := time.Hour
 		if !due.IsZero() {

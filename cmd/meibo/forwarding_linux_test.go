@@ -26,9 +26,9 @@ type floodUpstream struct {
 	asked  atomic.Int64
 }
 
-func newFloodUpstream(t *testing.T) *floodUpstream {
+func newFloodUpstream(t *testing.T, at netip.AddrPort) *floodUpstream {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 	must(t, err)
 	u := &floodUpstream{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
 	soa, err := dns.NewRR("flood.example. 300 IN SOA ns.flood.example. host.flood.example. 1 3600 600 86400 300")
@@ -133,7 +133,7 @@ func TestRandomSubdomainFlood(t *testing.T) {
 	if verifying() {
 		lasts = 60 * time.Second
 	}
-	u := newFloodUpstream(t)
+	u := newFloodUpstream(t, netip.MustParseAddrPort("127.0.0.1:0"))
 	s := newSite(t, "")
 	writeFile(t, s.dir, "conf/flood.hcl", fmt.Sprintf("recursors = [%q]", u.addr))
 	p := s.start(t)
@@ -214,31 +214,7 @@ func TestNetworkDownAndUp(t *testing.T) {
 	inHost(t, func(t *testing.T) {
 		const addr = "10.99.0.1"
 		setAlias(t, addr)
-		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(addr), Port: 53})
-		must(t, err)
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			buf := make([]byte, 4096)
-			for {
-				n, from, err := conn.ReadFromUDPAddrPort(buf)
-				if err != nil {
-					return
-				}
-				m := new(dns.Msg)
-				if m.Unpack(buf[:n]) != nil || len(m.Question) != 1 {
-					continue
-				}
-				r := new(dns.Msg)
-				r.SetReply(m)
-				if rr, err := dns.NewRR(m.Question[0].Name + " 3600 IN A 192.0.2.1"); err == nil && m.Question[0].Qtype == dns.TypeA {
-					r.Answer = []dns.RR{rr}
-				}
-				if b, err := r.Pack(); err == nil {
-					conn.WriteToUDPAddrPort(b, from)
-				}
-			}
-		})
-		t.Cleanup(func() { conn.Close(); wg.Wait() })
+		newFloodUpstream(t, netip.AddrPortFrom(netip.MustParseAddr(addr), 53))
 		s := newSite(t, "")
 		writeFile(t, s.dir, "conf/down.hcl", fmt.Sprintf("recursors = [%q]", addr))
 		p := s.start(t)
