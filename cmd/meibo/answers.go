@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,6 +19,9 @@ func answersFile(cfg *config.Config) string {
 	return filepath.Join(cfg.CacheDir, "answers.cache")
 }
 
+// maxAnswers bounds what is read of the file, octets: one that is longer is none of ours.
+const maxAnswers = 1 << 30
+
 // loadAnswers takes up the answers that the daemon had when it last stopped. What can't be read costs no start.
 func (d *dnsService) loadAnswers() {
 	path := d.answers
@@ -31,7 +35,7 @@ func (d *dnsService) loadAnswers() {
 	if err == nil {
 		defer f.Close()
 		var n int
-		if n, err = d.resolver.Load(f); err == nil {
+		if n, err = d.resolver.Load(io.LimitReader(f, maxAnswers)); err == nil {
 			d.log.Info("forwarded answers are known from before", "answers", n, "file", path)
 			return
 		}
