@@ -444,3 +444,31 @@ func TestRule19_RestoredLifeFillsOnlyWhatIsNotKnown(t *testing.T) {
 		}
 	})
 }
+
+func TestRetryJoin_GoesOnForThoseThatWereNotUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		// Two agents that name each other and a server: they meet before it is there.
+		list := func(c *Config) {
+			c.RetryJoin = []string{address(1).String(), address(2).String(), address(3).String()}
+		}
+		agents := []*host{n.start(t, 2, list), n.start(t, 3, list)}
+		within(t, 10*time.Second, "the agents meet", func() bool { return whole(agents...) })
+		time.Sleep(20 * time.Second)
+		server := n.start(t, 1, nil)
+		within(t, time.Minute, "the server is met, though it calls nobody", func() bool { return whole(server, agents[0], agents[1]) })
+	})
+}
+
+func TestCallLost_WhoComesBackWithNothingIsMetSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		hosts := n.cluster(t, 5)
+		hosts[0].stop()
+		within(t, 20*time.Second, "its death is known", func() bool { return all(hosts[1:], "h1", Failed) })
+		time.Sleep(5 * time.Minute)
+		hosts[0] = n.start(t, 1, nil) // h1 calls nobody
+		took := within(t, 2*callLeast, "it is met", func() bool { return hosts[0].sees("h2") == Alive })
+		t.Logf("met after %v", took)
+	})
+}

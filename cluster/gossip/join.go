@@ -32,16 +32,23 @@ var errLeft = errors.New("gossip: this host has left: restart it to come back")
 // Join calls hosts by address and compares lists with them. It returns how many
 // were reached, and an error that names the others if none was.
 func (g *Gossip) Join(ctx context.Context, addrs []string) (int, error) {
+	reached, _, err := g.join(ctx, addrs)
+	return reached, err
+}
+
+// join does what Join does, and returns those of addrs that were not reached, or of
+// which an address wasn't.
+func (g *Gossip) join(ctx context.Context, addrs []string) (reached int, missing []string, err error) {
 	select {
 	case <-g.started:
 	case <-ctx.Done():
-		return 0, errNotRunning
+		return 0, addrs, errNotRunning
 	}
 	if g.Local().Status == Left {
-		return 0, errLeft
+		return 0, addrs, errLeft
 	}
-	var mu sync.Mutex // guards following
-	reached, failures := 0, []error(nil)
+	var mu sync.Mutex // guards the results
+	var failures []error
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, joinsAtOnce)
 	for _, given := range addrs {
@@ -53,15 +60,15 @@ func (g *Gossip) Join(ctx context.Context, addrs []string) (int, error) {
 			defer mu.Unlock()
 			reached += n
 			if err != nil {
-				failures = append(failures, err)
+				missing, failures = append(missing, given), append(failures, err)
 			}
 		})
 	}
 	wg.Wait()
-	if reached > 0 || len(failures) == 0 {
-		return reached, nil
+	if reached > 0 {
+		return reached, missing, nil
 	}
-	return 0, errors.Join(failures...)
+	return 0, missing, errors.Join(failures...)
 }
 
 // joinOne calls all addresses of one given host.
@@ -168,7 +175,9 @@ func (g *Gossip) resolve(ctx context.Context, given string) ([]netip.AddrPort, e
 	return out, nil
 }
 
-// joinAgain calls the configured hosts for as long as nobody else is there.
+// joinAgain calls the configured hosts: all of them at start and for as long as nobody
+// else is there, and then, less and less often, those that were never reached: who was
+// met first may know no more than this host.
 func (g *Gossip) joinAgain(ctx context.Context) {
 	addrs := slices.Concat(g.cfg.RetryJoin, g.cfg.StartJoin)
 	slices.Sort(addrs)
@@ -176,10 +185,15 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 	if len(addrs)+len(g.cfg.RetryJoinExec) == 0 {
 		return
 	}
-	pause := callFirst
+	missing, due := addrs, time.Time{}
+	pause, seldom := callFirst, callFirst
 	for attempt := 1; ; attempt++ {
-		if g.alone() {
-			n, err := g.joinAll(ctx, addrs)
+		alone := g.alone()
+		switch {
+		case alone:
+			var n int
+			var err error
+			n, missing, err = g.joinAll(ctx, addrs)
 			switch {
 			case ctx.Err() != nil:
 				return
@@ -190,13 +204,20 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 			case g.alone():
 				g.logger.Debug("gossip: joined nobody but itself", "reached", n)
 			default:
-				g.logger.Info("gossip: joined", "reached", n)
+				g.logger.Info("gossip: joined", "reached", n, "missing", len(missing))
 			}
 			if err != nil && g.cfg.RetryMax > 0 && attempt >= g.cfg.RetryMax {
 				g.logger.Error("gossip: gave up joining after retry_max attempts: use `meibo join`, or restart", "attempt", attempt, "err", err)
 				return
 			}
-		} else {
+		case len(missing) > 0 && !time.Now().Before(due):
+			var n int
+			n, missing, _ = g.join(ctx, missing)
+			g.logger.Debug("gossip: hosts that were not reached are called again", "reached", n, "missing", len(missing))
+			due = time.Now().Add(jitter(seldom))
+			seldom = min(2*seldom, callSeldom)
+		}
+		if !alone {
 			attempt, pause = 0, callFirst
 		}
 		// The first attempts follow each other faster, so that hosts that are
@@ -206,6 +227,9 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 			wait = min(jitter(pause), wait)
 			pause = min(2*pause, g.cfg.RetryInterval)
 		}
+		if len(missing) > 0 && !g.alone() {
+			wait = min(wait, max(time.Until(due), callFirst))
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -214,9 +238,10 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 	}
 }
 
-// joinAll joins the hosts at addrs and those that programs print. What one
-// program says is no reason not to call the others' hosts.
-func (g *Gossip) joinAll(ctx context.Context, addrs []string) (int, error) {
+// joinAll joins the hosts at addrs and those that programs print, and returns which of
+// all of them are missing. What one program says is no reason not to call the others'
+// hosts.
+func (g *Gossip) joinAll(ctx context.Context, addrs []string) (reached int, missing []string, err error) {
 	all := slices.Clone(addrs)
 	var errs []error
 	for _, argv := range g.cfg.RetryJoinExec {
@@ -228,16 +253,16 @@ func (g *Gossip) joinAll(ctx context.Context, addrs []string) (int, error) {
 	}
 	slices.Sort(all)
 	if all = slices.Compact(all); len(all) == 0 {
-		return 0, errors.Join(errs...)
+		return 0, nil, errors.Join(errs...)
 	}
-	n, err := g.Join(ctx, all)
-	if n == 0 {
-		return n, errors.Join(append(errs, err)...)
+	reached, missing, err = g.join(ctx, all)
+	if reached == 0 {
+		return 0, missing, errors.Join(append(errs, err)...)
 	}
 	for _, e := range errs {
 		g.logger.Warn("gossip: joined without what a program was to say", "err", e)
 	}
-	return n, err
+	return reached, missing, nil
 }
 
 // alone reports whether gossip has nobody else.

@@ -35,7 +35,8 @@ const (
 	callEvery  = 10 * time.Second
 	callEach   = 200 * time.Millisecond // for each member, where that is less
 	callLeast  = 1500 * time.Millisecond
-	callFirst  = time.Second // while nobody has been met
+	callFirst  = time.Second     // while nobody has been met
+	callSeldom = 5 * time.Minute // at last, hosts of retry_join that were never reached
 	callsEach  = 3
 	callAgain  = 1500 * time.Millisecond
 	maxDials   = 64
