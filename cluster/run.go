@@ -149,8 +149,13 @@ func (n *Node) keepServer(ctx context.Context) {
 		failures++
 		d := wait.after(time.Since(began))
 		n.setStatus(Status{State: Failed, Err: err, Failures: failures, Retry: time.Now().Add(d)})
-		n.logger.Error("catalog of this host failed, will be opened again; lookups go on from what is known",
-			"err", err, "dur", d)
+		if errors.Is(err, consensus.ErrRemoved) { // as somebody ordered
+			n.logger.Warn("the other servers took this one out of the Raft configuration: it will ask to be one again, without a vote at first; to end that, run `meibo leave` here",
+				"err", err, "dur", d)
+		} else {
+			n.logger.Error("catalog of this host failed, will be opened again; lookups go on from what is known",
+				"err", err, "dur", d)
+		}
 		pause(ctx, d)
 	}
 }

@@ -154,7 +154,16 @@ func (k *Keyring) Path() string {
 	return k.path
 }
 
-func (k *Keyring) pastPath() string { return k.path + ".past" }
+func (k *Keyring) pastPath() string { return pastOf(k.path) }
+
+func pastOf(path string) string { return path + ".past" }
+
+// WasRemoved reports whether the ring kept at path remembers that key was removed from
+// the cluster's. What can't be read doesn't.
+func WasRemoved(path string, key []byte) bool {
+	p := readPast(pastOf(path))
+	return p.removed(key)
+}
 
 // readPast reads what is remembered of a ring. What can't be read is not known.
 func readPast(path string) (p past) {

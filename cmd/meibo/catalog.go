@@ -23,6 +23,7 @@ func newServicesCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			defer noteConsul(cmd, c)
 			services, meta, err := c.Services(cmd.Context(), &client.Query{Cached: true})
 			if err != nil {
 				return explained(c, err)
@@ -57,6 +58,7 @@ and no server confirms: register it again, or take it out with ` + "`meibo nodes
 				return err
 			}
 			defer c.Close()
+			defer noteConsul(cmd, c)
 			if unconfirmed {
 				return a.printUnconfirmed(cmd, c)
 			}

@@ -171,9 +171,26 @@ func explained(c *client.Client, err error) error {
 	}
 	var refusal *client.Error
 	if errors.As(err, &refusal) && refusal.Text != "" {
-		return errors.New(refusal.Text)
+		return errors.New(refusal.Text + whatNow(refusal.Text))
 	}
 	return err
+}
+
+// whatNow is what to do about a refusal in the words that Consul's clients know.
+func whatNow(text string) string {
+	for _, silent := range []string{"No known Consul servers", "No cluster leader", "rpc error making call"} {
+		if strings.Contains(text, silent) {
+			return "\nno server answers, or they have no leader: `meibo members -detailed` shows which are gone; more than half of them must run and reach each other"
+		}
+	}
+	return ""
+}
+
+// noteConsul says that it is a Consul agent's knowledge that is shown, where that is so.
+func noteConsul(cmd *cobra.Command, c *client.Client) {
+	if self, err := c.Self(cmd.Context()); err == nil && !self.IsMeibo() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %s is answered by Consul %s, not by meibo: name meibo's address with -http-addr\n", c.Address(), orDash(self.Config.Version))
+	}
 }
 
 // noteAge says that what is shown is what the host knew when it last heard of a leader.

@@ -64,7 +64,12 @@ func consulAgent(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		panic("a Consul agent was told to " + r.Method + " " + r.URL.Path)
 	}
-	if r.URL.Path != "/v1/agent/self" {
+	switch r.URL.Path {
+	case "/v1/agent/self":
+	case "/v1/catalog/services":
+		fmt.Fprint(w, `{"web":["a"]}`)
+		return
+	default:
 		http.Error(w, "Invalid URL path: not a recognized HTTP API endpoint", http.StatusNotFound)
 		return
 	}
@@ -208,7 +213,7 @@ func (c *madeUpCluster) RaftConfiguration(context.Context) (httpapi.RaftConfigur
 }
 
 func (c *madeUpCluster) RemovePeer(_ context.Context, id, address string) error {
-	if id == "s3-id" || address == "10.0.0.13:8300" {
+	if id == "s1-id" || id == "s3-id" || address == "10.0.0.13:8300" {
 		return nil
 	}
 	return httpapi.ErrUnknownServer

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,9 @@ const controlName = "control.sock"
 
 // runFolder is the folder of sockets that a service manager makes for the daemon.
 const runFolder = "/run/meibo"
+
+// controlLook is how often it is looked for whether the control socket is still there.
+const controlLook = 5 * time.Second
 
 // maxSocketPath is what a socket's address has room for, on Linux.
 const maxSocketPath = 107
@@ -58,7 +62,38 @@ func (d *daemon) serveControlOnce(ctx context.Context) error {
 	}
 	d.control.Store(&path)
 	defer d.control.Store(nil)
-	return server.Run(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if awaitNone(ctx, path) {
+			end(&fs.PathError{Op: "control socket", Path: path, Err: errors.New("was deleted")})
+		}
+	})
+	err = server.Run(ctx)
+	cause := context.Cause(ctx)
+	end(nil)
+	watching.Wait()
+	if deleted := (*fs.PathError)(nil); err == nil && errors.As(cause, &deleted) {
+		return deleted
+	}
+	return err
+}
+
+// awaitNone waits until the socket's file is gone, as after somebody cleaned its folder: who listens is not told. It is
+// false when ctx has ended first.
+func awaitNone(ctx context.Context, path string) bool {
+	ticker := time.NewTicker(controlLook)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
 }
 
 // controlPath chooses where the control socket is to be: in the first folder that can be written and in which no other

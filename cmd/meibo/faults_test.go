@@ -116,6 +116,23 @@ func (p *process) said(t *testing.T, words ...string) {
 	})
 }
 
+func TestControlSocket_DeletedIsMadeAgain(t *testing.T) {
+	s := newSite(t, `encrypt = "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2w="`)
+	p := s.start(t)
+	s.up(t)
+	resp, err := http.Get("http://" + s.http + "/v1/agent/self")
+	must(t, err)
+	must(t, resp.Body.Close())
+	path := resp.Header.Get("X-Meibo-Control")
+	must(t, os.Remove(path))
+	p.said(t, "no control socket", path, "was deleted")
+	eventually(t, "another one", func() error {
+		_, err := os.Stat(path)
+		return err
+	})
+	p.stop(t)
+}
+
 // TestDataDirTaken: a second daemon on one data_dir touches nothing there, whatever its configuration.
 func TestDataDirTaken_ExitsAndNamesTheHolder(t *testing.T) {
 	s := newSite(t, `encrypt = "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2w="`)

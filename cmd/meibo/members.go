@@ -67,6 +67,7 @@ func (m *membersCommand) run(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	defer c.Close()
+	defer noteConsul(cmd, c)
 	if m.detailed {
 		return m.runDetailed(cmd, c, status)
 	}

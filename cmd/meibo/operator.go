@@ -46,7 +46,9 @@ func calling(cmd *cobra.Command, a *asker, dial func(context.Context) (*client.C
 			return err
 		}
 		defer c.Close()
-		return explained(c, ask(cmd, c))
+		err = ask(cmd, c)
+		noteConsul(cmd, c)
+		return explained(c, err)
 	}
 	a.flags(cmd)
 	return cmd
@@ -101,13 +103,18 @@ func newRemovePeerCommand() *cobra.Command {
 	cmd := operating(&cobra.Command{
 		Use: "remove-peer {-id ID | -address ADDRESS}", Short: "Take a server out of the Raft configuration",
 		Long: `Takes a server that will not come back out of the Raft configuration. Autopilot does
-so by itself once another has taken its place; a server that leaves does too.`,
+so by itself once another has taken its place; a server that leaves does too. One that
+lives comes back by itself: that is said.`,
 	}, a, func(cmd *cobra.Command, c *client.Client) error {
 		if (id == "") == (address == "") {
 			return exitError{2, "one of -id and -address is wanted; `meibo operator raft list-peers` shows both"}
 		}
+		living := livingServer(cmd.Context(), c, id, address)
 		if err := c.RaftRemovePeer(cmd.Context(), id, address); err != nil {
 			return err
+		}
+		if living != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s is alive and will ask to be a server again: run `meibo leave` there to take it out for good\n", living)
 		}
 		if id != "" {
 			return a.done(cmd.OutOrStdout(), map[string]string{"RemovedID": id}, "Removed peer with id %q", id)
@@ -119,6 +126,28 @@ so by itself once another has taken its place; a server that leaves does too.`,
 	completeFlag(cmd, "id", a.known(peers(func(s client.RaftServer) string { return s.ID })))
 	completeFlag(cmd, "address", a.known(peers(func(s client.RaftServer) string { return s.Address })))
 	return cmd
+}
+
+// livingServer is the name of the server with this ID or this address if gossip sees it alive; else, and where that can't
+// be told, "".
+func livingServer(ctx context.Context, c *client.Client, id, address string) string {
+	conf, err := c.RaftConfiguration(ctx, false)
+	if err != nil {
+		return ""
+	}
+	members, err := c.Members(ctx, false)
+	if err != nil {
+		return ""
+	}
+	for _, s := range conf.Servers {
+		if s.ID != id && s.RaftID != id && (address == "" || s.Address != address) {
+			continue
+		}
+		if slices.ContainsFunc(members, func(m client.Member) bool { return m.Name == s.Node && m.StatusName() == "alive" }) {
+			return s.Node
+		}
+	}
+	return ""
 }
 
 func newTransferLeaderCommand() *cobra.Command {

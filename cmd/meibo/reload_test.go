@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"meibo/cluster/agent"
+	"meibo/cluster/httpapi/client"
 	"meibo/cmd/meibo/config"
 )
 
@@ -103,5 +104,11 @@ func TestExecute_ACommandLineThatMakesNoSenseExitsWithTwo(t *testing.T) {
 	}
 	if err := explained(nil, errors.New("as it is")); err.Error() != "as it is" {
 		t.Errorf("got %v", err)
+	}
+	for text, hint := range map[string]bool{"No known Consul servers": true, "rpc error making call: connection refused": true, "No cluster leader": true, "Unknown check": false} {
+		err := explained(nil, &client.Error{Status: 500, Text: text})
+		if !strings.HasPrefix(err.Error(), text) || strings.Contains(err.Error(), "meibo members -detailed") != hint {
+			t.Errorf("%s: got %v", text, err)
+		}
 	}
 }

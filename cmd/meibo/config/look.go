@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"meibo/cluster/gossip"
 )
 
 // look says what of this host would keep the daemon from its sockets, as things are now.
@@ -41,6 +43,9 @@ func (b *builder) look(c *Config, all []socket) {
 	const maxSocketPath = 107 // what a socket's address has room for, on Linux
 	if n := len(filepath.Join(c.DataDir, "control.sock")); c.DataDir != "" && n > maxSocketPath {
 		warn("data_dir", fmt.Sprintf("too long a path for the control socket in it, of %d octets, %d of which a socket's address holds: what operators change by `meibo` needs the folder /run/meibo then", n, maxSocketPath))
+	}
+	if path := c.KeyringPath(); path != "" && c.Cluster.Encrypt != "" && gossip.WasRemoved(path, c.Key()) {
+		warn("encrypt", "that key was removed from the cluster's keyring, says "+path+".past, and is not used: name one that `meibo keyring list` shows, or none")
 	}
 	for key, lookup := range map[string]func(string) error{
 		"unix_sockets.user":  func(name string) error { _, err := user.Lookup(name); return err },

@@ -1,10 +1,16 @@
 package config
 
 import (
+	"bytes"
+	"encoding/base64"
+	"errors"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"meibo/cluster/gossip"
 )
 
 // TestUnreachable_AHostToJoinFromLoopback: the one fault that keeps a cluster from forming and is in no file alone.
@@ -52,6 +58,13 @@ func TestLook_WhatKeepsTheDaemonFromItsSockets(t *testing.T) {
 			}[proto+" "+at.String()]
 		},
 	}
+	data := t.TempDir()
+	ring := filepath.Join(data, "serf", "local.keyring")
+	gone, kept := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	k, err := gossip.OpenKeyring(ring, gone)
+	if err := errors.Join(err, k.Install(kept), k.Use(kept), k.Remove(gone)); err != nil {
+		t.Fatal(err)
+	}
 	const off = "ports { http = -1 server = -1 serf_lan = -1 } "
 	for name, tt := range map[string]struct {
 		hcl  string
@@ -70,6 +83,8 @@ func TestLook_WhatKeepsTheDaemonFromItsSockets(t *testing.T) {
 		"a socket's folder":                 {`ports { http = 80 server = -1 serf_lan = -1 } addresses { http = "unix:///no/such/folder/http.sock" }`, []string{`key "addresses.http": the folder /no/such/folder of the socket`}},
 		"users that are not there":          {off + `unix_sockets { user = "nobody-at-all" group = "none-at-all" }`, []string{`key "unix_sockets.user": "nobody-at-all" is not known`, `key "unix_sockets.group": "none-at-all" is not known`}},
 		"a long way to the control socket":  {off + `data_dir = "/` + strings.Repeat("d", 100) + `"`, []string{`a.hcl:1: key "data_dir": too long a path for the control socket in it, of 114 octets`}},
+		"a key that was removed":            {off + `encrypt = "` + base64.StdEncoding.EncodeToString(gone) + `" data_dir = "` + data + `"`, []string{`a.hcl:1: key "encrypt": that key was removed from the cluster's keyring, says ` + ring + `.past, and is not used`}},
+		"another key":                       {off + `encrypt = "` + base64.StdEncoding.EncodeToString(kept) + `" data_dir = "` + data + `"`, nil},
 		"users by number, and who is there": {off + `unix_sockets { user = "root" group = "12345" }`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
