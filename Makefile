@@ -39,13 +39,14 @@ bench: build
 bench-feed: build
 	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
 
-# meibo beside its peers, some five minutes for each round, as root on Debian; the figures go into bench/RESULTS.md.
+# meibo beside its peers, some five minutes for each round, as root on Debian; the figures go into bench/RESULTS.md. With
+# KEEP=1 the rounds are added to those that were kept on the same commit: runs of one round each make a table of five.
 ROUNDS  ?= 5
 COREDNS ?= v1.15.0
 bench-dns: build
 	@bench/peers/fetch.sh .peers-dns dnsperf unbound dnsmasq-base bind9 knot-resolver pdns-recursor nsd
 	@[ -x .peers-dns/root/usr/bin/coredns ] || CGO_ENABLED=0 GOFLAGS= GOBIN=$$PWD/.peers-dns/root/usr/bin go install github.com/coredns/coredns@$(COREDNS)
-	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_DNS_PEERS=$$PWD/.peers-dns/root MEIBO_BENCH_DNS=$(ROUNDS) bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestDNSLoad$$' -v ./bench
+	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_DNS_PEERS=$$PWD/.peers-dns/root MEIBO_BENCH_DNS=$(ROUNDS) MEIBO_BENCH_DNS_KEEP=$(if $(KEEP),$$PWD/.peers-dns/rounds.json) bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestDNSLoad$$' -v ./bench
 
 # The long forms, part by part (PART=NAME, each at most 15 minutes); without a part it lists them.
 verify: $(if $(PART),build)

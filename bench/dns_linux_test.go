@@ -2,6 +2,7 @@ package bench
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -44,13 +45,12 @@ type dnsLoad struct {
 
 // dnsFigures are what one server did in one row of one round.
 type dnsFigures struct {
-	qps, userUS, allUS, latencyMS, lostPercent float64
-	residentMB                                 float64
+	QPS, UserUS, AllUS, LatencyMS, LostPercent, ResidentMB float64
 }
 
 // TestDNSLoad measures meibo and its peers side by side: in each round each server is started anew on one CPU, with the
 // load and the upstream on the other. A round takes five minutes and a quiet machine of two CPUs. MEIBO_BENCH_DNS_PEERS and
-// MEIBO_BENCH_DNS_ROWS are regular expressions that choose some of both, for who works on one of them.
+// MEIBO_BENCH_DNS_ROWS are regular expressions that choose some of both, for who works on one of them: nothing is written then.
 func TestDNSLoad(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("MEIBO_BENCH_DNS"))
 	if rounds == 0 {
@@ -60,10 +60,11 @@ func TestDNSLoad(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "usr/bin/dnsperf")); err != nil || root == "" || os.Getuid() != 0 || runtime.NumCPU() < 2 {
 		t.Fatal("dnsperf, root and two CPUs are needed: run make bench-dns as root on Debian")
 	}
-	b := &dnsBench{t: t, root: root, all: map[string]map[string][]dnsFigures{}, waits: map[string]map[string][]dnsWaits{}}
+	b := &dnsBench{t: t, root: root, dnsRounds: keptRounds(t)}
+	rounds += b.Done
 	b.devices()
 	b.upstream = map[string]*exec.Cmd{dnsUpstream: b.startUpstream(dnsUpstream), dnsSecond: b.startUpstream(dnsSecond)}
-	for round := range rounds {
+	for round := b.Done; round < rounds; round++ {
 		for _, s := range b.peers() {
 			b.measure(s, round, rounds)
 			if caches(s) {
@@ -71,8 +72,10 @@ func TestDNSLoad(t *testing.T) {
 				b.measureFaults(s, round, rounds)
 			}
 		}
+		b.Done++
+		b.keep(t)
 	}
-	if os.Getenv("MEIBO_BENCH_DNS_PEERS") == "" && os.Getenv("MEIBO_BENCH_DNS_ROWS") == "" {
+	if isWhole() {
 		writeSection(t, "make bench-dns", slices.Concat([]report{b.versions(rounds)}, b.tables(), b.waitTables())...)
 	}
 }
@@ -86,11 +89,59 @@ type dnsBench struct {
 	t    *testing.T
 	root string
 	seq  int
-	rows []string
-	all  map[string]map[string][]dnsFigures // by row and server
+	dnsRounds
 
-	upstream map[string]*exec.Cmd             // by address
-	waits    map[string]map[string][]dnsWaits // by row and server
+	upstream map[string]*exec.Cmd // by address
+}
+
+// dnsRounds are the figures of the rounds that are done.
+type dnsRounds struct {
+	Commit string // of the working copy
+	Done   int
+	Rows   []string
+	All    map[string]map[string][]dnsFigures // by row and server
+	Waits  map[string]map[string][]dnsWaits   // the same
+}
+
+// isWhole reports whether no part of the peers and rows was chosen.
+func isWhole() bool {
+	return os.Getenv("MEIBO_BENCH_DNS_PEERS") == "" && os.Getenv("MEIBO_BENCH_DNS_ROWS") == ""
+}
+
+// keptRounds are those that earlier runs on the same commit kept in the file MEIBO_BENCH_DNS_KEEP: five rounds are a long
+// run.
+func keptRounds(t *testing.T) dnsRounds {
+	t.Helper()
+	commit, _ := exec.Command("git", "rev-parse", "HEAD").Output()
+	none := dnsRounds{Commit: strings.TrimSpace(string(commit)), All: map[string]map[string][]dnsFigures{}, Waits: map[string]map[string][]dnsWaits{}}
+	text, err := os.ReadFile(os.Getenv("MEIBO_BENCH_DNS_KEEP"))
+	if err != nil {
+		return none
+	}
+	var kept dnsRounds
+	if err := json.Unmarshal(text, &kept); err != nil {
+		t.Fatalf("%s: %v: remove it to begin with the first round", os.Getenv("MEIBO_BENCH_DNS_KEEP"), err)
+	}
+	if kept.Commit != none.Commit {
+		return none
+	}
+	return kept
+}
+
+// keep keeps the rounds for the next run, where that is wanted.
+func (b *dnsBench) keep(t *testing.T) {
+	t.Helper()
+	file := os.Getenv("MEIBO_BENCH_DNS_KEEP")
+	if file == "" || !isWhole() {
+		return
+	}
+	text, err := json.Marshal(b.dnsRounds)
+	if err == nil {
+		err = os.WriteFile(file, text, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // on starts a program of the peers' root, or one of this machine, on a CPU.
@@ -216,12 +267,12 @@ func (b *dnsBench) measure(s *dnsPeer, round, rounds int) {
 
 // note keeps what a server did in a row, and tells it.
 func (b *dnsBench) note(s *dnsPeer, row string, f dnsFigures, round, rounds int) {
-	if b.all[row] == nil {
-		b.all[row], b.rows = map[string][]dnsFigures{}, append(b.rows, row)
+	if b.All[row] == nil {
+		b.All[row], b.Rows = map[string][]dnsFigures{}, append(b.Rows, row)
 	}
-	b.all[row][s.name] = append(b.all[row][s.name], f)
+	b.All[row][s.name] = append(b.All[row][s.name], f)
 	fmt.Fprintf(os.Stderr, "round %d of %d  %-16s %-32s %9.0f q/s  %6.2f µs (%.2f in user space)  lost %.2f %%  %4.0f MB\n",
-		round+1, rounds, s.name, row, f.qps, f.allUS, f.userUS, f.lostPercent, f.residentMB)
+		round+1, rounds, s.name, row, f.QPS, f.AllUS, f.UserUS, f.LostPercent, f.ResidentMB)
 }
 
 var dnsperfFigure = regexp.MustCompile(`(?m)^\s+(Queries (?:sent|completed|lost|per second)|Average Latency \(s\)):\s+([0-9.]+)`)
@@ -260,10 +311,10 @@ func (b *dnsBench) load(server *exec.Cmd, l dnsLoad) dnsFigures {
 	}
 	perQuery := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / n }
 	return dnsFigures{
-		qps: figures["Queries per second"], latencyMS: 1000 * figures["Average Latency (s)"],
-		lostPercent: 100 * figures["Queries lost"] / figures["Queries sent"],
-		userUS:      perQuery(user2 - user), allUS: perQuery(user2 - user + system2 - system),
-		residentMB: resident / (1 << 20),
+		QPS: figures["Queries per second"], LatencyMS: 1000 * figures["Average Latency (s)"],
+		LostPercent: 100 * figures["Queries lost"] / figures["Queries sent"],
+		UserUS:      perQuery(user2 - user), AllUS: perQuery(user2 - user + system2 - system),
+		ResidentMB: resident / (1 << 20),
 	}
 }
 
@@ -308,10 +359,10 @@ func familyOf(pid int) [][]string {
 // tables are a row for each server in each kind of load, medians of the rounds.
 func (b *dnsBench) tables() []report {
 	var out []report
-	for _, row := range b.rows {
+	for _, row := range b.Rows {
 		var r report
 		r.row(row, "CPU per query", "of it in user space", "queries a second", "mean latency", "lost", "resident")
-		servers := b.all[row]
+		servers := b.All[row]
 		median := func(name string, of func(dnsFigures) float64) float64 {
 			values := make([]float64, 0, len(servers[name]))
 			for _, f := range servers[name] {
@@ -320,7 +371,7 @@ func (b *dnsBench) tables() []report {
 			slices.Sort(values)
 			return values[len(values)/2]
 		}
-		cpu := func(f dnsFigures) float64 { return f.allUS }
+		cpu := func(f dnsFigures) float64 { return f.AllUS }
 		names := make([]string, 0, len(servers))
 		for name := range servers {
 			names = append(names, name)
@@ -328,11 +379,11 @@ func (b *dnsBench) tables() []report {
 		slices.SortFunc(names, func(x, y string) int { return cmp.Compare(median(x, cpu), median(y, cpu)) })
 		for _, name := range names {
 			r.row(name, fmt.Sprintf("%.2f µs", median(name, cpu)),
-				fmt.Sprintf("%.2f µs", median(name, func(f dnsFigures) float64 { return f.userUS })),
-				fmt.Sprintf("%.0f", median(name, func(f dnsFigures) float64 { return f.qps })),
-				fmt.Sprintf("%.2f ms", median(name, func(f dnsFigures) float64 { return f.latencyMS })),
-				fmt.Sprintf("%.2f %%", median(name, func(f dnsFigures) float64 { return f.lostPercent })),
-				fmt.Sprintf("%.0f MB", median(name, func(f dnsFigures) float64 { return f.residentMB })))
+				fmt.Sprintf("%.2f µs", median(name, func(f dnsFigures) float64 { return f.UserUS })),
+				fmt.Sprintf("%.0f", median(name, func(f dnsFigures) float64 { return f.QPS })),
+				fmt.Sprintf("%.2f ms", median(name, func(f dnsFigures) float64 { return f.LatencyMS })),
+				fmt.Sprintf("%.2f %%", median(name, func(f dnsFigures) float64 { return f.LostPercent })),
+				fmt.Sprintf("%.0f MB", median(name, func(f dnsFigures) float64 { return f.ResidentMB })))
 		}
 		out = append(out, r)
 	}

@@ -48,8 +48,8 @@ func (b *dnsBench) stopUpstream(addr string) (resume func()) {
 
 // dnsWaits are what clients waited for.
 type dnsWaits struct {
-	first, rest time.Duration // p99 of the first second, then of what came after; or the first answer, then p99
-	failed      int
+	First, Rest time.Duration // p99 of the first second, then of what came after; or the first answer, then p99
+	Failed      int
 }
 
 const (
@@ -62,7 +62,7 @@ func (b *dnsBench) measureFaults(s *dnsPeer, round, rounds int) {
 	if chosen("MEIBO_BENCH_DNS_ROWS", silentRow) {
 		// Whichever the server likes better: the worse one counts.
 		w, other := b.oneSilent(s, dnsSecond), b.oneSilent(s, dnsUpstream)
-		b.noteWaits(s, silentRow, dnsWaits{max(w.first, other.first), max(w.rest, other.rest), max(w.failed, other.failed)}, round, rounds)
+		b.noteWaits(s, silentRow, dnsWaits{max(w.First, other.First), max(w.Rest, other.Rest), max(w.Failed, other.Failed)}, round, rounds)
 	}
 	if chosen("MEIBO_BENCH_DNS_ROWS", staleRow) {
 		b.noteWaits(s, staleRow, b.allSilent(s), round, rounds)
@@ -70,12 +70,12 @@ func (b *dnsBench) measureFaults(s *dnsPeer, round, rounds int) {
 }
 
 func (b *dnsBench) noteWaits(s *dnsPeer, row string, w dnsWaits, round, rounds int) {
-	if b.waits[row] == nil {
-		b.waits[row] = map[string][]dnsWaits{}
+	if b.Waits[row] == nil {
+		b.Waits[row] = map[string][]dnsWaits{}
 	}
-	b.waits[row][s.name] = append(b.waits[row][s.name], w)
+	b.Waits[row][s.name] = append(b.Waits[row][s.name], w)
 	fmt.Fprintf(os.Stderr, "round %d of %d  %-16s %-40s first %v, then %v, %d failed\n", round+1, rounds, s.name, row,
-		w.first.Round(10*time.Microsecond), w.rest.Round(10*time.Microsecond), w.failed)
+		w.First.Round(10*time.Microsecond), w.Rest.Round(10*time.Microsecond), w.Failed)
 }
 
 // oneSilent asks 200 times a second for new names, five seconds long, from the moment on that one of two upstreams is
@@ -129,18 +129,18 @@ func (b *dnsBench) allSilent(s *dnsPeer) dnsWaits {
 	for i, name := range names {
 		took, ok := askOnce(name)
 		if !ok {
-			w.failed++
+			w.Failed++
 		}
 		if i == 0 {
-			w.first = took
+			w.First = took
 		} else {
 			rest = append(rest, took)
 		}
-		if w.failed > 3 {
+		if w.Failed > 3 {
 			break // each costs five seconds
 		}
 	}
-	w.rest = p99(rest)
+	w.Rest = p99(rest)
 	return w
 }
 
@@ -165,7 +165,7 @@ func p99(all []time.Duration) time.Duration {
 func (b *dnsBench) waitTables() []report {
 	var out []report
 	for _, row := range []string{silentRow, staleRow} {
-		servers := b.waits[row]
+		servers := b.Waits[row]
 		if len(servers) == 0 {
 			continue
 		}
@@ -183,7 +183,7 @@ func (b *dnsBench) waitTables() []report {
 			slices.Sort(values)
 			return values[len(values)/2]
 		}
-		first := func(w dnsWaits) time.Duration { return w.first }
+		first := func(w dnsWaits) time.Duration { return w.First }
 		names := make([]string, 0, len(servers))
 		for name := range servers {
 			names = append(names, name)
@@ -192,10 +192,10 @@ func (b *dnsBench) waitTables() []report {
 		for _, name := range names {
 			failed := 0
 			for _, w := range servers[name] {
-				failed = max(failed, w.failed)
+				failed = max(failed, w.Failed)
 			}
 			r.row(name, median(name, first).Round(10*time.Microsecond).String(),
-				median(name, func(w dnsWaits) time.Duration { return w.rest }).Round(10*time.Microsecond).String(), fmt.Sprint(failed))
+				median(name, func(w dnsWaits) time.Duration { return w.Rest }).Round(10*time.Microsecond).String(), fmt.Sprint(failed))
 		}
 		out = append(out, r)
 	}
