@@ -201,7 +201,7 @@ func (a *attempt) takeTLS(ctx tcpContext, t told) (reply, bool) {
 }
 
 func panicked(server netip.AddrPort, p any) error {
-	return fmt.Errorf("panic at a reply of %s: %v\n%s", server, p, debug.Stack())
+	return fmt.Errorf("panic at a question or reply of %s: %v\n%s", server, p, debug.Stack())
 }
 
 // faultError is a reply of the server that was asked, to the question that was

@@ -95,33 +95,57 @@ func (p *sockets) flush() {
 	idle := o.sending || len(o.waiting) == 0
 	o.sending = o.sending || !idle
 	o.mu.Unlock()
-	for more := !idle; more; more = p.sendWaiting() {
+	if idle {
+		return
+	}
+	for more := true; more; more = p.sendWaiting() {
 		runtime.Gosched() // those that were started together with us have asked by then
 	}
 }
 
 // sendWaiting sends a batch of what is to be sent. False: there is nothing, and who
 // brings the next is to send it.
-func (p *sockets) sendWaiting() bool {
-	o := &p.out
-	o.mu.Lock()
-	if len(o.waiting) == 0 {
-		o.sending = false
-		o.mu.Unlock()
-		return false
-	}
-	s, n := p.board()
-	o.mu.Unlock()
+func (p *sockets) sendWaiting() (more bool) {
+	defer func() {
+		if err := recover(); err != nil {
+			p.out.giveUp(err)
+			more = false
+		}
+	}()
+	s, n, more := p.board()
 	if n > 0 {
-		o.send(s, n)
+		p.out.send(s, n)
 	}
-	return true
+	return more
 }
 
-// board moves questions from those that wait to a random socket and the batch. It is
-// called with out.mu held.
-func (p *sockets) board() (s *socket, n int) {
+// giveUp makes a panic while questions were sent their error, and nobody else's.
+func (o *outgoing) giveUp(err any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, w := range slices.Concat(o.batch[:], o.waiting) {
+		switch {
+		case w == nil:
+		case w.sock != nil:
+			w.fail(panicked(w.srv.addr, err))
+		default:
+			w.to.told <- told{to: w.to, err: panicked(w.srv.addr, err)}
+		}
+	}
+	clear(o.batch[:])
+	o.waiting, o.sending = nil, false
+}
+
+// board moves questions from those that wait to a random socket and the batch. Where none
+// waits the sender is done.
+func (p *sockets) board() (s *socket, n int, more bool) {
 	o := &p.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.waiting) == 0 {
+		o.sending = false
+		return nil, 0, false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v6 := o.waiting[0].srv.addr.Addr().Is6()
@@ -130,7 +154,7 @@ func (p *sockets) board() (s *socket, n int) {
 		w := o.waiting[0]
 		o.waiting = slices.Delete(o.waiting, 0, 1)
 		w.to.told <- told{to: w.to, err: err}
-		return nil, 0
+		return nil, 0, true
 	}
 	left := o.waiting[:0]
 	for _, w := range o.waiting {
@@ -145,7 +169,7 @@ func (p *sockets) board() (s *socket, n int) {
 	}
 	clear(o.waiting[len(left):])
 	o.waiting = left
-	return s, n
+	return s, n, true
 }
 
 // send sends the batch. It doesn't block, so the scheduler need not know of it; a full

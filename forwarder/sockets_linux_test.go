@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -290,6 +291,23 @@ func TestSockets_DroppedBeforeItIsSent(t *testing.T) {
 	if w.sock != nil {
 		t.Error("it was sent")
 	}
+}
+
+func TestSockets_APanicWhileSendingIsTheErrorOfItsQuestions(t *testing.T) {
+	p := startSockets(t)
+	conn, s := peer(t)
+	first, second := waiterFor(s), waiterFor(s)
+	p.ask(first.waiter, wire.AppendQuery(nil, first.q, 0, false))
+	p.ask(second.waiter, nil) // no packet at all
+	p.flush()
+	for _, w := range []testWaiter{first, second} {
+		if e := outcome(t, w); e.err == nil || !strings.Contains(e.err.Error(), "panic") {
+			t.Errorf("got %+v", e)
+		}
+		p.drop(w.waiter)
+	}
+	other, _ := asked(t, p, conn, s) // goes on
+	p.drop(other.waiter)
 }
 
 func (p *sockets) pick(slot int, v6 bool) (*socket, error) {
