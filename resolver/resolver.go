@@ -24,8 +24,8 @@ const (
 	DefaultDeadline = 4500 * time.Millisecond
 	// DefaultStaleWait is how long a client waits before it is given an expired
 	// answer; RFC 8767 section 5 suggests 1.8 s, which is more than many
-	// programs wait at all.
-	DefaultStaleWait = time.Second
+	// programs wait at all. With the rest of its way an answer takes a second.
+	DefaultStaleWait = 980 * time.Millisecond
 	// DefaultMaxTTL is the longest life of an answer (RFC 8767 section 4 allows
 	// seven days; a day is what Unbound and Knot keep).
 	DefaultMaxTTL = 24 * time.Hour
