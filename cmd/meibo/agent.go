@@ -97,6 +97,7 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	notify(log, systemd.SdNotifyReady) // before a reload that waited says that it begins
 	var listening sync.WaitGroup
 	listening.Go(func() { reloadOn(ctx, heard.Hangup, files, d, log) })
+	listening.Go(func() { feedWatchdog(ctx, log, d.dns.works) })
 	if cfg.AutoReload {
 		listening.Go(func() { files.watch(ctx, log) })
 	}

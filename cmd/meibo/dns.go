@@ -83,9 +83,13 @@ func newDNS(cfg *config.Config, node *cluster.Node, files []*os.File, log *slog.
 	if d.resolver, err = resolver.New(rc); err != nil {
 		return nil, err
 	}
-	if len(cfg.Listen) == 0 && len(files) == 0 {
+	addrs := cfg.Listen
+	if len(files) > 0 && !cfg.ListenSet {
+		addrs = nil // where sockets are handed over, they say where, unless the configuration does
+	}
+	if len(addrs) == 0 && len(files) == 0 {
 		log.Warn("dns is switched off: no address to listen on (ports.dns)")
-	} else if d.listener, err = listen.New(listen.Config{Addrs: cfg.Listen, Files: files, Handler: d.resolver, Logger: log}); err != nil {
+	} else if d.listener, err = listen.New(listen.Config{Addrs: addrs, Files: files, Handler: d.resolver, Logger: log}); err != nil {
 		return nil, err
 	} else {
 		d.listening = d.listener.Addrs()

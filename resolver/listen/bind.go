@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -39,21 +40,20 @@ func bindAll(cfg *Config) (_ []*endpoint, err error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs := cfg.Addrs
-	if len(addrs) == 0 {
-		addrs = h.addrs
+	var addrs []netip.AddrPort
+	for _, addr := range slices.Concat(cfg.Addrs, h.addrs) {
+		if addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()); addr.Port() == 0 || !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
 	}
 	var endpoints []*endpoint
 	defer func() {
-		for _, addr := range h.close() {
-			cfg.Logger.Warn("socket handed over is for no address listened on", "addr", addr)
-		}
 		if err != nil {
+			h.close()
 			closeAll(endpoints)
 		}
 	}()
 	for _, addr := range addrs {
-		addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 		e := &endpoint{addr: addr, dual: isDual(addr, addrs), tcp: h.takeTCP(addr), udp: h.takeUDP(addr)}
 		endpoints = append(endpoints, e)
 		if err := e.bind(cfg.Loops); err != nil {
@@ -263,19 +263,14 @@ func (h *handed) takeUDP(addr netip.AddrPort) []*net.UDPConn {
 	return u
 }
 
-// close closes what nobody took, and says what it was.
-func (h *handed) close() (left []string) {
-	for addr, l := range h.tcp {
+// close closes what was not taken.
+func (h *handed) close() {
+	for _, l := range h.tcp {
 		l.Close()
-		left = append(left, addr.String()+"/tcp")
 	}
-	for addr, us := range h.udp {
+	for _, us := range h.udp {
 		for _, u := range us {
 			u.Close()
 		}
-		left = append(left, addr.String()+"/udp")
 	}
-	clear(h.tcp)
-	clear(h.udp)
-	return left
 }

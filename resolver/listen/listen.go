@@ -50,11 +50,12 @@ const (
 // Config of a Listener. The zero value of each field but Handler and Addrs is usable.
 type Config struct {
 	// Addrs are listened on, UDP and TCP each. Port 0 takes a free port, the same for both. An unspecified address answers
-	// from the address that was asked. If empty, the addresses of Files are taken.
+	// from the address that was asked.
 	Addrs   []netip.AddrPort
 	Handler Handler
 	Logger  *slog.Logger // nil: discard
-	// Files are sockets handed over, UDP and TCP, matched with Addrs by address. New takes them over and closes them.
+	// Files are sockets handed over, UDP and TCP: all are served, those of Addrs in place of ones that would be bound. New
+	// takes them over and closes them.
 	Files []*os.File
 
 	Loops               int // UDP sockets of an address, if none is handed over; 0: the number of CPUs, at most 4

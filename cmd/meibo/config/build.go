@@ -123,6 +123,7 @@ func (b *builder) build() *Config {
 	b.directories(c)
 	c.Node = b.node()
 	c.Listen = b.listen()
+	c.ListenSet = b.isSet("listen") || b.isSet("ports.dns") || b.isSet("addresses.dns")
 	if b.isSet("allow_recursion") {
 		c.AllowRecursion = append([]netip.Prefix{}, b.prefixes("allow_recursion")...)
 	}

@@ -36,8 +36,9 @@ import (
 type Config struct {
 	Dev bool // -dev: everything in memory, nothing read from or written to disk
 
-	Node   Node
-	Listen []netip.AddrPort // DNS addresses; empty when DNS is switched off
+	Node      Node
+	Listen    []netip.AddrPort // DNS addresses; empty when DNS is switched off
+	ListenSet bool             // somebody said so: sockets that are handed over come on top; else they take their place
 	// AllowRecursion are the networks whose questions are forwarded, loopback apart;
 	// nil: those that this host is attached to.
 	AllowRecursion []netip.Prefix

@@ -1,5 +1,5 @@
-// Package logging carries the daemon's log lines to stderr, to a file that it
-// rotates, and to syslog.
+// Package logging carries the daemon's log lines to stderr (or, where that is the
+// journal, to it with fields), to a file that it rotates, and to syslog.
 //
 // Logging never holds up the daemon, never ends it and never keeps it from
 // starting: a line is handed to each place it is to be written to, and a place
@@ -58,7 +58,10 @@ func New(cfg Config) *Log {
 	l := &Log{taps: newTaps(), lost: prometheus.NewDesc("meibo_log_lost_lines_total",
 		"Lines that could not be written to a place the log goes to.", []string{"to"}, nil)}
 	l.SetLevels(cfg.Level, cfg.Sublevels)
-	if cfg.Stderr != nil {
+	switch {
+	case isJournal(cfg.Stderr) && !cfg.JSON:
+		l.places = append(l.places, newPlace("journal", toJournal{}))
+	case cfg.Stderr != nil:
 		l.places = append(l.places, newPlace("stderr", &stream{cfg.Stderr}))
 	}
 	if cfg.File.Path != "" {
