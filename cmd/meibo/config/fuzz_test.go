@@ -74,3 +74,25 @@ func FuzzJSON(f *testing.F) {
 		`{"forward":{"a":[{"servers":["1.1.1.1"]}]}}`, `{"service":{"tagged_addresses":[{"lan":{}}]}}`, "{}\n{}")
 	f.Fuzz(func(t *testing.T, data []byte) { loadBytes(t, "json", data) })
 }
+
+// TestWrongTypes_AreFaults: whatever is written for any key, in either format, is taken or named; nothing panics.
+func TestWrongTypes_AreFaults(t *testing.T) {
+	for _, k := range Keys() {
+		open, end := "", ""
+		path := k.Path
+		for _, table := range []string{"forward", "service", "check"} {
+			if rest, ok := strings.CutPrefix(path, table+"."); ok {
+				path, open, end = rest, table+" \"a\" { ", " }"
+				break
+			}
+		}
+		parts := strings.Split(path, ".")
+		for _, block := range parts[:len(parts)-1] {
+			open, end = open+block+" { ", " }"+end
+		}
+		name := parts[len(parts)-1]
+		for _, v := range []string{`= ""`, `= "x"`, `= 5`, `= -1`, `= 1.5`, `= true`, `= []`, `= [""]`, `= [5]`, `= ["1.2.3.4", 5]`, `= [[]]`, `= [{}]`, `= {}`, `{ x = 1 }`, `"l" { x = 1 }`, `= { x = 1 }`, `= { x = "y" }`, `= { x = [1] }`} {
+			loadBytes(t, "hcl", []byte(open+name+" "+v+end))
+		}
+	}
+}

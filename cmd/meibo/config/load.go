@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 )
@@ -40,8 +41,13 @@ type Sources struct {
 // is left out of it, and named in Agent.LeftOut. A fault anywhere else is an error, a
 // [Faults]: every fault found, those of definitions too, in the order of the files.
 // Warnings come with or without it.
-func Load(src Sources) (*Config, []Warning, error) {
+func Load(src Sources) (cfg *Config, warnings []Warning, err error) {
 	l := &loader{src: src, report: &report{order: map[string]int{}}}
+	defer func() {
+		if p := recover(); p != nil { // a daemon that runs reads files, too, and must live on
+			cfg, err = nil, l.sorted(append(l.faults, &Fault{Text: fmt.Sprintf("reading the configuration hit a bug in meibo: %v; look for what is unusual in the files\n%s", p, debug.Stack())}))
+		}
+	}()
 	if src.Format != "" && src.Format != "hcl" && src.Format != "json" {
 		l.fault(&Fault{File: "flag -config-format", Expected: "one of hcl, json", Got: fmt.Sprintf("%q", src.Format)})
 	}

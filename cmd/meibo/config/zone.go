@@ -89,6 +89,11 @@ func (b *builder) route(bl *block) []Route {
 	case ways > 1:
 		return wrong("servers, addresses and local exclude one another: leave one of them")
 	}
+	for _, name := range []string{"tls_name", "tls_pins"} { // a template may have had nothing to put in
+		if bl.set[name] != nil && at[string](bl, "forward", "tls_name") == "" && len(entriesOf(bl, "tls_pins")) == 0 {
+			return wrong(name + " is empty, and would have the servers asked in the clear: name what is in their certificate, or leave it out")
+		}
+	}
 	r.TLS = RouteTLS{Name: strings.TrimSuffix(at[string](bl, "forward", "tls_name"), "."), Opportunistic: at[bool](bl, "forward", "tls_opportunistic")}
 	for _, e := range entriesOf(bl, "tls_pins") {
 		r.TLS.Pins = append(r.TLS.Pins, strings.TrimPrefix(e.text, pinPrefix))
@@ -124,7 +129,7 @@ func (b *builder) route(bl *block) []Route {
 
 // entriesOf returns a list of a block, empty where it is not set.
 func entriesOf(bl *block, name string) []entry {
-	if s := bl.set[name]; s != nil {
+	if s := bl.set[name]; s != nil && !s.bad {
 		return s.value.([]entry)
 	}
 	return nil
