@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,12 +22,6 @@ var version = "dev"
 
 // apiLevel is the Consul release whose API and DNS behaviour is followed, in the form that clients parse.
 const apiLevel = "1.21.0"
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(execute(ctx, os.Args[1:]))
-}
 
 // execute runs one command line and returns its exit code: 0, 1 for an error, 2 for a command line that makes no sense.
 func execute(ctx context.Context, args []string) int {

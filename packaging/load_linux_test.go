@@ -1,0 +1,141 @@
+package packaging
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// TestMain makes the test's binary the load too, as it has to run in a host's network.
+func TestMain(m *testing.M) {
+	if name := os.Getenv("MEIBO_PACKAGING_LOAD"); name != "" {
+		if err := json.NewEncoder(os.Stdout).Encode(ask(name)); err != nil {
+			panic(err)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	loadRate    = 5000 // queries a second
+	loadTimeout = 5 * time.Second
+)
+
+// loadResult is what became of the queries.
+type loadResult struct {
+	Sent, Answered, Wrong, Refused, Lost int
+	Slowest                              time.Duration
+	Why                                  string // of one that went wrong
+}
+
+// ask asks 127.0.0.1 for a name, each time from a socket of its own, until stdin ends.
+func ask(name string) (r loadResult) {
+	packed, err := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
+	if err != nil {
+		panic(err)
+	}
+	stop := make(chan struct{})
+	go func() {
+		defer close(stop)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	var mu sync.Mutex // guards r
+	var wg sync.WaitGroup
+	const every = 5 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	began := time.Now()
+	for sent := 0; ; {
+		select {
+		case <-stop:
+			wg.Wait()
+			r.Sent = sent
+			return r
+		case <-tick.C:
+		}
+		for due := int(time.Since(began).Seconds() * loadRate); sent < due; sent++ {
+			wg.Go(func() {
+				took, err := askOnce(packed)
+				mu.Lock()
+				defer mu.Unlock()
+				r.Slowest = max(r.Slowest, took)
+				switch {
+				case err == nil:
+					r.Answered++
+					return
+				case errors.Is(err, syscall.ECONNREFUSED):
+					r.Refused++
+				case errors.Is(err, os.ErrDeadlineExceeded):
+					r.Lost++
+				default:
+					r.Wrong++
+				}
+				r.Why = err.Error()
+			})
+		}
+	}
+}
+
+func askOnce(packed []byte) (time.Duration, error) {
+	began := time.Now()
+	conn, err := net.Dial("udp", "127.0.0.1:53")
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(began.Add(loadTimeout)); err != nil {
+		return 0, err
+	}
+	if _, err := conn.Write(packed); err != nil {
+		return time.Since(began), err
+	}
+	var buffer [512]byte
+	n, err := conn.Read(buffer[:])
+	took := time.Since(began)
+	if err != nil {
+		return took, err
+	}
+	var m dns.Msg
+	if err := m.Unpack(buffer[:n]); err != nil {
+		return took, err
+	}
+	if m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0 {
+		return took, fmt.Errorf("answered %s with %d records", dns.RcodeToString[m.Rcode], len(m.Answer))
+	}
+	return took, nil
+}
+
+// load asks in the host's network while f runs.
+func (h *host) load(name string, f func()) loadResult {
+	h.t.Helper()
+	self, err := os.Executable()
+	must(h.t, err)
+	cmd := exec.Command("nsenter", "-t", fmt.Sprint(h.leader), "-n", "--", self)
+	cmd.Env = append(os.Environ(), "MEIBO_PACKAGING_LOAD="+name)
+	stdin, err := cmd.StdinPipe()
+	must(h.t, err)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	must(h.t, cmd.Start())
+	pause := func() { time.Sleep(time.Second) } // of load alone, before and after
+	pause()
+	f()
+	pause()
+	must(h.t, stdin.Close())
+	must(h.t, cmd.Wait())
+	var r loadResult
+	must(h.t, json.Unmarshal(out.Bytes(), &r))
+	return r
+}
