@@ -4,10 +4,10 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 GOFLAGS     := -trimpath
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME    ?= 2s
+FUZZTIME    ?= 1s
 
 .DEFAULT_GOAL := build
-.PHONY: build run test lint bench bench-feed bench-dns fuzz verify clean FORCE
+.PHONY: build run test lint packages bench bench-feed bench-dns fuzz verify clean FORCE
 
 build: bin/meibo
 
@@ -22,9 +22,14 @@ run: build
 test: build
 	@bench/peers/test.sh $(FUZZTIME)
 
+# deb and rpm for amd64 and arm64, in bin/packages; VERSION=1.2.3 in place of what the git tag says.
+packages:
+	@VERSION='$(if $(filter command line environment,$(origin VERSION)),$(VERSION))' packaging/build.sh
+
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	go vet ./...
+	go vet -tags docs ./cmd/...
 	GOOS=darwin go vet ./resolver/... ./cache/... ./forwarder/...
 	go run $(STATICCHECK) ./...
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,10 +18,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TestMain makes the test's binary the load too, as it has to run in a host's network.
+// TestMain makes the test's binary the load too, and the program that has the port, as they have to run in a host's network.
 func TestMain(m *testing.M) {
 	if name := os.Getenv("MEIBO_PACKAGING_LOAD"); name != "" {
 		if err := json.NewEncoder(os.Stdout).Encode(ask(name)); err != nil {
+			panic(err)
+		}
+		return
+	}
+	if addr := os.Getenv("MEIBO_PACKAGING_HOLD"); addr != "" {
+		if err := hold(addr); err != nil {
 			panic(err)
 		}
 		return
@@ -138,4 +145,38 @@ func (h *host) load(name string, f func()) loadResult {
 	var r loadResult
 	must(h.t, json.Unmarshal(out.Bytes(), &r))
 	return r
+}
+
+// hold keeps a UDP port until stdin ends.
+func hold(addr string) error {
+	conn, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Println("held")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return conn.Close()
+}
+
+// holds has a program in the host keep a UDP port until free is called.
+func (h *host) holds(addr string) (free func()) {
+	h.t.Helper()
+	self, err := os.Executable()
+	must(h.t, err)
+	h.copy(self, "usr/local/bin/other-resolver")
+	must(h.t, os.Chmod(filepath.Join(h.dir, "usr/local/bin/other-resolver"), 0o755))
+	cmd := h.command(h.t.Context(), "MEIBO_PACKAGING_HOLD="+addr, "/usr/local/bin/other-resolver")
+	stdin, err := cmd.StdinPipe()
+	must(h.t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(h.t, err)
+	must(h.t, cmd.Start())
+	var said string
+	if _, err := fmt.Fscan(stdout, &said); err != nil || said != "held" {
+		h.t.Fatalf("%s can't be held: %v", addr, err)
+	}
+	return func() {
+		must(h.t, stdin.Close())
+		must(h.t, cmd.Wait())
+	}
 }

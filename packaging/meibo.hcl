@@ -3,4 +3,5 @@
 # key is in meibo.d(5), and `meibo validate /etc/meibo.d` tells what is wrong with them.
 data_dir = "/var/lib/meibo"
 
-# Where DNS is answered is said in meibo.socket: 127.0.0.1:53.
+# The sockets of this address are made by meibo.socket: whoever changes it changes that, too.
+listen = ["127.0.0.1:53"]

@@ -5,7 +5,7 @@ has_cc() { command -v gcc >/dev/null || command -v clang >/dev/null || [ -n "${C
 
 # prepare fetches the peers and a C compiler for the race detector where there is none.
 prepare() {
-  local packages=(nginx-light haproxy nsd bind9-dnsutils curl dnsmasq-base)
+  local packages=(nginx-light haproxy nsd bind9-dnsutils curl dnsmasq-base systemd-container mmdebstrap)
   has_cc || packages+=(gcc libc6-dev)
   if ! bench/peers/fetch.sh .peers "${packages[@]}"; then
     for program in nginx haproxy nsd dig curl dnsmasq; do

@@ -17,6 +17,7 @@ make verify PART=NAME runs one of:
   kills     1 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
   models    2 min       cache, view and state against their models, 4,000 runs each
   forwarder 3 min       ten million forged replies; a minute of names that nobody has, upstreams answering and silent; the network down and up
+  packages  5 min      the packages on Debian 12 and 13, as an rpm, and what lintian and rpmlint say
   fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
 END
   exit
@@ -29,7 +30,7 @@ one() { # NAME COMMAND...: does it hold?
 fuzzOne() { one "${1%%:*}" timeout 300 bench/peers/fuzz.sh 2m "${1#*:}" "${1%%:*}"; }
 fleetOne() { one "$1" gotest -timeout 12m -run "^$1\$" ./cmd/meibo; }
 
-case $part in fuzz|bars|kills|models|forwarder|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
+case $part in fuzz|bars|kills|models|forwarder|packages|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
 [ -n "${MEIBO_ALONE:-}" ] || exec bench/peers/alone.sh bench/peers/verify.sh "$@"
 prepare
 export MEIBO_VERIFY=1
@@ -52,6 +53,8 @@ models)
 forwarder)
   one "forged replies" gotest -timeout 5m -run '^TestForgedReplies' ./forwarder
   one "random names, the network down and up" gotest -timeout 8m -run '^Test(RandomSubdomainFlood|NetworkDownAndUp|Forwarding_BlackBox)$' ./cmd/meibo ;;
+packages)
+  one packages gotest -timeout 14m ./packaging ;;
 fleet)
   tests=()
   while read -r name; do

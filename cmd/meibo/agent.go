@@ -40,7 +40,11 @@ leave_on_terminate or skip_leave_on_interrupt = false say so.`,
 		Example: "  meibo agent -dev\n  meibo agent -config-dir /etc/meibo.d\n  meibo agent -config-dir /etc/consul.d -dns-port 53",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// The daemon hears signals itself: it may have to leave its cluster first.
-			return runAgent(context.WithoutCancel(cmd.Context()), flags.Sources(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			err := runAgent(context.WithoutCancel(cmd.Context()), flags.Sources(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if anew := (errAnew{}); errors.As(err, &anew) {
+				return execAnew(anew.sockets)
+			}
+			return err
 		},
 	}
 	flags = config.RegisterFlags(cmd.Flags())
@@ -98,6 +102,14 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	var listening sync.WaitGroup
 	listening.Go(func() { reloadOn(ctx, heard.Hangup, files, d, log) })
 	listening.Go(func() { feedWatchdog(ctx, log, d.dns.works) })
+	var anew *errAnew
+	if cfg.Node.Awaited {
+		listening.Go(func() {
+			if sockets, ok := d.startAnewWithAddress(ctx, func() (*config.Config, []config.Warning, error) { return config.Load(sources) }, stop, log); ok {
+				anew = &errAnew{sockets}
+			}
+		})
+	}
 	if cfg.AutoReload {
 		listening.Go(func() { files.watch(ctx, log) })
 	}
@@ -106,9 +118,12 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 		stopOn(ctx, heard.Stop, leaves, hostAgent{d}.Leave, stop, log)
 	})
 	err = d.Run(ctx)
-	notify(log, systemd.SdNotifyStopping)
 	stop()
 	listening.Wait()
+	if anew != nil && err == nil {
+		return *anew
+	}
+	notify(log, systemd.SdNotifyStopping)
 	return err
 }
 

@@ -8,21 +8,27 @@ import (
 	"strings"
 )
 
-// evaluate returns the addresses that a text with templates stands for.
+// evaluate returns the addresses that a text with templates stands for; that there are none
+// is a fault.
 func (b *builder) evaluate(path, text string, at position) []string {
+	fields, ok := b.evaluateNow(path, text, at)
+	if ok && len(fields) == 0 && isTemplate(text) {
+		b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: "the template yields no address on this host"})
+	}
+	return fields
+}
+
+// evaluateNow is evaluate where there may be none yet. Not ok: a fault has been reported.
+func (b *builder) evaluateNow(path, text string, at position) (fields []string, ok bool) {
 	if !isTemplate(text) {
-		return strings.Fields(text)
+		return strings.Fields(text), true
 	}
 	result, err := b.src.Host.template(text)
 	if err != nil {
 		b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: "evaluate template: " + err.Error()})
-		return nil
+		return nil, false
 	}
-	fields := strings.Fields(result)
-	if len(fields) == 0 {
-		b.fault(&Fault{File: at.file, Line: at.line, Key: path, Text: "the template yields no address on this host"})
-	}
-	return fields
+	return strings.Fields(result), true
 }
 
 // joins returns hosts to join, templates evaluated.
@@ -129,7 +135,11 @@ func (b *builder) address(path string) netip.Addr {
 	if s.value.(string) == "" {
 		return netip.Addr{}
 	}
-	fields := b.evaluate(path, s.value.(string), s.at)
+	fields, ok := b.evaluateNow(path, s.value.(string), s.at)
+	if ok && len(fields) == 0 {
+		b.awaited = true
+		b.caution(path, "the template yields no address on this host yet: the daemon starts anew once it does")
+	}
 	if len(fields) > 1 {
 		b.fault(&Fault{File: s.at.file, Line: s.at.line, Key: path, Expected: "one address", Got: strings.Join(fields, " ")})
 	}
@@ -187,6 +197,7 @@ func (b *builder) advertise(n *Node) {
 	if !n.Advertise.IsValid() {
 		if n.Advertise = n.Bind; !n.Bind.IsValid() || n.Bind.IsUnspecified() {
 			n.Advertise = b.ownAddress(n.Bind.Is6())
+			b.awaited = b.awaited || n.Advertise.IsLoopback()
 		}
 	}
 	if n.Advertise.IsUnspecified() {

@@ -17,7 +17,8 @@ import (
 // builder makes a Config of merged settings.
 type builder struct {
 	*loader
-	set settings
+	set     settings
+	awaited bool // this host lacks an address that it is to be known by
 }
 
 // get returns the setting of a path, its default where nothing is set. A bad
@@ -138,6 +139,7 @@ func (b *builder) build() *Config {
 		c.View.WholeBelow = -1 // never whole, not the default
 	}
 	c.Cluster = b.cluster(c.Node)
+	c.Node.Awaited = b.awaited
 	b.encryption(c)
 	b.unreachable(c)
 	c.Raft = Raft{

@@ -81,6 +81,9 @@ type Node struct {
 	Advertise         netip.Addr        // the node's address in the catalog
 	TaggedAddresses   map[string]string // lan, wan, lan_ipv4, … as far as known, then those configured
 	TranslateWAN      bool
+	// Awaited: there is no address yet that Bind and Advertise are to be, as when the
+	// daemon starts before the network; what they are instead is for the meantime.
+	Awaited bool
 }
 
 // Endpoint is an address to listen on: either AddrPort is valid or Unix is the

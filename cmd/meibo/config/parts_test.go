@@ -120,3 +120,27 @@ check { name = "box" docker_container_id = "f972" interval = "10s" }`)
 		}
 	}
 }
+
+// TestAwaited_WhileThereIsNoAddress: what starts before its network says so, and is known by another address meanwhile.
+func TestAwaited_WhileThereIsNoAddress(t *testing.T) {
+	nowhere := host
+	nowhere.Addresses = func() ([]netip.Addr, error) { return nil, nil }
+	nowhere.Route = func(bool) netip.Addr { return netip.Addr{} }
+	nowhere.Template = func(string) (string, error) { return "", nil }
+	for hcl, want := range map[string]bool{
+		"":                                 true,
+		`bind_addr = "127.0.0.1"`:          false,
+		`bind_addr = "10.0.0.7"`:           false, // it is tried until it is there
+		`advertise_addr = "10.0.0.7"`:      false,
+		`bind_addr = "{{ GetPrivateIP }}"`: true,
+		`advertise_addr = "{{ GetInterfaceIP \"eth0\" }}"`: true,
+	} {
+		c, _, err := Load(Sources{Paths: []string{write(t, "a.hcl", hcl)}, Partial: true, Host: nowhere})
+		if err != nil || c.Node.Awaited != want {
+			t.Errorf("%s: awaited %v, %v; want %v", hcl, c != nil && c.Node.Awaited, err, want)
+		}
+	}
+	if c := mustLoad(t, ""); c.Node.Awaited {
+		t.Error("awaited, though there is an address")
+	}
+}
