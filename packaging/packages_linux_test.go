@@ -227,7 +227,9 @@ func (h *host) hang() {
 		return // the watchdog's time is 20 s
 	}
 	h.run("systemctl", "kill", "-s", "STOP", "meibo")
-	took := h.eventually("a daemon that hangs is started again", func() error { return h.answers("dig", "+short", "+time=1", "+tries=1", "web.service.consul", "192.0.2.10") })
+	took := h.eventually("a daemon that hangs is started again", func() error {
+		return h.answers("dig", "+short", "+time=1", "+tries=1", "web.service.consul", "192.0.2.10")
+	})
 	h.t.Logf("hung: answers again after %v", took)
 }
 

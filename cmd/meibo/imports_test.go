@@ -97,9 +97,9 @@ func checkArrow(t *testing.T, room, imported string, arrows []string) {
 	}
 }
 
-// isForTests reports whether a room is for tests and measurements alone: bench, and what stands in a folder named …test.
+// isForTests reports whether a room is for tests and measurements alone: bench, packaging, and what stands in a folder named …test.
 func isForTests(room string) bool {
-	return room == "bench" || strings.Contains(room+"/", "test/")
+	return room == "bench" || room == "packaging" || strings.Contains(room+"/", "test/")
 }
 
 type listedPackage struct {
