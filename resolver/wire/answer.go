@@ -13,16 +13,19 @@ type Answer struct {
 	*extra          // &noExtra for most
 
 	minTTL, negTTL uint32
-	flags          uint16 // AA, TC and AD, as given or received
+	flags          uint16 // AA, TC, AD and RA, as given or received; traits
 	rcode          uint16
 	places
-	one [1]record // what recs is of, where there is no more: most answers are one block and its bytes
-
-	own      bool // made by Pack
-	edns     bool // received with an OPT
-	negative bool
-	hasNeg   bool
+	few [3]record // what recs is of, where there are no more: most answers are one block and its bytes
 }
+
+// traits are kept beside the flags of a header, in the place of its rcode.
+const (
+	isOwn  = 1 << iota // made by Pack
+	hasOPT             // received with one
+	isNegative
+	hasNegTTL
+)
 
 // places are where the parts of an answer end, in the sixteen bits that a message's length has.
 type places struct{ toEnd, toAns, toAuth, toGlue, counted uint16 }
@@ -37,8 +40,7 @@ func (p *places) answers() int { return int(p.counted) }
 
 // extra is what few answers have, and the cache holds many. It never changes once an answer has it.
 type extra struct {
-	sets    []set  // of answers that may be moved, in order
-	first   [1]set // of sets, which is seldom longer
+	ties    []tie // of each record, if any belongs to an answer
 	policy  policy
 	ede     uint16
 	edeText string
@@ -59,8 +61,8 @@ func (a *Answer) more() *extra {
 
 // room gives the answer room for n records.
 func (a *Answer) room(n int) {
-	if n <= len(a.one) {
-		a.recs = a.one[:0]
+	if n <= len(a.few) {
+		a.recs = a.few[:0]
 		return
 	}
 	a.recs = make([]record, 0, n)
@@ -72,23 +74,76 @@ type policy struct {
 	noTC               bool
 }
 
-// record says where one record lies and what it takes along.
+// record says where one record lies. The cache holds many: what only some answers' records have is a tie's.
 type record struct {
-	off        uint16 // in msg
-	unit       uint16 // answers: bytes of the record and its glue, expendable glue apart
-	firstGlue  uint16 // answers: index of the first glue record
-	glueCount  uint16
-	at         uint16 // glue: offset in its answer record of the name its owner points at; 0: owner not so compressed
-	owner      uint8  // bytes of the owner field
-	expendable bool
-	pinned     bool // a compression pointer leads into it: it must keep its place
+	off   uint16 // in msg
+	set   uint16 // answers: how many the set has that begins here; 0: it began before
+	owner uint8  // bytes of the owner field
+	marks marks
 }
 
-// set is a run of answers that may be rotated and cut anywhere: no compression pointer leads into them but from glue.
-type set struct {
-	first, n int
-	unit     int // of every record, if they are equal; else 0
+type marks uint8
+
+const (
+	expendable marks = 1 << iota
+	pinned           // a compression pointer leads into it: it must keep its place
+	even             // answers: the whole set that begins here is of the same unit
+)
+
+func (r *record) is(m marks) bool { return r.marks&m != 0 }
+
+// tie says what a record takes along, or what it belongs to.
+type tie struct {
+	unit        uint16 // answers: bytes of the record and its glue, expendable glue apart
+	first, past uint16 // answers: their glue is recs[first:past]
+	at          uint16 // glue: offset in its answer record of the name its owner points at; 0: owner not so compressed
 }
+
+// set is a run of answers that may be rotated and cut anywhere: no compression pointer leads into them but from glue. An answer
+// that keeps its place is one for itself.
+type set struct{ first, n int }
+
+// setAt returns the set that begins with answer i.
+func (a *Answer) setAt(i int) set { return set{i, int(a.recs[i].set)} }
+
+// addSet notes that the answers [first, end) are a set.
+func (a *Answer) addSet(first, end int) {
+	r := &a.recs[first]
+	r.set = uint16(end - first)
+	for i := first; i < end; i++ {
+		if a.unit(i) != a.unit(first) {
+			return
+		}
+	}
+	r.marks |= even
+}
+
+// unit returns the bytes of answer i and its glue, expendable glue apart.
+func (a *Answer) unit(i int) int {
+	if a.ties == nil {
+		return a.recBytes(i)
+	}
+	return int(a.ties[i].unit)
+}
+
+// unitOf returns the unit of every record of s, if they are equal; else 0.
+func (a *Answer) unitOf(s set) int {
+	if !a.recs[s.first].is(even) {
+		return 0
+	}
+	return a.unit(s.first)
+}
+
+// glueOf returns where the records are that answer i takes along.
+func (a *Answer) glueOf(i int) (first, past int) {
+	if a.ties == nil {
+		return 0, 0
+	}
+	return int(a.ties[i].first), int(a.ties[i].past)
+}
+
+// pointsAt returns where in its answer record the name is that glue record i's owner points at; 0: nowhere.
+func (a *Answer) pointsAt(i int) int { return int(a.ties[i].at) }
 
 // fixed bytes between owner and rdata: type, class, TTL, length.
 const fixedSize = 10
@@ -100,6 +155,8 @@ func (a *Answer) recEnd(i int) int {
 	}
 	return len(a.msg)
 }
+
+func (a *Answer) recBytes(i int) int { return a.recEnd(i) - int(a.recs[i].off) }
 
 // spareBytes is how many bytes the records take that go first, and the additional ones that belong to no answer.
 func (a *Answer) spareBytes() int {
@@ -151,11 +208,11 @@ func (a *Answer) EDE() (code uint16, text string) { return a.ede, a.edeText }
 func (a *Answer) MinTTL() (ttl uint32, ok bool) { return a.minTTL, len(a.recs) > 0 }
 
 // Negative reports NXDOMAIN, or NOERROR without a record of the type asked (RFC 2308 section 2), be there an SOA or not.
-func (a *Answer) Negative() bool { return a.negative }
+func (a *Answer) Negative() bool { return a.flags&isNegative != 0 }
 
 // NegativeTTL returns how long a negative answer may be kept: the lower of its SOA's TTL and minimum (RFC 2308 section
 // 5). It is not ok for a positive answer, and for a negative one without SOA, which should not be kept.
-func (a *Answer) NegativeTTL() (ttl uint32, ok bool) { return a.negTTL, a.hasNeg }
+func (a *Answer) NegativeTTL() (ttl uint32, ok bool) { return a.negTTL, a.flags&hasNegTTL != 0 }
 
 // AnswerCount returns how many records the answer section holds.
 func (a *Answer) AnswerCount() int { return a.ans() }
@@ -163,20 +220,17 @@ func (a *Answer) AnswerCount() int { return a.ans() }
 // Size returns the bytes of memory that the answer takes.
 func (a *Answer) Size() int {
 	n := int(unsafe.Sizeof(*a)) + cap(a.msg)
-	if cap(a.recs) > len(a.one) {
+	if cap(a.recs) > len(a.few) {
 		n += cap(a.recs) * int(unsafe.Sizeof(record{}))
 	}
 	if a.extra != &noExtra {
-		n += int(unsafe.Sizeof(*a.extra)) + len(a.edeText)
-		if cap(a.sets) > len(a.first) {
-			n += cap(a.sets) * int(unsafe.Sizeof(set{}))
-		}
+		n += int(unsafe.Sizeof(*a.extra)) + len(a.edeText) + cap(a.ties)*int(unsafe.Sizeof(tie{}))
 	}
 	return n
 }
 
 // EDNS reports whether the answer came with an OPT.
-func (a *Answer) EDNS() bool { return a.edns }
+func (a *Answer) EDNS() bool { return a.flags&hasOPT != 0 }
 
 // QName is the name asked, in lower case; nil without a question. It must not be changed.
 func (a *Answer) QName() []byte {
@@ -234,7 +288,7 @@ func (a *Answer) IsReferral() bool {
 // with neither answers nor an SOA that denies them, by a server that offers no
 // recursion and is no authority (RFC 9499 section 7, lame delegation).
 func (a *Answer) IsLame() bool {
-	return a.rcode == RcodeSuccess && a.ans() == 0 && !a.hasNeg && a.flags&(flagRA|flagAA|flagTC) == 0
+	return a.rcode == RcodeSuccess && a.ans() == 0 && a.flags&(hasNegTTL|flagRA|flagAA|flagTC) == 0
 }
 
 // Matches reports whether the answer's question is q's, without regard to letter case.
@@ -258,13 +312,12 @@ func (a *Answer) RRs() []RR {
 			Type:       a.recType(i),
 			TTL:        a.recTTL(i),
 			Data:       expandData(a.msg, a.recType(i), data, at),
-			Expendable: rec.expendable,
+			Expendable: rec.is(expendable),
 		}
 	}
 	for i := range a.recs[:a.ans()] {
-		rec := &a.recs[i]
-		for g := range int(rec.glueCount) {
-			out[int(rec.firstGlue)+g].With = i + 1
+		for g, past := a.glueOf(i); g < past; g++ {
+			out[g].With = i + 1
 		}
 	}
 	return out
@@ -294,18 +347,18 @@ func (a *Answer) finish() {
 			a.counted++
 		}
 	}
-	a.negative = a.rcode == RcodeNXDomain || a.rcode == RcodeSuccess && !positive
-	if a.negative {
+	if a.rcode == RcodeNXDomain || a.rcode == RcodeSuccess && !positive {
+		a.flags |= isNegative
 		a.clampSOA()
 	}
 	for i := range a.recs {
 		if ttl := a.recTTL(i); i == 0 || ttl < a.minTTL {
 			a.minTTL = ttl
 		}
-		if !a.recs[i].expendable {
+		if !a.recs[i].is(expendable) {
 			continue
 		}
-		n := a.recEnd(i) - int(a.recs[i].off)
+		n := a.recBytes(i)
 		a.more().expendableBytes += n
 		if i < a.glue() {
 			a.extra.expendableHeld += n
@@ -322,27 +375,9 @@ func (a *Answer) clampSOA() {
 		}
 		ttl := min(a.recTTL(i), binary.BigEndian.Uint32(data[len(data)-4:]))
 		a.setTTL(i, ttl)
-		if !a.hasNeg || ttl < a.negTTL {
-			a.negTTL, a.hasNeg = ttl, true
+		if a.flags&hasNegTTL == 0 || ttl < a.negTTL {
+			a.negTTL = ttl
+			a.flags |= hasNegTTL
 		}
 	}
-}
-
-// addSet adds the run of answers [first, end) as a set that may be moved, if it has at least two.
-func (a *Answer) addSet(first, end int) {
-	if end-first < 2 {
-		return
-	}
-	s := set{first: first, n: end - first, unit: int(a.recs[first].unit)}
-	for i := first; i < end; i++ {
-		if int(a.recs[i].unit) != s.unit {
-			s.unit = 0
-			break
-		}
-	}
-	x := a.more()
-	if x.sets == nil {
-		x.sets = x.first[:0]
-	}
-	x.sets = append(x.sets, s)
 }

@@ -131,7 +131,7 @@ func (a *Answer) putHeader(m []byte, q *Query, r *Render, tc uint16) {
 	if a.rcode > 15 && !q.EDNS {
 		flags = RcodeServFail | tc // the upper bits have no place
 	}
-	if a.own {
+	if a.flags&isOwn != 0 {
 		flags |= a.flags & flagAA
 	}
 	if r.AD {
@@ -156,8 +156,9 @@ func putHeader(m []byte, q *Query, flags uint16) {
 
 // rotate turns every set of m, which holds the whole answer, to its start, and points its glue there.
 func (a *Answer) rotate(m []byte, r *Render) {
-	for i := range a.sets {
-		s := &a.sets[i]
+	var s set
+	for i := 0; i < a.ans(); i += s.n {
+		s = a.setAt(i)
 		k := r.start(s.n)
 		if k == 0 {
 			continue
@@ -175,10 +176,9 @@ func (a *Answer) rotate(m []byte, r *Render) {
 // pointGlue points the glue of the answers [from, to) at where they moved by so many bytes.
 func (a *Answer) pointGlue(m []byte, from, to, moved int) {
 	for i := from; i < to; i++ {
-		rec := &a.recs[i]
-		for g := int(rec.firstGlue); g < int(rec.firstGlue)+int(rec.glueCount); g++ {
-			if glue := &a.recs[g]; glue.at > 0 {
-				binary.BigEndian.PutUint16(m[glue.off:], 0xc000|uint16(int(rec.off)+moved+int(glue.at)))
+		for g, past := a.glueOf(i); g < past; g++ {
+			if at := a.pointsAt(g); at > 0 {
+				binary.BigEndian.PutUint16(m[a.recs[g].off:], 0xc000|uint16(int(a.recs[i].off)+moved+at))
 			}
 		}
 	}
@@ -186,17 +186,15 @@ func (a *Answer) pointGlue(m []byte, from, to, moved int) {
 
 // age writes the TTLs to show into m, which holds the whole answer, its sets turned to their starts.
 func (a *Answer) age(m []byte, r *Render) {
-	i := 0
-	for j := range a.sets {
-		s := &a.sets[j]
+	var s set
+	for i := 0; i < a.ans(); i += s.n {
+		s = a.setAt(i)
 		k := r.start(s.n)
-		first, mid, end := int(a.recs[s.first].off), int(a.recs[s.first+k].off), a.recEnd(s.first+s.n-1)
-		a.ageRun(m, r, i, s.first, 0)
-		a.ageRun(m, r, s.first, s.first+k, end-mid)
-		a.ageRun(m, r, s.first+k, s.first+s.n, first-mid)
-		i = s.first + s.n
+		first, mid, end := int(a.recs[i].off), int(a.recs[i+k].off), a.recEnd(i+s.n-1)
+		a.ageRun(m, r, i, i+k, end-mid)
+		a.ageRun(m, r, i+k, i+s.n, first-mid)
 	}
-	a.ageRun(m, r, i, len(a.recs), 0)
+	a.ageRun(m, r, a.ans(), len(a.recs), 0)
 }
 
 func (a *Answer) ageRun(m []byte, r *Render, from, to, moved int) {

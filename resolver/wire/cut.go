@@ -11,7 +11,7 @@ type cut struct {
 	// records after the one before, around its end. Neighbours would do for records of equal size too, but then the same
 	// few would always be seen together, and those that die together are neighbours as often as not.
 	whole          int
-	set            *set
+	set            set // n is 0: none
 	start, step, n int
 
 	noExpendable, noOthers, noAuthority bool
@@ -34,50 +34,28 @@ func (a *Answer) appendCut(dst []byte, q *Query, r *Render, room, most int) []by
 	return appendReplyOPT(dst, base, q, a.rcode, r)
 }
 
-// segment returns the end of the run of answers that begins at i, and the set that it is, or nil.
-func (a *Answer) segment(i int) (int, *set) {
-	for j := range a.sets {
-		s := &a.sets[j]
-		if s.first == i {
-			return i + s.n, s
-		}
-		if s.first > i {
-			return s.first, nil
-		}
-	}
-	return a.ans(), nil
-}
-
 // limitAnswers keeps so many answers.
 func (c *cut) limitAnswers(most int) {
 	a := c.a
 	for c.whole < a.ans() {
-		end, s := a.segment(c.whole)
-		if s != nil {
-			if s.n > most {
-				c.keep(s, most)
-				return
-			}
+		s := a.setAt(c.whole)
+		switch {
+		case s.n <= most && a.recType(c.whole) != TypeCNAME:
 			most -= s.n
-			c.whole = end
-			continue
+		case s.n > 1:
+			c.keep(s, most)
+			return
+		case a.recType(c.whole) != TypeCNAME:
+			return
 		}
-		for ; c.whole < end; c.whole++ {
-			if a.recType(c.whole) == TypeCNAME {
-				continue
-			}
-			if most == 0 {
-				return
-			}
-			most--
-		}
+		c.whole += s.n
 	}
 }
 
 // keep keeps n records of a set, of those before it all, and nothing after it.
-func (c *cut) keep(s *set, n int) {
+func (c *cut) keep(s set, n int) {
 	c.whole, c.set, c.start, c.n = s.first, s, c.r.window(s.n), n
-	if c.step = 1; s.unit > 0 {
+	if c.step = 1; c.a.recs[s.first].is(even) {
 		c.step = c.r.stride(s.n) // windowFit has looked at windows only where sizes differ
 	}
 }
@@ -94,7 +72,7 @@ func (c *cut) fit(room int) {
 		return
 	}
 	c.noOthers = true
-	if a.ans() > 0 && !a.negative {
+	if a.ans() > 0 && !a.Negative() {
 		c.noAuthority = true // it only says who else could be asked
 	} else if c.authorityBytes() > room {
 		c.noAuthority, c.tc = true, true
@@ -108,17 +86,11 @@ func (c *cut) fit(room int) {
 func (c *cut) fitAnswers(room int) {
 	a := c.a
 	limit, limitSet, limitN := c.whole, c.set, c.n
-	c.whole, c.set, c.n, c.tc = 0, nil, 0, true
-	for c.whole < limit || limitSet != nil && c.whole == limitSet.first {
-		end, s := a.segment(c.whole)
-		if s == nil {
-			if !c.fitRun(min(end, limit), &room) {
-				return
-			}
-			continue
-		}
+	c.whole, c.set, c.n, c.tc = 0, set{}, 0, true
+	for c.whole < limit+limitSet.n {
+		s := a.setAt(c.whole)
 		if c.dropped(c.whole) {
-			c.whole = end
+			c.whole += s.n
 			continue
 		}
 		n := s.n
@@ -132,36 +104,21 @@ func (c *cut) fitAnswers(room int) {
 			return
 		}
 		room -= c.setBytes(s)
-		c.whole = end
+		c.whole += s.n
 	}
-}
-
-// fitRun keeps the answers up to end one by one, and reports whether all fitted.
-func (c *cut) fitRun(end int, room *int) bool {
-	for ; c.whole < end; c.whole++ {
-		rec := &c.a.recs[c.whole]
-		if rec.expendable {
-			continue
-		}
-		if int(rec.unit) > *room {
-			return false
-		}
-		*room -= int(rec.unit)
-	}
-	return true
 }
 
 // windowFit returns how many records in a row of a set, at most n, fit room bytes wherever they begin. It asks for the worst
 // beginning, not the client's: else short records would be sent more often than long ones.
-func (a *Answer) windowFit(s *set, room, n int) int {
-	if s.unit > 0 {
-		return min(n, max(room, 0)/s.unit)
+func (a *Answer) windowFit(s set, room, n int) int {
+	if unit := a.unitOf(s); unit > 0 {
+		return min(n, max(room, 0)/unit)
 	}
 	// For each beginning the window's end is at or after that of the beginning before it.
 	size, count := 0, 0
 	for from := range s.n {
 		for count < n {
-			next := int(a.recs[s.first+(from+count)%s.n].unit)
+			next := a.unit(s.first + (from+count)%s.n)
 			if size+next > room {
 				break
 			}
@@ -175,7 +132,7 @@ func (a *Answer) windowFit(s *set, room, n int) int {
 			return 0
 		}
 		// count == n here: drop the first of the window to go on.
-		size -= int(a.recs[s.first+from].unit)
+		size -= a.unit(s.first + from)
 		count--
 	}
 	return n
@@ -197,7 +154,7 @@ func (c *cut) bytes() int {
 	if !c.noOthers {
 		for i := a.glue(); i < len(a.recs); i++ {
 			if !c.dropped(i) {
-				total += a.recEnd(i) - int(a.recs[i].off)
+				total += a.recBytes(i)
 			}
 		}
 	}
@@ -225,7 +182,7 @@ func (c *cut) nth(i, turn int) int {
 	return c.set.first + (c.start+(turn+i)%c.n*c.step)%c.set.n
 }
 
-func (c *cut) dropped(i int) bool { return c.noExpendable && c.a.recs[i].expendable }
+func (c *cut) dropped(i int) bool { return c.noExpendable && c.a.recs[i].is(expendable) }
 
 func (c *cut) authorityBytes() int {
 	a := c.a
@@ -240,17 +197,20 @@ func (c *cut) unitBytes(i int) int {
 	if c.dropped(i) {
 		return 0
 	}
-	a, rec := c.a, &c.a.recs[i]
-	n := int(rec.unit)
-	for g := int(rec.firstGlue); !c.noExpendable && g < int(rec.firstGlue)+int(rec.glueCount); g++ {
-		if a.recs[g].expendable {
-			n += a.recEnd(g) - int(a.recs[g].off)
+	a := c.a
+	n := a.unit(i)
+	if c.noExpendable {
+		return n
+	}
+	for g, past := a.glueOf(i); g < past; g++ {
+		if a.recs[g].is(expendable) {
+			n += a.recBytes(g)
 		}
 	}
 	return n
 }
 
-func (c *cut) setBytes(s *set) int {
+func (c *cut) setBytes(s set) int {
 	n := 0
 	for i := range s.n {
 		n += c.unitBytes(s.first + i)
@@ -276,19 +236,18 @@ func (c *cut) write(dst []byte, base int) (_ []byte, answers int) {
 	// The answers a second time, for their glue: where each went follows from the order.
 	at := answersAt - base
 	c.eachAnswer(func(i int) {
-		rec := &a.recs[i]
-		for g := int(rec.firstGlue); g < int(rec.firstGlue)+int(rec.glueCount); g++ {
+		for g, past := a.glueOf(i); g < past; g++ {
 			if c.dropped(g) {
 				continue
 			}
 			start := len(dst)
 			dst = c.copyRecord(dst, g)
 			additional++
-			if glue := &a.recs[g]; glue.at > 0 {
-				binary.BigEndian.PutUint16(dst[start:], 0xc000|uint16(at+int(glue.at)))
+			if name := a.pointsAt(g); name > 0 {
+				binary.BigEndian.PutUint16(dst[start:], 0xc000|uint16(at+name))
 			}
 		}
-		at += a.recEnd(i) - int(rec.off)
+		at += a.recBytes(i)
 	})
 	for i := a.glue(); i < len(a.recs) && !c.noOthers; i++ {
 		if !c.dropped(i) {
@@ -302,23 +261,15 @@ func (c *cut) write(dst []byte, base int) (_ []byte, answers int) {
 
 // eachAnswer calls f with the answers that stay, sets turned to their starts.
 func (c *cut) eachAnswer(f func(i int)) {
-	for i := 0; i < c.whole; {
-		end, s := c.a.segment(i)
-		end = min(end, c.whole)
-		n, turn := end-i, 0
-		if s != nil {
-			turn = c.r.start(n)
-		}
-		for j := range n {
-			k := i + j
-			if s != nil {
-				k = i + (turn+j)%n
-			}
-			if !c.dropped(k) {
+	var s set
+	for i := 0; i < c.whole; i += s.n {
+		s = c.a.setAt(i)
+		turn := c.r.start(s.n)
+		for j := range s.n {
+			if k := i + (turn+j)%s.n; !c.dropped(k) {
 				f(k)
 			}
 		}
-		i = end
 	}
 	if c.n == 0 {
 		return

@@ -47,9 +47,7 @@ func Pack(q *Query, r *Reply) (*Answer, error) {
 	}
 	p.fit()
 	a := p.write(r)
-	if r.Rotate {
-		a.findOwnSets()
-	}
+	a.findOwnSets(r.Rotate)
 	a.finish()
 	return a, nil
 }
@@ -289,7 +287,7 @@ func (p *packer) write(r *Reply) *Answer {
 			count++
 		}
 	}
-	a := &Answer{own: true, rcode: r.Rcode, extra: &noExtra, msg: make([]byte, headerSize, total)}
+	a := &Answer{flags: isOwn, rcode: r.Rcode, extra: &noExtra, msg: make([]byte, headerSize, total)}
 	a.toEnd = uint16(p.q.end)
 	a.room(count)
 	if how := (policy{maxAnswers: r.MaxAnswers, maxUDP: r.MaxUDP, noTC: r.NoTC}); how != (policy{}) {
@@ -328,22 +326,28 @@ func (p *packer) writeSection(belongs func(*RR) bool) (at []int) {
 // writeGlue writes the records that go with answers; at says where the answers went.
 func (p *packer) writeGlue(at []int) {
 	order := p.glueOrder()
+	if len(order) == 0 {
+		return
+	}
+	ties := make([]tie, cap(p.out.recs))
+	p.out.more().ties = ties
 	for _, i := range order {
 		rr := &p.rrs[i]
-		of := &p.out.recs[at[rr.With-1]]
-		if of.glueCount == 0 {
-			of.firstGlue = uint16(len(p.out.recs))
+		to := at[rr.With-1]
+		if ties[to].past == 0 {
+			ties[to].first = uint16(len(p.out.recs))
 		}
-		of.glueCount++
+		ties[to].past = uint16(len(p.out.recs)) + 1
 		if !p.pointsAtTarget(rr) {
 			p.writeRecord(rr)
 			continue
 		}
+		of := &p.out.recs[to]
 		name := int(of.owner) + fixedSize + targetAt(p.rrs[rr.With-1].Type)
 		start := len(p.out.msg)
 		p.out.msg = binary.BigEndian.AppendUint16(p.out.msg, 0xc000|uint16(int(of.off)+name))
+		ties[len(p.out.recs)].at = uint16(name)
 		p.writeRest(rr, start)
-		p.out.recs[len(p.out.recs)-1].at = uint16(name)
 	}
 }
 
@@ -381,7 +385,10 @@ func (p *packer) writeRecord(rr *RR) {
 // writeRest writes what follows the owner of the record that begins at start.
 func (p *packer) writeRest(rr *RR, start int) {
 	m := p.out.msg
-	rec := record{off: uint16(start), owner: uint8(len(m) - start), expendable: rr.Expendable}
+	rec := record{off: uint16(start), owner: uint8(len(m) - start)}
+	if rr.Expendable {
+		rec.marks = expendable
+	}
 	m = binary.BigEndian.AppendUint16(m, rr.Type)
 	m = binary.BigEndian.AppendUint16(m, p.class)
 	m = binary.BigEndian.AppendUint32(m, rr.TTL)
@@ -399,25 +406,27 @@ func (p *packer) writeRest(rr *RR, start int) {
 	p.out.recs = append(p.out.recs, rec)
 }
 
-// measureUnits notes for each answer its size with the glue it takes along.
+// measureUnits notes for each answer its size with the glue it takes along, if any does.
 func (a *Answer) measureUnits() {
-	for i := range a.recs[:a.ans()] {
-		rec := &a.recs[i]
-		n := a.recEnd(i) - int(rec.off)
-		for g := int(rec.firstGlue); g < int(rec.firstGlue)+int(rec.glueCount); g++ {
-			if !a.recs[g].expendable {
-				n += a.recEnd(g) - int(a.recs[g].off)
+	if a.ties == nil {
+		return
+	}
+	for i := range a.ans() {
+		n := a.recBytes(i)
+		for g, past := a.glueOf(i); g < past; g++ {
+			if !a.recs[g].is(expendable) {
+				n += a.recBytes(g)
 			}
 		}
-		rec.unit = uint16(n)
+		a.ties[i].unit = uint16(n)
 	}
 }
 
-// findOwnSets finds the runs of answers that may be moved: of one owner, CNAMEs apart, expendable ones for themselves.
-func (a *Answer) findOwnSets() {
+// findOwnSets finds the runs of answers that may be moved, if any may: of one owner, CNAMEs apart, expendable ones for themselves.
+func (a *Answer) findOwnSets(rotate bool) {
 	first := 0
 	for i := 1; i <= a.ans(); i++ {
-		if i < a.ans() && a.moveTogether(first, i) {
+		if rotate && i < a.ans() && a.moveTogether(first, i) {
 			continue
 		}
 		a.addSet(first, i)
@@ -427,7 +436,7 @@ func (a *Answer) findOwnSets() {
 
 func (a *Answer) moveTogether(i, j int) bool {
 	r, s := &a.recs[i], &a.recs[j]
-	return r.expendable == s.expendable && a.recType(i) != TypeCNAME && a.recType(j) != TypeCNAME &&
+	return r.is(expendable) == s.is(expendable) && a.recType(i) != TypeCNAME && a.recType(j) != TypeCNAME &&
 		equalFold(a.msg[r.off:int(r.off)+int(r.owner)], a.msg[s.off:int(s.off)+int(s.owner)])
 }
 

@@ -65,6 +65,7 @@ func parseAnswer(msg []byte) (*Answer, error) {
 type walker struct {
 	a     *Answer
 	count [3]int // records of each section, the OPT apart
+	end   int    // of the last record noted
 
 	// The bytes [gap, gap+gapLen) of the message as received were an OPT; pointers beyond it are shortened.
 	gap, gapLen int
@@ -133,7 +134,8 @@ func (w *walker) takeOPT(msg []byte) error {
 			if w.gapLen > 0 || i < counts[1]+counts[2] || msg[owner] != 0 || !w.a.readOPT(msg[p:next]) {
 				return ErrOPT
 			}
-			w.gap, w.gapLen, w.a.edns = owner, next-owner, true
+			w.gap, w.gapLen = owner, next-owner
+			w.a.flags |= hasOPT
 			w.count[2]--
 		}
 		p = next
@@ -236,7 +238,8 @@ func (w *walker) record(p int) (int, error) {
 	data := fixed + fixedSize
 	end := data + int(binary.BigEndian.Uint16(a.msg[fixed+8:]))
 	k := w.hash(p, fixed, data, end)
-	a.recs = append(a.recs, record{off: uint16(p), owner: uint8(fixed - p), unit: uint16(end - p)})
+	a.recs = append(a.recs, record{off: uint16(p), owner: uint8(fixed - p)})
+	w.end = end
 	w.addKey(k)
 	if ttl := a.msg[fixed+4:]; ttl[0]&0x80 != 0 {
 		binary.BigEndian.PutUint32(ttl, TTLCap)
@@ -374,7 +377,7 @@ func (w *walker) pointed(to, bound int) (int, error) {
 		// In the owner being read: a name that leads into itself.
 		return 0, errPointer
 	}
-	w.a.recs[i].pinned = true
+	w.a.recs[i].marks |= pinned
 	if known {
 		return bound, nil
 	}
@@ -400,7 +403,7 @@ func (w *walker) find(off int) int {
 	if lo == 0 {
 		return -1
 	}
-	if r := &w.a.recs[lo-1]; off >= int(r.off)+int(r.unit) {
+	if off >= w.end {
 		return -1
 	}
 	return lo - 1
@@ -480,11 +483,11 @@ func (w *walker) findSets() {
 	a := w.a
 	movable := func(i int) bool {
 		t := a.recType(i)
-		return !a.recs[i].pinned && t != TypeCNAME && t != TypeDNAME
+		return !a.recs[i].is(pinned) && t != TypeCNAME && t != TypeDNAME
 	}
 	first := 0
 	for i := 1; i <= a.ans(); i++ {
-		if i < a.ans() && w.key(i) == w.key(first) && a.recs[i].unit == a.recs[first].unit && movable(i) && movable(first) {
+		if i < a.ans() && w.key(i) == w.key(first) && a.recBytes(i) == a.recBytes(first) && movable(i) && movable(first) {
 			continue
 		}
 		a.addSet(first, i)
