@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	// DefaultMaxBytes holds some 40,000 answers, more names than most hosts use
+	// DefaultMaxBytes holds some 50,000 answers, more names than most hosts use
 	// in a day, and is small beside the rest of the process.
 	DefaultMaxBytes = 16 << 20
 	// DefaultMaxEntries bounds the bookkeeping of many tiny answers.
@@ -57,6 +57,7 @@ type Cache struct {
 	stale  time.Duration
 	max    int
 	shards []shard
+	known  origins
 
 	hot     func(q *wire.Query, e *Entry) // nil: nobody asks
 	hotHits uint32
@@ -154,7 +155,8 @@ func (c *Cache) Mark(q *wire.Query) Mark {
 	return Mark(s.drops.Load())
 }
 
-// Put stores e as the answer to q; e must not change afterwards. An entry that is
+// Put stores e as the answer to q; e must not change afterwards, and nobody else may know
+// it yet: it gets the Origin of an entry before it, if that is the same. An entry that is
 // too large for a shard, or whose answer is to another question, is not stored. The Deps are kept with the values they
 // came with: they were read before the answer was built, and reading them now
 // would hide a change in between.
@@ -165,15 +167,21 @@ func (c *Cache) Put(q *wire.Query, e *Entry, mark Mark) {
 		s.refused.Add(1)
 		return
 	}
-	c.put(k, e, mark)
+	size := e.Answer.Size() + nodeOverhead
+	if o := c.known.find(c.seed, e.Origin); o != nil {
+		e.Origin = o
+	} else {
+		size += e.size()
+	}
+	c.put(k, e, size, mark)
 	if e.NameError {
-		c.put(k.denial(), e, mark)
+		c.put(k.denial(), e, size, mark)
 	}
 }
 
-func (c *Cache) put(k key, e *Entry, mark Mark) {
+func (c *Cache) put(k key, e *Entry, size int, mark Mark) {
 	s, hash := c.place(&k)
-	s.store(newNode(hash, &k, e), uint64(mark))
+	s.store(newNode(hash, &k, e, size), uint64(mark))
 }
 
 // Range calls f with each entry and its question until f returns false, those that were

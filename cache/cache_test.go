@@ -36,6 +36,9 @@ func put(c *Cache, q *wire.Query, e Entry) {
 	if e.Answer == nil {
 		e.Answer = answerOf(q, 10)
 	}
+	if e.Origin == nil {
+		e.Origin = new(Origin)
+	}
 	if e.Stored == 0 {
 		e.Stored = t0
 	}
@@ -45,7 +48,7 @@ func put(c *Cache, q *wire.Query, e Entry) {
 func TestGet_KeepsApartWhatDiffers(t *testing.T) {
 	c := mustCache(t, Config{})
 	base := mustQuery(t, "www.example", wire.TypeA)
-	put(c, base, Entry{Source: "base"})
+	put(c, base, Entry{Origin: &Origin{Source: "base"}})
 	for name, change := range map[string]func(q *wire.Query){
 		"type":  func(q *wire.Query) { q.Type = wire.TypeAAAA },
 		"class": func(q *wire.Query) { q.Class = wire.ClassCH },
@@ -70,7 +73,7 @@ func TestGet_ComparesTheKeyInFull(t *testing.T) {
 	k := keyOf(q)
 	s, hash := c.place(&k)
 	ok := keyOf(other)
-	s.store(newNode(hash, &ok, &Entry{Answer: answerOf(other, 10)}), s.drops.Load()) // a collision
+	s.store(newNode(hash, &ok, &Entry{Answer: answerOf(other, 10)}, 300), s.drops.Load()) // a collision
 	if _, st := c.Get(q, t0); st != Miss {
 		t.Errorf("got another name's answer for an equal hash: %v", st)
 	}
@@ -91,9 +94,9 @@ func TestGet_ByTimeAndCounters(t *testing.T) {
 		{"long after", Entry{Expires: t0 + 10*time.Second}, t0 + 24*time.Hour, false, Expired},
 		{"too long after", Entry{Expires: t0 + 10*time.Second}, t0 + 10*time.Second + 24*time.Hour, false, Miss},
 		{"without expiry", Entry{}, t0 + 1000*time.Hour, false, Fresh},
-		{"after a change", Entry{Deps: [3]Dep{{}, {}, {&counter, 7}}}, t0, true, Miss},
-		{"expired and after a change", Entry{Expires: t0, Deps: [3]Dep{{&counter, 7}}}, t0, true, Miss},
-		{"made before the change, stored after", Entry{Deps: [3]Dep{{&counter, 6}}}, t0, false, Miss},
+		{"after a change", Entry{Origin: &Origin{Deps: [3]Dep{{}, {}, {&counter, 7}}}}, t0, true, Miss},
+		{"expired and after a change", Entry{Expires: t0, Origin: &Origin{Deps: [3]Dep{{&counter, 7}}}}, t0, true, Miss},
+		{"made before the change, stored after", Entry{Origin: &Origin{Deps: [3]Dep{{&counter, 6}}}}, t0, false, Miss},
 	} {
 		counter.Store(7)
 		c, q := mustCache(t, Config{}), mustQuery(t, "www.example", wire.TypeA)
@@ -245,7 +248,7 @@ func TestConcurrentUse(t *testing.T) {
 					t.Errorf("served an answer of %d after the change to %d", e.Deps[0].Value, before)
 				}
 				mark := c.Mark(q)
-				c.Put(q, &Entry{Answer: answerOf(q, 10), Deps: [3]Dep{{&counter, counter.Load()}}, Stored: t0}, mark)
+				c.Put(q, &Entry{Answer: answerOf(q, 10), Origin: &Origin{Deps: [3]Dep{{&counter, counter.Load()}}}, Stored: t0}, mark)
 				if i%50 == g {
 					counter.Add(1)
 				}
@@ -290,7 +293,9 @@ func BenchmarkGet(b *testing.B) {
 func TestDenial_IsCounted(t *testing.T) {
 	c := mustCache(t, Config{})
 	q := mustQuery(t, "www.example", wire.TypeA)
-	denial := func() *Entry { return &Entry{Answer: answerOf(q, 10), NameError: true, Negative: true, Stored: t0} }
+	denial := func() *Entry {
+		return &Entry{Answer: answerOf(q, 10), Origin: new(Origin), NameError: true, Negative: true, Stored: t0}
+	}
 	put := func() { c.Put(q, denial(), c.Mark(q)) }
 	for _, tc := range []struct {
 		name string

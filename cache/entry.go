@@ -3,6 +3,7 @@ package cache
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"meibo/resolver/wire"
 )
@@ -19,22 +20,34 @@ type Dep struct {
 // Moved tells whether the counter has left the value the answer was made under.
 func (d Dep) Moved() bool { return d.Counter != nil && d.Counter.Load() != d.Value }
 
-// Entry is one cached answer. It is immutable once it was given to Put.
-type Entry struct {
-	// Answer is to the question that the entry is put under.
-	Answer *wire.Answer
+// Origin is what many answers have in common: who gave them, and what they rest on. It is
+// immutable, and entries share it (Put).
+type Origin struct {
 	// Deps must all stand still for the entry to count: those of a zone's answer
 	// are two, and an alias that leads from a route into a zone adds the route's.
 	Deps [3]Dep
-	// Stored and Expires are boot times (BootTime). Expires 0 means that the
-	// entry lives until a Dep moves.
-	Stored, Expires time.Duration
 	// Mount names the zone or route that answered, and Source says where the
 	// answer came from, both for people: "view", "hosts", "upstream 192.0.2.1:53".
 	Mount, Source string
 	// EDE and EDEText are the Extended DNS Error (RFC 8914) kept with the answer.
 	EDEText string
 	EDE     uint16
+}
+
+// Moved tells whether a counter that answers were made under has moved: they are wrong
+// now, or may be.
+func (o *Origin) Moved() bool { return o.Deps[0].Moved() || o.Deps[1].Moved() || o.Deps[2].Moved() }
+
+func (o *Origin) size() int { return int(unsafe.Sizeof(*o)) + len(o.EDEText) }
+
+// Entry is one cached answer. It is immutable once it was given to Put.
+type Entry struct {
+	// Answer is to the question that the entry is put under.
+	Answer *wire.Answer
+	*Origin
+	// Stored and Expires are boot times (BootTime). Expires 0 means that the
+	// entry lives until a Dep moves.
+	Stored, Expires time.Duration
 	// Ages is true for answers whose TTLs count down, those from upstream.
 	Ages bool
 	// NameError is true for an NXDOMAIN of the asked name itself, which denies
@@ -51,10 +64,6 @@ type Entry struct {
 	// Negative is true for NXDOMAIN and for answers without the type asked.
 	Negative bool
 }
-
-// Moved tells whether a counter the answer was made under has moved: it is wrong
-// now, or may be.
-func (e *Entry) Moved() bool { return e.Deps[0].Moved() || e.Deps[1].Moved() || e.Deps[2].Moved() }
 
 // Age is the number of whole seconds to take off the TTLs at boot time now: 0
 // for an answer that does not age.

@@ -78,7 +78,7 @@ func (m *model) finish(t *rapid.T) {
 	b := m.building[i]
 	m.building = append(m.building[:i], m.building[i+1:]...)
 	size := rapid.IntRange(1, 300).Draw(t, "size")
-	e := &Entry{Answer: answerOf(b.q, size), Deps: b.deps, Stored: m.now, Source: fmt.Sprintf("%s|%d", b.key, b.dropped)}
+	e := &Entry{Answer: answerOf(b.q, size), Stored: m.now, Origin: &Origin{Deps: b.deps, Source: fmt.Sprintf("%s|%d", b.key, b.dropped)}}
 	if b.life > 0 {
 		e.Expires = m.now + b.life
 	}

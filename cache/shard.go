@@ -11,7 +11,7 @@ import (
 
 // nodeOverhead is what an entry costs beside its answer: the node,
 // the entry, its place in the map. Measured, rounded up.
-const nodeOverhead = 220
+const nodeOverhead = 140
 
 // secondChances bounds the work of one eviction: so many visited entries are
 // passed over before one goes regardless.
@@ -82,11 +82,8 @@ func (n *node) isHot(hits uint32) bool {
 
 func (n *node) name() []byte { return n.entry.Answer.QName() }
 
-func newNode(hash uint64, k *key, e *Entry) *node {
-	return &node{
-		entry: e, hash: hash, typ: k.typ, class: k.class, flags: k.flags,
-		size: int32(e.Answer.Size() + len(e.EDEText) + nodeOverhead),
-	}
+func newNode(hash uint64, k *key, e *Entry, size int) *node {
+	return &node{entry: e, hash: hash, size: int32(size), typ: k.typ, class: k.class, flags: k.flags}
 }
 
 func (n *node) is(k *key) bool {

@@ -74,9 +74,11 @@ func (r *Resolver) follow(ctx context.Context, m *Mount, q *wire.Query, x said, 
 		return served{err: &Failure{EDE: wire.EDEOther, Text: "join the parts of an alias", Err: err}}
 	}
 	e := &cache.Entry{
-		Answer: a, Deps: [3]cache.Dep{head.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
-		Stored: r.now(), Transient: true, Ages: head.Ages || tail.Ages, Forwarded: head.Forwarded || s.entry.Forwarded, Negative: s.entry.Negative, AD: head.AD && s.entry.AD,
-		Mount: head.Mount, Source: head.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
+		Answer: a, Stored: r.now(), Transient: true, Ages: head.Ages || tail.Ages, Forwarded: head.Forwarded || s.entry.Forwarded, Negative: s.entry.Negative, AD: head.AD && s.entry.AD,
+		Origin: &cache.Origin{
+			Deps:  [3]cache.Dep{head.Deps[0], s.entry.Deps[0], s.entry.Deps[1]},
+			Mount: head.Mount, Source: head.Source + ", then " + s.entry.Source, EDE: s.entry.EDE, EDEText: s.entry.EDEText,
+		},
 	}
 	bounded := head.Expires > 0 || tail.Life > 0
 	life := tail.Life

@@ -110,13 +110,13 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [
 		r.failures.note(q, now, deps[0], j.err)
 		return said{}, j.err
 	}
-	e := &cache.Entry{
-		Answer: j.answer, Deps: deps, Stored: now, Expires: now + j.life, Ages: true, Forwarded: true,
-		NameError: j.nameError, Negative: j.negative, AD: res.AD,
-		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
+	if res.EDE == 0 {
+		res.EDE, res.EDEText = res.Answer.EDE()
 	}
-	if e.EDE == 0 {
-		e.EDE, e.EDEText = res.Answer.EDE()
+	e := &cache.Entry{
+		Answer: j.answer, Stored: now, Expires: now + j.life, Ages: true, Forwarded: true,
+		NameError: j.nameError, Negative: j.negative, AD: res.AD,
+		Origin: &cache.Origin{Deps: deps, Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText},
 	}
 	if j.bad {
 		err := &badAnswer{e}

@@ -117,8 +117,8 @@ func (r *Resolver) filtered(m *Mount, q *wire.Query, now time.Duration, rcode, e
 		panic(err) // one small record
 	}
 	return &cache.Entry{
-		Answer: a, Deps: [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}}, Stored: now, Expires: now + filteredTTL*time.Second,
-		Transient: true, Ages: true, Forwarded: true, Negative: true, Mount: m.Name, Source: "filter", EDE: ede, EDEText: why,
+		Answer: a, Stored: now, Expires: now + filteredTTL*time.Second, Transient: true, Ages: true, Forwarded: true, Negative: true,
+		Origin: &cache.Origin{Deps: [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}}, Mount: m.Name, Source: "filter", EDE: ede, EDEText: why},
 	}
 }
 

@@ -172,7 +172,7 @@ func (r *Resolver) takeUp(b []byte) (bool, error) {
 	life := time.Duration(binary.BigEndian.Uint64(b[19:])) * time.Millisecond
 	e := &cache.Entry{
 		Ages: true, Forwarded: true, AD: flags&savedAD != 0, Negative: flags&savedNegative != 0, NameError: flags&savedNameError != 0,
-		EDE: binary.BigEndian.Uint16(b[27:]),
+		Origin: &cache.Origin{EDE: binary.BigEndian.Uint16(b[27:])},
 	}
 	b = b[fixed:]
 	var name string

@@ -146,11 +146,11 @@ func (r *Resolver) denied(m *Mount, q *wire.Query, expired *cache.Entry, now tim
 	if err != nil {
 		return nil, false
 	}
-	c := *e
-	c.Answer, c.NameError = a, false
-	if c.EDE == 0 {
-		c.EDE, c.EDEText = e.Answer.EDE()
+	c, o := *e, *e.Origin
+	if o.EDE == 0 {
+		o.EDE, o.EDEText = e.Answer.EDE()
 	}
+	c.Answer, c.Origin, c.NameError = a, &o, false
 	r.cfg.Cache.Put(q, &c, mark)
 	return &c, true
 }

@@ -137,8 +137,11 @@ func passedBy(known cache.Dep, res *Result) cache.Dep {
 // was asked before it.
 func zoneEntry(m *Mount, res *Result, passed cache.Dep, now time.Duration) *cache.Entry {
 	e := &cache.Entry{
-		Answer: res.Answer, Deps: [3]cache.Dep{res.Deps[0], res.Deps[1], passed}, Stored: now, Ages: res.Ages, AD: res.AD,
-		Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
+		Answer: res.Answer, Stored: now, Ages: res.Ages, AD: res.AD,
+		Origin: &cache.Origin{
+			Deps:  [3]cache.Dep{res.Deps[0], res.Deps[1], passed},
+			Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
+		},
 	}
 	if res.Life > 0 {
 		e.Expires = now + res.Life
