@@ -378,6 +378,7 @@ func TestParseAnswer_RefusesMalformed_RFC1035(t *testing.T) {
 		"pointer into a label":          reply(1, a(0xc0, 14)...),
 		"pointer into a TTL":            reply(2, append(a(0xc0, 12), a(0xc0, at+6)...)...),
 		"pointer into an address":       reply(2, append(a(0xc0, 12), a(0xc0, at+12)...)...),
+		"label beyond unknown rdata":    reply(2, append([]byte{0xc0, 12, 0xff, 1, 0, 1, 0, 0, 0, 9, 0, 4, 5, 'a', 'a', 'a'}, a(0xc0, at+12)...)...),
 		"loop through the owner":        reply(1, a(1, 'a', 0xc0, at)...),
 		"label type 0x40":               reply(1, a(0x41, 1)...),
 		"address of 3 bytes":            reply(1, append([]byte{0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 3}, 1, 2, 3)...),

@@ -386,7 +386,7 @@ func (w *walker) pointed(to, bound int) (int, error) {
 	if _, known := layoutOf(w.a.recType(i)); known || to < data {
 		return 0, errPointer
 	}
-	return w.a.recEnd(i), nil
+	return min(w.a.recEnd(i), w.end), nil
 }
 
 // find returns the record noted so far that holds an offset, or -1.
