@@ -29,7 +29,8 @@ type facts struct {
 	self        string // this host's node name
 	onlyPassing func() bool
 	// member is what gossip says of a node, by its ID; nil: there is no gossip.
-	member func(nodeID string) (gossip.Member, bool)
+	member  func(nodeID string) (gossip.Member, bool)
+	braking func() bool // gossip takes out nobody
 	// held asks the leader until when it holds this host down; nil: nobody does.
 	held func(ctx context.Context) (until time.Time, flaps int)
 	// leftOut are definitions of this host's files that are not used; nil: none.
@@ -49,6 +50,7 @@ func (d *daemon) facts() *facts {
 		onlyPassing: func() bool { return d.config().Zone.OnlyPassing },
 		checks:      d.fetchChecks,
 		member:      d.node.MemberOf,
+		braking:     d.node.Braking,
 		held:        d.node.HeldDown,
 		leftOut:     d.leftOut,
 		trouble:     d.node.NetworkError,
@@ -153,6 +155,8 @@ func (f *facts) explain(ctx context.Context, in catalog.Instance, tag string, on
 	} else if c := consul.Excluded(in, onlyPassing, false); c != nil {
 		f.blame(ctx, &one, in, c)
 		one.Reason = "nothing else is left, though " + one.Reason
+	} else if m, ok := f.memberOf(in.Node); ok && m.Status == gossip.Suspect && f.braking() {
+		one.Reason = fmt.Sprintf("its host has not answered for %s, and is not taken out: more than half of the others went at once, and no server confirms it", since(m.Since))
 	}
 	if tag != "" && !in.Service.HasTag(tag) {
 		one.Answered, one.Reason = false, "does not have the tag "+tag
@@ -185,10 +189,7 @@ func (f *facts) whyDead(ctx context.Context, n *catalog.Node) (reason string, he
 			return fmt.Sprintf("the others hold this host down until it is steady (gone %d times lately)", flaps), &until
 		}
 	}
-	m, ok := gossip.Member{}, false
-	if f.member != nil && n.ID != "" {
-		m, ok = f.member(n.ID)
-	}
+	m, ok := f.memberOf(n)
 	switch {
 	case ok && m.HeldUntil.After(time.Now()):
 		return fmt.Sprintf("its host is back and held down until it is steady (gone %d times lately)", m.Flaps), &m.HeldUntil
@@ -198,6 +199,14 @@ func (f *facts) whyDead(ctx context.Context, n *catalog.Node) (reason string, he
 		return "the catalog says that its host is dead; gossip says it is " + m.Status.String(), nil
 	}
 	return "the catalog says that its host is dead", nil
+}
+
+// memberOf is what gossip says of a node's host.
+func (f *facts) memberOf(n *catalog.Node) (gossip.Member, bool) {
+	if f.member == nil || n.ID == "" {
+		return gossip.Member{}, false
+	}
+	return f.member(n.ID)
 }
 
 func since(at time.Time) string { return time.Since(at).Round(time.Second).String() }

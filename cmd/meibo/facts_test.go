@@ -9,6 +9,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
+	"meibo/cluster/httpapi/client"
 	"meibo/cluster/view"
 	"meibo/resolver/control"
 )
@@ -39,8 +40,9 @@ func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 	f := factsOf(t, map[string]gossip.Member{
 		"id-dead": {Status: gossip.Failed, Since: time.Now().Add(-12 * time.Second)},
 		"id-back": {Status: gossip.Failed, HeldUntil: time.Now().Add(time.Minute), Flaps: 3},
-		"id-late": {Status: gossip.Alive},
+		"id-late": {Status: gossip.Alive}, "id-mute": {Status: gossip.Suspect, Since: time.Now().Add(-12 * time.Second)},
 	})
+	f.braking = func() bool { return true }
 	f.held = func(context.Context) (time.Time, int) { return time.Now().Add(time.Minute), 2 }
 	for _, tc := range []struct {
 		name       string
@@ -53,6 +55,7 @@ func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 		{"answered", instanceOn("ok"), "", false, true, ""},
 		{"dead by gossip", instanceOn("dead", dead), "", false, false, "its host is dead, found by gossip 12s ago"},
 		{"held down", instanceOn("back", dead), "", false, false, "held down until it is steady (gone 3 times lately), until "},
+		{"kept by the brake", instanceOn("mute"), "", false, true, "its host has not answered for 12s, and is not taken out: more than half of the others went at once"},
 		{"serfHealth", instanceOn("late", dead), "", false, false, "the catalog says that its host is dead; gossip says it is alive"},
 		{"a node without gossip", instanceOn("ext", dead), "", false, false, "the catalog says that its host is dead"},
 		{"held down by others", instanceOn("self", dead), "", false, false, "the others hold this host down until it is steady (gone 2 times lately), until "},
@@ -105,5 +108,20 @@ func TestCatalogRows_SayWhenItWasConfirmed(t *testing.T) {
 		if got := rows[len(rows)-1][1]; got != tc.want {
 			t.Errorf("%+v: %q, want %q", tc.c, got, tc.want)
 		}
+	}
+}
+
+func TestMembers_NamesThoseThatTheBrakeKeeps(t *testing.T) {
+	s := &client.Standing{Members: []client.MemberDetail{{State: "suspect"}, {State: "alive"}, {State: "suspect"}}}
+	for i, name := range []string{"s2", "a1", "s1"} {
+		s.Members[i].Name = name
+	}
+	var out strings.Builder
+	if sayHeld(&out, s); out.String() != "" {
+		t.Errorf("without the brake: %s", out.String())
+	}
+	s.Braking = true
+	if sayHeld(&out, s); !strings.HasPrefix(out.String(), "s1, s2: no answer, and counted alive all the same") {
+		t.Errorf("with it: %q", out.String())
 	}
 }

@@ -116,8 +116,19 @@ func (m *membersCommand) standingOf(cmd *cobra.Command, c *client.Client) *clien
 	return s
 }
 
-// sayHeld names the members that are back and don't count yet.
+// sayHeld names the members that are back and don't count yet, and those that don't answer and still do.
 func sayHeld(w io.Writer, s *client.Standing) {
+	var silent []string
+	for _, x := range s.Members {
+		if s.Braking && x.State == "suspect" {
+			silent = append(silent, x.Name)
+		}
+	}
+	if len(silent) > 0 {
+		slices.Sort(silent)
+		fmt.Fprintf(w, "%s: no answer, and counted alive all the same: more than half of the others went at once, so that this host doubts itself until half of them are back or a server confirms it\n",
+			strings.Join(silent, ", "))
+	}
 	for _, x := range s.Members {
 		if x.HeldUntil != nil && x.HeldUntil.After(time.Now()) {
 			fmt.Fprintf(w, "%s is back, held until %s: it was gone %d times lately\n", x.Name, x.HeldUntil.Local().Format(time.TimeOnly), x.Flaps)
