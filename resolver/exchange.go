@@ -65,12 +65,12 @@ func (t *exchangeTable) leave(k exchangeKey, x *exchange) {
 }
 
 // exchange asks m's upstream, together with whoever asks the same now.
-func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, passed cache.Dep, mark cache.Mark) (said, error) {
+func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, p passed, mark cache.Mark) (said, error) {
 	k := exchangeKey{questionOf(q), m.Route}
 	for {
 		x, leader := r.exchanges.enter(k)
 		if leader {
-			r.lead(ctx, k, x, m, q, passed, mark)
+			r.lead(ctx, k, x, m, q, p, mark)
 			return x.said, x.err
 		}
 		select {
@@ -85,21 +85,21 @@ func (r *Resolver) exchange(ctx context.Context, m *Mount, q *wire.Query, passed
 }
 
 // lead does the exchange and fills x, a panic of the upstream included.
-func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Mount, q *wire.Query, passed cache.Dep, mark cache.Mark) {
+func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Mount, q *wire.Query, p passed, mark cache.Mark) {
 	x.err = errPanic // unless it is overwritten
 	defer r.exchanges.leave(k, x)
-	deps := [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}, passed} // before asking
+	deps := [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}, p.dep} // before asking
 	r.stats.exchanges.Add(1)
 	res, err := m.Upstream.Exchange(ctx, q)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		x.err, x.abandoned = err, true
 		return
 	}
-	x.said, x.err = r.accept(m, q, res, err, deps, mark)
+	x.said, x.err = r.accept(m, q, res, err, p, deps, mark)
 }
 
 // accept judges what an upstream said, and stores it or remembers the failure.
-func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [3]cache.Dep, mark cache.Mark) (said, error) {
+func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, p passed, deps [3]cache.Dep, mark cache.Mark) (said, error) {
 	now := r.now()
 	if err != nil {
 		r.failures.note(q, now, deps[0], err)
@@ -112,6 +112,9 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, deps [
 	}
 	if res.EDE == 0 {
 		res.EDE, res.EDEText = res.Answer.EDE()
+	}
+	if p.exists && j.nameError {
+		j.answer, j.nameError = noData(q, j.answer), false
 	}
 	e := &cache.Entry{
 		Answer: j.answer, Stored: now, Expires: now + j.life, Ages: true, Forwarded: true,

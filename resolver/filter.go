@@ -58,13 +58,17 @@ func (r *Resolver) SetFilter(f Filter) {
 }
 
 // unasked answers what isn't to be asked of m's upstreams.
-func (r *Resolver) unasked(m *Mount, q *wire.Query, now time.Duration) (*cache.Entry, bool) {
+func (r *Resolver) unasked(m *Mount, q *wire.Query, p passed, now time.Duration) (*cache.Entry, bool) {
 	f := r.filter.Load()
 	switch {
 	case f == nil:
 		return nil, false
 	case f.DomainNeeded && m.Rank == RankDefault && isPlain(q.Name()) && (q.Type == wire.TypeA || q.Type == wire.TypeAAAA):
-		return r.filtered(m, q, now, wire.RcodeNXDomain, wire.EDEFiltered, "filter.domain_needed"), true
+		rcode := uint16(wire.RcodeNXDomain)
+		if p.exists {
+			rcode = wire.RcodeSuccess
+		}
+		return r.filtered(m, q, now, rcode, wire.EDEFiltered, "filter.domain_needed"), true
 	case slices.Contains(f.Types, q.Type):
 		return r.filtered(m, q, now, wire.RcodeSuccess, wire.EDEFiltered, "filter.types"), true
 	}

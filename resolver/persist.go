@@ -218,7 +218,7 @@ func (r *Resolver) restore(q *wire.Query, e *cache.Entry, id [8]byte, stored tim
 	if e.Expires = e.Stored + life; e.Expires == 0 {
 		e.Expires = -1 // 0 means for ever
 	}
-	var passed cache.Dep
+	var p passed
 	var buf [8]*Mount
 	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
 		if m.Upstream == nil {
@@ -226,12 +226,12 @@ func (r *Resolver) restore(q *wire.Query, e *cache.Entry, id [8]byte, stored tim
 			if outcome != NotMine {
 				return false
 			}
-			passed = passedBy(passed, &res)
+			p.by(&res)
 			continue
 		}
-		e.Deps, e.Mount = [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}, passed}, m.Name
+		e.Deps, e.Mount = [3]cache.Dep{{Counter: m.Route, Value: m.Route.Load()}, p.dep}, m.Name
 		have, ok := identity(m)
-		_, filtered := r.unasked(m, q, now)
+		_, filtered := r.unasked(m, q, p, now)
 		if !ok || have != id || filtered || r.screen(m, q, e, now) != e {
 			return false
 		}

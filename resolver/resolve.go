@@ -25,13 +25,13 @@ func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
 	if st == cache.Fresh {
 		return served{entry: e}
 	}
-	var passed cache.Dep
+	var p passed
 	var buf [8]*Mount
 	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
 		if m.Upstream != nil {
-			return r.askUpstream(ctx, m, q, passed, e, now, mark)
+			return r.askUpstream(ctx, m, q, p, e, now, mark)
 		}
-		s, mine := r.askZone(ctx, m, q, &passed, mark)
+		s, mine := r.askZone(ctx, m, q, &p, mark)
 		if mine {
 			return s
 		}
@@ -39,13 +39,13 @@ func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
 	return served{err: errNoRoute}
 }
 
-// askZone lets a zone answer, in place or after waiting. False: not its name, and
-// passed may be the counter that tells when it would be.
-func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed *cache.Dep, mark cache.Mark) (served, bool) {
+// askZone lets a zone answer, in place or after waiting. False: not its name, and p has
+// what it said of that.
+func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, p *passed, mark cache.Mark) (served, bool) {
 	outer := ctx
 	res, outcome := m.Zone.Answer(q)
 	if outcome == NotMine {
-		*passed = passedBy(*passed, &res)
+		p.by(&res)
 		return served{}, false
 	}
 	if outcome == Later {
@@ -58,13 +58,13 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, passed 
 		res, err = m.Zone.Resolve(ctx, q)
 		switch {
 		case errors.Is(err, ErrNotMine):
-			*passed = passedBy(*passed, &res)
+			p.by(&res)
 			return served{}, false
 		case err != nil:
 			return served{err: timeLimit(ctx, err, m)}, true
 		}
 	}
-	e := zoneEntry(m, &res, *passed, r.now())
+	e := zoneEntry(m, q, &res, *p, r.now())
 	if res.Alias != "" {
 		return r.follow(outer, m, q, said{e, res.Alias}, mark), true
 	}
@@ -103,24 +103,24 @@ func timeLimit(ctx context.Context, err error, m *Mount) error {
 	return &Failure{EDE: wire.EDENoReachable, Text: m.Name + " did not answer in time", Err: err}
 }
 
-// askUpstream has a route's servers answer q, which a zone passed on.
-func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, passed cache.Dep, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
+// askUpstream has a route's servers answer q, of which zones said p.
+func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, p passed, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
 	if !r.mayRecurse(q) {
 		return served{err: errNotAllowed}
 	}
 	if !q.RD {
 		return served{err: errNoRecursion}
 	}
-	if e, ok := r.unasked(m, q, now); ok {
+	if e, ok := r.unasked(m, q, p, now); ok {
 		return served{entry: e}
 	}
 	if err, known := r.failures.recall(q, now, r.spare(expired) != nil); known {
 		return served{err: err}
 	}
-	if e, ok := r.denied(m, q, expired, now); ok {
+	if e, ok := r.denied(m, q, p, expired, now); ok {
 		return served{entry: e}
 	}
-	x, err := r.exchange(ctx, m, q, passed, mark)
+	x, err := r.exchange(ctx, m, q, p, mark)
 	if err != nil {
 		return served{err: timeLimit(ctx, err, m)}
 	}
@@ -133,8 +133,8 @@ func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, pas
 // denied answers q from an NXDOMAIN that the same route gave for another type of
 // the name (RFC 2308 section 5), with q's own question. A name that had an answer
 // of this type is asked for again: servers that deny one type wrongly exist.
-func (r *Resolver) denied(m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration) (*cache.Entry, bool) {
-	if expired != nil {
+func (r *Resolver) denied(m *Mount, q *wire.Query, p passed, expired *cache.Entry, now time.Duration) (*cache.Entry, bool) {
+	if expired != nil || p.exists {
 		return nil, false
 	}
 	mark := r.cfg.Cache.Mark(q)

@@ -70,43 +70,43 @@ func (r *Resolver) judged(q *wire.Query, v wire.Verdict, dst []byte) []byte {
 // expired is the entry to fall back on, or nil.
 func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
 	mark := r.cfg.Cache.Mark(q)
-	var passed cache.Dep
+	var p passed
 	var buf [8]*Mount
 	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
 		if m.Upstream != nil {
-			return r.forward(m, q, expired, now, dst, reply)
+			return r.forward(m, q, p, expired, now, dst, reply)
 		}
 		res, outcome := m.Zone.Answer(q)
 		switch outcome {
 		case Answered:
 			r.stats.inPlace.Add(1)
-			e := zoneEntry(m, &res, passed, now)
+			e := zoneEntry(m, q, &res, p, now)
 			r.keep(q, e, res.NoStore, mark)
 			return r.append(dst, q, served{entry: e}, now)
 		case Later:
 			return r.join(q, expired, now, dst, reply)
 		case NotMine:
-			passed = passedBy(passed, &res)
+			p.by(&res)
 		}
 	}
 	return r.append(dst, q, served{err: errNoRoute}, now)
 }
 
 // forward decides what of a question for an upstream can be said at once.
-func (r *Resolver) forward(m *Mount, q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
+func (r *Resolver) forward(m *Mount, q *wire.Query, p passed, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
 	if !r.mayRecurse(q) {
 		return r.refuse(dst, q)
 	}
 	if !q.RD {
 		return r.append(dst, q, served{err: errNoRecursion}, now)
 	}
-	if e, ok := r.unasked(m, q, now); ok {
+	if e, ok := r.unasked(m, q, p, now); ok {
 		return r.append(dst, q, served{entry: e}, now)
 	}
 	if err, known := r.failures.recall(q, now, expired != nil); known {
 		return r.append(dst, q, r.fallback(served{err: err}, expired), now)
 	}
-	if e, ok := r.denied(m, q, expired, now); ok {
+	if e, ok := r.denied(m, q, p, expired, now); ok {
 		return r.append(dst, q, served{entry: e}, now)
 	}
 	if h, ok := m.Upstream.(Health); ok && expired != nil && h.Down() {
@@ -123,23 +123,39 @@ func (r *Resolver) keep(q *wire.Query, e *cache.Entry, noStore bool, mark cache.
 	}
 }
 
-// passedBy is the counter that tells when a zone that passed the question on
-// would answer it; known is that of the zones asked before. One is enough for a
-// table in which one zone has names that come and go.
-func passedBy(known cache.Dep, res *Result) cache.Dep {
-	if known.Counter != nil {
-		return known
-	}
-	return res.Deps[0]
+// passed is what the zones that passed a question on said of it.
+type passed struct {
+	// dep is the counter that tells when one would answer it. One is enough for a table
+	// in which one zone has names that come and go.
+	dep    cache.Dep
+	exists bool // one has the name
 }
 
-// zoneEntry is the entry of a Zone's result; passed is the counter of a zone that
-// was asked before it.
-func zoneEntry(m *Mount, res *Result, passed cache.Dep, now time.Duration) *cache.Entry {
+func (p *passed) by(res *Result) {
+	if p.dep.Counter == nil {
+		p.dep = res.Deps[0]
+	}
+	p.exists = p.exists || res.Exists
+}
+
+// noData is a, which denies q's name, where the name is known to be there.
+func noData(q *wire.Query, a *wire.Answer) *wire.Answer {
+	b, err := wire.Pack(q, &wire.Reply{AA: a.AA(), RRs: a.RRs()})
+	if err != nil {
+		return a
+	}
+	return b
+}
+
+// zoneEntry is the entry of a Zone's result; p is what those asked before it said.
+func zoneEntry(m *Mount, q *wire.Query, res *Result, p passed, now time.Duration) *cache.Entry {
+	if p.exists && res.Alias == "" && res.Answer.Rcode() == wire.RcodeNXDomain {
+		res.Answer = noData(q, res.Answer)
+	}
 	e := &cache.Entry{
 		Answer: res.Answer, Stored: now, Ages: res.Ages, AD: res.AD,
 		Origin: &cache.Origin{
-			Deps:  [3]cache.Dep{res.Deps[0], res.Deps[1], passed},
+			Deps:  [3]cache.Dep{res.Deps[0], res.Deps[1], p.dep},
 			Mount: m.Name, Source: res.Source, EDE: res.EDE, EDEText: res.EDEText,
 		},
 	}

@@ -41,6 +41,9 @@ type Result struct {
 	// not the TTL that clients see. For answers of an Upstream it is ignored:
 	// their life is judged from their TTLs.
 	Life time.Duration
+	// Exists goes with NotMine: the zone has the name, and leaves the type asked for to
+	// those after it. Where these deny the name, there is no data (RFC 2308 section 2.2).
+	Exists bool
 	// NoStore answers are delivered and not kept.
 	NoStore bool
 	// Ages is true when the TTLs count down while the answer is kept.

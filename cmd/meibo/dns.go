@@ -343,11 +343,12 @@ func privateParts(routes []forwarder.Route, fixed []local.Fixed) (parts []forwar
 	return parts
 }
 
-// table says who answers which names. Order decides nothing here: the longest suffix does, then rank.
+// table says who answers which names: the longest suffix, then rank. Fixed addresses come before servers of the same suffix,
+// which are asked for other types.
 func (d *dnsService) table() resolver.Table {
 	return resolver.Table{
 		Whole:  d.hosts,
-		Mounts: slices.Concat(d.forwarder.Mounts(), d.hosts.Mounts(), d.zone.Mounts(local.ReverseZones()...), d.special.Mounts()),
+		Mounts: slices.Concat(d.hosts.Mounts(), d.forwarder.Mounts(), d.zone.Mounts(local.ReverseZones()...), d.special.Mounts()),
 	}
 }
 

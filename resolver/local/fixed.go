@@ -16,6 +16,9 @@ type Fixed struct {
 	// Addrs are those of every name at and below Suffix, which have nothing else.
 	// Empty: there are no names but those of hosts files and static records.
 	Addrs []netip.Addr
+	// TypeTransparent leaves types that Addrs have none of to the route of the same
+	// suffix.
+	TypeTransparent bool
 }
 
 func checkFixed(zones []Fixed) ([]Fixed, error) {
@@ -54,13 +57,13 @@ type fixedMount struct {
 
 // Answer implements resolver.Zone.
 func (m *fixedMount) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
-	return m.hosts.answer(q, func(set *hostSet) (*wire.Reply, wire.Name, bool) {
+	return m.hosts.answer(q, func(set *hostSet) said {
 		for i := range set.fixed {
 			if z := &set.fixed[i]; z.Suffix == m.suffix {
-				return set.fixedReply(z, q), "", true
+				return set.fixedReply(z, q)
 			}
 		}
-		return nil, "", false // gone with the last reload, whose table comes at once
+		return said{} // gone with the last reload, whose table comes at once
 	})
 }
 
@@ -75,7 +78,7 @@ func (m *fixedMount) Resolve(_ context.Context, q *wire.Query) (resolver.Result,
 
 // fixedReply says what a fixed domain has for a question. A name that only leads to
 // names of hosts files is empty, and not denied (RFC 8020 section 2).
-func (s *hostSet) fixedReply(z *Fixed, q *wire.Query) *wire.Reply {
+func (s *hostSet) fixedReply(z *Fixed, q *wire.Query) said {
 	name := wire.Name(q.Name())
 	reply := &wire.Reply{AA: true}
 	for _, addr := range z.Addrs {
@@ -83,14 +86,17 @@ func (s *hostSet) fixedReply(z *Fixed, q *wire.Query) *wire.Reply {
 			reply.RRs = append(reply.RRs, wire.RR{Owner: name, Type: typ, TTL: s.ttl, Data: wire.A(addr)})
 		}
 	}
-	if len(reply.RRs) > 0 {
-		return reply
+	switch {
+	case len(reply.RRs) > 0:
+		return said{reply: reply}
+	case z.TypeTransparent:
+		return said{exists: true, watched: true}
 	}
 	if _, isParent := s.parents[string(q.Name())]; len(z.Addrs) == 0 && !isParent {
 		reply.Rcode = wire.RcodeNXDomain
 	}
 	reply.RRs = []wire.RR{soa(wire.Authority, z.Suffix, s.ttl)}
-	return reply
+	return said{reply: reply}
 }
 
 // findParents notes the names that lead to others in domains which deny the rest.

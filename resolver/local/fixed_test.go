@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,6 +145,113 @@ func TestHosts_FixedDomains(t *testing.T) {
 	if _, err := local.NewHosts(local.HostsConfig{Fixed: []local.Fixed{{Suffix: "\x03lan\x00"}, {Suffix: "\x03lan\x00"}}}); err == nil {
 		t.Error("a domain that is fixed twice was taken")
 	}
+}
+
+// Types that a name of ours has none of are others' then, and that these deny the name
+// is no data: it has an address.
+func TestHosts_TypesThatAreNotThereAreAskedOfOthers(t *testing.T) {
+	addr := netip.MustParseAddr
+	config := local.HostsConfig{
+		TypeTransparent: true,
+		Records:         []string{"here.example A 192.0.2.5", "nx.here.example A 192.0.2.5", "alias.example CNAME here.example", "nas.lan A 192.0.2.6"},
+		Fixed: []local.Fixed{
+			{Suffix: "\x03lan\x00"},
+			{Suffix: "\x02ad\x07example\x00", Addrs: []netip.Addr{addr("0.0.0.0")}, TypeTransparent: true},
+			{Suffix: "\x03all\x07example\x00", Addrs: []netip.Addr{addr("192.0.2.7")}},
+		},
+	}
+	h := hostsOf(t, config, "192.0.2.9 file.example plain\n")
+	c, err := cache.New(cache.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	world := resolver.Mount{Suffix: wire.Root, Rank: resolver.RankDefault, Upstream: knows("nx."), Route: new(atomic.Uint64), Name: "default"}
+	special := local.NewSpecial(local.SpecialConfig{})
+	r, err := resolver.New(resolver.Config{Cache: c, Table: resolver.Table{Whole: h, Mounts: append(append(h.Mounts(), world), special.Mounts()...)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetFilter(resolver.Filter{DomainNeeded: true})
+	const said = `300 IN TXT "world"`
+	for _, tc := range []struct{ name, typ, want string }{
+		{"here.example.", "A", "NOERROR aa; here.example. 10 IN A 192.0.2.5"},
+		{"here.example.", "ANY", "NOERROR aa; here.example. 10 IN A 192.0.2.5"},
+		{"here.example.", "TXT", "NOERROR; here.example. " + said},
+		{"alias.example.", "TXT", "NOERROR aa; alias.example. 10 IN CNAME here.example.; here.example. " + said},
+		{"nx.here.example.", "TXT", "NOERROR; soa example."},
+		{"nx.here.example.", "AAAA", "NOERROR; soa example."}, // and not denied by what was said of the other type
+		{"nx.elsewhere.example.", "TXT", "NXDOMAIN; soa example."},
+		{"file.example.", "TXT", "NOERROR; file.example. " + said},
+		{"plain.", "AAAA", "NOERROR; soa plain."}, // domain_needed
+		{"other.", "AAAA", "NXDOMAIN; soa other."},
+		{"nas.lan.", "AAAA", "NOERROR aa; soa lan."},
+		{"none.lan.", "AAAA", "NXDOMAIN aa; soa lan."},
+		{"x.ad.example.", "A", "NOERROR aa; x.ad.example. 10 IN A 0.0.0.0"},
+		{"x.ad.example.", "TXT", "NOERROR; x.ad.example. " + said},
+		{"nx.ad.example.", "TXT", "NOERROR; soa example."},
+		{"x.all.example.", "TXT", "NOERROR aa; soa all.example."},
+		{"9.2.0.192.in-addr.arpa.", "PTR", "NOERROR aa; 9.2.0.192.in-addr.arpa. 10 IN PTR file.example."},
+		{"9.2.0.192.in-addr.arpa.", "TXT", "NOERROR aa; soa 2.0.192.in-addr.arpa."},
+	} {
+		for range 2 {
+			if got := lookup(t, r, tc.name, tc.typ); got != tc.want {
+				t.Errorf("%s %s\n got %s\nwant %s", tc.name, tc.typ, got, tc.want)
+			}
+		}
+	}
+	// An address more: what was forwarded ends.
+	config.Fixed[1].Addrs = append(config.Fixed[1].Addrs, addr("::"))
+	lookup(t, r, "x.ad.example.", "AAAA")
+	config.Files = []string{}
+	if err := h.SetConfig(config); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := lookup(t, r, "x.ad.example.", "AAAA"), "NOERROR aa; x.ad.example. 10 IN AAAA ::"; got != want {
+		t.Errorf("after the change\n got %s\nwant %s", got, want)
+	}
+}
+
+// Who leaves its types to others, or no longer, changes the answers of all its names.
+func TestHosts_SetConfigTellsAllNamesWhereTypesWereLeftToOthers(t *testing.T) {
+	var told []string
+	config := local.HostsConfig{Files: []string{}, Records: []string{"a.home A 192.0.2.7", "b.home A 192.0.2.8"}, Changed: func(names []wire.Name) {
+		told = nil
+		for _, n := range names {
+			told = append(told, n.String())
+		}
+	}}
+	h, err := local.NewHosts(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told = nil
+	config.TypeTransparent = true
+	if err := h.SetConfig(config); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a.home.", "b.home."} {
+		if !slices.Contains(told, name) {
+			t.Errorf("told %v, and not %s", told, name)
+		}
+	}
+}
+
+// knows is an upstream that knows every name but those that begin so, each by one TXT
+// record.
+type knows string
+
+func (k knows) Exchange(_ context.Context, q *wire.Query) (resolver.Result, error) {
+	name := wire.Name(q.Name())
+	reply := &wire.Reply{RRs: []wire.RR{{Owner: name, Type: wire.TypeTXT, TTL: 300, Data: wire.TXT("world")}}}
+	if unknown := strings.HasPrefix(name.String(), string(k)); unknown || q.Type != wire.TypeTXT {
+		const zone = wire.Name("\x07example\x00")
+		reply.RRs = []wire.RR{{Section: wire.Authority, Owner: zone, Type: wire.TypeSOA, TTL: 300, Data: wire.SOA(zone, zone, 1, 3600, 1200, 604800, 300)}}
+		if unknown {
+			reply.Rcode = wire.RcodeNXDomain
+		}
+	}
+	a, err := wire.Pack(q, reply)
+	return resolver.Result{Answer: a, Ages: true, Source: "world"}, err
 }
 
 func TestHosts_DomainTTLAndDirectories(t *testing.T) {

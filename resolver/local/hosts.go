@@ -4,9 +4,9 @@
 //
 // Hosts answers by whole name, before every zone and route. It holds all names
 // in one immutable set that is replaced when a file changes. A name it has is
-// its own with all types: the type it lacks is NODATA, never NXDOMAIN, because
-// some stub resolvers (musl) fail the whole lookup when AAAA is denied while A
-// exists. A static CNAME leads on to wherever its target is known. Below it, whole
+// its own with all types, unless TypeTransparent leaves those it lacks to zones and
+// routes: such a type is NODATA, never NXDOMAIN, because some stub resolvers (musl)
+// fail the whole lookup when AAAA is denied while A exists. A static CNAME leads on to wherever its target is known. Below it, whole
 // domains can be given fixed addresses, or none but the names it has (Fixed).
 //
 // Every answer depends on a counter that moves when the set is replaced, so no
@@ -59,6 +59,8 @@ type HostsConfig struct {
 	// Records are static records, "NAME [TTL] TYPE DATA" each. They stand
 	// beside the addresses of the files.
 	Records []string
+	// TypeTransparent leaves types that a name has none of to zones and routes.
+	TypeTransparent bool
 	// TTL of every answer in whole seconds; 0 means DefaultHostsTTL.
 	TTL time.Duration
 	// Changed is called after each change with the names that came, went or
@@ -94,6 +96,8 @@ type hostsSource struct {
 	ttl     uint32
 	domain  string // of names without a dot, with the dot between them
 	fixed   []Fixed
+	// typeTransparent is HostsConfig's
+	typeTransparent bool
 }
 
 // source checks the configuration and fills in its defaults.
@@ -107,7 +111,7 @@ func (c HostsConfig) source() (hostsSource, error) {
 	if c.TTL < 0 || c.TTL > maxTTL {
 		return hostsSource{}, fmt.Errorf("hosts: ttl is %v: a TTL is 0 to %v", c.TTL, maxTTL)
 	}
-	s := hostsSource{files: c.Files, ttl: uint32(c.TTL / time.Second)}
+	s := hostsSource{files: c.Files, ttl: uint32(c.TTL / time.Second), typeTransparent: c.TypeTransparent}
 	if c.Domain != "" && c.Domain != wire.Root {
 		s.domain = "." + c.Domain.String()
 	}
@@ -193,6 +197,7 @@ func (h *Hosts) takeLocked(texts []string) {
 	}
 	set := newHostSet(size)
 	set.records, set.ttl, set.domain, set.fixed = h.source.records, h.source.ttl, h.source.domain, h.source.fixed
+	set.typeTransparent = h.source.typeTransparent
 	bad := 0
 	for i, text := range texts {
 		bad += h.take(set, h.read[i], text)
@@ -202,27 +207,36 @@ func (h *Hosts) takeLocked(texts []string) {
 	h.publish(set)
 }
 
-// take adds a file's lines to the set and says once what is wrong with them.
+// take adds a file's lines to the set and says once what is wrong with which of them.
 func (h *Hosts) take(set *hostSet, file, text string) (bad int) {
-	faults := set.parse(text)
-	if len(faults) == 0 {
+	faults, bad := set.parse(text)
+	if bad == 0 {
 		if text != "" {
 			delete(h.faults, file)
 		}
 		return 0
 	}
-	first := faults[0]
-	h.complain(file, fmt.Sprintf("line %d: %s (%d bad lines in all, left out)", first.line, first.reason, len(faults)))
-	return len(faults)
+	var said []string
+	for _, f := range faults {
+		said = append(said, fmt.Sprintf("%s:%d: %s", file, f.line, f.reason))
+	}
+	if more := bad - len(faults); more > 0 {
+		said = append(said, fmt.Sprintf("%s: %d more bad lines", file, more))
+	}
+	h.complain(file, said...)
+	return bad
 }
 
-// complain logs a fault of a file unless it is the one logged last.
-func (h *Hosts) complain(file, fault string) {
-	if h.faults[file] == fault {
+// complain logs faults of a file unless they are those logged last.
+func (h *Hosts) complain(file string, faults ...string) {
+	all := strings.Join(faults, "\n")
+	if h.faults[file] == all {
 		return
 	}
-	h.faults[file] = fault
-	h.logger.Warn("hosts file has a fault", "file", file, "err", fault)
+	h.faults[file] = all
+	for _, fault := range faults {
+		h.logger.Warn("hosts file has a fault", "file", file, "err", fault)
+	}
 }
 
 // publish replaces the set, moves the counter and tells which names changed.
@@ -285,31 +299,45 @@ func (h *Hosts) Len() int { return len(h.set.Load().names) }
 
 // Answer implements resolver.Zone.
 func (h *Hosts) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
-	return h.answer(q, func(set *hostSet) (reply *wire.Reply, alias wire.Name, ok bool) { return set.reply(q) })
+	return h.answer(q, func(set *hostSet) said { return set.reply(q) })
+}
+
+// said is what a set has for a question.
+type said struct {
+	reply  *wire.Reply // nil: nothing
+	alias  wire.Name   // where the reply leads to
+	exists bool        // without a reply: the name is there
+	// watched: without a reply, what others answer counts until the set is replaced.
+	// Names that come, go or change are told to a callback in any case.
+	watched bool
 }
 
 // answer builds an answer from one set. Where an alias leads on, it is Later's.
-func (h *Hosts) answer(q *wire.Query, reply func(*hostSet) (*wire.Reply, wire.Name, bool)) (resolver.Result, resolver.Outcome) {
+func (h *Hosts) answer(q *wire.Query, ask func(*hostSet) said) (resolver.Result, resolver.Outcome) {
 	for {
 		set := h.set.Load()
 		dep := cache.Dep{Counter: &h.counter, Value: h.counter.Load()}
 		if h.set.Load() != set {
 			continue
 		}
-		reply, alias, ok := reply(set)
-		if !ok {
-			return resolver.Result{}, resolver.NotMine
+		s := ask(set)
+		if s.reply == nil {
+			passed := resolver.Result{Exists: s.exists}
+			if s.watched {
+				passed.Deps[0] = dep
+			}
+			return passed, resolver.NotMine
 		}
-		answer, err := wire.Pack(q, reply)
+		answer, err := wire.Pack(q, s.reply)
 		if err != nil {
 			h.logger.Error("answer cannot be packed", "qname", wire.Name(q.Name()).String(), "err", err)
 			return resolver.Result{}, resolver.NotMine
 		}
 		outcome := resolver.Answered
-		if alias != "" {
+		if s.alias != "" {
 			outcome = resolver.Later
 		}
-		return resolver.Result{Answer: answer, Alias: alias, Deps: [2]cache.Dep{dep}, Source: "hosts"}, outcome
+		return resolver.Result{Answer: answer, Alias: s.alias, Deps: [2]cache.Dep{dep}, Source: "hosts"}, outcome
 	}
 }
 
@@ -323,35 +351,33 @@ func (h *Hosts) Resolve(_ context.Context, q *wire.Query) (resolver.Result, erro
 	return result, nil
 }
 
-// reply says what the set has for a question, and where an alias leads to; ok is
-// false when it doesn't have the name.
-func (s *hostSet) reply(q *wire.Query) (reply *wire.Reply, alias wire.Name, ok bool) {
+// reply says what the set has for a question.
+func (s *hostSet) reply(q *wire.Query) said {
 	name := wire.Name(q.Name())
 	rrs := s.records[string(q.Name())]
 	at, isHost := s.names[string(q.Name())]
 	if len(rrs) > 0 || isHost {
-		reply, alias = s.ofName(q, at, rrs)
-		return reply, alias, true
+		return s.ofName(q, at, rrs)
 	}
 	addr, ok := wire.ReverseAddr(name)
 	if !ok {
-		return nil, "", false
+		return said{}
 	}
 	target, ok := s.ptrs[addr]
 	if !ok {
-		return nil, "", false
+		return said{}
 	}
 	if q.Type != wire.TypePTR && q.Type != wire.TypeANY {
-		return noData(name, s.ttl), "", true
+		return s.lacks(name)
 	}
-	return &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: s.ttl, Data: wire.NameData(target)}}}, "", true
+	return said{reply: &wire.Reply{AA: true, RRs: []wire.RR{{Owner: name, Type: wire.TypePTR, TTL: s.ttl, Data: wire.NameData(target)}}}}
 }
 
 // ofName answers for a name that has addresses in files (at is not 0), static
 // records, or both. An alias counts where nothing else is there.
-func (s *hostSet) ofName(q *wire.Query, at uint32, rrs []wire.RR) (reply *wire.Reply, alias wire.Name) {
+func (s *hostSet) ofName(q *wire.Query, at uint32, rrs []wire.RR) said {
 	name := wire.Name(q.Name())
-	reply = &wire.Reply{AA: true}
+	reply := &wire.Reply{AA: true}
 	for _, rr := range rrs {
 		if q.Type == rr.Type || q.Type == wire.TypeANY {
 			reply.RRs = append(reply.RRs, rr)
@@ -365,18 +391,21 @@ func (s *hostSet) ofName(q *wire.Query, at uint32, rrs []wire.RR) (reply *wire.R
 	}
 	switch {
 	case len(reply.RRs) > 0:
-		return reply, ""
+		return said{reply: reply}
 	case at == 0 && rrs[0].Type == wire.TypeCNAME: // alone, as parseRecords has seen to
 		reply.RRs = rrs
-		return reply, wire.Name(rrs[0].Data).Lower()
+		return said{reply: reply, alias: wire.Name(rrs[0].Data).Lower()}
 	}
-	return noData(name, s.ttl), ""
+	return s.lacks(name)
 }
 
-// noData says that a name of ours hasn't the type. The name is a zone of its
-// own, so the SOA is its (RFC 2308 section 3).
-func noData(name wire.Name, ttl uint32) *wire.Reply {
-	return &wire.Reply{AA: true, RRs: []wire.RR{soa(wire.Authority, name, ttl)}}
+// lacks says that a name of ours hasn't the type, or leaves that to others. The name
+// is a zone of its own, so the SOA is its (RFC 2308 section 3).
+func (s *hostSet) lacks(name wire.Name) said {
+	if s.typeTransparent {
+		return said{exists: true}
+	}
+	return said{reply: &wire.Reply{AA: true, RRs: []wire.RR{soa(wire.Authority, name, s.ttl)}}}
 }
 
 // soa is the SOA record of a zone made up here, in the form of RFC 6303

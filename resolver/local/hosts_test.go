@@ -115,19 +115,22 @@ func TestHosts_AnswersWhatTheFileSays(t *testing.T) {
 
 func TestHosts_StaticRecordsStandBesideTheFiles(t *testing.T) {
 	h := hostsOf(t, local.HostsConfig{Records: []string{
-		"db.example.com A 192.0.2.3", "Mail.example.com 300 MX 10 mx.example.com.", `mail.example.com TXT "v=spf1 -all"`,
+		"db.example.com A 192.0.2.3", "Mail.example.com 300 MX 10 mx.example.com.", `mail.example.com TXT "v=spf1 -all"`, `price.example.com TXT "cost $5" $6`,
+		`price.example.com NAPTR 10 20 "u" "E2U+sip" "!^(.*)$!sip:\\1@example.com!" .`,
 	}}, sample)
 	for _, tc := range []struct{ name, typ, want string }{
 		{"db.example.com.", "A", "NOERROR; db.example.com. 10 IN A 192.0.2.3; db.example.com. 10 IN A 192.0.2.1; db.example.com. 10 IN A 192.0.2.2"},
 		{"mail.example.com.", "MX", "NOERROR; mail.example.com. 300 IN MX 10 mx.example.com."},
 		{"mail.example.com.", "TXT", `NOERROR; mail.example.com. 10 IN TXT "v=spf1 -all"`},
 		{"mail.example.com.", "A", "NOERROR; soa mail.example.com. 10 10"},
+		{"price.example.com.", "TXT", `NOERROR; price.example.com. 10 IN TXT "cost $5" "$6"`},
+		{"price.example.com.", "NAPTR", `NOERROR; price.example.com. 10 IN NAPTR 10 20 "u" "E2U+sip" "!^(.*)$!sip:\\1@example.com!" .`},
 	} {
 		if got := ask(t, h, tc.name, tc.typ); got != tc.want {
 			t.Errorf("%s %s\n got %s\nwant %s", tc.name, tc.typ, got, tc.want)
 		}
 	}
-	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "$INCLUDE /etc/passwd", "a A 192.0.2.1\nb A 192.0.2.2",
+	for _, bad := range []string{"", "db.example.com", "db A", "db A 192.0.2", "db WHAT 1", "$INCLUDE /etc/passwd", " $ORIGIN example.com", "$TTL 5", "$x.example.com A 192.0.2.1", "a A 192.0.2.1\nb A 192.0.2.2",
 		"*.dev.corp 300 A 10.7.0.1", "* A 10.7.0.1", "a.*.corp A 10.7.0.1", "dev.corp DNAME other.corp.", "dev.corp NS ns.corp.", "dev.corp NSEC x.corp. A", "dev.corp DS 1 8 2 AA", "192.0.2.7 PTR nas.home.", "2001:db8::7 PTR nas.home.", "@ A 192.0.2.7", ". TXT x", "db CH TXT x",
 		"b\u00fccher.corp A 10.7.0.1", "http://nas.corp A 10.7.0.1", "nas.corp:80 A 10.7.0.1", "nas.corp,db.corp A 10.7.0.1", "/nas.corp/ A 10.7.0.1", "na*.corp A 10.7.0.1", "db\\032x A 10.7.0.1"} {
 		_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{bad}})
@@ -159,12 +162,40 @@ func TestHosts_SaysOnceWhatIsWrongWithWhichLine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(log.lines) != 1 || !strings.Contains(log.lines[0], "line 3") || !strings.Contains(log.lines[0], "5 bad lines") ||
-		!strings.Contains(log.lines[0], "hosts") {
-		t.Errorf("logged %q, want one line that names the file, line 3 and 5 bad lines", log.lines)
+	said := strings.Join(log.lines, "")
+	for _, want := range []string{`hosts:3: \"300.1.1.1\" is no IP address`, "hosts:4: address 192.0.2.2 has no name", `hosts:5: \"a..b\" is no domain name`, "hosts:6: ", "hosts:7: "} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q is logged: %s", want, said)
+		}
+	}
+	if len(log.lines) != 5 {
+		t.Errorf("%d lines are logged of 5 bad ones", len(log.lines))
 	}
 	if h.Len() != 2 { // good, ok
 		t.Errorf("%d names, want 2: bad lines take nothing else along", h.Len())
+	}
+}
+
+func TestHosts_ABadNameTakesNoOtherAlong(t *testing.T) {
+	log := new(logLines)
+	h := hostsOf(t, local.HostsConfig{Logger: slog.New(slog.NewTextHandler(log, nil))},
+		"192.0.2.1 one bad..name two *.wild three\n"+strings.Repeat("nonsense\n", 30)+"192.0.2.2 a..b four")
+	for _, name := range []string{"one.", "two.", "three.", "four."} {
+		if got := ask(t, h, name, "A"); !strings.Contains(got, "192.0.2.") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	if h.Len() != 4 {
+		t.Errorf("%d names, want 4", h.Len())
+	}
+	said := strings.Join(log.lines, "")
+	for _, want := range []string{`hosts:1: \"bad..name\" is no domain name, nor can 1 more of the line be taken`, "hosts:20: ", "hosts: 12 more bad lines"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q is logged: %s", want, said)
+		}
+	}
+	if len(log.lines) != 21 {
+		t.Errorf("%d lines are logged", len(log.lines))
 	}
 }
 

@@ -25,6 +25,8 @@ type hostSet struct {
 	ttl     uint32 // of what comes from files
 	domain  string // goes behind names of files without a dot; begins with one
 	fixed   []Fixed
+	// typeTransparent leaves types that a name has none of to others.
+	typeTransparent bool
 	// parents are names in fixed domains below which there are names.
 	parents map[string]struct{}
 }
@@ -37,7 +39,7 @@ type link struct {
 	is4  bool
 }
 
-// fault is a line that is left out.
+// fault is a line that is left out, or some of whose names are.
 type fault struct {
 	line   int
 	reason string
@@ -70,8 +72,9 @@ func (s *hostSet) addrs(at uint32) iter.Seq[netip.Addr] {
 }
 
 // parse adds the lines of a text: an address, then names, then perhaps a
-// comment (hosts(5)). It returns the lines that make no sense.
-func (s *hostSet) parse(text string) []fault {
+// comment (hosts(5)). It returns what makes no sense of the first bad lines, and how
+// many such lines there are.
+func (s *hostSet) parse(text string) (faults []fault, bad int) {
 	p := hostParser{set: s}
 	for text != "" {
 		p.line++
@@ -79,27 +82,28 @@ func (s *hostSet) parse(text string) []fault {
 		p.parseLine(line)
 		text = rest
 	}
-	return p.faults
+	return p.faults, p.bad
 }
 
-// maxFaults bounds what is remembered of a file that is no hosts file at all.
-const maxFaults = 1 << 20
+// maxFaults bounds what is told of a file that is no hosts file at all.
+const maxFaults = 20
 
 type hostParser struct {
 	set    *hostSet
 	line   int
 	faults []fault
+	bad    int // lines
 	// The address of the line before: many lines of a long file have the same.
 	lastText string
 	last     netip.Addr
 	buf      [256]byte
 }
 
+// fault notes what is wrong with the line. It is called once for each.
 func (p *hostParser) fault(format string, args ...any) {
-	if len(p.faults) == 0 {
+	p.bad++
+	if len(p.faults) < maxFaults {
 		p.faults = append(p.faults, fault{p.line, fmt.Sprintf(format, args...)})
-	} else if len(p.faults) < maxFaults {
-		p.faults = append(p.faults, fault{line: p.line}) // only the first is told
 	}
 }
 
@@ -116,21 +120,33 @@ func (p *hostParser) parseLine(line string) {
 		p.fault("%.60q is no IP address", text)
 		return
 	}
-	if strings.Contains(rest, "*") {
-		p.fault("%.60q: there are no wildcards in hosts files", strings.TrimSpace(rest))
-		return
-	}
 	name, rest := nextField(rest)
 	if name == "" {
 		p.fault("address %s has no name", text)
 		return
 	}
+	bad, more := "", 0 // what is no name takes nothing else along
 	for ; name != ""; name, rest = nextField(rest) {
-		if !p.add(addr, name) {
-			p.fault("%.80q is no domain name", name)
-			return
+		if p.add(addr, name) {
+			continue
+		}
+		if bad == "" {
+			bad = name
+		} else {
+			more++
 		}
 	}
+	if bad == "" {
+		return
+	}
+	why := "is no domain name"
+	if strings.Contains(bad, "*") {
+		why = "is a wildcard, and there are none in hosts files"
+	}
+	if more > 0 {
+		why += fmt.Sprintf(", nor can %d more of the line be taken", more)
+	}
+	p.fault("%.80q %s", bad, why)
 }
 
 // nextField cuts the first run of characters that are no blanks.
@@ -191,8 +207,8 @@ func (p *hostParser) addName(addr netip.Addr, text string) bool {
 	return true
 }
 
-// pack writes a name in wire form into the buffer. A final dot is allowed,
-// escapes are not: hosts(5) has none.
+// pack writes a name in wire form into the buffer. A final dot is allowed, escapes and
+// wildcards are not: hosts(5) has none.
 func (p *hostParser) pack(text string) (n int, ok bool) {
 	text = strings.TrimSuffix(text, ".")
 	if text == "" || len(text)+2 > 255 {
@@ -202,7 +218,7 @@ func (p *hostParser) pack(text string) (n int, ok bool) {
 	n = 1
 	for i := 0; i <= len(text); i++ {
 		if i < len(text) && text[i] != '.' {
-			if c := text[i]; c <= ' ' || c == 0x7f || c == '\\' {
+			if c := text[i]; c <= ' ' || c == 0x7f || c == '\\' || c == '*' {
 				return 0, false
 			}
 			p.buf[n] = text[i]
@@ -231,9 +247,16 @@ func lowerKey(b []byte) []byte {
 	return b
 }
 
-// diff returns the names, PTR names included, that are not the same in both
-// sets.
+// diff returns the names, PTR names included, that are not the same in both sets: all,
+// where one set leaves types to others and one does not.
 func (s *hostSet) diff(t *hostSet) []wire.Name {
+	if s.typeTransparent != t.typeTransparent {
+		none := newHostSet(0)
+		none.typeTransparent = t.typeTransparent
+		others := *s
+		others.typeTransparent = t.typeTransparent
+		return append(others.diff(none), none.diff(t)...)
+	}
 	var out []wire.Name
 	for name, at := range s.names {
 		if other, ok := t.names[name]; !ok || !s.sameLinks(at, t, other) {

@@ -34,7 +34,7 @@ func parseRecords(lines []string, ttl uint32) (map[string][]wire.RR, error) {
 
 // parseRecord reads one record.
 func parseRecord(line string, ttl uint32) (wire.RR, error) {
-	if strings.ContainsAny(line, "\n$") {
+	if strings.Contains(line, "\n") || strings.HasPrefix(strings.TrimSpace(line), "$") { // a directive begins a line (RFC 1035 section 5.1)
 		return wire.RR{}, fmt.Errorf("one record a line, and no directives")
 	}
 	parser := dns.NewZoneParser(strings.NewReader(line+"\n"), ".", "")

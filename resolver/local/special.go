@@ -29,6 +29,9 @@ const (
 	BogusPrivOn
 	// BogusPrivOff forwards them always.
 	BogusPrivOff
+	// BogusPrivReverse denies PTR questions for private addresses always, but those
+	// behind a carrier's NAT (100.64.0.0/10), and forwards all else, as dnsmasq does.
+	BogusPrivReverse
 )
 
 // SpecialConfig says which special names are answered here.
@@ -49,8 +52,12 @@ const (
 	empty                       // the apex exists, nothing below it
 	loopback                    // every name is this host
 	private                     // empty, unless an upstream may know better
+	carrier                     // the same: addresses behind a carrier's NAT
 	internal                    // denied, unless an upstream may know better
 )
+
+// isPrivate tells what has a meaning in a private network alone.
+func (k specialKind) isPrivate() bool { return k == private || k == carrier || k == internal }
 
 type specialZone struct {
 	zone wire.Name
@@ -101,7 +108,7 @@ func makeSpecialZones() []specialZone {
 		add(private, reverse16(172, second))
 	}
 	for second := 64; second <= 127; second++ {
-		add(private, reverse16(100, second))
+		add(carrier, reverse16(100, second))
 	}
 	return out
 }
@@ -129,7 +136,7 @@ func ReverseZones() []wire.Name {
 func PrivateZones() []wire.Name {
 	var out []wire.Name
 	for _, z := range specialZones {
-		if z.kind == private || z.kind == internal {
+		if z.kind.isPrivate() {
 			out = append(out, z.zone)
 		}
 	}
@@ -142,8 +149,14 @@ func isReverse(n wire.Name) bool {
 
 // Special answers special-use names. It is safe for concurrent use.
 type Special struct {
-	active  atomic.Pointer[[]bool] // which of specialZones are answered here
-	counter atomic.Uint64          // moves after active
+	active  atomic.Pointer[activeZones]
+	counter atomic.Uint64 // moves after active
+}
+
+// activeZones are those of specialZones that are answered here.
+type activeZones struct {
+	is      []bool
+	onlyPTR bool // the private ones leave other types to others
 }
 
 // NewSpecial makes the zones of all special names.
@@ -156,11 +169,11 @@ func NewSpecial(c SpecialConfig) *Special {
 // SetConfig takes a new configuration for all answers from now on, cached ones
 // included.
 func (s *Special) SetConfig(c SpecialConfig) {
-	active := make([]bool, len(specialZones))
+	active := &activeZones{is: make([]bool, len(specialZones)), onlyPTR: c.BogusPriv == BogusPrivReverse}
 	for i, z := range specialZones {
-		active[i] = isActive(z, c)
+		active.is[i] = isActive(z, c)
 	}
-	s.active.Store(&active)
+	s.active.Store(active)
 	s.counter.Add(1)
 }
 
@@ -170,10 +183,12 @@ func isActive(z specialZone, c SpecialConfig) bool {
 			return false
 		}
 	}
-	if z.kind != private && z.kind != internal || c.BogusPriv == BogusPrivOn {
+	switch {
+	case !z.kind.isPrivate() || c.BogusPriv == BogusPrivOn:
 		return true
-	}
-	if c.BogusPriv == BogusPrivOff {
+	case c.BogusPriv == BogusPrivReverse:
+		return z.kind == private && isReverse(z.zone)
+	case c.BogusPriv == BogusPrivOff:
 		return false
 	}
 	return !slices.ContainsFunc(c.Upstreams, IsPrivate)
@@ -214,7 +229,8 @@ func (m *specialMount) Answer(q *wire.Query) (resolver.Result, resolver.Outcome)
 		if s.active.Load() != active {
 			continue
 		}
-		if !(*active)[m.index] {
+		others := active.onlyPTR && specialZones[m.index].kind.isPrivate() && q.Type != wire.TypePTR && q.Type != wire.TypeANY
+		if !active.is[m.index] || others {
 			return resolver.Result{}, resolver.NotMine
 		}
 		answer, err := wire.Pack(q, specialZones[m.index].reply(q))

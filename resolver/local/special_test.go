@@ -100,6 +100,23 @@ func TestSpecial_BogusPriv(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
 		}
 	}
+	reverse := local.NewSpecial(local.SpecialConfig{BogusPriv: local.BogusPrivReverse, Upstreams: addrs("10.0.0.1")})
+	for _, tc := range []struct{ name, typ, want string }{
+		{name, "PTR", denied},
+		{name, "TXT", "not mine"},
+		{"10.in-addr.arpa.", "SOA", "not mine"},
+		{"1.2.0.192.in-addr.arpa.", "PTR", "NXDOMAIN; soa 2.0.192.in-addr.arpa. 10800 10800"},
+		{wire.ReverseName(netip.MustParseAddr("fd00::1")).String(), "PTR", "NXDOMAIN; soa d.f.ip6.arpa. 10800 10800"},
+		{"1.1.64.100.in-addr.arpa.", "PTR", "not mine"},
+		{"printer.local.", "A", "not mine"},
+		{"a.test.", "A", "not mine"},
+		{"nas.home.arpa.", "PTR", "not mine"},
+		{"localhost.", "A", "NOERROR; localhost. 10800 IN A 127.0.0.1"},
+	} {
+		if got := askSpecial(t, reverse, tc.name, tc.typ); got != tc.want {
+			t.Errorf("reverse: %s %s: got %s, want %s", tc.name, tc.typ, got, tc.want)
+		}
+	}
 	s := local.NewSpecial(local.SpecialConfig{BogusPriv: local.BogusPrivOff, Upstreams: addrs("10.0.0.1")})
 	if got := askSpecial(t, s, "1.0.0.127.in-addr.arpa.", "PTR"); !strings.Contains(got, "localhost.") {
 		t.Errorf("this host's own address is forwarded: %s", got)

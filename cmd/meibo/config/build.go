@@ -202,7 +202,7 @@ func (b *builder) cache() Cache {
 }
 
 func (b *builder) hosts() Hosts {
-	h := Hosts{Files: b.texts("hosts.files"), Records: b.texts("hosts.records"), Domain: b.text("hosts.domain"), TTL: b.duration("hosts.ttl").Truncate(time.Second)}
+	h := Hosts{Files: b.texts("hosts.files"), Records: b.texts("hosts.records"), Domain: b.text("hosts.domain"), TTL: b.duration("hosts.ttl").Truncate(time.Second), TypeTransparent: b.is("hosts.type_transparent")}
 	if !b.isSet("hosts.files") {
 		h.Files = []string{"/etc/hosts"}
 	}

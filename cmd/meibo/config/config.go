@@ -153,7 +153,7 @@ type Route struct {
 	Servers   []netip.AddrPort
 	Fallback  []netip.AddrPort // after Servers and those of the default route
 	TLS       RouteTLS
-	Addresses []netip.Addr // of all its names, in place of servers
+	Addresses []netip.Addr // of all its names; servers, where there are any, are asked for other types
 	Local     bool         // no names but those of hosts files and records, in place of servers
 	Default   bool         // the servers of the default route, after Servers
 	Mode      string       // "fastest", "strict", "all" or "random"
@@ -189,13 +189,15 @@ type Hosts struct {
 	Records []string // "NAME [TTL] TYPE DATA"
 	Domain  string   // of names without a dot; "" leaves them so
 	TTL     time.Duration
+	// TypeTransparent leaves types that a name has none of to zones and routes.
+	TypeTransparent bool
 }
 
 // Filter is what is kept from clients of what upstreams say.
 type Filter struct {
 	Types             []string
 	DomainNeeded      bool
-	BogusPriv         string // "auto", "on" or "off"
+	BogusPriv         string // "auto", "on", "off" or "reverse"
 	BogusNXDomain     []netip.Prefix
 	StopDNSRebind     bool
 	RebindDomainOK    []string

@@ -50,7 +50,7 @@ func TestLoad_NamesEachFault(t *testing.T) {
 		{"TTLs crossed", `cache { min_ttl = "1h" max_ttl = "1m" }`, `a.hcl:1: key "cache.min_ttl": 1h0m0s is above cache.max_ttl, 1m0s`},
 		{"forward without label", `forward { servers = ["10.0.0.1"] }`, `a.hcl:1: key "forward": expected a block with a label, forward "…" { … }, got "servers" without one`},
 		{"forward without servers", `forward "a" { }`, "a.hcl:1: key `forward \"a\"`: servers is not set: name at least one, as in servers = [\"192.0.2.53\"]; or give the names addresses = [\"192.0.2.7\"], or none at all with local = true"},
-		{"forward two ways", `forward "a" { servers = ["10.0.0.1"] local = true }`, "a.hcl:1: key `forward \"a\"`: servers, addresses and local exclude one another: leave one of them"},
+		{"forward two ways", `forward "a" { servers = ["10.0.0.1"] local = true }`, "a.hcl:1: key `forward \"a\"`: local says that there are no names, and excludes servers and addresses: leave it or them"},
 		{"forward to an address of no kind", `forward "a" { addresses = ["nxdomain"] }`, `a.hcl:1: key "forward.addresses": expected an IP address, got the string "nxdomain"`},
 		{"filter type", `filter { types = ["IPv6"] }`, `a.hcl:1: key "filter.types": expected a type of record such as AAAA, got the string "IPv6"`},
 		{"filter of no address", `filter { bogus_nxdomain = ["isp.example"] }`, `a.hcl:1: key "filter.bogus_nxdomain": expected an address or a network such as 10.0.0.0/8, got the string "isp.example"`},

@@ -57,7 +57,7 @@ func (c *Config) Routes(upstreams []netip.AddrPort) []forwarder.Route {
 	mode := map[string]forwarder.Mode{"": forwarder.Fastest, "sequential": forwarder.Strict, "random": forwarder.Random}[c.Forward.Strategy]
 	routes := []forwarder.Route{{Suffix: wire.Root, Servers: upstreams, Mode: mode, Timeout: min(c.Forward.Timeout, time.Hour) * time.Duration(len(upstreams))}}
 	for _, r := range c.Forward.Routes {
-		if r.isFixed() {
+		if !r.asks() {
 			if r.Suffix == "." {
 				routes[0].Servers = nil // nobody is asked
 			}
@@ -96,21 +96,21 @@ func (c *Config) HostsConfig() local.HostsConfig {
 	if files == nil {
 		files = []string{} // none, not the default
 	}
-	out := local.HostsConfig{Files: files, Records: c.Hosts.Records, Domain: mustName(c.Hosts.Domain), TTL: c.Hosts.TTL}
+	out := local.HostsConfig{Files: files, Records: c.Hosts.Records, Domain: mustName(c.Hosts.Domain), TTL: c.Hosts.TTL, TypeTransparent: c.Hosts.TypeTransparent}
 	for _, r := range c.Forward.Routes {
-		if r.isFixed() {
-			out.Fixed = append(out.Fixed, local.Fixed{Suffix: mustName(r.Suffix), Addrs: r.Addresses})
+		if r.Local || len(r.Addresses) > 0 {
+			out.Fixed = append(out.Fixed, local.Fixed{Suffix: mustName(r.Suffix), Addrs: r.Addresses, TypeTransparent: r.asks()})
 		}
 	}
 	return out
 }
 
-// isFixed reports whether nobody is asked about the names of a route.
-func (r *Route) isFixed() bool { return r.Local || len(r.Addresses) > 0 }
+// asks reports whether anybody is asked about the names of a route.
+func (r *Route) asks() bool { return len(r.Servers) > 0 || r.Default }
 
 // BogusPriv returns what resolver/local takes for names of private networks.
 func (c *Config) BogusPriv() local.BogusPriv {
-	return map[string]local.BogusPriv{"on": local.BogusPrivOn, "off": local.BogusPrivOff}[c.Filter.BogusPriv]
+	return map[string]local.BogusPriv{"on": local.BogusPrivOn, "off": local.BogusPrivOff, "reverse": local.BogusPrivReverse}[c.Filter.BogusPriv]
 }
 
 // FilterConfig returns what resolver keeps from clients.

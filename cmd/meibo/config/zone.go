@@ -73,21 +73,16 @@ func (b *builder) route(bl *block) []Route {
 	suffixes, expected := suffixesOf(bl.label)
 	r := Route{Mode: at[string](bl, "forward", "mode"), TrustAD: at[bool](bl, "forward", "trust_ad"), Local: at[bool](bl, "forward", "local")}
 	servers, addresses := entriesOf(bl, "servers"), entriesOf(bl, "addresses")
-	ways := 0
-	for _, is := range []bool{len(servers) > 0, len(addresses) > 0, r.Local} {
-		if is {
-			ways++
-		}
-	}
+	some := len(servers) > 0 || len(addresses) > 0
 	switch {
 	case bl.bad:
 		return nil
 	case expected != "":
 		return wrong("expected " + expected + " as the label")
-	case ways == 0:
+	case !some && !r.Local:
 		return wrong(`servers is not set: name at least one, as in servers = ["192.0.2.53"]; or give the names addresses = ["192.0.2.7"], or none at all with local = true`)
-	case ways > 1:
-		return wrong("servers, addresses and local exclude one another: leave one of them")
+	case some && r.Local:
+		return wrong("local says that there are no names, and excludes servers and addresses: leave it or them")
 	}
 	for _, name := range []string{"tls_name", "tls_pins"} { // a template may have had nothing to put in
 		if bl.set[name] != nil && at[string](bl, "forward", "tls_name") == "" && len(entriesOf(bl, "tls_pins")) == 0 {

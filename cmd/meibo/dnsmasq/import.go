@@ -3,6 +3,8 @@ package dnsmasq
 import (
 	"fmt"
 	"strings"
+
+	"meibo/resolver/wire"
 )
 
 // Kind says what became of a line that isn't taken as it is.
@@ -24,6 +26,7 @@ type Note struct {
 	Line int
 	Text string // the line
 	Why  string
+	at   int // the place of the line among all; 0: of no line
 }
 
 // String is the note for people.
@@ -75,7 +78,7 @@ type importer struct {
 	expand    bool
 	domain    string
 	mxTarget  string
-	records   []string
+	records   []record
 	filter    []setting
 	cache     []setting
 	hostsTTL  string
@@ -83,7 +86,17 @@ type importer struct {
 	types     []string
 	bogus     []string
 	rebindOK  []string
-	later     []func() // what needs to know all lines
+	bogusPriv bool
+	later     []func()           // what needs to know all lines
+	from      map[string]*option // the line that first names a server
+}
+
+// record is a static record and the line that it comes from.
+type record struct {
+	text    string
+	owner   wire.Name // lower case
+	isAlias bool
+	o       *option
 }
 
 // setting is one key of a block, its value as it is written.
@@ -97,10 +110,10 @@ type route struct {
 	local     bool
 }
 
-func newImporter() *importer { return &importer{port: "53"} }
+func newImporter() *importer { return &importer{port: "53", from: map[string]*option{}} }
 
 func (im *importer) note(o *option, k Kind, format string, args ...any) {
-	im.notes = append(im.notes, Note{Kind: k, File: o.file, Line: o.line, Text: o.text(), Why: fmt.Sprintf(format, args...)})
+	im.notes = append(im.notes, Note{Kind: k, File: o.file, Line: o.line, Text: o.text(), Why: fmt.Sprintf(format, args...), at: o.at})
 }
 
 func (im *importer) leftOut(o *option, format string, args ...any) {
@@ -130,6 +143,10 @@ func (im *importer) route(suffix string) *route {
 
 // take does what one line says.
 func (im *importer) take(o *option) {
+	if o.again != "" {
+		im.note(o, NotNeeded, "%s has been read already", o.again)
+		return
+	}
 	if f := takers[o.name]; f != nil {
 		f(im, o)
 		return

@@ -3,6 +3,8 @@ package dnsmasq
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,7 +23,9 @@ func TestImport_EachForm(t *testing.T) {
 		{"server=/a.example/", `local = true`, ""},
 		{"local=/a.example/", `local = true`, ""},
 		{"server=/a.example/#", `servers = ["#"]`, ""},
-		{"server=//192.0.2.3", "", "left out: server=//192.0.2.3: names without a dot"},
+		{"server=//192.0.2.3", "", "left out: server=//192.0.2.3: names without a dot have no block of their own, and go where those with a dot go"},
+		{"address=//192.0.2.3", "", "left out: address=//192.0.2.3: names without a dot have no block"},
+		{"local=//", "domain_needed = true", "changed: local=//: addresses of names without a dot are asked of nobody"},
 		{"server=/#/192.0.2.3", `recursors = ["192.0.2.1", "192.0.2.3"]`, ""},
 		{"server=192.0.2.3@eth0", `recursors = ["192.0.2.3", "192.0.2.1"]`, `changed: server=192.0.2.3@eth0: questions leave as the routing table says, not from "eth0"`},
 		{"server=dns.example", "", `left out: server=dns.example: "dns.example" is no address`},
@@ -36,17 +40,23 @@ func TestImport_EachForm(t *testing.T) {
 		{"rev-server=10.1.0.0/16,192.0.2.3", `forward "10.1.0.0/16" {`, ""},
 		{"rev-server=10.1.2.3,192.0.2.3", `forward "10.1.2.3/32" {`, ""},
 		{"rev-server=10.1.2.3/99,192.0.2.3", "", "is no network"},
-		{"address=/a.example/192.0.2.3", `addresses = ["192.0.2.3"]`, ""},
+		{"address=/a.example/192.0.2.3", "  addresses = [\"192.0.2.3\"]\n  servers   = [\"#\"]", ""},
+		{"address=/a.example/192.0.2.3\nlocal=/a.example/", "forward \"a.example\" {\n  addresses = [\"192.0.2.3\"]\n}", ""},
+		{"address=/a.example/192.0.2.3\nlocal=/example/", "forward \"a.example\" {\n  addresses = [\"192.0.2.3\"]\n}", ""},
+		{"address=/a.example/192.0.2.3\nserver=/example/192.0.2.9", "  addresses = [\"192.0.2.3\"]\n  servers   = [\"192.0.2.9\"]", ""},
+		{"address=/b.a.example/192.0.2.3\nserver=/a.example/192.0.2.9\nserver=/example/192.0.2.8", "  addresses = [\"192.0.2.3\"]\n  servers   = [\"192.0.2.9\"]", ""},
 		{"address=/a.example/192.0.2.3\naddress=/a.example/2001:db8::1", `addresses = ["192.0.2.3", "2001:db8::1"]`, ""},
 		{"address=/a.example/#", `addresses = ["0.0.0.0", "::"]`, ""},
 		{"address=/a.example/", `local = true`, ""},
-		{"address=/#/192.0.2.3", `forward "." {`, "192.0.2.1 are asked nothing"},
-		{"server=/test/127.0.0.1\naddress=/.test/127.0.0.1", `addresses = ["127.0.0.1"]`, "is this daemon itself"},
-		{"server=/test/127.0.0.1", `local = true`, "is this daemon itself"},
+		{"address=/#/192.0.2.3", "forward \".\" {\n  addresses = [\"192.0.2.3\"]\n  servers   = [\"#\"]", ""},
+		{"address=/#/192.0.2.3\nserver=/a.example/#", `recursors = ["192.0.2.1"]`, ""},
+		{"local=/#/", `recursors = ["192.0.2.1"]`, ""}, // dnsmasq prefers the server
+		{"server=/test/127.0.0.1\naddress=/.test/127.0.0.1", `addresses = ["127.0.0.1"]`, "dnsmasq.conf:1: changed: server=/test/127.0.0.1: that is this daemon itself"},
+		{"server=/test/127.0.0.1", `local = true`, "that is this daemon itself"},
 		{"address=/192.0.2.3", "", "expected /DOMAIN/"},
 		{"address=192.0.2.3", "", "expected /DOMAIN/ADDRESS"},
-		{"address=/a.example/192.0.2.3\nserver=/a.example/192.0.2.9", `addresses = ["192.0.2.3"]`, "changed: forward \"a.example\""},
-		{"strict-order", `mode    = "strict"`, ""},
+		{"address=/a.example/192.0.2.3\nserver=/a.example/192.0.2.9", "  addresses = [\"192.0.2.3\"]\n  servers   = [\"192.0.2.9\"]", ""},
+		{"strict-order", "recursors = [\"192.0.2.1\"]\nforward \".\" {\n  servers = [\"#\"]\n  mode    = \"strict\"", ""},
 		{"all-servers", `mode    = "all"`, ""},
 		{"proxy-dnssec", `trust_ad = true`, ""},
 		{"listen-address=::1,192.0.2.9", `listen    = ["[::1]:53", "192.0.2.9:53", "127.0.0.1:53"]`, ""},
@@ -59,31 +69,44 @@ func TestImport_EachForm(t *testing.T) {
 		{"no-hosts", `files = []`, ""},
 		{"addn-hosts=/etc/a", `files = ["/etc/hosts", "/etc/a"]`, ""},
 		{"no-hosts\nhostsdir=/etc/h", `files = ["/etc/h"]`, ""},
-		{"expand-hosts\ndomain=Lan", `domain = "Lan"`, ""},
+		{"expand-hosts\ndomain=Lan", `domain           = "Lan"`, ""},
 		{"expand-hosts", "", "left out: expand-hosts"},
 		{"domain=lan,192.168.0.0/24", "", "left out: domain=lan"},
-		{"local-ttl=60", `ttl = "60s"`, ""},
+		{"local-ttl=60", `ttl              = "60s"`, ""},
 		{"domain-needed", "domain_needed = true", ""},
-		{"bogus-priv", `bogus_priv = "on"`, ""},
+		{"local-ttl=2147483647", `ttl              = "2147482800s"`, "changed: local-ttl=2147483647: 2147482800 s are the most that there is"},
+		{"", `bogus_priv = "off"`, ""},
+		{"bogus-priv", `bogus_priv = "reverse"`, ""},
 		{"bogus-nxdomain=198.51.100.1,198.51.100.0/24", `bogus_nxdomain = ["198.51.100.1", "198.51.100.0/24"]`, ""},
 		{"stop-dns-rebind\nrebind-localhost-ok", "rebind_localhost_ok = true", ""},
 		{"rebind-domain-ok=/a.example/b.example/", `rebind_domain_ok = ["a.example", "b.example"]`, ""},
 		{"rebind-domain-ok=a.example", `rebind_domain_ok = ["a.example"]`, ""},
-		{"filter-AAAA\nfilter-A\nfilter-rr=ANY,65", `types = ["AAAA", "A", "ANY", "TYPE65"]`, ""},
+		{"filter-AAAA\nfilter-A\nfilter-rr=ANY,65", `types      = ["AAAA", "A", "ANY", "TYPE65"]`, ""},
 		{"cache-size=10000", "", "not needed: cache-size=10000"},
 		{"cache-size=200000", `max_bytes = "58MiB"`, ""},
 		{"cache-size=0", "", "left out: cache-size=0"},
 		{"min-cache-ttl=60\nmax-cache-ttl=3600\nmax-ttl=300\nneg-ttl=30", `negative_ttl   = "30s"`, ""},
+		{"max-cache-ttl=0", `max_ttl = "604800s"`, "changed: max-cache-ttl=0: 604800 s are the most"},
+		{"max-cache-ttl=604801", `max_ttl = "604800s"`, "changed: max-cache-ttl=604801"},
+		{"min-cache-ttl=7200", `min_ttl = "3600s"`, ""}, // as dnsmasq takes it
+		{"max-ttl=0", `max_client_ttl = "0s"`, ""},
+		{"max-ttl=700000", `max_client_ttl = "604800s"`, "changed: max-ttl=700000"},
+		{"neg-ttl=10801", `negative_ttl = "10800s"`, "changed: neg-ttl=10801"},
 		{"no-negcache", `negative_max_ttl = "0s"`, ""},
 		{"host-record=nas.lan,nas,192.0.2.5,2001:db8::5,60", `"nas.lan 60 A 192.0.2.5"`, ""},
 		{"host-record=nas.lan,192.0.2.5", `"5.2.0.192.in-addr.arpa PTR nas.lan."`, ""},
 		{"host-record=nas.lan", "", "no name has an address"},
 		{"cname=a.lan,b.lan,c.lan,30", `"b.lan 30 CNAME c.lan."`, ""},
 		{"cname=*.lan,c.lan", "", "there are no wildcards"},
-		{"cname=a.lan,c.lan\nhost-record=a.lan,192.0.2.1", "", "mend by hand: hosts.records: a.lan. has a CNAME"},
+		{"cname=a.lan,c.lan\nhost-record=A.lan,192.0.2.1", `records          = ["a.lan CNAME c.lan.", "1.2.0.192.in-addr.arpa PTR A.lan."]`, "dnsmasq.conf:2: left out: host-record=A.lan,192.0.2.1: a.lan. has a CNAME ("},
+		{"host-record=a.lan,192.0.2.1\ntxt-record=a.lan,x\ncname=a.lan,c.lan", `records          = ["1.2.0.192.in-addr.arpa PTR a.lan.", "a.lan CNAME c.lan."]`, "dnsmasq.conf:2: left out: txt-record=a.lan,x: a.lan. has a CNAME ("},
+		{"cname=a.lan,c.lan\ncname=a.lan,c.lan", `records          = ["a.lan CNAME c.lan."]`, ""},
 		{"domain=lan\nsrv-host=_ldap._tcp,ldap.lan,389,1,2", `"_ldap._tcp.lan SRV 1 2 389 ldap.lan."`, ""},
 		{"srv-host=_none._tcp.lan", `"_none._tcp.lan SRV 0 0 1 ."`, ""},
 		{`txt-record=a.lan,"v=spf1 a, \"x\" # all",b`, `"a.lan TXT \"v=spf1 a, \\\"x\\\" # all\" \"b\""`, ""},
+		{`txt-record=a.lan,"a\1b","c\\d","e\te",f\tf,"${x} $5"`, `"a.lan TXT \"a\\\\1b\" \"c\\\\d\" \"e\\009e\" \"f\\\\tf\" \"\u0024{x} $5\""`, ""},
+		{"txt-record=a.lan,\xe9", `"a.lan TXT \"\\233\""`, ""},
+		{`naptr-record=a.lan,10,20,u,E2U+sip,!^(.*)$!sip:\1@b.lan!,c.lan`, `"a.lan NAPTR 10 20 \"u\" \"E2U+sip\" \"!^(.*)$!sip:\\\\1@b.lan!\" c.lan."`, ""},
 		{"mx-host=lan,mail.lan,10", `"lan MX 10 mail.lan."`, ""},
 		{"mx-host=lan,10\nmx-target=mail.lan", `"lan MX 10 mail.lan."`, ""},
 		{"mx-host=lan", "", "left out: mx-host=lan: no target"},
@@ -104,7 +127,7 @@ func TestImport_EachForm(t *testing.T) {
 		{"resolv-file=/run/r", "", ""},
 	} {
 		res := importText(t, tc.lines+loopback)
-		if !strings.Contains(res.HCL, tc.want) {
+		if !strings.Contains(squeezed(res.HCL), squeezed(tc.want)) {
 			t.Errorf("%q: no %s in\n%s", tc.lines, tc.want, res.HCL)
 		}
 		var notes []string
@@ -125,6 +148,9 @@ func TestImport_WhatIsNotNeededLeavesNoBlock(t *testing.T) {
 	}
 }
 
+// squeezed leaves one blank of each row: those before equals signs say nothing.
+func squeezed(s string) string { return regexp.MustCompile(" +").ReplaceAllString(s, " ") }
+
 func importText(t testing.TB, text string) Result {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dnsmasq.conf")
@@ -142,13 +168,19 @@ func TestImport_WhoAnswersTheRest(t *testing.T) {
 	for _, tc := range []struct{ lines, want, not string }{
 		{"", "", "forward"}, // resolv.conf's, as without a word
 		{"server=192.0.2.1", `servers = ["192.0.2.1", "#"]`, "recursors"}, // and resolv.conf's
+		{"server=192.0.2.1\nserver=/a.example/192.0.2.2\nserver=/a.example/#", `servers = ["192.0.2.2", "192.0.2.1", "#"]`, "recursors"},
+		{"no-resolv\nserver=/a.example/#", "forward \"a.example\" {\n  local = true", "#"}, // resolv.conf's are none
+		{"no-resolv\naddress=/a.example/192.0.2.1", "forward \"a.example\" {\n  addresses = [\"192.0.2.1\"]\n}", "#"},
+		{"no-resolv\nall-servers\nserver=192.0.2.1\nserver=/a.example/#", "recursors = [\"192.0.2.1\"]\nforward \"a.example\" {\n  servers = [\"#\"]\n  mode    = \"all\"", ""},
 		{"server=192.0.2.1\nno-resolv", `recursors = ["192.0.2.1"]`, "forward"},
 		{"no-resolv", "forward \".\" {\n  local = true", "recursors"},
 		{"no-resolv\nserver=/a.example/192.0.2.1", "forward \".\" {\n  local = true", "recursors"},
 		{"strict-order", "servers = [\"#\"]\n  mode    = \"strict\"", "recursors"},
 		{"resolv-file=/run/r", `resolv_file = "/run/r"`, "forward"},
 		{"resolv-file=/run/r\nno-resolv\nserver=192.0.2.1", `recursors = ["192.0.2.1"]`, "resolv_file"},
-		{"server=192.0.2.1\naddress=/#/192.0.2.9", `addresses = ["192.0.2.9"]`, "recursors"},
+		{"server=192.0.2.1\naddress=/#/192.0.2.9", "addresses = [\"192.0.2.9\"]\n  servers   = [\"192.0.2.1\", \"#\"]", "recursors"},
+		{"no-resolv\naddress=/#/192.0.2.9", "forward \".\" {\n  addresses = [\"192.0.2.9\"]\n}", "recursors"},
+		{"no-resolv\nlocal=/#/", "forward \".\" {\n  local = true", "recursors"},
 	} {
 		res := importText(t, tc.lines)
 		_, body, _ := strings.Cut(res.HCL, "\n\n")
@@ -193,11 +225,52 @@ func TestImport_FilesThatNameFiles(t *testing.T) {
 	if n := res.Notes[0]; n.File != filepath.Join(dir, "only/a.conf") || n.Line != 2 {
 		t.Errorf("the note is of %s:%d", n.File, n.Line)
 	}
-	write("loop", "conf-file="+dir+"/loop")
-	for _, bad := range []string{"loop", "nowhere"} {
-		if _, err := Import(filepath.Join(dir, bad)); err == nil || !strings.Contains(err.Error(), bad) {
-			t.Errorf("%s: error %v", bad, err)
+	if _, err := Import(filepath.Join(dir, "nowhere")); err == nil || !strings.Contains(err.Error(), "nowhere") {
+		t.Errorf("nowhere: error %v", err)
+	}
+}
+
+// dnsmasq reads each file once, whatever names it how often.
+func TestImport_AFileIsReadOnce(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, text := range map[string]string{
+		"main":  "conf-file=" + path("loop") + "\nconf-file=" + path("main") + "\nconf-dir=" + path("d") + "\ntxt-record=main.lan,x",
+		"loop":  "txt-record=loop.lan,x\nconf-file=" + path("main"),
+		"d/one": "txt-record=one.lan,x\nconf-dir=" + path("d"),
+	} {
+		if err := os.MkdirAll(filepath.Dir(path(name)), 0o755); err != nil {
+			t.Fatal(err)
 		}
+		if err := os.WriteFile(path(name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../loop", path("d/two")); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Import(path("main"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `["loop.lan TXT \"x\"", "one.lan TXT \"x\"", "main.lan TXT \"x\""]`; !strings.Contains(res.HCL, want) {
+		t.Errorf("no %s in\n%s", want, res.HCL)
+	}
+	var notes []string
+	for _, n := range res.Notes {
+		if n.Line > 0 {
+			notes = append(notes, n.String())
+		}
+	}
+	want := []string{
+		path("loop") + ":2: not needed: conf-file=" + path("main") + ": " + path("main") + " has been read already",
+		path("main") + ":2: not needed: conf-file=" + path("main") + ": " + path("main") + " has been read already",
+		path("d/one") + ":2: not needed: conf-dir=" + path("d") + ": " + path("d/one") + " has been read already",
+		path("d/one") + ":2: not needed: conf-dir=" + path("d") + ": " + path("d/two") + " has been read already",
+		path("main") + ":3: not needed: conf-dir=" + path("d") + ": " + path("d/two") + " has been read already",
+	}
+	if !slices.Equal(notes, want) {
+		t.Errorf("said\n%s\nwant\n%s", strings.Join(notes, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -205,7 +278,7 @@ func FuzzImport(f *testing.F) {
 	f.Add("server=/a/b/1.2.3.4#53@x\naddress=/#/::\nhost-record=a,1.2.3.4,9")
 	f.Add(`txt-record=a,"\"x"` + "\ncname=a,b,1\nmx-host=\nsrv-host=,,,,\ndns-rr=,,\nfilter-rr=,\nnaptr-record=,,,,,\nrev-server=,\n--=\n=\n\"")
 	f.Fuzz(func(t *testing.T, text string) {
-		if strings.Contains(text, "conf-") {
+		if strings.Contains(text, "conf-") || strings.Contains(text, "servers-file") {
 			return // files of this host
 		}
 		importText(t, text)

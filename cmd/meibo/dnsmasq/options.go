@@ -74,15 +74,16 @@ var takers = map[string]func(*importer, *option){
 		}
 	},
 	"local-ttl": func(im *importer, o *option) {
-		if ttl, ok := seconds(o.value); ok && o.value != "0" {
-			im.hostsTTL = ttl
+		const most = 596523 * 3600 // of hosts.ttl
+		if n, ok := seconds(o.value); ok && n > 0 {
+			im.hostsTTL = im.atMost(o, n, most)
 		} else {
 			im.leftOut(o, "the TTL of hosts files is 10 s, and 1 s at least: changes reach cached answers at once")
 		}
 	},
 
 	"domain-needed": func(im *importer, _ *option) { im.filter = append(im.filter, setting{"domain_needed", "true"}) },
-	"bogus-priv":    func(im *importer, _ *option) { im.filter = append(im.filter, setting{"bogus_priv", `"on"`}) },
+	"bogus-priv":    func(im *importer, _ *option) { im.bogusPriv = true },
 	"bogus-nxdomain": func(im *importer, o *option) {
 		for _, a := range o.fields(",") {
 			if _, err := netip.ParsePrefix(a); err == nil {
@@ -123,7 +124,7 @@ var takers = map[string]func(*importer, *option){
 
 	"cache-size": func(im *importer, o *option) {
 		const perName, enough = 300, 16 << 20 // octets; the default of cache.max_bytes
-		switch n, err := strconv.Atoi(o.value); {
+		switch n, err := strconv.ParseInt(o.value, 10, 32); {
 		case err != nil || n < 0:
 			im.leftOut(o, "no number")
 		case n == 0:
@@ -134,7 +135,21 @@ var takers = map[string]func(*importer, *option){
 			im.cache = append(im.cache, setting{"max_bytes", fmt.Sprintf("%q", fmt.Sprintf("%dMiB", (n*perName+1<<20-1)>>20))})
 		}
 	},
-	"min-cache-ttl": ttlOf("min_ttl"), "max-cache-ttl": ttlOf("max_ttl"), "max-ttl": ttlOf("max_client_ttl"), "neg-ttl": ttlOf("negative_ttl"),
+	"min-cache-ttl": func(im *importer, o *option) {
+		if n, ok := im.seconds(o); ok { // dnsmasq takes no more than an hour either
+			im.cache = append(im.cache, setting{"min_ttl", inSeconds(min(n, 3600))})
+		}
+	},
+	"max-cache-ttl": func(im *importer, o *option) {
+		const most = 168 * 3600
+		switch n, ok := im.seconds(o); {
+		case ok && n == 0: // no bound
+			im.cache = append(im.cache, setting{"max_ttl", im.atMost(o, 1<<31-1, most)})
+		case ok:
+			im.cache = append(im.cache, setting{"max_ttl", im.atMost(o, n, most)})
+		}
+	},
+	"max-ttl": ttlOf("max_client_ttl", 168*3600), "neg-ttl": ttlOf("negative_ttl", 3*3600),
 	"no-negcache": func(im *importer, _ *option) { im.cache = append(im.cache, setting{"negative_max_ttl", `"0s"`}) },
 
 	"host-record": (*importer).hostRecord, "cname": (*importer).cname, "srv-host": (*importer).srvHost, "txt-record": (*importer).txtRecord,
@@ -143,7 +158,7 @@ var takers = map[string]func(*importer, *option){
 
 	"pid-file": func(im *importer, o *option) {
 		if o.value != "" {
-			im.top = append(im.top, setting{"pid_file", strconv.Quote(o.plain())})
+			im.top = append(im.top, setting{"pid_file", quote(o.plain())})
 		}
 	},
 	"log-facility": func(im *importer, o *option) {
@@ -151,28 +166,42 @@ var takers = map[string]func(*importer, *option){
 		case v == "-":
 			im.note(o, NotNeeded, "the log goes to the standard error output anyway")
 		case strings.Contains(v, "/"):
-			im.top = append(im.top, setting{"log_file", strconv.Quote(v)})
+			im.top = append(im.top, setting{"log_file", quote(v)})
 		default:
-			im.top = append(im.top, setting{"enable_syslog", "true"}, setting{"syslog_facility", strconv.Quote(strings.ToUpper(v))})
+			im.top = append(im.top, setting{"enable_syslog", "true"}, setting{"syslog_facility", quote(strings.ToUpper(v))})
 		}
 	},
 }
 
-// seconds makes a duration of a number of them.
-func seconds(s string) (string, bool) {
-	if _, err := strconv.ParseUint(s, 10, 31); err != nil {
-		return "", false
+func seconds(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	return int(n), err == nil
+}
+
+// seconds reads an option whose value is a number of them.
+func (im *importer) seconds(o *option) (int, bool) {
+	n, ok := seconds(o.value)
+	if !ok {
+		im.leftOut(o, "%q is no number of seconds", o.value)
 	}
-	return strconv.Quote(s + "s"), true
+	return n, ok
+}
+
+func inSeconds(n int) string { return fmt.Sprintf("\"%ds\"", n) }
+
+// atMost is a number of seconds as a duration, and notes where most is less.
+func (im *importer) atMost(o *option, n, most int) string {
+	if n > most {
+		im.note(o, Changed, "%d s are the most that there is", most)
+	}
+	return inSeconds(min(n, most))
 }
 
 // ttlOf takes seconds for a key of the block cache.
-func ttlOf(key string) func(*importer, *option) {
+func ttlOf(key string, most int) func(*importer, *option) {
 	return func(im *importer, o *option) {
-		if ttl, ok := seconds(o.value); ok {
-			im.cache = append(im.cache, setting{key, ttl})
-		} else {
-			im.leftOut(o, "%q is no number of seconds", o.value)
+		if n, ok := im.seconds(o); ok {
+			im.cache = append(im.cache, setting{key, im.atMost(o, n, most)})
 		}
 	}
 }
@@ -202,8 +231,13 @@ func (im *importer) domains(o *option) (domains []string, rest string) {
 		switch name, below := strings.CutPrefix(d, "*."); {
 		case d == "#":
 			domains = append(domains, ".")
+		case d == "" && rest == "":
+			im.filter = append(im.filter, setting{"domain_needed", "true"})
+			im.note(o, Changed, "addresses of names without a dot are asked of nobody; other types are, which dnsmasq denies too")
 		case d == "":
-			im.leftOut(o, "names without a dot have no block of their own: filter.domain_needed denies them")
+			im.later = append(im.later, func() {
+				im.leftOut(o, "names without a dot have no block of their own, and go where those with a dot go")
+			})
 		case below:
 			im.note(o, Changed, "%s itself goes with the names below it", name)
 			d = name
@@ -243,10 +277,14 @@ func (im *importer) upstream(o *option, s string) string {
 	if hasFrom {
 		im.note(o, Changed, "questions leave as the routing table says, not from %q", from)
 	}
-	if number == 53 {
-		return addr.String()
+	text := addr.String()
+	if number != 53 {
+		text = netip.AddrPortFrom(addr, uint16(number)).String()
 	}
-	return netip.AddrPortFrom(addr, uint16(number)).String()
+	if im.from[text] == nil {
+		im.from[text] = o
+	}
+	return text
 }
 
 // server takes server= and local= in all their forms.
@@ -359,12 +397,18 @@ func (im *importer) record(o *option, name, ttl, format string, args ...any) {
 	if ttl != "" {
 		ttl += " "
 	}
-	rr := name + " " + ttl + fmt.Sprintf(format, args...)
-	if _, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{rr}}); err != nil {
+	r := record{text: target(name) + " " + ttl + fmt.Sprintf(format, args...), isAlias: strings.HasPrefix(format, "CNAME"), o: o}
+	if _, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{r.text}}); err != nil {
 		im.leftOut(o, "%v", err)
 		return
 	}
-	im.records = append(im.records, rr)
+	owner, err := wire.ParseName(target(name))
+	if err != nil {
+		im.leftOut(o, "%q is no name", name)
+		return
+	}
+	r.owner = owner.Lower()
+	im.records = append(im.records, r)
 }
 
 // withTTL takes a number at the end of a list for a TTL.

@@ -15,30 +15,47 @@ import (
 type option struct {
 	file  string
 	line  int
+	at    int // its place among all
 	name  string
 	value string // quoted characters hidden, see hide
+	again string // a file that it names and that was read before
 }
-
-// maxDepth bounds files that name files; dnsmasq finds loops by inode.
-const maxDepth = 16
 
 // reader collects the options of files and of those that they name.
 type reader struct {
 	options []option
-	reading []string // files being read, outermost first
+	read    []os.FileInfo // files that were read, or are being read
+}
+
+// add takes an option as the next one.
+func (r *reader) add(o option) {
+	o.at = len(r.options) + 1
+	r.options = append(r.options, o)
+}
+
+// named reads a file that an option names, once: what was read before is skipped, as
+// dnsmasq does it, so that files may name one another.
+func (r *reader) named(o option, path string) error {
+	info, err := os.Stat(path)
+	if err == nil && slices.ContainsFunc(r.read, func(other os.FileInfo) bool { return os.SameFile(info, other) }) {
+		o.again = path
+		r.add(o)
+		return nil
+	}
+	return r.file(path)
 }
 
 func (r *reader) file(path string) error {
-	if slices.Contains(r.reading, path) || len(r.reading) >= maxDepth {
-		return fmt.Errorf("read %s: it names itself: %s", path, strings.Join(append(r.reading, path), " names "))
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read dnsmasq's configuration: %w", err)
 	}
 	defer f.Close()
-	r.reading = append(r.reading, path)
-	defer func() { r.reading = r.reading[:len(r.reading)-1] }()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read dnsmasq's configuration: %w", err)
+	}
+	r.read = append(r.read, info)
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for n := 1; lines.Scan(); n++ {
@@ -49,14 +66,14 @@ func (r *reader) file(path string) error {
 		o.file, o.line = path, n
 		switch o.name {
 		case "conf-file":
-			err = r.file(o.plain())
+			err = r.named(o, o.plain())
 		case "servers-file":
-			r.options = append(r.options, o)
-			err = r.file(o.plain())
+			r.add(o)
+			err = r.named(o, o.plain())
 		case "conf-dir":
 			err = r.dir(o)
 		default:
-			r.options = append(r.options, o)
+			r.add(o)
 		}
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", path, n, err)
@@ -85,7 +102,7 @@ func (r *reader) dir(o option) error {
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		if err := r.file(path); err != nil {
+		if err := r.named(o, path); err != nil {
 			return err
 		}
 	}
@@ -111,30 +128,29 @@ func wanted(name string, patterns []string) bool {
 // hidden is where characters within quotes are kept while a value is taken apart.
 const hidden = '\ue000'
 
-// parseLine reads "name=value # comment"; false: there is nothing in it.
+// parseLine reads "name=value # comment"; false: there is nothing in it. Only within
+// quotes is a backslash more than itself, and there before certain characters only.
 func parseLine(line string) (option, bool) {
 	var b strings.Builder
 	quoted, blank := false, true
-	runes := []rune(line)
 scan:
-	for i := 0; i < len(runes); i++ {
-		c := runes[i]
+	for i := 0; i < len(line); i++ {
+		c := line[i]
 		switch {
 		case c == '"':
 			quoted = !quoted
 			continue
-		case quoted && c == '\\' && i+1 < len(runes):
-			i++
-			if at := strings.IndexRune(`tnbr`, runes[i]); at >= 0 {
-				runes[i] = rune("\t\n\b\r"[at])
-			}
-			b.WriteRune(hide(runes[i]))
 		case quoted:
-			b.WriteRune(hide(c))
+			if c == '\\' && i+1 < len(line) {
+				if at := strings.IndexByte(`"\tnbre`, line[i+1]); at >= 0 {
+					i, c = i+1, "\"\\\t\n\b\r\x1b"[at]
+				}
+			}
+			hide(&b, c)
 		case c == '#' && blank:
 			break scan
 		default:
-			b.WriteRune(c)
+			b.WriteByte(c)
 		}
 		blank = !quoted && (c == ' ' || c == '\t')
 	}
@@ -143,20 +159,26 @@ scan:
 	return o, o.name != ""
 }
 
-func hide(c rune) rune {
+func hide(b *strings.Builder, c byte) {
 	if c < 0x80 {
-		return hidden + c
+		b.WriteRune(hidden + rune(c))
+	} else {
+		b.WriteByte(c)
 	}
-	return c
 }
 
+// shown undoes hide: U+E000 to U+E07F are three octets each.
 func shown(s string) string {
-	return strings.Map(func(c rune) rune {
-		if c >= hidden && c < hidden+0x80 {
-			return c - hidden
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if i+2 < len(s) && s[i] == 0xee && s[i+1]&^1 == 0x80 {
+			b.WriteByte(s[i+1]&1<<6 | s[i+2]&0x3f)
+			i += 2
+			continue
 		}
-		return c
-	}, s)
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 // plain is the whole value.

@@ -3,11 +3,12 @@ package dnsmasq
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 
-	"meibo/resolver/local"
+	"meibo/resolver/wire"
 )
 
 // finish settles what only all lines together say.
@@ -22,30 +23,19 @@ func (im *importer) finish() {
 			r.local = r.local || len(r.servers) == 0 && len(r.addresses) == 0
 		}
 	}
-	for _, r := range im.routes {
-		switch {
-		case len(r.addresses) > 0 && len(r.servers) > 0:
-			im.general("forward %q: its names have addresses of their own; dnsmasq asks %s for other types, meibo says there are none", r.suffix, strings.Join(r.servers, ", "))
-			r.servers = nil
-		case len(r.servers) > 0:
-			r.local = false // dnsmasq prefers the server too
-		}
-	}
-	im.records = unique(im.records)
-	if _, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: im.records}); err != nil {
-		im.general("mend by hand: %v", err)
-	}
-	im.fallbackServers()
+	im.defaultServers()
+	im.aliasesStandAlone()
 	if len(im.listen) == 0 && len(im.interfs) == 0 && im.port != "-1" {
 		im.listen = []string{"127.0.0.1", "::1"}
 		im.general("dnsmasq listens on every address of the host unless told; meibo on loopback: add addresses to listen if other hosts or containers ask this one")
 	}
-	slices.SortStableFunc(im.notes, func(a, b Note) int {
-		if a.Line == 0 || b.Line == 0 {
-			return cmp.Compare(min(b.Line, 1), min(a.Line, 1)) // what no line says comes last
+	last := func(n Note) int { // what no line says comes last
+		if n.at == 0 {
+			return math.MaxInt
 		}
-		return 0
-	})
+		return n.at
+	}
+	slices.SortStableFunc(im.notes, func(a, b Note) int { return cmp.Compare(last(a), last(b)) })
 }
 
 // others leaves out this daemon itself, as dnsmasq does.
@@ -53,46 +43,89 @@ func (im *importer) others(servers []string) []string {
 	return slices.DeleteFunc(servers, func(s string) bool {
 		own := s == "127.0.0.1" && im.port == "53" || s == "::1" && im.port == "53" || s == "127.0.0.1:"+im.port || s == "[::1]:"+im.port
 		if own {
-			im.general("the server %s is this daemon itself, and is left out", s)
+			im.note(im.from[s], Changed, "that is this daemon itself, and is left out")
 		}
 		return own
 	})
 }
 
-// fallbackServers decides who answers every other name.
-func (im *importer) fallbackServers() {
-	all := slices.IndexFunc(im.routes, func(r *route) bool { return r.suffix == "." })
-	if all >= 0 && (im.routes[all].local || len(im.routes[all].addresses) > 0) {
-		if len(im.servers) > 0 {
-			im.general("%s are asked nothing: every name without a block of its own is fixed", strings.Join(im.servers, ", "))
+// aliasesStandAlone leaves out other records of names that have a CNAME: dnsmasq
+// answers with that.
+func (im *importer) aliasesStandAlone() {
+	aliases := map[wire.Name]record{}
+	for _, r := range im.records {
+		if _, has := aliases[r.owner]; r.isAlias && !has {
+			aliases[r.owner] = r
 		}
-		im.servers, im.resolv = nil, ""
-		return
 	}
-	servers := im.servers
-	if all >= 0 {
-		servers = append(servers, im.routes[all].servers...)
-		im.routes = slices.Delete(im.routes, all, all+1)
+	im.records = slices.DeleteFunc(im.records, func(r record) bool {
+		alias, has := aliases[r.owner]
+		if !has || r.text == alias.text {
+			return false
+		}
+		im.leftOut(r.o, "%s has a CNAME (%s:%d), which stands alone and is what is answered", r.owner, alias.o.file, alias.o.line)
+		return true
+	})
+}
+
+// defaultServers decides who answers every other name, and makes the "#" of other
+// blocks stand for these.
+func (im *importer) defaultServers() {
+	var root route
+	if at := slices.IndexFunc(im.routes, func(r *route) bool { return r.suffix == "." }); at >= 0 {
+		root = *im.routes[at]
+		im.routes = slices.Delete(im.routes, at, at+1)
 	}
-	if im.noResolv && len(servers) == 0 {
-		im.route(".").local = true // nobody is asked
-		return
-	}
-	if im.noResolv && im.resolv != "" {
+	im.servers = unique(append(im.servers, slices.DeleteFunc(root.servers, func(s string) bool { return s == "#" })...))
+	all := []string{"#"} // what stands for them in a block: recursors, or resolv.conf's servers
+	switch {
+	case im.noResolv:
 		im.resolv = ""
+		if len(im.servers) == 0 {
+			all = nil
+		}
+	default: // recursors would take the place of resolv.conf's
+		all = append(im.servers, "#")
+		im.servers = nil
 	}
-	if im.noResolv && im.mode == "" && !im.trustAD {
-		im.servers = servers
-		return
+	for _, r := range im.routes {
+		if at := slices.Index(r.servers, "#"); at >= 0 {
+			r.servers = slices.Concat(r.servers[:at], all, r.servers[at+1:])
+			r.local = r.local || len(r.servers) == 0
+		}
+		if len(r.servers) > 0 {
+			r.local = false // dnsmasq prefers the server too
+		}
 	}
-	im.servers = nil
-	if len(servers) == 0 && im.mode == "" && !im.trustAD {
-		return // resolv.conf's, as without a word
+	for _, r := range im.routes {
+		if len(r.addresses) > 0 && len(r.servers) == 0 && !r.local {
+			r.servers = im.withoutAddresses(r, all)
+		}
 	}
-	if !im.noResolv {
-		servers = append(servers, "#") // resolv.conf's too
+	root.suffix, root.servers, root.local = ".", all, false
+	switch plain := im.mode == "" && !im.trustAD && len(root.addresses) == 0; {
+	case len(all) == 0 && len(root.addresses) == 0:
+		root.local = true
+		im.general("nobody is asked about names without a block of their own: they don't exist for meibo, and dnsmasq refuses to say")
+		fallthrough
+	case !plain, len(all) > 1:
+		im.routes = append(im.routes, &root)
 	}
-	im.route(".").servers = servers
+}
+
+// withoutAddresses are the servers that are asked for what the addresses of r don't
+// answer: those of the next shorter domain that says who is, or all.
+func (im *importer) withoutAddresses(r *route, all []string) []string {
+	var parent *route
+	for _, p := range im.routes {
+		if strings.HasSuffix(r.suffix, "."+p.suffix) && (p.local || len(p.servers) > 0) && (parent == nil || len(p.suffix) > len(parent.suffix)) {
+			parent = p
+		}
+	}
+	if parent == nil {
+		return all
+	}
+	return parent.servers
 }
 
 // hcl writes the file.
@@ -112,11 +145,11 @@ func (im *importer) hcl() string {
 		top = append(top, setting{"recursors", list(im.servers)})
 	}
 	if im.resolv != "" {
-		top = append(top, setting{"resolv_file", strconv.Quote(im.resolv)})
+		top = append(top, setting{"resolv_file", quote(im.resolv)})
 	}
 	writeSettings(&b, "", top)
 	for _, r := range im.routes {
-		fmt.Fprintf(&b, "forward %q {\n", r.suffix)
+		fmt.Fprintf(&b, "forward %s {\n", quote(r.suffix))
 		writeSettings(&b, "  ", im.routeSettings(r))
 		b.WriteString("}\n")
 	}
@@ -152,7 +185,7 @@ func (im *importer) listening() []setting {
 	for _, name := range unique(im.interfs) {
 		text = append(text, fmt.Sprintf(`{{ GetInterfaceIP %q }}`, name))
 	}
-	return []setting{{"addresses", fmt.Sprintf("{ dns = %s }", strconv.Quote(strings.Join(text, " ")))}, {"ports", fmt.Sprintf("{ dns = %s }", im.port)}}
+	return []setting{{"addresses", fmt.Sprintf("{ dns = %s }", quote(strings.Join(text, " ")))}, {"ports", fmt.Sprintf("{ dns = %s }", im.port)}}
 }
 
 func unique(list []string) []string {
@@ -166,15 +199,20 @@ func unique(list []string) []string {
 }
 
 func (im *importer) routeSettings(r *route) []setting {
+	var s []setting
+	if len(r.addresses) > 0 {
+		s = append(s, setting{"addresses", list(unique(r.addresses))})
+	}
 	switch {
-	case len(r.addresses) > 0:
-		return []setting{{"addresses", list(unique(r.addresses))}}
-	case r.local || len(r.servers) == 0:
+	case len(r.servers) > 0:
+		s = append(s, setting{"servers", list(unique(r.servers))})
+	case len(s) > 0:
+		return s
+	default:
 		return []setting{{"local", "true"}}
 	}
-	s := []setting{{"servers", list(unique(r.servers))}}
 	if im.mode != "" {
-		s = append(s, setting{"mode", strconv.Quote(im.mode)})
+		s = append(s, setting{"mode", quote(im.mode)})
 	}
 	if im.trustAD {
 		s = append(s, setting{"trust_ad", "true"})
@@ -192,11 +230,16 @@ func (im *importer) hostsSettings() []setting {
 		s = append(s, setting{"files", list(unique(files))})
 	}
 	if len(im.records) > 0 {
-		s = append(s, setting{"records", list(im.records)})
+		var texts []string
+		for _, r := range im.records {
+			texts = append(texts, r.text)
+		}
+		s = append(s, setting{"records", list(unique(texts))})
 	}
 	if im.expand && im.domain != "" {
-		s = append(s, setting{"domain", strconv.Quote(im.domain)})
+		s = append(s, setting{"domain", quote(im.domain)})
 	}
+	s = append(s, setting{"type_transparent", "true"})
 	if im.hostsTTL != "" {
 		s = append(s, setting{"ttl", im.hostsTTL})
 	}
@@ -204,7 +247,11 @@ func (im *importer) hostsSettings() []setting {
 }
 
 func (im *importer) filterSettings() []setting {
-	s := lastOf(im.filter)
+	priv := "off"
+	if im.bogusPriv {
+		priv = "reverse"
+	}
+	s := append(lastOf(im.filter), setting{"bogus_priv", quote(priv)})
 	for _, l := range []struct {
 		key  string
 		list []string
@@ -227,13 +274,16 @@ func lastOf(all []setting) []setting {
 	return out
 }
 
+// quote writes a string; "${" would begin an interpolation.
+func quote(s string) string { return strings.ReplaceAll(strconv.Quote(s), "${", `\u0024{`) }
+
 // list writes a list, a long one with a line for each.
 func list(items []string) string {
 	const wide = 80
 	q := make([]string, len(items))
 	n := 0
 	for i, s := range items {
-		q[i] = strconv.Quote(s)
+		q[i] = quote(s)
 		n += len(q[i]) + 2
 	}
 	if n <= wide {

@@ -447,6 +447,7 @@ hosts {
   records = ["nas.home A 192.0.2.7", "nas.home 300 TXT \"attic\""]
   domain  = "lan"
   ttl     = "30s"
+  type_transparent = true
 }
 filter {
   types               = ["AAAA"]
