@@ -3,6 +3,7 @@ package dnsmasq
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,8 +28,13 @@ var takers = map[string]func(*importer, *option){
 
 	"listen-address": func(im *importer, o *option) {
 		for _, a := range o.fields(",") {
-			if _, err := netip.ParseAddr(a); err != nil {
+			addr, err := netip.ParseAddr(a)
+			if err != nil {
 				im.leftOut(o, "%q is no address", a)
+				continue
+			}
+			if addr.IsMulticast() || addr == broadcast || addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "" {
+				im.leftOut(o, "%s is no address that a host listens on", a)
 				continue
 			}
 			im.listen = append(im.listen, a)
@@ -69,7 +75,7 @@ var takers = map[string]func(*importer, *option){
 			im.leftOut(o, "domains of single networks are for DHCP")
 		case fields[0] == "#":
 			im.leftOut(o, "name the domain: it is not taken from resolv.conf")
-		default:
+		case im.isDomain(o, strings.Trim(fields[0], ".")):
 			im.domain = strings.Trim(fields[0], ".")
 		}
 	},
@@ -167,12 +173,21 @@ var takers = map[string]func(*importer, *option){
 			im.note(o, NotNeeded, "the log goes to the standard error output anyway")
 		case strings.Contains(v, "/"):
 			im.top = append(im.top, setting{"log_file", quote(v)})
-		default:
+		case slices.Contains(facilities, strings.ToLower(v)):
 			im.top = append(im.top, setting{"enable_syslog", "true"}, setting{"syslog_facility", quote(strings.ToUpper(v))})
+		default:
+			im.leftOut(o, "no facility of syslog is called so")
 		}
 	},
 }
 
+// facilities are those of syslog that have a name.
+var facilities = strings.Fields("kern user mail daemon auth syslog lpr news uucp cron authpriv ftp local0 local1 local2 local3 local4 local5 local6 local7")
+
+// broadcast is nobody's own address.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// seconds reads a number of them.
 func seconds(s string) (int, bool) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	return int(n), err == nil
@@ -208,12 +223,17 @@ func ttlOf(key string, most int) func(*importer, *option) {
 
 // isDomain notes what is none.
 func (im *importer) isDomain(o *option, d string) bool {
-	n, err := wire.ParseName(d)
+	_, err := netip.ParseAddr(d)
+	if err == nil {
+		im.leftOut(o, "%s is an address and no domain: rev-server= is for the names of addresses", d)
+		return false
+	}
+	n, err := wire.ParseName(target(d))
 	if err == nil && strings.Contains(d, "*") {
 		im.leftOut(o, "%q: there are no patterns, a domain goes with all names below it", d)
 		return false
 	}
-	if err != nil || n.Lower().Unasked() != "" {
+	if err != nil || strings.Contains(d, `\`) || n.Lower().Unasked() != "" {
 		im.leftOut(o, "%q is no domain that can be asked for", d)
 		return false
 	}
@@ -261,6 +281,10 @@ func (im *importer) upstream(o *option, s string) string {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		im.leftOut(o, "%q is no address: servers are asked by their addresses", host)
+		return ""
+	}
+	if addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
+		im.leftOut(o, "%s is no server's address", addr)
 		return ""
 	}
 	number := uint64(53)
@@ -382,8 +406,10 @@ func (im *importer) address(o *option) {
 func (im *importer) iface(o *option) {
 	for _, name := range o.fields(",") {
 		switch {
-		case name == "" || strings.ContainsAny(name, "*\"\\"):
+		case strings.HasSuffix(name, "*"):
 			im.leftOut(o, "name each interface: there are no patterns")
+		case name == "" || len(name) > 15 || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`*/"\{}`, c) }):
+			im.leftOut(o, "%q is no interface's name", name)
 		case name != "lo":
 			im.interfs = append(im.interfs, name)
 			im.note(o, Changed, "its IPv4 address is listened on; add others to addresses.dns")

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,12 +43,28 @@ func (im *importer) finish() {
 // others leaves out this daemon itself, as dnsmasq does.
 func (im *importer) others(servers []string) []string {
 	return slices.DeleteFunc(servers, func(s string) bool {
-		own := s == "127.0.0.1" && im.port == "53" || s == "::1" && im.port == "53" || s == "127.0.0.1:"+im.port || s == "[::1]:"+im.port
-		if own {
+		if im.isOwn(s) {
 			im.note(im.from[s], Changed, "that is this daemon itself, and is left out")
+			return true
 		}
-		return own
+		return false
 	})
+}
+
+// isOwn tells what is listened on, or would be if this daemon were told nothing.
+func (im *importer) isOwn(server string) bool {
+	a, err := netip.ParseAddrPort(server)
+	if addr, e := netip.ParseAddr(server); e == nil {
+		a, err = netip.AddrPortFrom(addr, 53), nil
+	}
+	if err != nil || strconv.Itoa(int(a.Port())) != im.port {
+		return false
+	}
+	is := func(listened string) bool {
+		l := netip.MustParseAddr(listened).Unmap()
+		return l == a.Addr().Unmap() || l.IsUnspecified() && a.Addr().IsLoopback()
+	}
+	return is("127.0.0.1") || is("::1") || slices.ContainsFunc(im.listen, is)
 }
 
 // aliasesStandAlone leaves out other records of names that have a CNAME: dnsmasq
@@ -135,7 +153,7 @@ func (im *importer) hcl() string {
 	if len(im.notes) > 0 {
 		b.WriteString("#\n# Not taken as it stood there:\n")
 		for _, n := range im.notes {
-			fmt.Fprintf(&b, "# - %s\n", strings.Map(printable, n.String()))
+			fmt.Fprintf(&b, "# - %s\n", inComment(n.String()))
 		}
 	}
 	b.WriteByte('\n')
@@ -159,11 +177,36 @@ func (im *importer) hcl() string {
 	return b.String()
 }
 
-func printable(c rune) rune {
-	if c < ' ' || c == 0x7f {
-		return ' '
+// inComment is a text for a comment: one line, and no brackets that would seem to open
+// a block.
+func inComment(s string) string {
+	open := opensMore(s)
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c < ' ' || c == 0x7f:
+			return ' '
+		case open && (c == '{' || c == '['):
+			return '('
+		}
+		return c
+	}, s)
+}
+
+// opensMore tells a text that leaves brackets open, or many: those within strings and
+// comments count too where meibo bounds how deep a file is nested.
+func opensMore(s string) bool {
+	const many = 8
+	depth, most := 0, 0
+	for _, c := range s {
+		switch c {
+		case '{', '[':
+			depth++
+			most = max(most, depth)
+		case '}', ']':
+			depth = max(0, depth-1)
+		}
 	}
-	return c
+	return depth > 0 || most > many
 }
 
 // listening says where DNS is answered.
@@ -171,7 +214,7 @@ func (im *importer) listening() []setting {
 	if im.port == "-1" {
 		return []setting{{"ports", "{ dns = -1 }"}}
 	}
-	addrs := slices.Compact(im.listen)
+	addrs := withoutCovered(unique(im.listen))
 	if len(im.interfs) == 0 {
 		for i, a := range addrs {
 			if strings.Contains(a, ":") {
@@ -179,13 +222,25 @@ func (im *importer) listening() []setting {
 			}
 			addrs[i] = a + ":" + im.port
 		}
-		return []setting{{"listen", list(unique(addrs))}}
+		return []setting{{"listen", list(addrs)}}
 	}
-	text := unique(addrs)
+	text := addrs
 	for _, name := range unique(im.interfs) {
-		text = append(text, fmt.Sprintf(`{{ GetInterfaceIP %q }}`, name))
+		// The template takes a regular expression: eth0 would be veth01 too.
+		text = append(text, fmt.Sprintf(`{{ GetInterfaceIP %q }}`, "^"+regexp.QuoteMeta(name)+"$"))
 	}
 	return []setting{{"addresses", fmt.Sprintf("{ dns = %s }", quote(strings.Join(text, " ")))}, {"ports", fmt.Sprintf("{ dns = %s }", im.port)}}
+}
+
+// withoutCovered leaves out addresses that a wildcard stands for too: [::] for all.
+func withoutCovered(addrs []string) []string {
+	if slices.Contains(addrs, "::") {
+		return []string{"::"}
+	}
+	if !slices.Contains(addrs, "0.0.0.0") {
+		return addrs
+	}
+	return slices.DeleteFunc(addrs, func(a string) bool { return a != "0.0.0.0" && !strings.Contains(a, ":") })
 }
 
 func unique(list []string) []string {
@@ -275,7 +330,13 @@ func lastOf(all []setting) []setting {
 }
 
 // quote writes a string; "${" would begin an interpolation.
-func quote(s string) string { return strings.ReplaceAll(strconv.Quote(s), "${", `\u0024{`) }
+func quote(s string) string {
+	q := strings.ReplaceAll(strconv.Quote(s), "${", `\u0024{`)
+	if opensMore(s) {
+		q = strings.NewReplacer("{", `\u007b`, "[", `\u005b`).Replace(q)
+	}
+	return q
+}
 
 // list writes a list, a long one with a line for each.
 func list(items []string) string {
