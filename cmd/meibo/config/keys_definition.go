@@ -68,8 +68,8 @@ var checkKeys = []Key{
 // forwardKeys are those of a forward block.
 var forwardKeys = []Key{
 	{Path: "servers", Type: Strings, Own: true, Reload: true, check: checkServers, Goes: "forwarder", Doc: "Servers, each IP or IP:port; \"#\" stands for those of every other name."},
-	{Path: "addresses", Type: Strings, Own: true, Reload: true, check: checkIP, Goes: "resolver/local", Doc: "In place of servers: the addresses of every name at and below the suffix but those in hosts files and records, which have nothing else."},
-	{Path: "local", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "resolver/local", Doc: "In place of servers: no names exist there but those in hosts files and records."},
+	{Path: "addresses", Type: Strings, Own: true, Reload: true, check: checkIP, Goes: "resolver/local", Doc: "The addresses of every name at and below the suffix but those in hosts files and records. The names have nothing else, unless servers are set too: these are asked for types that the addresses have none of."},
+	{Path: "local", Type: Bool, Default: "false", Own: true, Reload: true, Goes: "resolver/local", Doc: "In place of servers and addresses: no names exist there but those in hosts files and records."},
 	{Path: "mode", Default: "fastest", Choices: []string{"fastest", "strict", "all", "random"}, Own: true, Reload: true, Goes: "forwarder", Doc: "fastest: the best by measured time first; strict: in the order written; all: all at once; random: in random order."},
 	{Path: "fallback", Type: Strings, Own: true, Reload: true, check: checkServers, Goes: "forwarder", Doc: "Servers that are asked when none of servers is alive or answers."},
 	{Path: "tls_name", Own: true, Reload: true, check: checkDomain, Goes: "forwarder", Doc: "Ask over TLS (port 853) and nothing in the clear, and expect this name in the certificate, by an authority that the system trusts."},
