@@ -37,7 +37,7 @@ var takers = map[string]func(*importer, *option){
 				im.leftOut(o, "%s is no address that a host listens on", a)
 				continue
 			}
-			im.listen = append(im.listen, a)
+			im.listen = append(im.listen, addr.Unmap().String())
 		}
 	},
 	"interface": (*importer).iface,
