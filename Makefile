@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 1s
 
 .DEFAULT_GOAL := build
-.PHONY: build run test lint packages bench bench-feed bench-dns fuzz verify clean FORCE
+.PHONY: build run test lint packages soak bench bench-feed bench-dns fuzz verify clean FORCE
 
 build: bin/meibo
 
@@ -52,6 +52,11 @@ bench-dns: build
 	@bench/peers/fetch.sh .peers-dns dnsperf unbound dnsmasq-base bind9 knot-resolver pdns-recursor nsd
 	@[ -x .peers-dns/root/usr/bin/coredns ] || CGO_ENABLED=0 GOFLAGS= GOBIN=$$PWD/.peers-dns/root/usr/bin go install github.com/coredns/coredns@$(COREDNS)
 	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_DNS_PEERS=$$PWD/.peers-dns/root MEIBO_BENCH_DNS=$(ROUNDS) MEIBO_BENCH_DNS_KEEP=$(if $(KEEP),$$PWD/.peers-dns/rounds.json) bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestDNSLoad$$' -v ./bench
+
+# One daemon under load and churn: memory, goroutines and descriptors must be flat. SOAK=24h takes a day.
+SOAK ?= 5m
+soak: build
+	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_SOAK=$(SOAK) bench/peers/alone.sh go test -count=1 -timeout 0 -run '^TestSoak$$' -v ./bench
 
 # The long forms, part by part (PART=NAME, each at most 15 minutes); without a part it lists them.
 verify: $(if $(PART),build)
