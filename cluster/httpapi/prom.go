@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"slices"
@@ -19,11 +20,37 @@ func (a *agentSet) metricsText(r *request) (any, error) {
 	if err := r.authorize(acl.Agent, a.cfg.Node, acl.Read); err != nil {
 		return nil, err
 	}
+	scrape := &scrape{ResponseWriter: r.w, endpoints: a.endpoints}
 	promhttp.HandlerFor(a.cfg.Gatherer, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, // one broken collector must not hide the others
-		ErrorLog:      promLog{a.endpoints},
-	}).ServeHTTP(r.w, r.Request)
+		ErrorLog:      scrape,
+	}).ServeHTTP(scrape, r.Request)
 	return written, nil
+}
+
+// scrape is one answer in Prometheus' text, and the log of what went wrong in it: promhttp
+// goes on with the next family when the client is gone, and says so for each.
+type scrape struct {
+	http.ResponseWriter
+	*endpoints
+	gone bool
+}
+
+// Write implements http.ResponseWriter.
+func (s *scrape) Write(p []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(p)
+	s.gone = s.gone || err != nil
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach flushing and deadlines.
+func (s *scrape) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// Println implements promhttp.Logger. A client that goes away is no fault of ours.
+func (s *scrape) Println(v ...any) {
+	if !s.gone {
+		s.log.Warn("gather metrics", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+	}
 }
 
 // renamed has the metrics of a gatherer whose names begin with "meibo" begin with prefix.
@@ -51,11 +78,6 @@ func renamed(from prometheus.Gatherer, prefix string) prometheus.Gatherer {
 		return families, err
 	})
 }
-
-type promLog struct{ *endpoints }
-
-// Println implements promhttp.Logger.
-func (l promLog) Println(v ...any) { l.log.Warn("gather metrics", "err", v) }
 
 // metricsShape is Consul's JSON of /v1/agent/metrics.
 type metricsShape struct {

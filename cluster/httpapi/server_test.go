@@ -2,12 +2,16 @@ package httpapi_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +23,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/httpapi"
@@ -289,6 +295,58 @@ func TestMetrics_PrefixAndFormat(t *testing.T) {
 			t.Errorf("%s without a retention time: %d %s", target, w.Code, w.Body)
 		}
 	}
+}
+
+// cut is a client that takes so many bytes and is gone then.
+type cut struct {
+	*httptest.ResponseRecorder
+	takes int
+}
+
+func (c *cut) Write(p []byte) (int, error) {
+	if c.takes -= len(p); c.takes < 0 {
+		return 0, syscall.ECONNRESET
+	}
+	return c.ResponseRecorder.Write(p)
+}
+
+// A client that goes away in the midst of an answer is no line in the log, whatever it asked.
+func TestAPI_ClientThatGoesIsNoWarning(t *testing.T) {
+	var log bytes.Buffer
+	var broken error
+	reg := prometheus.NewRegistry()
+	f := newFixture(t, func(c *httpapi.Config) {
+		c.Gatherer = prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+			families, err := reg.Gather()
+			return families, errors.Join(err, broken)
+		})
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	reg.MustRegister(f.api, collectors.NewGoCollector())
+	for _, path := range f.api.Paths() {
+		for _, query := range []string{"", "?format=prometheus", "?pretty"} {
+			for _, takes := range []int{0, 1000} {
+				r := httptest.NewRequest(http.MethodGet, path+query, nil).WithContext(canceled(t))
+				r.Host = "127.0.0.1:8500"
+				f.api.ServeHTTP(&cut{httptest.NewRecorder(), takes}, r)
+			}
+		}
+	}
+	if log.Len() > 0 {
+		t.Errorf("log: %s", log.String())
+	}
+	broken = errors.New("no figure")
+	f.do(t, "GET", "/metrics", "")
+	if got := log.String(); strings.Count(got, "gather metrics") != 1 || !strings.Contains(got, "no figure") {
+		t.Errorf("a collector that is broken is said in: %q", got)
+	}
+}
+
+// canceled is the context of a request whose client is gone.
+func canceled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
 }
 
 func TestServer_SocketFileIsGivenAway(t *testing.T) {
