@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -74,7 +75,7 @@ func (n *Node) followStream(ctx context.Context, w *network, changed, netChanged
 	var meeting sync.WaitGroup
 	defer meeting.Wait()
 	meeting.Go(func() { w.meetServer(ctx, addr) })
-	if err := n.view.Follow(ctx, stream); err != nil {
+	if err := n.view.Follow(ctx, stream); err != nil && !errors.Is(err, net.ErrClosed) { // closed here: this host stops, or a key was removed
 		n.logger.Info("stream from a server is lost, another is asked", "server", addr, "err", err)
 	}
 }

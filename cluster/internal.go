@@ -82,7 +82,7 @@ func (n *Node) loadFor(ctx context.Context, _ link.Peer, body []byte) (any, erro
 
 func (n *Node) healthFor(context.Context, link.Peer, []byte) (any, error) {
 	s, _, _ := n.running()
-	if s == nil {
+	if s == nil || n.isLeaving() { // who answers is taken in
 		return nil, errors.New("this host runs no server at present")
 	}
 	return s.health(), nil

@@ -242,8 +242,11 @@ func (n *Node) Leave(ctx context.Context) error {
 		return nil
 	}
 	if s, _, _ := n.running(); s != nil && n.cfg.Server && len(s.replica.Servers()) > 1 {
+		n.setLeaving(true)
 		if err := s.leaveRaft(ctx); err != nil {
 			n.logger.Warn("this server keeps its vote while it leaves; the leader will take it", "err", err)
+		} else {
+			s.end(errVoteGiven) // a leader takes in whom it sees and who runs
 		}
 	}
 	if n.cfg.DataDir != "" {
@@ -252,6 +255,7 @@ func (n *Node) Leave(ctx context.Context) error {
 	n.goodbye.say(true)
 	if err := w.gossip.Leave(ctx); err != nil {
 		n.goodbye.say(false)
+		n.setLeaving(false)
 		return err
 	}
 	return nil

@@ -146,6 +146,9 @@ type Node struct {
 	fallback string
 	raft     raftPort
 	goodbye  goodbye
+	// removed says that the other servers removed this one, and that it is not
+	// theirs again.
+	removed atomic.Bool
 	// api answers requests that other hosts carried here.
 	api atomic.Pointer[http.Handler]
 
@@ -154,10 +157,11 @@ type Node struct {
 	wantOnce, joinOnce sync.Once
 	wanted, joined     chan struct{}
 
-	mu      sync.Mutex // guards following
-	server  *server    // the running one; nil when there is none
-	changed chan struct{}
+	mu      sync.Mutex    // guards following
+	server  *server       // the running one; nil when there is none
+	changed chan struct{} // closed when server, status or leaving has changed
 	status  Status
+	leaving bool // this server gives up its vote for good
 
 	net        *network // the running one; nil when there is none
 	netErr     error    // why there is none

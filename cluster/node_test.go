@@ -35,7 +35,9 @@ func mustNew(t testing.TB, cfg Config) *Node {
 	if cfg.NodeName == "" {
 		cfg.NodeName = "host"
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil)).With("host", cfg.NodeName)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil)).With("host", cfg.NodeName)
+	}
 	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

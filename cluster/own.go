@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"meibo/cluster/agent"
@@ -39,14 +38,11 @@ func (c agentCatalog) Apply(ctx context.Context, body catalog.Body) error {
 	c.n.goodbye.mu.RLock()
 	defer c.n.goodbye.mu.RUnlock()
 	if c.n.goodbye.said {
-		return errLeft
+		return agent.ErrLeft
 	}
 	_, err := c.n.write(ctx, body)
 	return err
 }
-
-// errLeft is what the agent of a host hears that has left its cluster.
-var errLeft = errors.New("this host has left its cluster: it registers nothing any more")
 
 // goodbye keeps the agent of a host that leaves from registering it again once
 // it has been deregistered.

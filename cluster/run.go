@@ -135,7 +135,15 @@ func (n *Node) keepServer(ctx context.Context) {
 			n.endServer(err)
 			return
 		}
-		if errors.Is(err, errAgain) {
+		switch {
+		case errors.Is(err, errAgain):
+			continue
+		case errors.Is(err, errVoteGiven), errors.Is(err, consensus.ErrRemoved) && n.isLeaving():
+			n.logger.Info("this server gave up its vote: it leaves")
+			n.awaitStay(ctx)
+			continue
+		case errors.Is(err, consensus.ErrRemoved): // as somebody ordered
+			n.sayRemoved(err)
 			continue
 		}
 		if errors.Is(err, consensus.ErrIDSpent) {
@@ -149,19 +157,61 @@ func (n *Node) keepServer(ctx context.Context) {
 		failures++
 		d := wait.after(time.Since(began))
 		n.setStatus(Status{State: Failed, Err: err, Failures: failures, Retry: time.Now().Add(d)})
-		if errors.Is(err, consensus.ErrRemoved) { // as somebody ordered
-			n.logger.Warn("the other servers took this one out of the Raft configuration: it will ask to be one again, without a vote at first; to end that, run `meibo leave` here",
-				"err", err, "dur", d)
-		} else {
-			n.logger.Error("catalog of this host failed, will be opened again; lookups go on from what is known",
-				"err", err, "dur", d)
-		}
+		n.logger.Error("catalog of this host failed, will be opened again; lookups go on from what is known",
+			"err", err, "dur", d)
 		pause(ctx, d)
 	}
 }
 
-// errAgain is why a server ends that is to begin anew at once.
-var errAgain = errors.New("this server starts again")
+// Why a server ends that has not failed: to begin anew at once, or because it has
+// given up its vote.
+var (
+	errAgain     = errors.New("this server starts again")
+	errVoteGiven = errors.New("this server has given up its vote")
+)
+
+// sayRemoved says, once until it is one of theirs again, that the other servers
+// removed this one. One that learns it as it starts has left before, or was away.
+func (n *Node) sayRemoved(err error) {
+	switch was := n.removed.Swap(true); {
+	case was:
+	case n.known.Load() == nil:
+		n.logger.Info("this server is not in the Raft configuration: it waits for the leader to take it in, without a vote at first", "err", err)
+	default:
+		n.logger.Warn("the other servers took this one out of the Raft configuration: it waits to be taken in again, without a vote at first; to end that, run `meibo leave` here", "err", err)
+	}
+}
+
+// setLeaving says whether this server gives up its vote for good.
+func (n *Node) setLeaving(leaving bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leaving = leaving
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+func (n *Node) isLeaving() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leaving
+}
+
+// awaitStay returns when ctx ends, or this host stays after all.
+func (n *Node) awaitStay(ctx context.Context) {
+	n.setStatus(Status{State: Absent})
+	for n.isLeaving() {
+		_, _, changed := n.running()
+		if !n.isLeaving() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
 
 // endServer says how the last server ended.
 func (n *Node) endServer(err error) {

@@ -29,7 +29,7 @@ type server struct {
 	feed    *feed.Server
 	boot    *bootstrap // nil: this server never begins a cluster with others
 	lease   time.Duration
-	restart func() // has this server end and another begin; set by run
+	ends    chan error // see end
 	// duties are those of the present time of leading; nil when there is none.
 	duties atomic.Pointer[leader.Leader]
 	// ready is closed when the store has caught up with the log and a history
@@ -54,7 +54,7 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 	if cfg.ID, err = n.serverID(dir); err != nil {
 		return nil, err
 	}
-	cfg.Bootstrap, cfg.OnDamage = n.begins(), consensus.BeginAnew
+	cfg.Bootstrap, cfg.OnDamage, cfg.Removed = n.begins(), consensus.BeginAnew, n.removed.Load()
 	if n.cfg.Server && n.meetsOthers() {
 		cfg.Stream, cfg.Address = n.raft.open(), n.raftAddrOf
 		if !n.begins() {
@@ -73,7 +73,7 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 	}
 	s := &server{
 		node: n, logger: n.logger, id: cfg.ID, store: cfg.StateMachine.(*state.Store), replica: replica, lease: cfg.Lease,
-		ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
+		ends: make(chan error, 1), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 	}
 	s.feed, err = feed.NewServer(feed.ServerConfig{
 		Store: s.store, Leader: s.heardLeader, WholeBelow: n.cfg.WholeBelow, Others: n.serversWithLeader,
@@ -91,9 +91,8 @@ func (s *server) run(ctx context.Context) error {
 	defer close(s.ended)
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ctx, restart := context.WithCancelCause(ctx)
-	defer restart(nil)
-	s.restart = func() { restart(errAgain) }
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	var wg sync.WaitGroup
 	part := func(what string, run func(context.Context) error) {
 		wg.Go(func() {
@@ -102,11 +101,18 @@ func (s *server) run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() {
+		select {
+		case why := <-s.ends:
+			end(why)
+		case <-inner.Done():
+		}
+	})
 	part("duties", s.lead)
 	part("feed", s.feed.Run)
 	part("start", s.awaitReady)
 	if s.boot != nil {
-		part("bootstrap", s.boot.Run)
+		part("bootstrap", s.bootstrap)
 	}
 	if s.node.cfg.Server && s.node.meetsOthers() {
 		part("timeouts", s.followRoundTrip)
@@ -117,13 +123,37 @@ func (s *server) run(ctx context.Context) error {
 	switch {
 	case err == nil && ctx.Err() == nil:
 		err = errors.New("consensus ended without being told to")
-	case err == nil && errors.Is(context.Cause(ctx), errAgain):
-		err = errAgain
+	case err == nil && isOwnEnd(context.Cause(ctx)):
+		err = context.Cause(ctx)
 	}
 	close(s.ending)
 	cancel()
 	wg.Wait()
 	return err
+}
+
+// end has this server end, with errAgain or errVoteGiven.
+func (s *server) end(why error) {
+	select {
+	case s.ends <- why:
+	default: // it ends already
+	}
+}
+
+// isOwnEnd reports whether a server was to end for a reason of its own.
+func isOwnEnd(cause error) bool {
+	return errors.Is(cause, errAgain) || errors.Is(cause, errVoteGiven)
+}
+
+// bootstrap finds out with others who begins a cluster, once it is known that
+// this server belongs to none.
+func (s *server) bootstrap(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.replica.Opened():
+		return s.boot.Run(ctx)
+	}
 }
 
 // leads reports whether this server leads and does its duties.
@@ -158,6 +188,9 @@ func (s *server) setReady() {
 	defer s.node.mu.Unlock()
 	if s.isReady() {
 		return
+	}
+	if s.node.removed.CompareAndSwap(true, false) {
+		s.logger.Info("this server is one of the cluster's again")
 	}
 	s.node.known.Store(s)
 	close(s.ready)

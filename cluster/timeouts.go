@@ -137,7 +137,7 @@ func (s *server) followRoundTrip(ctx context.Context) error {
 		}
 		if lease > 2*s.lease {
 			s.logger.Warn("servers are further apart than when this one started: it starts again with longer timeouts", "rtt", rtt, "heartbeat", heartbeat)
-			s.restart()
+			s.end(errAgain)
 			return nil
 		}
 		heartbeat = max(heartbeat, s.lease)

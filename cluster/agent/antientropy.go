@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/bits"
 	"math/rand/v2"
@@ -15,6 +16,9 @@ import (
 
 	"meibo/cluster/catalog"
 )
+
+// ErrLeft is what a Catalog says on a host that has left its cluster.
+var ErrLeft = errors.New("this host has left its cluster: it registers nothing any more")
 
 // Catalog is where the agent's state is made known. Safe for concurrent use.
 type Catalog interface {
@@ -227,7 +231,11 @@ func (s *syncer) run(ctx context.Context) {
 		s.a.counts.turn(now, err)
 		if err != nil {
 			failures++
-			s.a.logger.Log(ctx, failureLevel(failures), "cannot sync with the catalog; will try again", "full", now, "err", err)
+			level := failureLevel(failures)
+			if errors.Is(err, ErrLeft) { // as it was told to
+				level = slog.LevelDebug
+			}
+			s.a.logger.Log(ctx, level, "cannot sync with the catalog; will try again", "full", now, "err", err)
 			timer.Reset(retryAfter(failures))
 			continue
 		}

@@ -87,6 +87,10 @@ type Config struct {
 	// they begin, and begin a new history. See [Replica.Recovered].
 	Recover  []Server
 	OnDamage OnDamage
+	// Removed says that the other servers removed this one, as it knows already:
+	// it waits to be added, and Run doesn't end with [ErrRemoved] before a leader
+	// has called on it.
+	Removed bool
 	// Stream connects the servers; nil for a cluster of one, which listens
 	// nowhere.
 	Stream StreamLayer
@@ -188,6 +192,7 @@ type Replica struct {
 	fsm     *machine
 	guard   *guard
 	ran     atomic.Bool
+	removed atomic.Bool               // Config.Removed, until a leader calls
 	raft    atomic.Pointer[raft.Raft] // nil before Run has opened, and after
 	opened  chan struct{}             // closed when raft is set
 	stream  *stream                   // nil without Config.Stream; set by Run before Raft starts
@@ -225,6 +230,7 @@ func New(cfg Config) (*Replica, error) {
 	r.fsm = &machine{sm: cfg.StateMachine, guard: r.guard, applied: &r.applied, roll: &r.roll}
 	r.open = r.openStores
 	r.reach.logger = r.logger
+	r.removed.Store(cfg.Removed)
 	conf := r.raftConfig()
 	if err := raft.ValidateConfig(conf); err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
@@ -266,13 +272,17 @@ func (r *Replica) raftConfig() *raft.Config {
 	c.SnapshotInterval = snapshotInterval
 	c.SnapshotThreshold = r.cfg.SnapshotEvery
 	c.TrailingLogs = r.cfg.TrailingLogs
-	c.Logger = newLogger(r.logger, r.isAlone)
+	c.Logger = newLogger(r.logger, r.expectsNoLeader)
 	// A server that is removed and shuts itself down would not be waited for.
 	c.ShutdownOnRemove = false
 	// BatchApplyCh stays off: commands left in that buffer at a shutdown are
 	// never answered. Raft batches those that wait to be taken all the same.
 	return c
 }
+
+// Opened returns a channel that is closed once Run has opened the files: what
+// this server belongs to is known then.
+func (r *Replica) Opened() <-chan struct{} { return r.opened }
 
 // Leadership returns who leads, and a channel that is closed when that has
 // changed. A new leader has not yet applied what its predecessors committed:

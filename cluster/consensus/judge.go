@@ -77,7 +77,7 @@ func (r *Replica) judge(own hello, a reply) refused {
 func (r *Replica) hear(a reply) {
 	rf := r.raft.Load()
 	own := r.identity.cluster()
-	if rf == nil || a.Member || own == "" || a.Cluster != own {
+	if rf == nil || a.Member || own == "" || a.Cluster != own || r.waitsToBeAdded(rf) {
 		return
 	}
 	if a.Leading && a.Term >= rf.CurrentTerm() || a.Config > rf.LastIndex() {

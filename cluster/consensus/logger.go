@@ -54,6 +54,13 @@ var everyTry = map[string]bool{
 	"appendEntries rejected, sending older logs":               true,
 	"failed to get previous log":                               true,
 	"previous log term mis-match":                              true,
+	// Of servers that were removed, and of those without a vote; [Replica.hear]
+	// says it.
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
+	"rejecting pre-vote request since node is not in configuration":                                                  true,
+	"rejecting vote request since node is not in configuration":                                                      true,
+	// A leader's end, as after handing over; [Replica.publish] says it.
+	"peer has newer term, stopping replication": true,
 }
 
 // Log implements hclog.Logger.

@@ -42,7 +42,7 @@ func (r *Replica) askWhenLonely(ctx context.Context, rf *raft.Raft) {
 
 func (r *Replica) isLonely(rf *raft.Raft) bool {
 	servers := r.Servers()
-	if rf.State() == raft.Leader || len(servers) == 0 {
+	if rf.State() == raft.Leader || len(servers) == 0 || r.waitsToBeAdded(rf) {
 		return false
 	}
 	if _, member := find(servers, r.cfg.ID); !member {
@@ -50,6 +50,18 @@ func (r *Replica) isLonely(rf *raft.Raft) bool {
 	}
 	return time.Since(rf.LastContact()) > lonelyAfter*rf.ReloadableConfig().ElectionTimeout
 }
+
+// waitsToBeAdded reports whether this server knows that it was removed, and no
+// leader has called on it since.
+func (r *Replica) waitsToBeAdded(rf *raft.Raft) bool {
+	if r.removed.Load() && !rf.LastContact().IsZero() {
+		r.removed.Store(false)
+	}
+	return r.removed.Load()
+}
+
+// expectsNoLeader reports whether no leader is to call on this server.
+func (r *Replica) expectsNoLeader() bool { return r.isAlone() || r.removed.Load() }
 
 func (r *Replica) askAll() {
 	var wg sync.WaitGroup

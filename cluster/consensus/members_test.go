@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -191,6 +192,34 @@ func TestRemovedServer_LearnsOfIt(t *testing.T) {
 			if got := l.raft.Load().CurrentTerm(); got != term {
 				t.Errorf("it disturbed the others: term %d became %d", term, got)
 			}
+		})
+	})
+	t.Run("and knows: it waits to be added", func(t *testing.T) {
+		inBubble(t, 3, func(t *testing.T, g *group) {
+			said := new(lines)
+			l := g.leader()
+			m := g.others(l)[0]
+			ctx, cancel := within(30 * time.Second)
+			defer cancel()
+			if err := l.RemoveServer(ctx, m.id); err != nil {
+				t.Fatal(err)
+			}
+			m.ends(ErrRemoved)
+			m.change = func(c *Config) { c.Removed, c.Logger = true, slog.New(slog.NewTextHandler(said, nil)) }
+			m.start()
+			time.Sleep(10 * time.Second) // synctest's: longer than it waits before it asks
+			if text := said.String(); strings.Contains(text, "WARN") || strings.Contains(text, "ERROR") {
+				t.Errorf("the log says\n%s", text)
+			}
+			if err := l.AddServer(ctx, Server{ID: m.id, Addr: m.name, Voter: true}); err != nil {
+				t.Fatal(err)
+			}
+			g.write("k", "v")
+			g.same("k", "v")
+			if err := l.RemoveServer(ctx, m.id); err != nil { // it isn't told of the former removal, but of this one
+				t.Fatal(err)
+			}
+			m.ends(ErrRemoved)
 		})
 	})
 	t.Run("the leader itself", func(t *testing.T) {

@@ -28,7 +28,7 @@ func (r *Replica) transport() (raft.Transport, error) {
 	n := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s, MaxPool: transportPool, MaxRPCsInFlight: transportInFlight, Timeout: transportTimeout,
 		ServerAddressProvider: &addresses{r: r, known: make(map[raft.ServerID]string)},
-		Logger:                newLogger(r.logger, r.isAlone), MsgpackUseNewTimeFormat: true,
+		Logger:                newLogger(r.logger, r.expectsNoLeader), MsgpackUseNewTimeFormat: true,
 	})
 	r.stream = s
 	return &transport{NetworkTransport: n, stream: s, reach: &r.reach}, nil

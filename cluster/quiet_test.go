@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"meibo/cluster/consensus"
+)
+
+// said is the log of a host, as text.
+type said struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+// since returns what was said after so many bytes, and how many there are now.
+func (s *said) since(n int) (string, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()[n:], s.text.Len()
+}
+
+// keepLog has the host's log kept.
+func keepLog(t *testing.T, cfg *Config) *said {
+	s := new(said)
+	cfg.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), s), nil)).With("host", cfg.NodeName)
+	return s
+}
+
+var warning = regexp.MustCompile(`level=(WARN|ERROR)`)
+
+// A server that is removed, restarts, leaves and returns says each of it once, and
+// warns of nothing that goes as somebody ordered.
+func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
+	cfgs := triplets(t)
+	logs := make([]*said, 3)
+	nodes := make([]*running, 3)
+	for i := range cfgs {
+		logs[i] = keepLog(t, &cfgs[i])
+		nodes[i] = run(t, cfgs[i])
+	}
+	awaitServers(t, nodes, 3)
+	leader := nodes[0]
+	other, log := -1, (*said)(nil)
+	for i, n := range nodes {
+		if n.Leadership().Leading {
+			leader = n
+		} else {
+			other, log = i, logs[i]
+		}
+	}
+	from := 0
+	expect := func(what string, warnings int, lines ...string) {
+		t.Helper()
+		var text string
+		text, from = log.since(from)
+		if n := len(warning.FindAllString(text, -1)); n != warnings {
+			t.Errorf("%s: %d warnings and errors, want %d:\n%s", what, n, warnings, text)
+		}
+		for _, l := range lines {
+			if strings.Count(text, l) != 1 {
+				t.Errorf("%s: %q is not said once:\n%s", what, l, text)
+			}
+		}
+		for _, l := range []string{"no cluster yet", "will be opened again", "not part of a stable configuration", "is lost"} {
+			if strings.Contains(text, l) {
+				t.Errorf("%s: %q is said:\n%s", what, l, text)
+			}
+		}
+	}
+	awaitVote(t, nodes[other])
+	_, from = log.since(0)
+
+	if err := leader.RemovePeer(leader.context(), nodes[other].cfg.NodeID, ""); err != nil {
+		t.Fatal(err)
+	}
+	awaitSaid(t, log, "one of the cluster's again")
+	awaitVote(t, nodes[other])
+	expect("removed", 1, "took this one out of the Raft configuration", "one of the cluster's again")
+
+	nodes[other].end()
+	expect("stopped", 0)
+	nodes[other] = run(t, cfgs[other])
+	awaitVote(t, nodes[other])
+	expect("restarted", 0)
+
+	if err := nodes[other].Leave(nodes[other].context()); err != nil {
+		t.Fatal(err)
+	}
+	pause(t.Context(), time.Second) // as long as a leader may take to look, it runs
+	nodes[other].end()
+	expect("left", 0, "this server gave up its vote")
+	began := time.Now()
+	nodes[other] = run(t, cfgs[other])
+	awaitVote(t, nodes[other])
+	expect("returned", 0)
+	t.Logf("it was a voter again after %v", time.Since(began))
+}
+
+// awaitVote waits until a leader has called on the server, and it votes.
+func awaitVote(t *testing.T, n *running) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	votes := func() bool {
+		s, _, _ := n.running()
+		return s != nil && s.isReady() && slices.ContainsFunc(s.replica.Servers(), func(one consensus.Server) bool { return one.ID == s.id && one.Voter })
+	}
+	for !votes() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never got a vote", n.cfg.NodeName)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// awaitSaid waits until the log has the text.
+func awaitSaid(t *testing.T, log *said, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		all, _ := log.since(0)
+		if strings.Contains(all, text) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(fmt.Errorf("%q was never said:\n%s", text, all))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
