@@ -45,7 +45,7 @@ func (n *Node) bootstrapMembers() ([]bootstrapMember, <-chan struct{}) {
 		}
 		s := serverOf(m)
 		servers = append(servers, bootstrapMember{
-			Name: m.Name, NodeID: m.ID, RaftID: s.RaftID, Addr: s.Addr, Expect: s.Expect, NonVoter: s.NonVoter,
+			Name: m.Name, NodeID: m.ID, RaftID: s.RaftID, Addr: s.Addr, Expect: s.Expect, NonVoter: s.NonVoter, InCluster: m.Tags[tagHistory] != "",
 		})
 	}
 	return servers, changed
@@ -57,6 +57,11 @@ func (n *Node) bootstrapFor(path string) internalHandler {
 		s, _, _ := n.running()
 		if s == nil || s.boot == nil {
 			return nil, errors.New("this host does not take part in the beginning of a cluster at present")
+		}
+		select {
+		case <-s.replica.Opened():
+		case <-ctx.Done():
+			return nil, ctx.Err() // whether it belongs to one is not known yet
 		}
 		return s.boot.answer(ctx, path, func(into any) error { return decodeCall(body, into) })
 	}

@@ -84,6 +84,7 @@ type bootstrapMember struct {
 	Addr                 string // of link, which is that of Raft too
 	Expect               int    // 0: it is not told to begin with others
 	NonVoter             bool
+	InCluster            bool // it says that it follows a catalog
 }
 
 // bootstrapReplica is consensus as it is seen from here.
@@ -141,7 +142,11 @@ func (b *bootstrap) Run(ctx context.Context) error {
 	for ctx.Err() == nil && b.cfg.Replica.ClusterID() == "" {
 		_, changed := b.cfg.Members()
 		b.settle(ctx)
-		b.waitsFor(b.propose(ctx))
+		why := b.propose(ctx)
+		if why != "" && b.seesCluster() {
+			why = "waiting for the leader of the one that is there to add this server"
+		}
+		b.waitsFor(why)
 		// Two that propose at the same time shouldn't go on doing so.
 		timer := time.NewTimer(roundEvery/2 + rand.N(roundEvery))
 		select {
@@ -183,7 +188,7 @@ func (b *bootstrap) waitsFor(why string) {
 	b.why = why
 	b.mu.Unlock()
 	if !same && why != "" {
-		b.logger.Info("no cluster yet: "+why, "bootstrap_expect", b.cfg.Self.Expect)
+		b.logger.Info("this server belongs to no cluster yet: "+why, "bootstrap_expect", b.cfg.Self.Expect)
 	}
 }
 
@@ -197,6 +202,12 @@ func (b *bootstrap) view() map[string]bootstrapMember {
 		}
 	}
 	return seen
+}
+
+// seesCluster reports whether a server is seen that belongs to a cluster.
+func (b *bootstrap) seesCluster() bool {
+	members, _ := b.cfg.Members()
+	return slices.ContainsFunc(members, func(m bootstrapMember) bool { return m.InCluster })
 }
 
 // propose is one attempt to begin. It returns what keeps this server from it,

@@ -460,6 +460,9 @@ func TestBootstrap_SaysWhatItWaitsFor(t *testing.T) {
 	}{
 		{"another figure", []int{3, 3, 5}, nil, "c has bootstrap_expect = 5 and a has 3"},
 		{"one has state", []int{3, 3, 3}, func(all *beginners) { all.hosts[1].cluster = "old" }, "b belongs to a cluster already (old)"},
+		{"one says that there is a cluster", []int{3, 3, 3}, func(all *beginners) {
+			all.hosts[1].cluster, all.hosts[1].member.InCluster = "old", true
+		}, "waiting for the leader of the one that is there to add this server"},
 		{"one is told nothing", []int{0, 3, 3, 3}, nil, "waiting for a leader to add this server"},
 		{"one sees more", []int{2, 2, 2}, func(all *beginners) {
 			all.set(func(i, j int) bool { return i != 0 || j != 2 })

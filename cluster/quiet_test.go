@@ -76,7 +76,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 				t.Errorf("%s: %q is not said once:\n%s", what, l, text)
 			}
 		}
-		for _, l := range []string{"no cluster yet", "will be opened again", "not part of a stable configuration", "is lost"} {
+		for _, l := range []string{"belongs to no cluster yet", "will be opened again", "not part of a stable configuration", "is lost"} {
 			if strings.Contains(text, l) {
 				t.Errorf("%s: %q is said:\n%s", what, l, text)
 			}
