@@ -368,7 +368,11 @@ func (w *network) watchMembers(ctx context.Context) error {
 	alarmed := ""
 	for {
 		members, changed := w.gossip.Members()
-		if histories := historiesOf(members); len(histories) > 1 {
+		histories := historiesOf(members, nil)
+		if len(histories) > 1 && fmt.Sprint(histories) != alarmed {
+			histories = w.livingHistories(ctx)
+		}
+		if len(histories) > 1 {
 			if text := fmt.Sprint(histories); text != alarmed {
 				alarmed = text
 				w.logger.Error("servers of two catalogs meet here; each host stays with its own: take the servers that should not be here out of the cluster",
@@ -446,11 +450,50 @@ func (w *network) askForAll(ctx context.Context) {
 	}
 }
 
-// historiesOf are the histories that living servers say they follow.
-func historiesOf(members []Member) []string {
+// historiesSettle is how long servers that restarted have to be heard of with the
+// history that they follow now.
+const historiesSettle = 2 * time.Second
+
+// livingHistories are the histories of the servers that give a sign of life: after
+// most of the servers were lost gossip has dead ones for alive, and old words of
+// those that live.
+func (w *network) livingHistories(ctx context.Context) []string {
+	if !wait(ctx, historiesSettle) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lifeTime)
+	defer cancel()
+	var mu sync.Mutex // guards answers
+	answers := make(map[string]bool)
+	var wg sync.WaitGroup
+	members, _ := w.gossip.Members()
+	for _, m := range members {
+		if followsHistory(m) {
+			wg.Go(func() {
+				_, err := w.gossip.Ping(ctx, m.Name)
+				mu.Lock()
+				defer mu.Unlock()
+				answers[m.ID] = err == nil
+			})
+		}
+	}
+	wg.Wait()
+	members, _ = w.gossip.Members()
+	return historiesOf(members, answers)
+}
+
+// followsHistory reports whether the member is a server that is said to live and to
+// follow a history.
+func followsHistory(m Member) bool {
+	return m.Tags[tagHistory] != "" && m.Status == gossip.Alive && isServer(m)
+}
+
+// historiesOf are the histories that living servers say they follow; with answers,
+// those of the servers alone, by ID, that gave one.
+func historiesOf(members []Member, answers map[string]bool) []string {
 	var list []string
 	for _, m := range members {
-		if h := m.Tags[tagHistory]; h != "" && m.Status == gossip.Alive && isServer(m) && !slices.Contains(list, h) {
+		if h := m.Tags[tagHistory]; followsHistory(m) && (answers == nil || answers[m.ID]) && !slices.Contains(list, h) {
 			list = append(list, h)
 		}
 	}

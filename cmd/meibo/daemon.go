@@ -321,7 +321,12 @@ func (d *daemon) config() *config.Config {
 // Reload reads the configuration again: all of it is checked before any of it is taken, and on an error nothing changes.
 // A read that hangs is given up when ctx ends. Waiting are the keys that have changed since the start and wait for the next.
 func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
-	defer func() { d.reloads.note(err) }()
+	defer func() {
+		d.reloads.note(err)
+		if err != nil { // whoever asked for it
+			d.log.Error("configuration not taken, everything stays as it was", "err", oneLine(err))
+		}
+	}()
 	if d.load == nil {
 		return nil, errors.New("this daemon has no configuration to read again")
 	}
@@ -383,7 +388,7 @@ func (d *daemon) sayStart() {
 		http = "not served yet"
 	}
 	d.log.Info("meibo started", "version", version, "node", d.cfg.Node.Name, "id", d.node.Record().ID, "datacenter", d.cfg.Node.Datacenter,
-		"server", hostAgent{d}.isServer(), "dns", joined(d.dns.listening), "http", http)
+		"server", hostAgent{d}.isServer() && !d.node.IsProvisional(), "dns", joined(d.dns.listening), "http", http)
 }
 
 // banner says what runs where, and what to try.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -137,6 +138,33 @@ func TestBanner_IsForTerminals(t *testing.T) {
 			line, err = shown.ReadString('\n')
 			must(t, err)
 		}
+	}
+}
+
+// The line of the start says whether this host is a server of a cluster, as /v1/agent/self does.
+func TestStartLine_SaysWhoIsAServer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config string
+		self   bool // what /v1/agent/self says: it holds the catalog
+		want   bool
+	}{
+		"alone":  {"", true, false},
+		"agent":  {`retry_join = ["127.0.0.1:9"]`, false, false},
+		"server": {"server = true\nbootstrap_expect = 1", true, true},
+		"waits":  {"server = true\nbootstrap_expect = 3", true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, tt.config)
+			p := s.start(t)
+			p.said(t, `msg="meibo started"`, fmt.Sprintf("server=%t ", tt.want))
+			s.up(t)
+			var self struct{ Config struct{ Server bool } }
+			must(t, json.Unmarshal([]byte(s.mustCall(t, "GET", "/v1/agent/self", "")), &self))
+			if self.Config.Server != tt.self {
+				t.Errorf("/v1/agent/self says %t", self.Config.Server)
+			}
+			p.stop(t)
+		})
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"meibo/cluster"
 	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi"
@@ -164,7 +163,7 @@ func (h hostAgent) clusterStats() (consul, serf map[string]string) {
 
 // isServer reports whether this host holds the catalog and has a port by which others could ask it.
 func (h hostAgent) isServer() bool {
-	return h.d.config().Cluster.ServerPort > 0 && h.d.node.Status().State != cluster.Absent
+	return h.d.config().Cluster.ServerPort > 0 && h.d.node.HoldsCatalog()
 }
 
 // Monitor implements httpapi.Agent. A daemon whose log is another's has none to show.
