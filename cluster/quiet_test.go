@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -139,5 +140,63 @@ func awaitSaid(t *testing.T, log *said, text string) {
 			t.Fatal(fmt.Errorf("%q was never said:\n%s", text, all))
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A key that is removed cuts connections, and nobody is out of reach for that: not
+// for the leader, nor for who leads next.
+func TestKeyring_RemovalLeavesNoDeadConnections(t *testing.T) {
+	cfgs := triplets(t)
+	logs := make([]*said, 3)
+	nodes := make([]*running, 3)
+	old, next := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	for i := range cfgs {
+		cfgs[i].InTheClear, cfgs[i].Key = false, old
+		logs[i] = keepLog(t, &cfgs[i])
+		nodes[i] = run(t, cfgs[i])
+	}
+	awaitServers(t, nodes, 3)
+	// Each leads once, so that each has connections to all.
+	lead := func(i int) {
+		t.Helper()
+		id := nodes[i].cfg.NodeID
+		for _, n := range nodes {
+			if n.Leadership().Leading && n != nodes[i] {
+				if err := n.TransferLeader(n.context(), id); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		awaitServers(t, nodes, 3)
+	}
+	for i := range nodes {
+		awaitVote(t, nodes[i])
+		lead(i)
+	}
+	from := make([]int, 3)
+	for i, log := range logs {
+		_, from[i] = log.since(0)
+	}
+	for _, step := range []struct {
+		op  KeyringOp
+		key []byte
+	}{{KeyringInstall, next}, {KeyringUse, next}, {KeyringRemove, old}} {
+		answers, err := nodes[0].Keyring(nodes[0].context(), step.op, base64.StdEncoding.EncodeToString(step.key), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range answers {
+			if a.Err != "" || a.Down {
+				t.Errorf("%s: %+v", step.op, a)
+			}
+		}
+	}
+	for i := range nodes {
+		lead(i)
+	}
+	for i, log := range logs {
+		if text, _ := log.since(from[i]); warning.MatchString(text) {
+			t.Errorf("%s warns:\n%s", cfgs[i].NodeName, text)
+		}
 	}
 }

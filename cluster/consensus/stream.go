@@ -157,7 +157,10 @@ func (s *stream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn,
 		return nil, fmt.Errorf("no server is known at %s", addr)
 	}
 	c, _, err := s.call(at, id, timeout, false)
-	return c, err
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	return c, nil
 }
 
 // ask dials a server for its answer alone.

@@ -2,8 +2,11 @@ package consensus
 
 import (
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -50,7 +53,7 @@ func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	start := time.Now()
-	err := t.NetworkTransport.AppendEntries(id, addr, args, resp)
+	err := again(func() error { return t.NetworkTransport.AppendEntries(id, addr, args, resp) })
 	if isHeartbeat(args) {
 		t.reach.note(string(id), err)
 		if err == nil && resp.Success {
@@ -66,17 +69,57 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	err := t.NetworkTransport.RequestVote(id, addr, args, resp)
+	err := again(func() error { return t.NetworkTransport.RequestVote(id, addr, args, resp) })
 	t.reach.note(string(id), err)
 	return err
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	err := t.NetworkTransport.RequestPreVote(id, addr, args, resp)
+	err := again(func() error { return t.NetworkTransport.RequestPreVote(id, addr, args, resp) })
 	t.reach.note(string(id), err)
 	return err
 }
+
+// TimeoutNow implements raft.Transport.
+func (t *transport) TimeoutNow(id raft.ServerID, addr raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return again(func() error { return t.NetworkTransport.TimeoutNow(id, addr, args, resp) })
+}
+
+// again asks again where the connection turns out to be broken: those that wait in
+// NetworkTransport's pool may be so for long, of a server that lives, since its key
+// was removed or it began anew. Each try takes one out of the pool, and the last
+// dials. What Raft asks may be asked twice.
+func again(ask func() error) error {
+	err := ask()
+	for range transportPool {
+		if !isBroken(err) {
+			return err
+		}
+		err = ask()
+	}
+	return err
+}
+
+// isBroken reports whether an exchange failed because its connection is no more,
+// rather than because none could be had.
+func isBroken(err error) bool {
+	if none := (*dialError)(nil); err == nil || errors.As(err, &none) {
+		return false
+	}
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// dialError is why a server could not be connected with.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
 
 // addresses says where another server is. Raft asks by ID, and gets an address
 // for [stream.Dial].
