@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,14 +70,47 @@ func (g *Gossip) join(ctx context.Context, addrs []string) (reached int, missing
 	if reached > 0 {
 		return reached, missing, nil
 	}
-	return 0, missing, errors.Join(failures...)
+	return 0, missing, byCause(failures)
+}
+
+// joinError is why a host was not reached.
+type joinError struct {
+	to  string
+	err error
+}
+
+func (e *joinError) Error() string { return "join " + e.to + ": " + e.err.Error() }
+func (e *joinError) Unwrap() error { return e.err }
+
+// byCause is one error of those of several hosts, in which each cause is said once.
+func byCause(failures []error) error {
+	slices.SortFunc(failures, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	var causes []*joinError
+	var rest []error
+	for _, f := range failures {
+		one := new(joinError)
+		if !errors.As(f, &one) {
+			rest = append(rest, f)
+			continue
+		}
+		same := slices.IndexFunc(causes, func(c *joinError) bool { return c.err.Error() == one.err.Error() })
+		if same < 0 {
+			causes = append(causes, &joinError{one.to, one.err})
+			continue
+		}
+		causes[same].to += ", " + one.to
+	}
+	for _, c := range causes {
+		rest = append(rest, c)
+	}
+	return errors.Join(rest...)
 }
 
 // joinOne calls all addresses of one given host.
 func (g *Gossip) joinOne(ctx context.Context, given string) (reached int, err error) {
 	targets, err := g.resolve(ctx, given)
 	if err != nil {
-		return 0, fmt.Errorf("join %s: %w", given, err)
+		return 0, &joinError{given, err}
 	}
 	for _, to := range targets {
 		if to == g.self.addr {
@@ -83,10 +118,10 @@ func (g *Gossip) joinOne(ctx context.Context, given string) (reached int, err er
 			continue
 		}
 		if ctx.Err() != nil {
-			return reached, fmt.Errorf("join %s: %w", given, ctx.Err())
+			return reached, &joinError{given, ctx.Err()}
 		}
 		if e := g.reach(to); e != nil {
-			err = fmt.Errorf("join %s: %w", named(given, to), g.blame(flat(e)))
+			err = &joinError{named(given, to), g.blame(flat(e))}
 			continue
 		}
 		reached++
@@ -114,9 +149,15 @@ func (g *Gossip) blame(err error) error {
 	if path := g.cfg.Keyring.Path(); path != "" {
 		keys = "this host's keys, kept in " + path
 	}
-	return fmt.Errorf("%s, are not that cluster's, or were removed from its keyring (%w): if its key was changed while this host was away, or another one was configured here at first, "+
-		"stop this host, put the cluster's key into encrypt, remove that file and its .past, and start it", keys, err)
+	if held, _ := g.cfg.Keyring.Keys(); len(held) > 1 {
+		return fmt.Errorf("%w: the key that this host encrypts with is not that cluster's any more; it has others, and changes over when a host of the cluster calls it", errOldKey)
+	}
+	return fmt.Errorf("%s, are not that cluster's, or were removed from its keyring (no installed keys could decrypt): if its key was changed while this host was away, or another one was configured here at first, "+
+		"stop this host, put the cluster's key into encrypt, remove that file and its .past, and start it", keys)
 }
+
+// errOldKey is why a host is not reached that one may be reached by.
+var errOldKey = errors.New("the host there can't read this one's")
 
 // flat takes an error of memberlist's Join, which is written as a list, down to
 // one line.
@@ -186,6 +227,7 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 		return
 	}
 	missing, due := addrs, time.Time{}
+	var said unreached
 	pause, seldom := callFirst, callFirst
 	for attempt := 1; ; attempt++ {
 		alone := g.alone()
@@ -200,7 +242,8 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 			case err != nil && withoutConsul(err) == nil:
 				g.logger.Debug("gossip: only Consul was reached; trying again", "attempt", attempt, "dur", pause, "err", err)
 			case err != nil:
-				g.logger.Warn("gossip: nobody was reached; trying again", "attempt", attempt, "dur", pause, "err", withoutConsul(err))
+				err := withoutConsul(err)
+				g.logger.Log(ctx, said.level(err, attempt), "gossip: nobody was reached; trying again", "attempt", attempt, "dur", pause, "err", err)
 			case g.alone():
 				g.logger.Debug("gossip: joined nobody but itself", "reached", n)
 			default:
@@ -236,6 +279,31 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// unreached is what was last said of hosts that are not reached.
+type unreached struct {
+	text string
+	at   time.Time
+}
+
+// oldKeyIsNews is from which attempt on an old key doesn't mend itself.
+const oldKeyIsNews = 4
+
+// ownPort is what each try has another of.
+var ownPort = regexp.MustCompile(`:\d+->`)
+
+// level is at which level it is said: the same once in a while is enough.
+func (u *unreached) level(err error, attempt int) slog.Level {
+	if attempt < oldKeyIsNews && errors.Is(err, errOldKey) {
+		return slog.LevelInfo
+	}
+	text := ownPort.ReplaceAllString(err.Error(), "->")
+	if text == u.text && time.Since(u.at) < quiet {
+		return slog.LevelDebug
+	}
+	u.text, u.at = text, time.Now()
+	return slog.LevelWarn
 }
 
 // joinAll joins the hosts at addrs and those that programs print, and returns which of

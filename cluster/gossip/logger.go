@@ -30,11 +30,18 @@ const (
 	endDead     = " as failed, suspect "
 )
 
+// Of a packet alone nobody can tell which end has the wrong key; of those of several
+// hosts it may be this one.
+const (
+	otherKey  = "a host gossips with a key that this one does not have: one of the two lacks the cluster's present key, see `meibo keyring list` on another host"
+	otherKeys = "several hosts gossip with keys that this one does not have: it may be this host that lacks the cluster's present key, see `meibo keyring list` on another host"
+)
+
 // warnings are the lines of memberlist's that an operator should see, and what
 // they mean. All else is chatter, or is told better by the ledger.
 var warnings = []struct{ part, means string }{
-	{"No installed keys could decrypt", "a host without our key gossips with us: give it this cluster's key, or keep it away"},
-	{"no installed keys could decrypt", "a host without our key gossips with us: give it this cluster's key, or keep it away"},
+	{"No installed keys could decrypt", otherKey},
+	{"no installed keys could decrypt", otherKey},
 	{"remote state is encrypted and encryption is not configured", "a host with a key gossips with us, who have none: configure encrypt here"},
 	{"encryption is configured but remote state is not encrypted", "a host without any key gossips with us: give it this cluster's key, or keep it away"},
 	{"over TCP but UDP probes failed", "a member answers over TCP and not over UDP: let UDP through between them"},
@@ -50,6 +57,7 @@ type lines struct {
 
 	mu      sync.Mutex // guards following
 	told    map[string]time.Time
+	keyedAt time.Time       // when a host of another key was last told of
 	consuls map[string]bool // by name
 }
 
@@ -77,11 +85,10 @@ func (l *lines) Write(line []byte) (int, error) {
 		if !strings.Contains(text, w.part) {
 			continue
 		}
-		means := w.means
-		if strings.HasPrefix(text, "failed to join ") && strings.Contains(w.part, "nstalled keys") {
-			means = "a host that we join does not know our key" // it is we who come without
+		if strings.HasPrefix(text, "failed to join ") && w.means == otherKey {
+			break // said by who joins, with what to do about it
 		}
-		l.warn(means, text)
+		l.warn(w.means, text)
 		return len(line), nil
 	}
 	if l.to.Enabled(context.Background(), slog.LevelDebug) {
@@ -99,8 +106,15 @@ func (l *lines) warn(means, text string) {
 		what += sourceOf(text)
 	}
 	_, again := l.told[what]
+	if means == otherKey && !again && !l.keyedAt.IsZero() && now.Sub(l.keyedAt) < quiet {
+		means, what = otherKeys, otherKeys // of whichever host, once
+		_, again = l.told[what]
+	}
 	if !again {
 		l.told[what] = now
+		if means == otherKey {
+			l.keyedAt = now
+		}
 	}
 	l.mu.Unlock()
 	if !again {

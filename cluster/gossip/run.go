@@ -352,7 +352,7 @@ func (g *Gossip) learnKeys(h hearsay) {
 			"stop it, put a present key (`meibo keyring list` at another host) into encrypt, and start it", "path", g.cfg.Keyring.Path(), "from", h.from)
 	}
 	for _, key := range dropped {
-		g.logger.Warn("gossip: a key that was removed from the cluster's keyring while this host was away is removed here too",
+		g.logger.Info("gossip: a key that was removed from the cluster's keyring while this host was away is removed here too",
 			"key", "sha256:"+hashOf(key)[:8], "from", h.from)
 	}
 }

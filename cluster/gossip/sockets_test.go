@@ -87,7 +87,11 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 	if err := ring.Install(next); err != nil {
 		t.Fatal(err)
 	}
-	back := onLoopback(t, 5, func(c *Config) { c.Keyring, c.Logger = ring, slog.New(slog.NewTextHandler(&log, nil)) })
+	before := len(log.String())
+	back := onLoopback(t, 5, func(c *Config) {
+		c.Keyring, c.RetryJoin, c.Logger = ring, join, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	within(t, 10*time.Second, "a host that is back calls in vain at first", func() bool { return strings.Contains(log.String()[before:], "nobody was reached") })
 	hosts = append(hosts, late)
 	within(t, 10*time.Second, "a host that is back drops the removed key", func() bool {
 		_, _ = first.Join(t.Context(), []string{back.self.addr.String()})
@@ -95,6 +99,9 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 		return len(keys) == 1 && bytes.Equal(keys[0], next) && strings.Contains(log.String(), "removed here too")
 	})
 	within(t, 10*time.Second, "and is there", func() bool { return whole(append(hosts, back)...) })
+	if text := log.String()[before:]; strings.Contains(text, "stop this host") || strings.Count(text, "level=WARN") > 0 {
+		t.Errorf("who has a key that works is told to begin anew, or warned:\n%s", text)
+	}
 	stranger := onLoopback(t, 9, func(c *Config) { c.Keyring = keyed(t, "", 1) })
 	if _, err := stranger.Join(t.Context(), []string{back.self.addr.String()}); err == nil || !strings.Contains(err.Error(), "were removed from its keyring") {
 		t.Errorf("a newcomer with the removed key: got %v", err)

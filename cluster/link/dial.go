@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -47,11 +48,15 @@ func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (
 	l.metrics.dialFailures.WithLabelValues(reason).Inc()
 	err = fmt.Errorf("link to %s for %s: %w", addr, p, plain)
 	if errors.Is(err, ErrKey) && l.complain.may("dial "+addr, time.Now()) {
-		advice := "give both the same encrypt key"
-		if l.cfg.KeysKept != "" {
+		advice, level := "give both the same encrypt key", slog.LevelWarn
+		if len(l.current().ring.authorities) > 1 {
+			// As after a change of the key while this host was away: gossip tells it
+			// which of its keys were removed, and no hand is wanted.
+			advice, level = "the first of this host's keys is not that host's, another may be", slog.LevelInfo
+		} else if l.cfg.KeysKept != "" {
 			advice += "; this host's are those of " + l.cfg.KeysKept + ", which wins over the configuration"
 		}
-		l.logger.Warn("cannot speak to another host: "+advice, "addr", addr, "err", plain)
+		l.logger.Log(ctx, level, "cannot speak to another host: "+advice, "addr", addr, "err", plain)
 	}
 	return nil, err
 }

@@ -115,7 +115,7 @@ func listKeys(cmd *cobra.Command, a *asker, localOnly, primary bool) error {
 		return explained(c, err)
 	}
 	if a.json {
-		return errors.Join(printJSON(cmd.OutOrStdout(), rings), refusals(cmd, rings))
+		return errors.Join(printJSON(cmd.OutOrStdout(), rings), refusals(cmd, rings, ""))
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "==> Gathering installed encryption keys...")
 	for _, r := range rings {
@@ -126,7 +126,7 @@ func listKeys(cmd *cobra.Command, a *asker, localOnly, primary bool) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "\n%s:\n", pool(r))
 		printKeys(cmd.OutOrStdout(), r, keys)
 	}
-	return refusals(cmd, rings)
+	return refusals(cmd, rings, "")
 }
 
 func pool(r client.Keyring) string {
@@ -148,12 +148,13 @@ func printKeys(w io.Writer, r client.Keyring, keys map[string]int) {
 	}
 }
 
-// refusals says what each host could not do, and makes an error of it.
-func refusals(cmd *cobra.Command, rings []client.Keyring) error {
+// refusals says what each host could not do, and makes an error of it; missed is what
+// becomes of a host that is away and was not asked.
+func refusals(cmd *cobra.Command, rings []client.Keyring, missed string) error {
 	failed := 0
 	for _, r := range rings {
 		if len(r.Failed) > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s: failed, and not asked: %s\n(a host that comes back with an old ring stays out until it is given a present key: its log says how)\n", pool(r), strings.Join(r.Failed, ", "))
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: failed, and not asked: %s\n%s", pool(r), strings.Join(r.Failed, ", "), missed)
 		}
 		for _, node := range slices.Sorted(maps.Keys(r.Messages)) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: %s\n", pool(r), node, r.Messages[node])
@@ -169,13 +170,17 @@ func refusals(cmd *cobra.Command, rings []client.Keyring) error {
 // keyringOp is a change of every host's keyring.
 type keyringOp struct {
 	name, short, says string
+	missed            string // what becomes of a host that is away meanwhile
 	change            func(*client.Client, context.Context, string) ([]client.Keyring, error)
 }
 
 var keyringOps = []keyringOp{
-	{"install", "Give every host a further key, not used yet", "Installing new gossip encryption key...", (*client.Client).KeyringInstall},
-	{"use", "Have every host encrypt with an installed key", "Changing primary gossip encryption key...", (*client.Client).KeyringUse},
-	{"remove", "Take a key that is not used from every host", "Removing gossip encryption key...", (*client.Client).KeyringRemove},
+	{"install", "Give every host a further key, not used yet", "Installing new gossip encryption key...",
+		"(a host that is away does not get this key: install it once more when the host is back, before you use it)\n", (*client.Client).KeyringInstall},
+	{"use", "Have every host encrypt with an installed key", "Changing primary gossip encryption key...",
+		"(a host that is away goes on with the key of before: one without this key stays out until it is given it; before you remove the other key, use this one once more when the host is back)\n", (*client.Client).KeyringUse},
+	{"remove", "Take a key that is not used from every host", "Removing gossip encryption key...",
+		"(a host that comes back with no other key stays out until it is given a present one, its log says how; one that has another drops this one by itself)\n", (*client.Client).KeyringRemove},
 }
 
 func (op keyringOp) command() *cobra.Command {
@@ -218,13 +223,13 @@ func (op keyringOp) run(cmd *cobra.Command, a *asker, key string) error {
 		return explained(c, err)
 	}
 	if a.json {
-		return errors.Join(printJSON(cmd.OutOrStdout(), rings), refusals(cmd, rings))
+		return errors.Join(printJSON(cmd.OutOrStdout(), rings), refusals(cmd, rings, op.missed))
 	}
 	for _, r := range rings {
 		acknowledged := r.NumNodes - len(r.Messages)
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s [%d/%d]\n", pool(r), key, acknowledged, r.NumNodes)
 	}
-	return refusals(cmd, rings)
+	return refusals(cmd, rings, op.missed)
 }
 
 func isKey(text string) bool {
