@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -70,4 +72,22 @@ func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 		time.Sleep(21 * time.Second)
 		said()
 	})
+}
+
+// That the catalog can't be reached is worth a warning; that this host has left it isn't.
+func TestLog_ThatThisHostLeftIsNoWarning(t *testing.T) {
+	for err, want := range map[error]bool{errors.New("no leader"): true, fmt.Errorf("node: %w", ErrLeft): false} {
+		synctest.Test(t, func(t *testing.T) {
+			var log lockedText
+			f := newFakeCatalog()
+			f.fail = err
+			began := time.Now()
+			a := mustNew(t, Config{Catalog: f, Now: func() time.Duration { return time.Since(began) }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			defer running(t, a)()
+			time.Sleep(5 * time.Minute) // synctest's
+			if got := strings.Contains(log.take(), "cannot sync"); got != want {
+				t.Errorf("%v: warned: %t", err, got)
+			}
+		})
+	}
 }
