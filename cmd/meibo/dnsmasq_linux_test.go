@@ -161,6 +161,10 @@ func TestImportDnsmasq_WhatIsEasilyTakenAmiss(t *testing.T) {
 				"an alias and an address of one name", "host-record=both.lan,192.0.2.1\ncname=both.lan,c.lan\nhost-record=c.lan,192.0.2.2",
 				[]string{"both.lan A", "both.lan CNAME", "c.lan A", "1.2.0.192.in-addr.arpa PTR"}, nil,
 			},
+			{
+				"names of one address", "addn-hosts=HOSTS\nhost-record=a.hr,192.0.2.1\nhost-record=b.hr,192.0.2.1\nhost-record=c.hr,192.0.2.3\nptr-record=3.2.0.192.in-addr.arpa,d.hr",
+				[]string{"1.2.0.192.in-addr.arpa PTR", "2.2.0.192.in-addr.arpa PTR", "3.2.0.192.in-addr.arpa PTR"}, nil,
+			},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				text := "user=root\nkeep-in-foreground\nno-resolv\nno-hosts\nport=5301\nlisten-address=127.0.0.1\nbind-interfaces\nserver=WORLD\n" + tc.lines + "\n"

@@ -96,6 +96,8 @@ type record struct {
 	text    string
 	owner   wire.Name // lower case
 	isAlias bool
+	isPTR   bool
+	derived bool // the PTR of a host-record
 	o       *option
 }
 
@@ -108,6 +110,7 @@ type route struct {
 	servers   []string
 	addresses []string
 	local     bool
+	from      *option // the first line that gives it an address
 }
 
 func newImporter() *importer { return &importer{port: "53", from: map[string]*option{}} }

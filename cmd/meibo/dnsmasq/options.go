@@ -399,6 +399,9 @@ func (im *importer) address(o *option) {
 	for _, d := range domains {
 		r := im.route(d)
 		r.addresses = append(r.addresses, addresses...)
+		if r.from == nil {
+			r.from = o
+		}
 		r.local = r.local || to == ""
 	}
 }
@@ -423,7 +426,8 @@ func (im *importer) record(o *option, name, ttl, format string, args ...any) {
 	if ttl != "" {
 		ttl += " "
 	}
-	r := record{text: target(name) + " " + ttl + fmt.Sprintf(format, args...), isAlias: strings.HasPrefix(format, "CNAME"), o: o}
+	r := record{text: target(name) + " " + ttl + fmt.Sprintf(format, args...), isAlias: strings.HasPrefix(format, "CNAME"), isPTR: strings.HasPrefix(format, "PTR"), o: o}
+	r.derived = r.isPTR && o.name == "host-record"
 	if _, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{r.text}}); err != nil {
 		im.leftOut(o, "%v", err)
 		return

@@ -27,6 +27,7 @@ func (im *importer) finish() {
 	}
 	im.defaultServers()
 	im.aliasesStandAlone()
+	im.onePTR()
 	if len(im.listen) == 0 && len(im.interfs) == 0 && im.port != "-1" {
 		im.listen = []string{"127.0.0.1", "::1"}
 		im.general("dnsmasq listens on every address of the host unless told; meibo on loopback: add addresses to listen if other hosts or containers ask this one")
@@ -86,6 +87,20 @@ func (im *importer) aliasesStandAlone() {
 	})
 }
 
+// onePTR leaves an address the PTR of its first host-record, or those that ptr-record=
+// gives it.
+func (im *importer) onePTR() {
+	named := map[wire.Name]bool{}
+	for _, r := range im.records {
+		named[r.owner] = named[r.owner] || r.isPTR && !r.derived
+	}
+	im.records = slices.DeleteFunc(im.records, func(r record) bool {
+		drop := r.derived && named[r.owner]
+		named[r.owner] = named[r.owner] || r.derived
+		return drop
+	})
+}
+
 // defaultServers decides who answers every other name, and makes the "#" of other
 // blocks stand for these.
 func (im *importer) defaultServers() {
@@ -140,8 +155,11 @@ func (im *importer) withoutAddresses(r *route, all []string) []string {
 			parent = p
 		}
 	}
-	if parent == nil {
+	switch {
+	case parent == nil:
 		return all
+	case parent.local:
+		im.note(r.from, Changed, "%s has no data of other types; dnsmasq says there that the name doesn't exist, as nobody is asked about %s", r.suffix, parent.suffix)
 	}
 	return parent.servers
 }
