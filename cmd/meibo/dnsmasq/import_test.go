@@ -71,6 +71,8 @@ func TestImport_EachForm(t *testing.T) {
 		{"listen-address=::", `listen = ["[::]:53"]`, ""},
 		{"listen-address=192.0.2.9\nserver=192.0.2.9", `recursors = ["192.0.2.1"]`, "changed: server=192.0.2.9: that is this daemon itself"},
 		{"listen-address=224.0.0.1", "", "is no address that a host listens on"},
+		{"server=fe80::1%eth0,192.0.2.2", "", `"fe80::1%eth0,192.0.2.2" is no address`},
+		{"server=fe80::1%eth0", `recursors = ["fe80::1%eth0", "192.0.2.1"]`, ""},
 		{"server=0.0.0.0", "", "is no server's address"},
 		{"server=/192.0.2.7/192.0.2.1", "", "192.0.2.7 is an address and no domain"},
 		{"rebind-domain-ok=back\\slash", "", "is no domain"},

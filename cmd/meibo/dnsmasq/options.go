@@ -28,7 +28,7 @@ var takers = map[string]func(*importer, *option){
 
 	"listen-address": func(im *importer, o *option) {
 		for _, a := range o.fields(",") {
-			addr, err := netip.ParseAddr(a)
+			addr, err := parseAddr(a)
 			if err != nil {
 				im.leftOut(o, "%q is no address", a)
 				continue
@@ -94,7 +94,7 @@ var takers = map[string]func(*importer, *option){
 		for _, a := range o.fields(",") {
 			if _, err := netip.ParsePrefix(a); err == nil {
 				im.bogus = append(im.bogus, a)
-			} else if _, err := netip.ParseAddr(a); err == nil {
+			} else if _, err := parseAddr(a); err == nil {
 				im.bogus = append(im.bogus, a)
 			} else {
 				im.leftOut(o, "%q is no address", a)
@@ -223,7 +223,7 @@ func ttlOf(key string, most int) func(*importer, *option) {
 
 // isDomain notes what is none.
 func (im *importer) isDomain(o *option, d string) bool {
-	_, err := netip.ParseAddr(d)
+	_, err := parseAddr(d)
 	if err == nil {
 		im.leftOut(o, "%s is an address and no domain: rev-server= is for the names of addresses", d)
 		return false
@@ -278,7 +278,7 @@ const consulPort = 8600
 func (im *importer) upstream(o *option, s string) string {
 	s, from, hasFrom := strings.Cut(s, "@")
 	host, port, hasPort := strings.Cut(s, "#")
-	addr, err := netip.ParseAddr(host)
+	addr, err := parseAddr(host)
 	if err != nil {
 		im.leftOut(o, "%q is no address: servers are asked by their addresses", host)
 		return ""
@@ -358,7 +358,7 @@ func (im *importer) revServer(o *option) {
 		return
 	}
 	network, err := netip.ParsePrefix(fields[0])
-	if addr, e := netip.ParseAddr(fields[0]); e == nil {
+	if addr, e := parseAddr(fields[0]); e == nil {
 		network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
 	if err != nil {
@@ -386,7 +386,7 @@ func (im *importer) address(o *option) {
 	}
 	domains, to := im.domains(o)
 	var addresses []string
-	switch addr, err := netip.ParseAddr(to); {
+	switch addr, err := parseAddr(to); {
 	case to == "":
 	case to == "#":
 		addresses = []string{"0.0.0.0", "::"}
@@ -406,12 +406,27 @@ func (im *importer) address(o *option) {
 	}
 }
 
+// isInterface tells what may be the name of an interface.
+func isInterface(name string) bool {
+	const most = 15 // IFNAMSIZ
+	return name != "" && len(name) <= most && !strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`*/,"\{}`, c) })
+}
+
+// parseAddr reads an address, whose zone is an interface.
+func parseAddr(s string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(s)
+	if err == nil && addr.Zone() != "" && !isInterface(addr.Zone()) {
+		err = fmt.Errorf("%q is no interface", addr.Zone())
+	}
+	return addr, err
+}
+
 func (im *importer) iface(o *option) {
 	for _, name := range o.fields(",") {
 		switch {
 		case strings.HasSuffix(name, "*"):
 			im.leftOut(o, "name each interface: there are no patterns")
-		case name == "" || len(name) > 15 || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`*/"\{}`, c) }):
+		case !isInterface(name):
 			im.leftOut(o, "%q is no interface's name", name)
 		case name != "lo":
 			im.interfs = append(im.interfs, name)
@@ -456,7 +471,7 @@ func (im *importer) hostRecord(o *option) {
 	var names []string
 	found := false
 	for _, f := range fields {
-		addr, err := netip.ParseAddr(f)
+		addr, err := parseAddr(f)
 		switch {
 		case f == "":
 		case err != nil:
