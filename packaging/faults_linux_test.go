@@ -36,8 +36,12 @@ func TestDeb_WhatIsInTheWay(t *testing.T) {
 	h.eventually("it answers on", func() error { return h.answers("dig", "+short", "localhost", "127.0.0.1") })
 
 	// An upgrade over a configuration with a fault: the package is installed, and the old state is not silently gone.
-	if said, err := h.try("dpkg", "-i", "/root/new.deb"); err != nil {
-		t.Errorf("an upgrade over a fault in the files fails dpkg: %v\n%s", err, said)
+	said, err := h.try("dpkg", "-i", "/root/new.deb")
+	if err != nil || !strings.Contains(said, "goes on as the version before") || !strings.Contains(said, "wrong.hcl:1") {
+		t.Errorf("an upgrade over a fault in the files: %v\n%s", err, said)
+	}
+	if err := h.answers("dig", "+short", "localhost", "127.0.0.1"); err != nil {
+		t.Errorf("it took DNS away: %v", err)
 	}
 	must(t, os.Remove(filepath.Join(h.dir, "etc/meibo.d/wrong.hcl")))
 	h.run("systemctl", "restart", "meibo")
