@@ -75,7 +75,7 @@ func runAgent(ctx context.Context, sources config.Sources, stdout, stderr io.Wri
 	out := logging.New(lines)
 	defer out.Close()
 	log := out.Logger()
-	lock, err := lockDataDir(cfg.DataDir, log)
+	lock, err := lockDataDir(cfg, log)
 	if err != nil {
 		return err
 	}

@@ -9,20 +9,20 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-)
 
-// lockName is the file in data_dir that a daemon holds locked for as long as it lives.
-const lockName = "lock"
+	"meibo/cmd/meibo/config"
+)
 
 // lockDataDir keeps a second daemon off what one keeps there: its keys, its services, its catalog. It comes before
 // anything there is read; the error says whose it is. Close ends it; so does the end of the process. Where nothing can be
 // locked, as nothing can be written, the daemon goes on without, as it does with all else that it would keep.
-func lockDataDir(dir string, log *slog.Logger) (io.Closer, error) {
+func lockDataDir(cfg *config.Config, log *slog.Logger) (io.Closer, error) {
 	none := io.NopCloser(nil)
+	dir := cfg.DataDir
 	if dir == "" {
 		return none, nil
 	}
-	f, err := openLock(dir)
+	f, err := openLock(cfg.LockPath())
 	if err == nil {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	}
@@ -45,9 +45,9 @@ func lockDataDir(dir string, log *slog.Logger) (io.Closer, error) {
 	return f, nil
 }
 
-func openLock(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func openLock(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 }

@@ -35,7 +35,7 @@ func (b *builder) look(c *Config, all []socket) {
 		case !b.src.Host.has(s.addr.Addr()):
 			warn(key, fmt.Sprintf("no interface of this host has the address %s: %s", s.addr.Addr(), lost(s.key)))
 		default:
-			if who := b.src.Host.inUse(strings.ToLower(s.proto), s.addr); who != "" && !isOurs(who) {
+			if who := b.src.Host.inUse(strings.ToLower(s.proto), s.addr); who != "" && !c.isOwn(who) {
 				warn(s.key, fmt.Sprintf("%s is taken by %s: %s; stop that, or set another port", s.addr, who, lost(s.key)))
 			}
 		}
@@ -72,9 +72,26 @@ func lost(key string) string {
 	return "this host would speak to no other until that changes"
 }
 
-// isOurs reports whether the sockets are those of a daemon that runs, or that systemd keeps for it.
-func isOurs(who string) bool {
-	return strings.HasPrefix(who, "meibo (pid ") || strings.Contains(who, ", meibo (pid ") || who == "systemd (pid 1)"
+// LockPath is the file that the daemon of this data_dir holds locked, with its process ID in it; "" without one.
+func (c *Config) LockPath() string {
+	if c.DataDir == "" {
+		return ""
+	}
+	return filepath.Join(c.DataDir, "lock")
+}
+
+// isOwn reports whether the sockets are those of the daemon of this configuration, which runs, or that systemd keeps for
+// it. By data_dir one daemon is told from another; where none is set it may be given to the daemon on its command line.
+func (c *Config) isOwn(who string) bool {
+	holders := strings.Split(who, ", ")
+	if who == "systemd (pid 1)" {
+		return true
+	}
+	if c.DataDir == "" {
+		return slices.ContainsFunc(holders, func(h string) bool { return strings.HasPrefix(h, "meibo (pid ") })
+	}
+	pid, err := os.ReadFile(c.LockPath())
+	return err == nil && slices.Contains(holders, "meibo (pid "+strings.TrimSpace(string(pid))+")")
 }
 
 // addressOf is the key that gives the socket its address.

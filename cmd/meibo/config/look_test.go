@@ -61,6 +61,7 @@ func TestLook_WhatKeepsTheDaemonFromItsSockets(t *testing.T) {
 	data := t.TempDir()
 	ring := filepath.Join(data, "serf", "local.keyring")
 	gone, kept := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	mine := write(t, "lock", "9\n") // the data_dir of the daemon that runs
 	k, err := gossip.OpenKeyring(ring, gone)
 	if err := errors.Join(err, k.Install(kept), k.Use(kept), k.Remove(gone)); err != nil {
 		t.Fatal(err)
@@ -76,7 +77,12 @@ func TestLook_WhatKeepsTheDaemonFromItsSockets(t *testing.T) {
 			`key "ports.server": 127.0.0.1:8300 is taken by consul (pid 8): this host would speak to no other`,
 			`key "ports.serf_lan": 127.0.0.1:8301 is taken by consul (pid 8): this host would speak to no other`,
 		}},
-		"a daemon that runs":                {`ports { http = 8501 server = -1 serf_lan = -1 } listen = ["127.0.0.1:5353", "127.0.0.1:5354"]`, nil},
+		"a daemon that runs":    {`ports { http = 8501 server = -1 serf_lan = -1 } listen = ["127.0.0.1:5353", "127.0.0.1:5354"]`, nil},
+		"that of this data_dir": {`ports { http = 8501 server = -1 serf_lan = -1 } listen = ["127.0.0.1:5353", "127.0.0.1:5354"] data_dir = "` + mine + `"`, nil},
+		"that of another": {`ports { http = 8501 server = -1 serf_lan = -1 } listen = ["127.0.0.1:5353", "127.0.0.1:5354"] data_dir = "` + data + `"`, []string{
+			`key "ports.http": 127.0.0.1:8501 is taken by meibo (pid 9)`,
+			`key "listen": 127.0.0.1:5353 is taken by systemd (pid 1), meibo (pid 9)`,
+		}},
 		"an address of no interface":        {off + `listen = ["192.0.2.9:53"]`, []string{"a.hcl:1: key \"listen\": no interface of this host has the address 192.0.2.9: `meibo agent` would not start"}},
 		"the same for HTTP":                 {`ports { http = 80 server = -1 serf_lan = -1 } addresses { http = "192.0.2.9" }`, []string{`a.hcl:1: key "addresses.http": no interface`}},
 		"the same for others":               {`ports { http = -1 } bind_addr = "192.0.2.9" encrypt = "none"`, []string{`key "bind_addr": no interface of this host has the address 192.0.2.9: this host would speak to no other`}},
