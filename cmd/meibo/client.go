@@ -31,8 +31,13 @@ func (a *asker) flags(cmd *cobra.Command) {
 	f.StringVar(&a.addr, "http-addr", "", "the daemon's API: `address` host:port, URL or unix://path (default $CONSUL_HTTP_ADDR or "+client.DefaultAddress+")")
 	f.StringVar(&a.token, "token", "", "ACL token (default $CONSUL_HTTP_TOKEN)")
 	f.StringVar(&a.tokenFile, "token-file", "", "`file` that holds the ACL token")
-	f.BoolVar(&a.json, "json", false, "print JSON")
-	f.Var((*formatFlag)(&a.json), "format", "pretty, or json as -json does")
+	jsonFlags(cmd, &a.json, "print JSON")
+}
+
+// jsonFlags gives a command -json, and -format as Consul's have it.
+func jsonFlags(cmd *cobra.Command, asJSON *bool, usage string) {
+	cmd.Flags().BoolVar(asJSON, "json", false, usage)
+	cmd.Flags().Var((*formatFlag)(asJSON), "format", "pretty, or json as -json does")
 	completeFlag(cmd, "format", fixed("pretty", "json"))
 }
 

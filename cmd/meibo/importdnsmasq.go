@@ -59,7 +59,7 @@ at the head of the file. Nothing else is changed, and nothing is started or stop
 		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "write to `file`, which must not exist")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: the file's text and the notes")
+	jsonFlags(cmd, &asJSON, "print JSON: the file's text and the notes")
 	return cmd
 }
 

@@ -137,6 +137,6 @@ func newVersionCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlags(cmd, &asJSON, "print JSON")
 	return cmd
 }

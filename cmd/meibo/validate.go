@@ -42,7 +42,7 @@ way on this host just now, such as a port that is taken, is a WARNING, and no fa
 	cmd.Flags().StringVar(&format, "config-format", "", "`format` of every file, hcl or json, whatever its name ends in")
 	completeFlag(cmd, "config-format", fixed("hcl", "json"))
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print nothing when all is well")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlags(cmd, &asJSON, "print JSON")
 	return cmd
 }
 
