@@ -293,7 +293,7 @@ func (n *Node) runNetwork(ctx context.Context) {
 			return
 		}
 		d := wait.after(time.Since(began))
-		n.logger.Error("this host cannot speak to others, will try again; lookups go on from what is known", "err", err, "dur", d)
+		n.logger.Log(ctx, wait.level(err), "this host cannot speak to others, will try again; lookups go on from what is known", "err", err, "dur", d)
 		pause(ctx, d)
 	}
 }

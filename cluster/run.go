@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -78,7 +79,7 @@ func (n *Node) keepUp(ctx context.Context, what string, run func(context.Context
 			return
 		}
 		d := wait.after(time.Since(began))
-		n.logger.Error(what+" ended, will be started again", "err", err, "dur", d)
+		n.logger.Log(ctx, wait.level(err), what+" ended, will be started again", "err", err, "dur", d)
 		pause(ctx, d)
 	}
 }
@@ -157,7 +158,7 @@ func (n *Node) keepServer(ctx context.Context) {
 		failures++
 		d := wait.after(time.Since(began))
 		n.setStatus(Status{State: Failed, Err: err, Failures: failures, Retry: time.Now().Add(d)})
-		n.logger.Error("catalog of this host failed, will be opened again; lookups go on from what is known",
+		n.logger.Log(ctx, wait.level(err), "catalog of this host failed, will be opened again; lookups go on from what is known",
 			"err", err, "dur", d)
 		pause(ctx, d)
 	}
@@ -232,15 +233,30 @@ func (n *Node) serveOnce(ctx context.Context) error {
 	return s.run(ctx)
 }
 
-// backoff is how long to wait between attempts.
-type backoff struct{ next time.Duration }
+// backoff is how long to wait between attempts, and what is said of them.
+type backoff struct {
+	next time.Duration
+	said string // why the last attempt failed
+}
 
-func newBackoff() *backoff { return &backoff{firstPause} }
+func newBackoff() *backoff { return &backoff{next: firstPause} }
+
+// level is at which level it is said why an attempt failed: the same once, until
+// one has lasted.
+func (b *backoff) level(err error) slog.Level {
+	if err != nil && err.Error() == b.said {
+		return slog.LevelDebug
+	}
+	if err != nil {
+		b.said = err.Error()
+	}
+	return slog.LevelError
+}
 
 // after returns the pause after an attempt that lasted so long.
 func (b *backoff) after(lasted time.Duration) time.Duration {
 	if lasted >= steady {
-		b.next = firstPause
+		b.next, b.said = firstPause, ""
 	}
 	d := b.next
 	b.next = min(2*d, lastPause)

@@ -69,8 +69,8 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 	}
 	if def.Weights == nil {
 		def.Weights = &catalog.Weights{Passing: 1, Warning: 1}
-	} else if *def.Weights == (catalog.Weights{}) {
-		return def, invalid("Invalid Weights: Passing must be greater than 0")
+	} else if err := def.Weights.Validate(); err != nil {
+		return def, invalid("Invalid Weights: %v", err)
 	}
 	if err := def.record("").ValidateUser(); err != nil {
 		return def, invalid("%v", err)

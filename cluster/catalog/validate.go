@@ -168,6 +168,11 @@ func validateWeights(w Weights) error {
 	if w == (Weights{}) {
 		return nil
 	}
+	return w.Validate()
+}
+
+// Validate says what is wrong with weights that somebody has given.
+func (w Weights) Validate() error {
 	switch {
 	case w.Passing < 1:
 		return errors.New("Passing must be greater than 0")

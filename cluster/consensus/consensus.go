@@ -153,6 +153,9 @@ var (
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
 )
 
+// ErrLastVoter means that a server can't be without its vote: no other has one.
+var ErrLastVoter = errors.New("a cluster needs at least one server with a vote")
+
 // Errors of Run.
 var (
 	// ErrDamaged means that log or snapshots are damaged.

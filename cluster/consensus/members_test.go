@@ -156,6 +156,24 @@ func TestAddress_FindsServersThatMoved(t *testing.T) {
 	})
 }
 
+// That the only voter stays is known at once, and no write of unknown outcome.
+func TestRemoveServer_TheLastVoterStays(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, g *group) {
+		ctx, cancel := within(2 * time.Second)
+		defer cancel()
+		l := g.leader()
+		for what, err := range map[string]error{
+			"removed":        l.RemoveServer(ctx, l.id),
+			"without a vote": l.AddServer(ctx, Server{ID: l.id, Addr: l.name}),
+		} {
+			if !errors.Is(err, ErrLastVoter) || errors.Is(err, ErrUnknownOutcome) || !strings.Contains(err.Error(), l.id+" is the only one") {
+				t.Errorf("%s: got %v", what, err)
+			}
+		}
+		g.write("k", "v")
+	})
+}
+
 func TestRemovedServer_LearnsOfIt(t *testing.T) {
 	t.Run("while it runs", func(t *testing.T) {
 		inBubble(t, 3, func(t *testing.T, g *group) {

@@ -192,6 +192,11 @@ func (r *Replica) makeRoom(ctx context.Context, s Server) error {
 
 // change makes one change of the configuration.
 func (r *Replica) change(ctx context.Context, what raft.ConfigurationChangeCommand, s Server) error {
+	// Raft refuses it too, in words that don't tell it from what may have happened.
+	isOther := func(one Server) bool { return one.Voter && one.ID != s.ID }
+	if (what == raft.RemoveServer || what == raft.DemoteVoter) && r.IsLeader() && !slices.ContainsFunc(r.Servers(), isOther) {
+		return fmt.Errorf("%w, and %s is the only one: nothing was changed", ErrLastVoter, s.ID)
+	}
 	return r.propose(ctx, 0, func(rf *raft.Raft) error {
 		id, addr := raft.ServerID(s.ID), raft.ServerAddress(s.Addr)
 		var f raft.IndexFuture

@@ -24,16 +24,16 @@ func absentRoutes() []route {
 			"not there yet: this version of meibo does not have "+p.what+" ("+p.path+")"))
 	}
 	for _, p := range []struct{ path, what string }{
-		{"/v1/connect/", "the service mesh"}, {"/v1/agent/connect/", "the service mesh"},
-		{"/v1/config", "the service mesh's configuration entries"}, {"/v1/config/", "the service mesh's configuration entries"},
-		{"/v1/discovery-chain/", "the service mesh"}, {"/v1/catalog/connect/", "the service mesh"},
-		{"/v1/health/connect/", "the service mesh"}, {"/v1/health/ingress/", "the service mesh"},
-		{"/v1/catalog/gateway-services/", "the service mesh"}, {"/v1/exported-services", "cluster peering"},
-		{"/v1/peering/", "cluster peering"}, {"/v1/peerings", "cluster peering"}, {"/v1/peering", "cluster peering"},
-		{"/v1/internal/", "Consul's own UI"}, {"/v1/namespace", "namespaces"}, {"/v1/namespaces", "namespaces"},
-		{"/v1/partition", "partitions"}, {"/v1/partitions", "partitions"},
+		{"/v1/connect/", "Consul's service mesh"}, {"/v1/agent/connect/", "Consul's service mesh"},
+		{"/v1/config", "the configuration entries of Consul's service mesh"}, {"/v1/config/", "the configuration entries of Consul's service mesh"},
+		{"/v1/discovery-chain/", "Consul's service mesh"}, {"/v1/catalog/connect/", "Consul's service mesh"},
+		{"/v1/health/connect/", "Consul's service mesh"}, {"/v1/health/ingress/", "Consul's service mesh"},
+		{"/v1/catalog/gateway-services/", "Consul's service mesh"}, {"/v1/exported-services", "Consul's cluster peering"},
+		{"/v1/peering/", "Consul's cluster peering"}, {"/v1/peerings", "Consul's cluster peering"}, {"/v1/peering", "Consul's cluster peering"},
+		{"/v1/internal/", "Consul's own UI"}, {"/v1/namespace", "Consul's namespaces"}, {"/v1/namespaces", "Consul's namespaces"},
+		{"/v1/partition", "Consul's partitions"}, {"/v1/partitions", "Consul's partitions"},
 	} {
-		routes = append(routes, refusal(p.path, http.StatusNotFound, "meibo has no part that answers "+p.path+": "+p.what+" of Consul is left out on purpose"))
+		routes = append(routes, refusal(p.path, http.StatusNotFound, "meibo has no part that answers "+p.path+": it leaves out "+p.what+" on purpose"))
 	}
 	return append(routes, refusal("/v1/acl/", http.StatusUnauthorized, "ACL support disabled"))
 }

@@ -263,8 +263,10 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 	if b.Name == "" {
 		return def, badRequest("Missing service name")
 	}
-	if b.Weights != nil && *b.Weights == (catalog.Weights{}) {
-		return def, badRequest("Invalid Weights: Passing must be greater than 0")
+	if b.Weights != nil {
+		if err := b.Weights.Validate(); err != nil {
+			return def, badRequest("Invalid Weights: %v", err)
+		}
 	}
 	if isAnyAddress(b.Address) {
 		return def, badRequest("Invalid service address")

@@ -23,6 +23,9 @@ func TestReadme_ListsWhatIsNotThereYet(t *testing.T) {
 	for _, r := range absentRoutes() {
 		w := httptest.NewRecorder()
 		r.handle(w, httptest.NewRequest(http.MethodGet, r.path, nil))
+		if text := w.Body.String(); strings.Contains(text, " of Consul is ") || strings.Count(text, "Consul") > 1 {
+			t.Errorf("%s: %s", r.path, text) // the sentence fits each of them
+		}
 		single := strings.HasPrefix(r.path, "/v1/agent/") || strings.HasPrefix(r.path, "/v1/operator/")
 		if w.Code == http.StatusNotImplemented && !single && !strings.Contains(list, "`"+strings.TrimSuffix(r.path, "/")) {
 			t.Errorf("%s is 501, and is not in the list", r.path)
