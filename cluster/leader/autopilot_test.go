@@ -182,8 +182,21 @@ func TestAutopilot_TendsTheServersByItsRules(t *testing.T) {
 			func(tm *term) { tm.comes("d", "d") }, 0, []string{"add d d false", "add d d true"}},
 		{"it doesn't yet", "a b c", nil,
 			func(tm *term) { tm.comes("d", "d") }, 9 * time.Second, []string{"add d d false"}},
-		{"at once while there are too few", "a b", func(c *leader.Config) { c.Expect = 3 },
-			func(tm *term) { tm.comes("d", "d") }, 5 * time.Second, []string{"add d d false", "add d d true"}},
+		{"at once while the cluster begins", "a b", func(c *leader.Config) { c.Expect = 3 },
+			func(tm *term) {
+				_ = tm.leader.Begin(context.Background(), leader.Beginning{})
+				tm.comes("d", "d")
+			}, 5 * time.Second, []string{"add d d false", "add d d true"}},
+		{"it doesn't though there are too few", "a b", func(c *leader.Config) { c.Expect = 3 },
+			func(tm *term) { tm.comes("d", "d") }, 9 * time.Second, []string{"add d d false"}},
+		{"nor if it comes later than the others", "a b", func(c *leader.Config) { c.Expect = 3 },
+			func(tm *term) {
+				_ = tm.leader.Begin(context.Background(), leader.Beginning{})
+				tm.pass(time.Minute)
+				tm.comes("d", "d")
+			}, 9 * time.Second, []string{"add d d false"}},
+		{"and does when it was steady", "a b", func(c *leader.Config) { c.Expect = 3 },
+			func(tm *term) { tm.comes("d", "d") }, 0, []string{"add d d false", "add d d true"}},
 		{"one that lags doesn't", "a b c", nil, func(tm *term) {
 			tm.comes("d", "d")
 			tm.fleet.health["d"] = leader.ServerHealth{RaftID: "d", LastIndex: 100, LastTerm: 3}

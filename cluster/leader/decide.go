@@ -13,6 +13,7 @@ type survey struct {
 	self      string // this server's ID
 	clusterID string // empty: not compared
 	expect    int
+	young     bool // the catalog has just begun: nobody has been healthy for long
 	policy    Autopilot
 	// ok says that the configuration may be changed: the last change is
 	// committed, and gossip can be believed.
@@ -36,8 +37,8 @@ type survey struct {
 //  3. A server that moved gets its new address.
 //  4. A server that is new is added without a vote.
 //  5. A server without a vote gets one when it has been healthy for the time
-//     of stabilization; at once while there are fewer voters than the cluster
-//     is to have.
+//     of stabilization; at once while the cluster begins, and has fewer voters
+//     than it is to have.
 //  6. A dead server is removed: one without a vote at once, one with a vote
 //     when another is in its place. That is seen by the number of voters being
 //     even: clusters are odd, and taking one out of an odd number buys nothing,
@@ -143,7 +144,7 @@ func (s *survey) promote() (step, bool) {
 			continue
 		}
 		steady := s.now.Sub(state.StableSince)
-		if s.voters() >= s.expect && steady < s.policy.ServerStabilizationTime {
+		if !(s.young && s.voters() < s.expect) && steady < s.policy.ServerStabilizationTime {
 			continue
 		}
 		c.Voter = true

@@ -183,6 +183,7 @@ type Leader struct {
 	cfg    Config
 	logger *slog.Logger
 	health atomic.Pointer[AutopilotHealth]
+	began  atomic.Pointer[time.Time] // when this leader began a history; nil: it didn't
 }
 
 // New checks the configuration and starts nothing.
@@ -231,6 +232,8 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	if err := l.cfg.Catalog.Apply(ctx, begin); err != nil {
 		return fmt.Errorf("begin history %s: %w", begin.ID, err)
 	}
+	now := time.Now()
+	l.began.Store(&now)
 	l.logger.Info("catalog history begun", "history", begin.ID, "provisional", b.Provisional, "before", old.ID)
 	return l.keepPolicy(ctx)
 }

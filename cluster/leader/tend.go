@@ -126,6 +126,9 @@ func (t *tender) survey(ctx context.Context, members []Member, braking bool) *su
 		conf: slices.SortedFunc(slices.Values(conf), func(a, b RaftServer) int { return cmp.Compare(a.ID, b.ID) }),
 		ok:   committed && !braking,
 	}
+	if began := t.began.Load(); began != nil {
+		s.young = s.now.Sub(*began) < s.policy.ServerStabilizationTime
+	}
 	s.member = serversOf(members)
 	s.answers, s.took = t.ask(ctx, s.addresses())
 	s.absent = t.noteAbsent(s)
