@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"sync"
+	"time"
 
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
@@ -30,6 +31,18 @@ func (c agentCatalog) Load(ctx context.Context, node string) (agent.Remote, erro
 		return agent.Remote{}, err
 	}
 	return remoteOf(r, node), nil
+}
+
+// hasNodeWait bounds the question of [Node.CatalogHasNode].
+const hasNodeWait = 2 * time.Second
+
+// CatalogHasNode reports whether the leader's catalog has the node, whatever this
+// host's view shows by now; false while there is no leader to ask.
+func (n *Node) CatalogHasNode(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, hasNodeWait)
+	defer cancel()
+	remote, err := agentCatalog{n}.Load(ctx, name)
+	return err == nil && remote.Node != nil
 }
 
 // Apply implements agent.Catalog. It doesn't wait for lookups to show the

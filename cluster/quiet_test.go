@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 )
 
@@ -197,6 +198,35 @@ func TestKeyring_RemovalLeavesNoDeadConnections(t *testing.T) {
 	for i, log := range logs {
 		if text, _ := log.since(from[i]); warning.MatchString(text) {
 			t.Errorf("%s warns:\n%s", cfgs[i].NodeName, text)
+		}
+	}
+}
+
+// Whether the catalog has a node is for the leader to say: what was just registered,
+// or removed, by another host counts, whatever the own view shows by now.
+func TestCatalogHasNode_IsTheLeadersWord(t *testing.T) {
+	cfgs := triplets(t)
+	nodes := make([]*running, 3)
+	for i := range cfgs {
+		nodes[i] = run(t, cfgs[i])
+	}
+	awaitServers(t, nodes, 3)
+	for _, n := range nodes {
+		awaitVote(t, n)
+	}
+	for i := range 20 {
+		name := fmt.Sprintf("Ext-%d", i)
+		nodes[i%3].apply(&catalog.Register{Node: catalog.Node{Node: name, Address: "192.0.2.1"}})
+		for _, n := range nodes {
+			if !n.CatalogHasNode(t.Context(), name) {
+				t.Errorf("%s does not know %s, which is registered", n.cfg.NodeName, name)
+			}
+		}
+		nodes[i%3].apply(&catalog.Forget{Node: name})
+		for _, n := range nodes {
+			if n.CatalogHasNode(t.Context(), name) {
+				t.Errorf("%s knows %s, which is forgotten", n.cfg.NodeName, name)
+			}
 		}
 	}
 }

@@ -135,8 +135,8 @@ type Agent interface {
 	// Standing says how this host stands in its cluster.
 	Standing() Standing
 	// KnowsNode reports whether this host knows of a node of the name, in this history of
-	// the catalog or from before.
-	KnowsNode(name string) bool
+	// the catalog or from before, or the servers do.
+	KnowsNode(ctx context.Context, name string) bool
 	// Unconfirmed are nodes and services that this host knows from before the catalog
 	// began anew, and that no server confirms, by node.
 	Unconfirmed() []UnconfirmedNode

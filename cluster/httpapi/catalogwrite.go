@@ -243,7 +243,7 @@ func (c *catalogSet) mayBeForgotten(r *request) error {
 			return errorf(http.StatusConflict, "node %q is alive: have it leave (meibo leave, on that host) in place of forgetting it", clip(r.arg))
 		}
 	}
-	if !c.agent.KnowsNode(r.arg) {
+	if !c.agent.KnowsNode(r.Context(), r.arg) {
 		return errorf(http.StatusNotFound, "no node %q is known here", clip(r.arg))
 	}
 	return nil

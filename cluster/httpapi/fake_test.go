@@ -224,7 +224,7 @@ func (h *host) Standing() httpapi.Standing {
 	return httpapi.Standing{History: historyID, Index: 1002, Confirmed: noon, Server: "10.0.0.2:8300", ServerSince: noon.Add(-time.Hour), Merging: true}
 }
 
-func (h *host) KnowsNode(name string) bool { return name != "nobody" }
+func (h *host) KnowsNode(_ context.Context, name string) bool { return name != "nobody" }
 
 func (h *host) Unconfirmed() []httpapi.UnconfirmedNode {
 	return []httpapi.UnconfirmedNode{

@@ -203,9 +203,9 @@ func (h hostAgent) Standing() httpapi.Standing {
 	}
 }
 
-func (h hostAgent) KnowsNode(name string) bool {
+func (h hostAgent) KnowsNode(ctx context.Context, name string) bool {
 	_, _, known := h.d.node.View().Load().Node(name)
-	return known != view.No
+	return known != view.No || h.d.node.CatalogHasNode(ctx, name)
 }
 
 func (h hostAgent) Unconfirmed() []httpapi.UnconfirmedNode {

@@ -127,7 +127,7 @@ func (madeUpAgent) Join(_ context.Context, addr string) error {
 
 func (madeUpAgent) Self() httpapi.Self { return httpapi.Self{NodeName: "s1", Datacenter: "dc1"} }
 
-func (madeUpAgent) KnowsNode(name string) bool { return name != "nobody" }
+func (madeUpAgent) KnowsNode(_ context.Context, name string) bool { return name != "nobody" }
 
 func (madeUpAgent) Unconfirmed() []httpapi.UnconfirmedNode {
 	return []httpapi.UnconfirmedNode{
