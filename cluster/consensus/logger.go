@@ -57,6 +57,7 @@ var everyTry = map[string]bool{
 	// Of servers that were removed, and of those without a vote; [Replica.hear]
 	// says it.
 	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
+	"not part of stable configuration, aborting election":                                                            true,
 	"rejecting pre-vote request since node is not in configuration":                                                  true,
 	"rejecting vote request since node is not in configuration":                                                      true,
 	// A leader's end, as after handing over; [Replica.publish] says it.
