@@ -47,7 +47,7 @@ func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (
 	reason, plain := explainDial(err)
 	l.metrics.dialFailures.WithLabelValues(reason).Inc()
 	err = fmt.Errorf("link to %s for %s: %w", addr, p, plain)
-	if errors.Is(err, ErrKey) && l.complain.may("dial "+addr, time.Now()) {
+	if errors.Is(err, ErrKey) && l.complain.may("dial "+plain.Error(), time.Now()) {
 		advice, level := "give both the same encrypt key", slog.LevelWarn
 		if len(l.current().ring.authorities) > 1 {
 			// As after a change of the key while this host was away: gossip tells it
