@@ -144,11 +144,15 @@ func (s *survey) promote() (step, bool) {
 			continue
 		}
 		steady := s.now.Sub(state.StableSince)
-		if !(s.young && s.voters() < s.expect) && steady < s.policy.ServerStabilizationTime {
-			continue
+		why := fmt.Sprintf("%s has caught up, healthy for %v", m.Node.Node, steady.Round(time.Second))
+		if steady < s.policy.ServerStabilizationTime {
+			if !s.young || s.voters() >= s.expect {
+				continue
+			}
+			why = m.Node.Node + " has caught up, the cluster begins"
 		}
 		c.Voter = true
-		return step{server: c, why: fmt.Sprintf("%s has caught up, healthy for %v", m.Node.Node, steady.Round(time.Second))}, true
+		return step{server: c, why: why}, true
 	}
 	return step{}, false
 }
