@@ -117,7 +117,7 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 		a.answered(e.at.Sub(a.began))
 	}
 	if e.answer != nil {
-		a.noteEDNS(e.answer)
+		a.noteEDNS(&e.heard)
 	}
 	switch {
 	case a.fault != nil: // TCP was asked before
@@ -300,7 +300,7 @@ func match(q *wire.Query, id uint16, msg []byte) (heard, bool) {
 // from servers that could not read the question or don't care to repeat it.
 func unasked(q *wire.Query, a *wire.Answer) heard {
 	if rcode := a.Rcode(); rcode != wire.RcodeSuccess && rcode != wire.RcodeNXDomain {
-		if bad, err := wire.Pack(q, &wire.Reply{Rcode: rcode}); err == nil {
+		if bad, err := wire.Pack(q, &wire.Reply{Rcode: rcode, Plain: true}); err == nil {
 			return heard{answer: bad}
 		}
 	}
@@ -421,10 +421,12 @@ func withoutOPT(packet []byte) []byte {
 	return plain
 }
 
-// noteEDNS remembers whether the server answers what has an OPT.
-func (a *attempt) noteEDNS(answer *wire.Answer) {
+// noteEDNS remembers whether the server answers what has an OPT. One that it only
+// sends back with its refusal says nothing.
+func (a *attempt) noteEDNS(h *heard) {
 	switch {
-	case answer.EDNS():
+	case h.refusesEDNS():
+	case h.answer.EDNS():
 		a.srv.speaksEDNS(time.Now())
 	case a.edns && a.plainly:
 		a.srv.droppedEDNS(time.Now())

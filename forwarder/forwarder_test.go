@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"meibo/cache"
 	"meibo/forwarder"
 	"meibo/resolver"
 	"meibo/resolver/resolvertest"
@@ -404,13 +405,72 @@ func TestExchange_AsksWithItsOwnOPT_RFC6891(t *testing.T) {
 
 func TestExchange_RemembersWhoRefusesEDNS(t *testing.T) {
 	u := resolvertest.NewUpstream(t)
-	u.Set(www, dns.TypeA, resolvertest.Rule{RefuseEDNS: true, Records: []string{record}})
+	u.SetRefusing(dns.RcodeFormatError)
+	u.Answer(www, dns.TypeA, record)
 	f := start(t, forwarder.Route{}, u)
 	mustAsk(t, f)
+	n := len(u.Asked(www))
 	mustAsk(t, f)
-	asked := u.Asked(www)
-	if len(asked) != 3 || !asked[0].EDNS || asked[1].EDNS || asked[2].EDNS {
-		t.Errorf("asked %+v, want once with an OPT, then twice without", asked)
+	if asked := u.Asked(www); len(asked) != n+1 || asked[n].EDNS {
+		t.Errorf("asked %+v, want once more, without an OPT", asked)
+	}
+}
+
+// Of a server that speaks EDNS, a refusal says something of that question alone, with
+// or without an OPT; and a client isn't told that its DO was passed on.
+func TestExchange_RefusalOfOneQuestionLeavesTheOthersTheirOPT_RFC6891_7(t *testing.T) {
+	for name, tc := range map[string]struct {
+		rule resolvertest.Rule
+		do   bool // was understood
+	}{
+		"FORMERR without an OPT":         {rule: resolvertest.Rule{RefuseEDNS: true}},
+		"FORMERR with an OPT":            {rule: resolvertest.Rule{RefuseEDNS: true, RefuseWithOPT: true}},
+		"FORMERR whatever is asked":      {rule: resolvertest.Rule{Rcode: dns.RcodeFormatError}},
+		"NOTIMP without an OPT":          {rule: resolvertest.Rule{RefuseEDNS: true, RefuseWith: dns.RcodeNotImplemented}},
+		"SERVFAIL, which is not the OPT": {rule: resolvertest.Rule{RefuseEDNS: true, RefuseWith: dns.RcodeServerFailure}},
+		"an answer":                      {do: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := resolvertest.NewUpstream(t)
+			u.Answer(www, dns.TypeA, record)
+			tc.rule.Records = []string{"formerr.test. 300 IN A 192.0.2.2"}
+			u.Set("formerr.test.", dns.TypeA, tc.rule)
+			f := start(t, forwarder.Route{}, u)
+			c, err := cache.New(cache.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := resolver.New(resolver.Config{Cache: c, Table: resolver.Table{Mounts: f.Mounts()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			wg.Go(func() { r.Run(ctx) })
+			defer wg.Wait()
+			defer cancel()
+			asked := func(name string) *dns.Msg {
+				req := resolvertest.Query(name, dns.TypeA)
+				req.IsEdns0().SetDo()
+				return resolvertest.Ask(t, r, req, false)
+			}
+			if m := asked(www); !m.IsEdns0().Do() {
+				t.Fatalf("DO is not confirmed: %s", resolvertest.Text(m))
+			}
+			for range 2 { // the second of the cache
+				m := asked("formerr.test.")
+				if m.Rcode == dns.RcodeSuccess && m.IsEdns0().Do() != tc.do {
+					t.Errorf("DO %v, want %v: %s", m.IsEdns0().Do(), tc.do, resolvertest.Text(m))
+				}
+			}
+			if _, err := ask(t, f, question(www, dns.TypeA)); err != nil {
+				t.Fatal(err)
+			}
+			if all := u.Asked(www); !all[len(all)-1].EDNS {
+				t.Error("another name is asked without an OPT since")
+			}
+		})
 	}
 }
 

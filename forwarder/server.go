@@ -202,7 +202,7 @@ func (s *server) plain(now time.Time) bool {
 // asked without: losses alone must not cost DNSSEC.
 const dropsToBePlain = 3
 
-// speaksEDNS notes that s answered what had an OPT.
+// speaksEDNS notes that s answered what had an OPT, with one.
 func (s *server) speaksEDNS(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,6 +213,10 @@ func (s *server) speaksEDNS(now time.Time) {
 func (s *server) spokeEDNS(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.spokeLocked(now)
+}
+
+func (s *server) spokeLocked(now time.Time) bool {
 	return !s.ednsAt.IsZero() && now.Sub(s.ednsAt) <= plainFor
 }
 
@@ -221,7 +225,7 @@ func (s *server) droppedEDNS(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ednsDrops++
-	if s.ednsAt.IsZero() || now.Sub(s.ednsAt) > plainFor || s.ednsDrops >= dropsToBePlain {
+	if !s.spokeLocked(now) || s.ednsDrops >= dropsToBePlain {
 		s.plainUntil, s.ednsDrops = now.Add(plainFor), 0
 	}
 }
@@ -248,8 +252,13 @@ func (s *server) saysFault(why string, now time.Time) bool {
 	return true
 }
 
+// refusedEDNS notes that s answered a question without its OPT, having refused it with
+// one. Of a server that spoke EDNS lately that says something of the question alone
+// (RFC 6891 section 7): the next one, of another name, it takes with an OPT.
 func (s *server) refusedEDNS(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plainUntil = now.Add(plainFor)
+	if !s.spokeLocked(now) {
+		s.plainUntil = now.Add(plainFor)
+	}
 }

@@ -69,6 +69,7 @@ func (r *Resolver) follow(ctx context.Context, m *Mount, q *wire.Query, x said, 
 	a, err := wire.Pack(q, &wire.Reply{
 		AA: head.Answer.AA() && !head.Forwarded, Rcode: tail.Answer.Rcode(),
 		RRs: append(head.Answer.RRs(), rebase(head.Answer, tail.Answer)...), Rotate: true,
+		Plain: !head.Answer.EDNS() || !tail.Answer.EDNS(),
 	})
 	if err != nil {
 		return served{err: &Failure{EDE: wire.EDEOther, Text: "join the parts of an alias", Err: err}}

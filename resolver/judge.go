@@ -85,7 +85,7 @@ func withoutProofs(q *wire.Query, rrs []wire.RR) ([]wire.RR, bool) {
 // repack builds a anew with rrs, without AA: it is not ours. Where that fails, a
 // stays as it is.
 func repack(q *wire.Query, a *wire.Answer, rrs []wire.RR) *wire.Answer {
-	b, err := wire.Pack(q, &wire.Reply{Rcode: a.Rcode(), RRs: rrs, Rotate: true})
+	b, err := wire.Pack(q, &wire.Reply{Rcode: a.Rcode(), RRs: rrs, Rotate: true, Plain: !a.EDNS()})
 	if err != nil {
 		return a
 	}

@@ -102,7 +102,7 @@ func appendSaved(b []byte, q *wire.Query, e *cache.Entry, stored time.Time, id [
 	b = appendText(b, e.Source)
 	b = appendText(b, e.EDEText)
 	whole := wire.NewQuery(wire.Name(q.Name()), q.Type)
-	whole.TCP = true // nothing is cut
+	whole.TCP, whole.EDNS = true, e.Answer.EDNS() // nothing is cut
 	return e.Answer.Append(b, whole, wire.Render{})
 }
 

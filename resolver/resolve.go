@@ -142,7 +142,7 @@ func (r *Resolver) denied(m *Mount, q *wire.Query, p passed, expired *cache.Entr
 	if !ok || e.Deps[0].Counter != m.Route {
 		return nil, false
 	}
-	a, err := wire.Pack(q, &wire.Reply{Rcode: wire.RcodeNXDomain, RRs: e.Answer.RRs()})
+	a, err := wire.Pack(q, &wire.Reply{Rcode: wire.RcodeNXDomain, RRs: e.Answer.RRs(), Plain: !e.Answer.EDNS()})
 	if err != nil {
 		return nil, false
 	}

@@ -49,6 +49,8 @@ type Rule struct {
 	NoRA bool
 	// RefuseWith is another response code for RefuseEDNS.
 	RefuseWith int
+	// RefuseWithOPT has RefuseEDNS send an OPT back.
+	RefuseWithOPT bool
 	// DropEDNS loses questions with an OPT.
 	DropEDNS bool
 	// Mangle changes the true answer on its way, MangleTCP the same over TCP.

@@ -219,6 +219,9 @@ func (u *Upstream) sendUDP(req *dns.Msg, r Rule, to netip.AddrPort) {
 		if r.BareFormErr {
 			m.Question = nil
 		}
+		if r.RefuseWithOPT {
+			m.SetEdns0(1232, false)
+		}
 		send(u.pack(m))
 		return
 	}

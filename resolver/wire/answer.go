@@ -22,7 +22,7 @@ type Answer struct {
 // traits are kept beside the flags of a header, in the place of its rcode.
 const (
 	isOwn  = 1 << iota // made by Pack
-	hasOPT             // received with one
+	hasOPT             // received with one, or our own
 	isNegative
 	hasNegTTL
 )
@@ -229,7 +229,9 @@ func (a *Answer) Size() int {
 	return n
 }
 
-// EDNS reports whether the answer came with an OPT.
+// EDNS reports whether the answer came with an OPT, or is ours. One without comes of a
+// server that was not asked for DNSSEC records, or didn't understand that: to its client
+// DO is not confirmed (RFC 3225 section 3).
 func (a *Answer) EDNS() bool { return a.flags&hasOPT != 0 }
 
 // QName is the name asked, in lower case; nil without a question. It must not be changed.

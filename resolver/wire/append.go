@@ -110,7 +110,7 @@ func (a *Answer) Append(dst []byte, q *Query, r Render) []byte {
 	if r.touchesTTL() {
 		a.age(m, &r)
 	}
-	return appendReplyOPT(dst, base, q, a.rcode, &r)
+	return appendReplyOPT(dst, base, q, a.rcode, q.DO && a.EDNS(), &r)
 }
 
 // mostAnswers returns how many answers policy lets this client have.
@@ -220,16 +220,17 @@ func optSize(q *Query, r *Render) int {
 	return n
 }
 
-// appendReplyOPT appends an OPT of our own: version 0, the size that we take, DO as the client's (RFC 3225 section 3), a client
+// appendReplyOPT appends an OPT of our own: version 0, the size that we take, DO as the client's where the answer can have what it
+// asks for (RFC 3225 section 3), a client
 // subnet as it came with scope 0 (valid for everybody), and an Extended DNS Error. Of the client's other options none is
 // understood and none is echoed.
-func appendReplyOPT(dst []byte, base int, q *Query, rcode uint16, r *Render) []byte {
+func appendReplyOPT(dst []byte, base int, q *Query, rcode uint16, do bool, r *Render) []byte {
 	if !q.EDNS {
 		return dst
 	}
 	additional := dst[base+10:]
 	binary.BigEndian.PutUint16(additional, binary.BigEndian.Uint16(additional)+1)
-	dst = appendOPT(dst, rcode, q.DO)
+	dst = appendOPT(dst, rcode, do)
 	options := len(dst)
 	if q.ECS != nil {
 		dst = append(dst, 0, optionECS, 0, byte(len(q.ECS)))
@@ -264,5 +265,5 @@ func AppendError(dst []byte, q *Query, rcode uint16, ede uint16, text string) []
 	if len(dst)-base+optSize(q, &r) > q.Limit() {
 		r.EDEText = ""
 	}
-	return appendReplyOPT(dst, base, q, rcode, &r)
+	return appendReplyOPT(dst, base, q, rcode, q.DO, &r)
 }

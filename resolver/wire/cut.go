@@ -31,7 +31,7 @@ func (a *Answer) appendCut(dst []byte, q *Query, r *Render, room, most int) []by
 		tc = flagTC
 	}
 	a.putHeader(dst[base:], q, r, tc)
-	return appendReplyOPT(dst, base, q, a.rcode, r)
+	return appendReplyOPT(dst, base, q, a.rcode, q.DO && a.EDNS(), r)
 }
 
 // limitAnswers keeps so many answers.

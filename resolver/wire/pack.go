@@ -21,6 +21,8 @@ type Reply struct {
 	// Rotate starts each rendering at another record of a set, and lets a hash of the client choose which records stay
 	// when a set must be cut. Otherwise the order is kept and the last go.
 	Rotate bool
+	// Plain makes an answer of one that came without an OPT, see Answer.EDNS.
+	Plain bool
 }
 
 // maxPointer is the highest offset that a compression pointer can hold.
@@ -295,6 +297,9 @@ func (p *packer) write(r *Reply) *Answer {
 	}
 	if r.AA {
 		a.flags |= flagAA
+	}
+	if !r.Plain {
+		a.flags |= hasOPT
 	}
 	a.msg = append(a.msg, p.q.Name()...)
 	a.msg = append(a.msg, p.q.Msg[p.q.end-4:p.q.end]...)
