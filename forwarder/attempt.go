@@ -46,7 +46,7 @@ type attempt struct {
 	sent    time.Time
 	told    chan<- told // what comes of it; never blocks
 
-	losses int // how often its silence was counted
+	counted bool // its silence was
 
 	asked   *waiter // over UDP now; nil: not
 	began   time.Time
@@ -187,11 +187,10 @@ func (a *attempt) takeTLS(ctx tcpContext, t told) (reply, bool) {
 		return reply{}, false
 	case t.err == nil:
 		a.answered(time.Since(a.began))
+		a.f.secured(a.srv)
 		return reply{from: a, answer: t.answer, tcp: true, cut: t.answer.TC()}, true
 	case a.srv.opportunistic && !errors.Is(t.err, context.Canceled):
-		if a.srv.spurns(t.err, time.Now()) {
-			a.f.log.Info("upstream is not to be had over TLS, it is asked in the clear", "upstream", a.srv.name, "err", t.err)
-		}
+		a.f.spurned(a.srv, t.err)
 		if a.secure = false; a.asked == nil {
 			a.overUDP(!a.srv.plain(a.sent))
 		}
@@ -255,12 +254,7 @@ func (a *attempt) drop() event {
 	return a.f.sockets.drop(w)
 }
 
-// answered notes a reply, and tells that a server which was left out is back.
-func (a *attempt) answered(rtt time.Duration) {
-	if a.srv.answered(rtt) {
-		a.f.log.Info("upstream answers again", "upstream", a.srv.name)
-	}
-}
+func (a *attempt) answered(rtt time.Duration) { a.f.answered(a.srv, rtt) }
 
 var (
 	errNotReply      = errors.New("it is a question, perhaps our own sent back")
@@ -377,12 +371,14 @@ func (a *attempt) overTLS(ctx context.Context, edns bool) {
 		case ctx.Err() == nil:
 			to <- t
 		case t.err == nil:
-			a.srv.answered(time.Since(began))
+			a.f.answered(a.srv, time.Since(began))
+			a.f.secured(a.srv)
 		case !errors.Is(t.err, errSilent):
 		case a.srv.opportunistic:
-			a.srv.spurns(t.err, time.Now())
+			a.f.spurned(a.srv, t.err)
 		default:
-			a.f.lost(a.srv)
+			a.srv.losses.Add(1)
+			a.f.lost(a.srv, began, t.err)
 		}
 	})
 }
@@ -430,6 +426,7 @@ func (a *attempt) noteEDNS(h *heard) {
 		a.srv.speaksEDNS(time.Now())
 	case a.edns && a.plainly:
 		a.srv.droppedEDNS(time.Now())
+		a.f.nudge()
 	}
 }
 
@@ -475,17 +472,26 @@ func (a *attempt) over(e event) {
 func (a *attempt) end(err error) {
 	var fault *faultError
 	switch {
-	case errors.Is(err, errSilent):
-		if a.losses > 0 || time.Since(a.sent) < a.srv.patience() {
-			return
-		}
 	case errors.As(err, &fault):
 		return // it lives
-	default:
-		a.srv.netErrors.Add(1)
-		if errors.Is(err, context.Canceled) {
-			return
+	case errors.Is(err, errSilent):
+		if time.Since(a.sent) >= a.srv.patience() {
+			a.silent()
 		}
+		return
 	}
-	a.f.lost(a.srv)
+	a.srv.netErrors.Add(1)
+	if !errors.Is(err, context.Canceled) {
+		a.f.lost(a.srv, a.sent, err)
+	}
+}
+
+// silent counts the silence against the server, once: a question that is sent again is
+// the same question.
+func (a *attempt) silent() {
+	if !a.counted {
+		a.counted = true
+		a.srv.losses.Add(1)
+		a.f.lost(a.srv, a.sent, errSilent)
+	}
 }

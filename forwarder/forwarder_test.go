@@ -3,6 +3,7 @@ package forwarder_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"meibo/cache"
@@ -355,6 +357,13 @@ func TestExchange_RemembersWhoDropsEDNS(t *testing.T) {
 		if !ask("first.test.") {
 			t.Error("it is asked without an OPT after one loss")
 		}
+		for range 4 {
+			ask(www)
+		}
+		if !ask("first.test.") {
+			t.Error("it is asked without an OPT, for a name of which alone it drops that")
+		}
+		u.SetPlain(true)
 		for range 3 {
 			ask(www)
 		}
@@ -666,6 +675,86 @@ func TestUpstreamThatComesBack_IsTold(t *testing.T) {
 	}
 }
 
+// A server says nothing of the names below a dead domain, and is well: neither the same
+// question sent again nor those of other names make it a dead one.
+func TestUpstreamThatIsSilentForSomeNames_IsNotReported(t *testing.T) {
+	for how, others := range map[string]bool{"others are answered": true, "nobody asks for others": false} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			u := resolvertest.NewUpstream(t)
+			u.Answer(www, dns.TypeA, record)
+			var log lockedLog
+			f := run(t, forwarder.Config{
+				Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{u.Addr()}}},
+				Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			var wg sync.WaitGroup
+			for i := range 6 {
+				name := fmt.Sprintf("n%d.dead.test.", i)
+				u.Set(name, dns.TypeA, resolvertest.Rule{Drop: true})
+				wg.Go(func() { _, _ = upstreamOf(t, f, wire.Root).Upstream.Exchange(ctx, question(name, dns.TypeA)) })
+			}
+			for tick := time.NewTicker(50 * time.Millisecond); others && ctx.Err() == nil; <-tick.C {
+				mustAsk(t, f)
+			}
+			wg.Wait()
+			if said := log.count("level="); said != 0 {
+				t.Errorf("the log has\n%s", log.String())
+			}
+			if n := metric(t, f, "meibo_upstream_failures_total", "silent"); n != 6 {
+				t.Errorf("%v silences, want one for each question", n)
+			}
+			if metric(t, f, "meibo_upstream_up", u.Addr().String()) != 1 {
+				t.Error("the server is left out")
+			}
+		})
+	}
+}
+
+// One that is gone is reported once, with the reason, and a refusal is no silence.
+func TestUpstreamThatIsGone_IsReportedOnceWithTheReason(t *testing.T) {
+	var log lockedLog
+	closed := closedPort(t)
+	f := run(t, forwarder.Config{
+		Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{closed}}},
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	for range 5 {
+		_, _ = ask(t, f, question(www, dns.TypeA))
+	}
+	waitFor(t, "the log to have it", func() bool { return log.count("does not answer") > 0 })
+	if log.count("level=") != 1 || log.count("err=") != 1 || log.count("refused") != 1 {
+		t.Errorf("the log has\n%s", log.String())
+	}
+	if silent, network := metric(t, f, "meibo_upstream_failures_total", "silent"), metric(t, f, "meibo_upstream_failures_total", "network"); silent != 0 || network != 5 {
+		t.Errorf("%v silences and %v faults of the network, want 0 and 5", silent, network)
+	}
+}
+
+// metric is the value of a metric that has such a label.
+func metric(t *testing.T, f *forwarder.Forwarder, name, label string) float64 {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(f.Collector())
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if family.GetName() == name && l.GetValue() == label {
+					return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	t.Fatalf("no %s of %s", name, label)
+	return 0
+}
+
 // A server that always takes 0.7 s answers, and is not dead: one question tells how slow it is.
 func TestUpstreamThatIsSlow_IsNotDead(t *testing.T) {
 	t.Parallel()
@@ -712,6 +801,12 @@ func (l *lockedLog) count(what string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), what)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // waitFor asks cond until it holds.

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -91,26 +92,35 @@ func loopName(uid string, id uint64) wire.Name {
 func (f *Forwarder) probe(ctx context.Context, s *server, q *wire.Query) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	f.tryOnce(ctx, f.newAttempt(s, q, false, nil))
+	a := f.newAttempt(s, q, false, nil)
+	if err := f.tryOnce(ctx, a); err != nil {
+		f.lost(s, a.sent, err)
+		if s.isDead() && s.reports() {
+			f.log.Warn("upstream does not answer, it is left out until it does", "upstream", s.name, "err", err)
+		}
+	}
 	if s.probed(time.Now()) {
 		f.log.Info("upstream does not lead back to this daemon any more, it is asked again", "upstream", s.name)
 	}
 	f.nudge()
 }
 
-// tryOnce sees an attempt through, until ctx ends. Its silence is not counted.
-func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) {
+// tryOnce sees an attempt through, until ctx ends. The error is that nothing was heard
+// of the server; none when ctx was canceled.
+func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) error {
 	heard := make(chan told, toldEach)
 	a.told = heard
 	again := time.NewTimer(probeTimeout / 2)
 	defer again.Stop()
 	stream := func() context.Context { return ctx }
 	a.start(stream)
-	for done := false; !done; {
+	for {
 		f.sockets.flush()
 		select {
 		case t := <-heard:
-			_, done = a.take(stream, t)
+			if rep, done := a.take(stream, t); done {
+				return unreached(ctx, rep.err)
+			}
 		case <-again.C:
 			a.resend()
 			a.resend() // the second time without an OPT, which it may drop
@@ -118,9 +128,18 @@ func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) {
 			if a.asked != nil {
 				a.drop()
 			}
-			return
+			return unreached(ctx, errSilent)
 		}
 	}
+}
+
+// unreached is err, if it says that the server was not reached.
+func unreached(ctx context.Context, err error) error {
+	var fault *faultError
+	if errors.As(err, &fault) || errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // probed ends a probe; true: it found the end of a loop.

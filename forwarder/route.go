@@ -295,13 +295,11 @@ func (r *race) instead() (time.Duration, bool) {
 	return min(r.ask(), time.Until(r.deadline)), true
 }
 
-// overdue counts the silence of those still running: a first time after their patience,
-// then each time the wait has doubled.
+// overdue counts the silence of those still running, after their patience.
 func (r *race) overdue() {
 	for _, a := range r.running {
-		if time.Since(a.sent) >= a.srv.patience()*(1<<(a.losses+1)-1) {
-			a.losses++
-			r.rt.f.lost(a.srv)
+		if time.Since(a.sent) >= a.srv.patience() {
+			a.silent()
 		}
 	}
 }
@@ -364,10 +362,33 @@ func (r *race) failed(err error) (resolver.Result, error) {
 	return resolver.Result{}, &resolver.Failure{EDE: wire.EDENoReachable, Text: "no answer from " + who + " in " + time.Since(r.began).Round(100*time.Millisecond).String()}
 }
 
-// lost counts a silence of s against it.
-func (f *Forwarder) lost(s *server) {
-	if s.lose(time.Now()) {
-		f.log.Warn("upstream does not answer, it is left out until it does", "upstream", s.name)
-		f.nudge()
+// lost counts a question that came to nothing against s.
+func (f *Forwarder) lost(s *server, asked time.Time, why error) {
+	var insecure *tlsError
+	if errors.As(why, &insecure) && insecure.distrusts() && s.reports() {
+		f.log.Warn("upstream's certificate is refused, nothing is asked of it", "upstream", s.name, "err", why)
+	}
+	s.lose(asked, time.Now())
+	f.nudge()
+}
+
+// answered notes a reply of s.
+func (f *Forwarder) answered(s *server, rtt time.Duration) {
+	if s.answered(rtt, time.Now()) {
+		f.log.Info("upstream answers again", "upstream", s.name)
+	}
+}
+
+// spurned notes that s, which needn't, speaks no TLS.
+func (f *Forwarder) spurned(s *server, why error) {
+	if s.spurns(why, time.Now()) {
+		f.log.Info("upstream is not to be had over TLS, it is asked in the clear", "upstream", s.name, "err", why)
+	}
+}
+
+// secured notes that s speaks TLS.
+func (f *Forwarder) secured(s *server) {
+	if s.secures() {
+		f.log.Info("upstream is asked over TLS again", "upstream", s.name)
 	}
 }

@@ -50,8 +50,10 @@ type server struct {
 	mu         sync.Mutex // guards following
 	srtt       time.Duration
 	rttvar     time.Duration
-	lost       int // in a row
+	heard      time.Time // when it last replied
+	lost       int       // in a row
 	dead       bool
+	reported   bool      // the log has it that nothing comes of s
 	looped     bool      // questions to it come back to us
 	loopSeen   bool      // a loop probe came back since it was sent
 	loopAt     time.Time // when the next loop probe is due
@@ -109,6 +111,15 @@ func (s *server) spurns(why error, now time.Time) bool {
 	return news
 }
 
+// secures notes that TLS was to be had; true: it was not before.
+func (s *server) secures() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := !s.clearUntil.IsZero()
+	s.clearUntil = time.Time{}
+	return news
+}
+
 // usable tells whether questions should go to s: alive and no loop.
 func (s *server) usable() bool {
 	s.mu.Lock()
@@ -160,13 +171,14 @@ func (s *server) patience() time.Duration {
 	return min(max(s.srtt+4*s.rttvar, maxWait), maxPatience)
 }
 
-// answered notes a reply, which makes a dead server live; true: it did. rtt 0: not measured.
-func (s *server) answered(rtt time.Duration) (back bool) {
+// answered notes a reply, which makes a dead server live; back: the log had it that it
+// doesn't answer. rtt 0: not measured.
+func (s *server) answered(rtt time.Duration, now time.Time) (back bool) {
 	s.replies.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	back = s.dead
-	s.lost, s.dead = 0, false
+	back = s.reported
+	s.heard, s.lost, s.dead, s.reported = now, 0, false, false
 	switch {
 	case rtt <= 0:
 	case s.srtt == 0:
@@ -178,17 +190,38 @@ func (s *server) answered(rtt time.Duration) (back bool) {
 	return back
 }
 
-// lose notes a question without a reply; true: that made s dead.
-func (s *server) lose(now time.Time) bool {
-	s.losses.Add(1)
+// lose notes that a question which was asked at that time came to nothing, and wants a
+// probe: there are names of which a server that is well says nothing. If it replied to
+// another question since, that is how it is.
+func (s *server) lose(asked, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lost++
-	if s.dead || s.lost < lossesToDie {
-		return false
+	if s.heard.After(asked) {
+		return
 	}
-	s.dead, s.probeAt = true, now
-	return true
+	s.lost++
+	switch {
+	case s.dead:
+	case s.lost < lossesToDie:
+		s.curious = true
+	default:
+		s.dead, s.probeAt = true, now
+	}
+}
+
+// reports tells whether the log is to say that nothing comes of s: once until it answers.
+func (s *server) reports() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news := !s.reported
+	s.reported = true
+	return news
+}
+
+func (s *server) isDead() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dead
 }
 
 // plain tells whether s is asked without EDNS.
@@ -220,11 +253,13 @@ func (s *server) spokeLocked(now time.Time) bool {
 	return !s.ednsAt.IsZero() && now.Sub(s.ednsAt) <= plainFor
 }
 
-// droppedEDNS notes that s was silent until it was asked without an OPT.
+// droppedEDNS notes that s was silent until it was asked without an OPT, and wants a
+// probe, which tells whether that is so of all questions.
 func (s *server) droppedEDNS(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ednsDrops++
+	s.curious = true
 	if !s.spokeLocked(now) || s.ednsDrops >= dropsToBePlain {
 		s.plainUntil, s.ednsDrops = now.Add(plainFor), 0
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
@@ -299,11 +300,31 @@ func TestTLS_StrictByNameOrPin_RFC7858(t *testing.T) {
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			s := newStreamServer(t, config, answerAll)
-			f := run(t, forwarder.Config{Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.addr}, TLS: &tc.tls}}})
+			var log lockedLog
+			f := run(t, forwarder.Config{
+				Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{s.addr}, TLS: &tc.tls}},
+				Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
 			if tc.want == "" {
 				askNames(t, f, 0, 5)
+				if log.count("level=") != 0 {
+					t.Errorf("the log has\n%s", log.String())
+				}
 				return
 			}
+			defer func() { // the reason is told at once, and once
+				waitFor(t, "the log to have it", func() bool { return log.count("level=") > 0 }) // of a probe, it may be
+				if log.count(tc.want) != 1 || log.count("err=") != 1 {
+					t.Errorf("the log has\n%s", log.String())
+				}
+				waitFor(t, "the server to be left out", func() bool {
+					_, _ = ask(t, f, question("n1.test.", dns.TypeTXT))
+					return upstreamOf(t, f, wire.Root).Upstream.(resolver.Health).Down()
+				})
+				if log.count("level=") != 1 {
+					t.Errorf("in the end the log has\n%s", log.String())
+				}
+			}()
 			_, err := ask(t, f, question("n0.test.", dns.TypeTXT))
 			var failure *resolver.Failure
 			if !errors.As(err, &failure) || !strings.Contains(failure.Text, tc.want) || !strings.Contains(failure.Text, s.addr.String()) || failure.EDE != wire.EDENetworkError {
@@ -355,6 +376,47 @@ func TestTLS_Opportunistic_RFC8310_5(t *testing.T) {
 				return time.Since(began) < 100*time.Millisecond
 			})
 		})
+	}
+}
+
+// The log says when TLS is given up, and when it is not any more.
+func TestTLS_OpportunisticAgain(t *testing.T) {
+	u := resolvertest.NewUpstream(t)
+	for i := range 40 {
+		u.Answer(fmt.Sprintf("n%d.test.", i), dns.TypeTXT, fmt.Sprintf(`n%d.test. 300 IN TXT "n%d"`, i, i))
+	}
+	config, _, _ := authority(t, "whoever")
+	var broken atomic.Bool
+	broken.Store(true)
+	s := newStreamServer(t, config, func(c *streamConn) {
+		if broken.Load() {
+			return
+		}
+		if q, err := c.read(); err == nil {
+			c.answer(q)
+		}
+	})
+	var log lockedLog
+	f := run(t, forwarder.Config{
+		Routes: []forwarder.Route{{Suffix: wire.Root, Servers: []netip.AddrPort{u.Addr()}, TLS: &forwarder.TLS{Opportunistic: true, Port: s.addr.Port()}}},
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	for round := range 2 {
+		askNames(t, f, 4*round, 2)
+		waitFor(t, "TLS to be given up", func() bool { return log.count("asked in the clear") == round+1 })
+		f.EndClearPauses()
+		askNames(t, f, 4*round+2, 1)
+		if log.count("asked in the clear") != round+1 || log.count("over TLS again") != round {
+			t.Errorf("the log has\n%s", log.String())
+		}
+		f.EndClearPauses()
+		broken.Store(false)
+		askNames(t, f, 4*round+3, 1)
+		waitFor(t, "the log to have TLS again", func() bool { return log.count("over TLS again") == round+1 })
+		broken.Store(true)
+	}
+	if log.count("level=") != 4 {
+		t.Errorf("the log has\n%s", log.String())
 	}
 }
 

@@ -81,6 +81,21 @@ func (e *tlsError) Error() string { return fmt.Sprintf("no TLS with %s: %v", e.s
 // Unwrap gives the cause.
 func (e *tlsError) Unwrap() error { return e.err }
 
+// distrusts tells that the server has shown who it is, and is not the one it should be.
+func (e *tlsError) distrusts() bool {
+	var name *tls.CertificateVerificationError
+	var key *pinError
+	return errors.As(e.err, &name) || errors.As(e.err, &key)
+}
+
+// pinError is a public key that was not expected.
+type pinError struct{ have [sha256.Size]byte }
+
+// Error implements error.
+func (e *pinError) Error() string {
+	return fmt.Sprintf("its public key has the pin sha256/%s, which is none of those configured", base64.StdEncoding.EncodeToString(e.have[:]))
+}
+
 // config is what a connection to one server is made with. Sessions are resumed, so that
 // one after a pause costs a round trip less.
 func (t *TLS) config() *tls.Config {
@@ -95,7 +110,7 @@ func (t *TLS) config() *tls.Config {
 			}
 			have := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
 			if !slices.Contains(pins, have) {
-				return fmt.Errorf("its public key has the pin sha256/%s, which is none of those configured", base64.StdEncoding.EncodeToString(have[:]))
+				return &pinError{have}
 			}
 			return nil
 		}
