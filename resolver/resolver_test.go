@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -878,22 +879,6 @@ func TestMaxClientTTL_BoundsWhatIsShownAndNotWhatIsKept(t *testing.T) {
 	})
 }
 
-func TestStaleNegative_WhereItIsWanted_RFC8914_4_20(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		up := resolvertest.NewMemory()
-		up.Set("nx.example.", dns.TypeA, resolvertest.NXDomain("example.", 60))
-		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{up.Mount(wire.Root)}},
-			func(c *resolver.Config) { c.StaleNegative = true })
-		said(t, r, "nx.example", dns.TypeA)
-		time.Sleep(10 * time.Minute)
-		up.SetState(resolvertest.Refused)
-		m := resolvertest.Ask(t, r, resolvertest.Query("nx.example", dns.TypeA), false)
-		if code, _, _ := resolvertest.EDE(m); m.Rcode != dns.RcodeNameError || code != 19 {
-			t.Errorf("got %s", resolvertest.Text(m))
-		}
-	})
-}
-
 func TestAD_FromATrustedRoute_RFC6840_5_8(t *testing.T) {
 	up := resolvertest.NewMemory()
 	up.TrustAD = true
@@ -966,6 +951,44 @@ func TestClients_WhoMayHaveQuestionsForwarded_RFC5358(t *testing.T) {
 		r.SetClients([]netip.Prefix{})
 		if m := ask(neighbour, "www.example"); m.Rcode != dns.RcodeRefused {
 			t.Errorf("none but this host: %s", resolvertest.Text(m))
+		}
+	})
+}
+
+// Who sends an OPT gets one, whatever else is wrong with the question.
+func TestErrors_HaveAnOPTWhereTheQueryHadOne_RFC6891_6_1_1(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := newResolver(t, resolver.Table{})
+		ask := func(opcode, questions int, edns bool) *dns.Msg {
+			req := new(dns.Msg)
+			req.Id, req.Opcode = 7, opcode
+			for i := range questions {
+				req.Question = append(req.Question, dns.Question{Name: fmt.Sprintf("n%d.example.", i), Qtype: dns.TypeA, Qclass: dns.ClassINET})
+			}
+			if opcode == dns.OpcodeUpdate {
+				req.Ns = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "n0.example.", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 1)}}
+			}
+			if edns {
+				req.SetEdns0(1232, true)
+			}
+			return resolvertest.Ask(t, r, req, false)
+		}
+		for _, edns := range []bool{true, false} {
+			for opcode := range 16 {
+				for questions := range 3 {
+					if opcode == 0 && questions == 1 {
+						continue // a question
+					}
+					want := dns.RcodeNotImplemented
+					if opcode == 0 {
+						want = dns.RcodeFormatError
+					}
+					m := ask(opcode, questions, edns)
+					if opt := m.IsEdns0(); m.Rcode != want || m.Opcode != opcode || m.Id != 7 || (opt != nil) != edns || edns && (opt.Version() != 0 || !opt.Do()) {
+						t.Errorf("opcode %d, %d questions, EDNS %v: %s, OPT %v", opcode, questions, edns, resolvertest.Text(m), opt)
+					}
+				}
+			}
 		}
 	})
 }

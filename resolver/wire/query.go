@@ -103,16 +103,32 @@ func (q *Query) Parse(msg []byte) Verdict {
 	q.Opcode = uint8(flags>>11) & 15
 	q.RD, q.AD, q.CD = flags&flagRD != 0, flags&flagAD != 0, flags&flagCD != 0
 	asked := binary.BigEndian.Uint16(msg[4:]) == 1 && q.parseQuestion()
-	if q.Opcode != 0 {
+	records := q.end
+	if !asked {
+		records = q.skipQuestions()
+	}
+	whole := records > 0 && q.parseRecords(records) // of what is refused too: who sends an OPT gets one (RFC 6891 section 6.1.1)
+	switch {
+	case q.Opcode != 0:
 		return NotImp
-	}
-	if !asked || !q.parseRecords() {
+	case !asked || !whole:
 		return FormErr
-	}
-	if q.Version != 0 {
+	case q.Version != 0:
 		return BadVers
 	}
 	return OK
+}
+
+// skipQuestions returns the offset after the questions, none or many, or -1.
+func (q *Query) skipQuestions() int {
+	p := headerSize
+	for range binary.BigEndian.Uint16(q.Msg[4:]) {
+		if p = skipName(q.Msg, p); p < 0 || p+4 > len(q.Msg) {
+			return -1
+		}
+		p += 4
+	}
+	return p
 }
 
 // parseQuestion reads the name, which may not be compressed (there is nothing before it to point to), type and class.
@@ -149,10 +165,10 @@ func (q *Query) parseQuestion() bool {
 	return true
 }
 
-// parseRecords walks what follows the question and finds the OPT. Octets after the last record are passed over: there are
+// parseRecords walks what follows the question, from p on, and finds the OPT. Octets after the last record are passed over: there are
 // clients that pad, and no server refuses them.
-func (q *Query) parseRecords() bool {
-	msg, p := q.Msg, q.end
+func (q *Query) parseRecords(p int) bool {
+	msg := q.Msg
 	others := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
 	total := others + int(binary.BigEndian.Uint16(msg[10:]))
 	for i := range total {
