@@ -123,6 +123,12 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, p pass
 	}
 	if j.bad {
 		err := &badAnswer{e}
+		if e.EDE == 0 { // the client is to know who failed
+			e.EDE, e.EDEText = wire.EDEOther, err.Error()
+			if e.Answer.Rcode() == wire.RcodeServFail {
+				e.EDE = wire.EDENoReachable
+			}
+		}
 		r.failures.note(q, now, deps[0], err)
 		return said{}, err
 	}

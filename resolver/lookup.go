@@ -29,12 +29,11 @@ func (r *Resolver) lookup(ctx context.Context, q *wire.Query) served {
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
 	began := r.now()
-	e, st := r.cfg.Cache.Get(q, began)
+	expired, st := r.cfg.Cache.Get(q, began)
 	if st == cache.Fresh {
-		return served{entry: e}
+		return served{entry: expired}
 	}
 	defer func() { r.stats.waited.observe(r.now() - began) }()
-	expired := r.spare(e)
 	if expired == nil {
 		return r.resolve(ctx, q)
 	}

@@ -60,9 +60,6 @@ type Config struct {
 	NegativeTTL time.Duration
 	// MaxClientTTL bounds the TTLs that are shown of forwarded answers; 0: nothing does.
 	MaxClientTTL time.Duration
-	// StaleNegative allows expired denials to be given when upstreams fail. They
-	// are not by default: a name may exist by now.
-	StaleNegative bool
 	// Version and ServerID answer version.bind and id.server in class CHAOS;
 	// empty ones are refused.
 	Version, ServerID string

@@ -51,7 +51,7 @@ func (r *Resolver) ServeDNS(q *wire.Query, v wire.Verdict, dst []byte, reply fun
 	if st == cache.Fresh {
 		return r.append(dst, q, served{entry: e}, now)
 	}
-	if out = r.miss(q, r.spare(e), now, dst, reply); out != nil {
+	if out = r.miss(q, e, now, dst, reply); out != nil {
 		r.stats.atOnce.Add(1)
 	}
 	return out
@@ -224,14 +224,6 @@ func (r *Resolver) fallback(s served, expired *cache.Entry) served {
 		return s
 	}
 	return served{entry: expired, stale: true, err: s.err}
-}
-
-// spare is e, if it may be given after its time (RFC 8767), else nil.
-func (r *Resolver) spare(e *cache.Entry) *cache.Entry {
-	if e == nil || e.Negative && !r.cfg.StaleNegative {
-		return nil
-	}
-	return e
 }
 
 // panicked counts and logs a panic; q is the question that caused it, if known.
