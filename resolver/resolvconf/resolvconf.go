@@ -67,10 +67,11 @@ type Upstreams struct {
 	Search, Options []string
 }
 
-// Find looks for the true upstream servers. Public ones of Path come first;
-// then those elsewhere; then other resolvers on this host that Path names, such
-// as a container runtime's 127.0.0.11. It returns an error that says what was
-// found and wraps ErrNone when there are none.
+// Find looks for the true upstream servers, of which this process is none. They are
+// those of Path, unless all of these are on this host, as the stub of a resolver is that
+// names its own servers elsewhere; then those elsewhere; then other resolvers on this
+// host that Path names, such as a container runtime's 127.0.0.11. It returns an error
+// that says what was found and wraps ErrNone when there are none.
 func Find(c Config) (Upstreams, error) {
 	c.setDefaults()
 	own := c.newSelf()
@@ -79,8 +80,8 @@ func Find(c Config) (Upstreams, error) {
 	said := []string{describe(c.Path, file, err)}
 
 	usable := slices.DeleteFunc(slices.Clone(file.Servers), own.is)
-	if remote := slices.DeleteFunc(slices.Clone(usable), isHere); len(remote) > 0 {
-		return up.with(remote, c.Path), nil
+	if !onlyHere(usable) {
+		return up.with(usable, c.Path), nil
 	}
 	for _, path := range c.Elsewhere {
 		other, err := readFile(path)
@@ -88,9 +89,8 @@ func Find(c Config) (Upstreams, error) {
 			continue
 		}
 		said = append(said, describe(path, other, err))
-		remote := slices.DeleteFunc(slices.Clone(other.Servers), func(a netip.Addr) bool { return own.is(a) || isHere(a) })
-		if len(remote) > 0 {
-			return up.with(remote, path), nil
+		if others := slices.DeleteFunc(other.Servers, own.is); !onlyHere(others) {
+			return up.with(others, path), nil
 		}
 	}
 	if len(usable) > 0 {
@@ -155,8 +155,10 @@ func readFile(path string) (File, error) {
 	return Parse(string(b)), nil
 }
 
-// isHere reports whether the address is this host by its form.
-func isHere(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }
+// onlyHere reports whether all addresses are this host by their form.
+func onlyHere(addrs []netip.Addr) bool {
+	return !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !a.IsLoopback() && !a.IsUnspecified() })
+}
 
 func loopbackOf(a netip.Addr) netip.Addr {
 	if a.Is4() {

@@ -105,6 +105,8 @@ func TestFind_TheTrueUpstreams(t *testing.T) {
 		{"dnsmasq on port 53 and we on 8600", us, "", "", self("127.0.0.1:8600"), "127.0.0.1:53 resolv.conf"},
 		{"our own address of an interface", "nameserver 192.0.2.100\nnameserver 192.0.2.1\n", "", "", self("192.0.2.100:53"), "192.0.2.1:53 resolv.conf"},
 		{"we listen on all addresses", "nameserver 192.0.2.100\nnameserver fd00::100\nnameserver 127.0.0.53\nnameserver 192.0.2.1\n", "", "", self("[::]:53"), "192.0.2.1:53 resolv.conf"},
+		{"another resolver on loopback beside us and a server elsewhere", "nameserver 127.0.0.77\nnameserver 127.4.0.5\nnameserver fe80::1%lo\n", "", "", self("127.0.0.77:53"), "127.4.0.5:53 [fe80::1%lo]:53 resolv.conf"},
+		{"the same in resolved's file", us, "nameserver 127.0.0.1\nnameserver 192.0.2.1\nnameserver ::1\n", "", self("127.0.0.1:53"), "192.0.2.1:53 [::1]:53 resolved"},
 		{"0.0.0.0 means this host", "nameserver 0.0.0.0\n", "", "", self("127.0.0.1:8600"), "127.0.0.1:53 resolv.conf"},
 		{"no file, but NetworkManager's", "", "", public, nil, "192.0.2.1:53 192.0.2.2:53 manager"},
 	} {
