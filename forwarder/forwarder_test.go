@@ -822,6 +822,40 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Fatalf("waited for %s in vain", what)
 }
 
+// Those that are known to be dead keep nobody waiting for the whole time, be it that
+// there are no others or that these have no answer.
+func TestExchange_DeadServersAreNotWaitedForLong(t *testing.T) {
+	silent, failing := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
+	failing.Set(www, dns.TypeA, resolvertest.Rule{Rcode: dns.RcodeServerFailure})
+	for how, others := range map[string][]*resolvertest.Upstream{"alone": nil, "beside one that fails": {failing}} {
+		t.Run(how, func(t *testing.T) {
+			silent.SetDown(true)
+			var log lockedLog
+			route := forwarder.Route{Suffix: wire.Root, Servers: []netip.AddrPort{silent.Addr()}, Mode: forwarder.Strict}
+			for _, u := range others {
+				route.Servers = append(route.Servers, u.Addr())
+			}
+			f := run(t, forwarder.Config{Routes: []forwarder.Route{route}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			_, _ = ask(t, f, question("first.test.", dns.TypeA)) // probes follow its silence
+			waitFor(t, "the server to be left out", func() bool { return log.count("does not answer") > 0 })
+			began := time.Now()
+			res, err := ask(t, f, question(www, dns.TypeA))
+			if took := time.Since(began); took > 1500*time.Millisecond {
+				t.Errorf("it took %v", took)
+			}
+			var fail *resolver.Failure
+			if others == nil && (!errors.As(err, &fail) || fail.EDE != wire.EDENoReachable) || others != nil && (err != nil || res.Answer.Rcode() != wire.RcodeServFail) {
+				t.Errorf("got %v", err)
+			}
+			silent.Answer(www, dns.TypeA, record)
+			silent.SetDown(false)
+			if got, _ := mustAsk(t, f); got != good {
+				t.Errorf("it is back, and the answer is %s", got)
+			}
+		})
+	}
+}
+
 func TestExchange_FailureNamesTheUpstreams_RFC8914(t *testing.T) {
 	silent := resolvertest.NewUpstream(t)
 	silent.SetDown(true)

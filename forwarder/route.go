@@ -173,9 +173,16 @@ func newRace(ctx context.Context, rt *route, q *wire.Query) *race {
 	return r
 }
 
+// reserveWait is how long servers that are dead are waited for, no longer than by the
+// probes that tell when they are back.
+const reserveWait = probeTimeout
+
 // wakeReserve turns to the dead servers, all at once: any of them may be back.
 func (r *race) wakeReserve() {
 	r.todo, r.reserve, r.parallel = r.reserve, nil, true
+	if until := time.Now().Add(reserveWait); until.Before(r.deadline) {
+		r.deadline = until
+	}
 }
 
 // tcpContext ends with the race.
