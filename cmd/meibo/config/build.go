@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"meibo/cmd/meibo/logging"
+	"meibo/resolver/wire"
 )
 
 // builder makes a Config of merged settings.
@@ -206,7 +207,50 @@ func (b *builder) hosts() Hosts {
 	if !b.isSet("hosts.files") {
 		h.Files = []string{"/etc/hosts"}
 	}
+	b.circles()
 	return h
+}
+
+// circles warns of aliases among the static records that lead back to themselves: nobody
+// finds anything by them.
+func (b *builder) circles() {
+	list := b.entries("hosts.records")
+	aliases := map[string]string{}
+	for _, e := range list {
+		if name, target := aliasOf(e.text); target != "" {
+			aliases[name] = target
+		}
+	}
+	told := map[string]bool{}
+	for _, e := range list {
+		first, name := aliasOf(e.text)
+		way := []string{first}
+		for name != "" && name != first && len(way) <= len(aliases) {
+			way, name = append(way, name), aliases[name]
+		}
+		if name == "" || name != first || told[first] {
+			continue
+		}
+		for _, n := range way {
+			told[n] = true
+		}
+		b.warn(Warning{File: e.at.file, Line: e.at.line, Key: "hosts.records", Text: strings.Join(append(way, first), " → ") + " is a circle of aliases, which leads to no address"})
+	}
+}
+
+// aliasOf returns the names of a CNAME record, in lower case and without the last dot;
+// no target: it is another one.
+func aliasOf(record string) (name, target string) {
+	f := strings.Fields(strings.ToLower(record))
+	for i := 1; i+1 < len(f) && i <= 3; i++ { // behind a TTL and a class
+		if f[i] == "cname" {
+			return strings.TrimSuffix(f[0], "."), strings.TrimSuffix(f[i+1], ".")
+		}
+		if _, ok := wire.ParseType(f[i]); ok {
+			break
+		}
+	}
+	return "", ""
 }
 
 func (b *builder) filter() Filter {

@@ -275,7 +275,6 @@ func checkServiceAddress(v any) string {
 	return ""
 }
 
-// checkRecords lets the room that answers them read the record.
 const pinPrefix = "sha256/"
 
 func checkPin(v any) string {
@@ -300,6 +299,7 @@ func checkNetworks(v any) string {
 	return "an address or a network such as 10.0.0.0/8"
 }
 
+// checkRecords lets the room that answers them read the record.
 func checkRecords(v any) string {
 	_, err := local.NewHosts(local.HostsConfig{Files: []string{}, Records: []string{v.(string)}})
 	if err == nil {

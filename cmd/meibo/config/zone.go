@@ -49,10 +49,16 @@ func (b *builder) forward() Forward {
 		f.Timeout = b.duration("dns_config.recursor_timeout")
 	}
 	f.Recursors = b.servers("recursors", 53, b.entries("recursors"))
-	routes := map[string]Route{}
-	for _, block := range b.blocks("forward") {
-		for _, r := range b.route(block) {
-			routes[r.Suffix] = r
+	routes, from := map[string]Route{}, map[string]*block{}
+	for _, bl := range b.blocks("forward") {
+		hidden := map[*block]bool{}
+		for _, r := range b.route(bl) {
+			if old := from[r.Suffix]; old != nil && !hidden[old] {
+				hidden[old] = true
+				b.warn(Warning{File: bl.at.file, Line: bl.at.line, Key: fmt.Sprintf("forward %q", shorten(bl.label)), Text: fmt.Sprintf(
+					"takes the place of the block %q at %s, for %s: leave one of them", shorten(old.label), strings.TrimSuffix(place(old.at.file, old.at.line), ": "), r.Suffix)})
+			}
+			routes[r.Suffix], from[r.Suffix] = r, bl
 		}
 	}
 	for _, r := range routes {
