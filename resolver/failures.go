@@ -63,8 +63,9 @@ func newFailureMemory() *failureMemory {
 }
 
 // recall returns how q failed, if it did so recently. With an expired answer at
-// hand recent means the recheck interval of RFC 8767.
-func (m *failureMemory) recall(q *wire.Query, now time.Duration, expired bool) (error, bool) {
+// hand recent means the recheck interval of RFC 8767, unless it is a denial: a name
+// that exists by now must not be denied for so long.
+func (m *failureMemory) recall(q *wire.Query, now time.Duration, expired *cache.Entry) (error, bool) {
 	if m.n.Load() == 0 {
 		return nil, false
 	}
@@ -74,7 +75,7 @@ func (m *failureMemory) recall(q *wire.Query, now time.Duration, expired bool) (
 	if !ok || f.dep.Moved() {
 		return nil, false
 	}
-	if now < f.until || expired && now < f.at+staleRecheck {
+	if now < f.until || expired != nil && !expired.Negative && now < f.at+staleRecheck {
 		return f.err, true
 	}
 	return nil, false

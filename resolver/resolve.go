@@ -114,7 +114,7 @@ func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, p p
 	if e, ok := r.unasked(m, q, p, now); ok {
 		return served{entry: e}
 	}
-	if err, known := r.failures.recall(q, now, expired != nil); known {
+	if err, known := r.failures.recall(q, now, expired); known {
 		return served{err: err}
 	}
 	if e, ok := r.denied(m, q, p, expired, now); ok {

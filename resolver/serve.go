@@ -103,7 +103,7 @@ func (r *Resolver) forward(m *Mount, q *wire.Query, p passed, expired *cache.Ent
 	if e, ok := r.unasked(m, q, p, now); ok {
 		return r.append(dst, q, served{entry: e}, now)
 	}
-	if err, known := r.failures.recall(q, now, expired != nil); known {
+	if err, known := r.failures.recall(q, now, expired); known {
 		return r.append(dst, q, r.fallback(served{err: err}, expired), now)
 	}
 	if e, ok := r.denied(m, q, p, expired, now); ok {
