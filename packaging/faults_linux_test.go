@@ -18,7 +18,7 @@ func TestDeb_WhatIsInTheWay(t *testing.T) {
 	h.up()
 	free := h.holds("0.0.0.0:53")
 	said := h.run("dpkg", "-i", "/root/meibo.deb")
-	if !strings.Contains(said, "could not be started") || !strings.Contains(said, "127.0.0.1:53 is taken by other-resolver (pid ") {
+	if strings.Contains(said, "answers DNS") || !strings.Contains(said, "could not be started") || !strings.Contains(said, "127.0.0.1:53 is taken by other-resolver (pid ") {
 		t.Errorf("who has the port isn't named:\n%s", said)
 	}
 	free()
@@ -34,6 +34,21 @@ func TestDeb_WhatIsInTheWay(t *testing.T) {
 		t.Errorf("the journal doesn't name the fault:\n%s", said)
 	}
 	h.eventually("it answers on", func() error { return h.answers("dig", "+short", "localhost", "127.0.0.1") })
+
+	// What the daemon's user can't have, root's look says.
+	h.write("etc/meibo.d/secret.hcl", "datacenter = \"dc1\"\n")
+	must(t, os.Chmod(filepath.Join(h.dir, "etc/meibo.d/secret.hcl"), 0o600))
+	h.write("etc/meibo.d/more.hcl", "listen = [\"127.0.0.1:53\", \"[::1]:53\"]\n")
+	must(t, os.Remove(filepath.Join(h.dir, "etc/meibo.d/wrong.hcl")))
+	if said := h.run("meibo", "validate", "/etc/meibo.d"); !strings.Contains(said, "secret.hcl") || !strings.Contains(said, "can't read this file") || !strings.Contains(said, "[::1]:53 would not be listened on") {
+		t.Errorf("validate: %s", said)
+	}
+	// An address that meibo.socket lacks takes no DNS away.
+	must(t, os.Remove(filepath.Join(h.dir, "etc/meibo.d/secret.hcl")))
+	h.run("systemctl", "restart", "meibo")
+	h.eventually("it answers without the address that it can't have", func() error { return h.answers("dig", "+short", "localhost", "127.0.0.1") })
+	must(t, os.Remove(filepath.Join(h.dir, "etc/meibo.d/more.hcl")))
+	h.write("etc/meibo.d/wrong.hcl", "recursors = [\"nowhere at all\"]\n")
 
 	// An upgrade over a configuration with a fault: the package is installed, and the old state is not silently gone.
 	said, err := h.try("dpkg", "-i", "/root/new.deb")

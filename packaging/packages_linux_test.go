@@ -130,7 +130,9 @@ func TestDeb_OnABootedHost(t *testing.T) {
 			h.run("systemd-analyze", "security", "--threshold=20", "meibo.service") // exposure 2.0, in tenths
 			h.scripts()
 
-			h.run("dpkg", "-r", "meibo")
+			if said := h.run("dpkg", "-r", "meibo"); !strings.Contains(said, "This host has no DNS from now on") {
+				t.Errorf("the removal does not say that resolv.conf names meibo alone:\n%s", said)
+			}
 			if state, err := h.try("systemctl", "is-active", "meibo.socket"); err == nil {
 				t.Errorf("the socket is still %s", state)
 			}

@@ -37,13 +37,13 @@ func TestRpm_OnARoot(t *testing.T) {
 	h.eventually("the service is answered", func() error { return h.answers("dig", "+short", "web.service.consul", "192.0.2.10") })
 
 	// An edited file of the package stays as it is, and nothing asks.
-	h.write("etc/meibo.d/meibo.hcl", "data_dir = \"/var/lib/meibo\"\n# mine\n")
+	h.write("etc/meibo.d/00-meibo.hcl", "data_dir = \"/var/lib/meibo\"\n# mine\n")
 	h.judge("upgrade of the rpm", h.load("web.service.consul.", func() { rpm("-Uvh", "/root/new.rpm") }), 0)
 	if v := h.run("meibo", "version"); !strings.Contains(v, "0.0.2") {
 		t.Errorf("after the upgrade: %s", v)
 	}
 	h.judge("downgrade of the rpm", h.load("web.service.consul.", func() { rpm("-Uvh", "--oldpackage", "/root/old.rpm") }), 0)
-	if text, err := os.ReadFile(filepath.Join(h.dir, "etc/meibo.d/meibo.hcl")); err != nil || !strings.Contains(string(text), "# mine") {
+	if text, err := os.ReadFile(filepath.Join(h.dir, "etc/meibo.d/00-meibo.hcl")); err != nil || !strings.Contains(string(text), "# mine") {
 		t.Errorf("what was edited is gone: %v %s", err, text)
 	}
 	unit("0 active enabled")
@@ -52,12 +52,12 @@ func TestRpm_OnARoot(t *testing.T) {
 	if state, err := h.try("systemctl", "is-active", "meibo.service"); err == nil {
 		t.Errorf("the service is still %s", state)
 	}
-	for _, left := range []string{"usr/bin/meibo", "usr/lib/systemd/system/meibo.service", "etc/systemd/system/multi-user.target.wants/meibo.service", "etc/meibo.d/meibo.hcl"} {
+	for _, left := range []string{"usr/bin/meibo", "usr/lib/systemd/system/meibo.service", "etc/systemd/system/multi-user.target.wants/meibo.service", "etc/meibo.d/00-meibo.hcl"} {
 		if _, err := os.Lstat(filepath.Join(h.dir, left)); err == nil {
 			t.Errorf("erasing leaves /%s", left)
 		}
 	}
-	for _, kept := range []string{"etc/meibo.d/web.hcl", "etc/meibo.d/meibo.hcl.rpmsave", "var/lib/meibo"} {
+	for _, kept := range []string{"etc/meibo.d/web.hcl", "etc/meibo.d/00-meibo.hcl.rpmsave", "var/lib/meibo"} {
 		if _, err := os.Stat(filepath.Join(h.dir, kept)); err != nil {
 			t.Errorf("erasing takes what somebody made: %v", err)
 		}

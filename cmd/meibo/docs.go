@@ -142,6 +142,25 @@ const rootEnd = `# FILES
 **/run/meibo/control.sock**
 : Where commands go that change the cluster: root and the daemon's user may.
 
+# THE PACKAGE
+**meibo.socket** makes the sockets of port 53, **meibo.service** runs the daemon as the user meibo, without any right of root. So:
+
+DNS on further addresses (::1, a bridge of containers), or elsewhere than on port 53, is said in a drop-in of meibo.socket, in place of
+**listen**: more-addresses.conf and beside-dnsmasq.conf in /usr/share/doc/meibo/examples. Queries wait in these sockets while the
+daemon is started anew.
+
+A file of /etc/meibo.d with a secret is root:meibo, mode 0640. **meibo validate**, run as root, names files that the daemon's user
+can't read, and addresses that meibo.socket lacks.
+
+Checks can't run programs until script-checks.conf, a drop-in of meibo.service, lets them; reload-nginx.rules, a rule of polkit, lets
+them reload one unit.
+
+**meibo leave** takes the host out of its cluster for good: run by root it stops both units. **systemctl disable meibo.socket
+meibo.service** keeps that over a reboot.
+
+Further settings go into files that sort after 00-meibo.hcl, which is the package's. Who starts **meibo agent** by hand on the package's
+data does so as its user: **runuser -u meibo -- meibo agent -config-dir /etc/meibo.d**, with both units stopped.
+
 # USE BY THIS HOST
 The package changes nothing of how this host resolves names. To have it ask meibo, name the servers for all other names first,
 then make meibo the only one that programs ask:

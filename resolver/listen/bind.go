@@ -55,10 +55,17 @@ func bindAll(cfg *Config) (_ []*endpoint, err error) {
 	}()
 	for _, addr := range addrs {
 		e := &endpoint{addr: addr, dual: isDual(addr, addrs), tcp: h.takeTCP(addr), udp: h.takeUDP(addr)}
-		endpoints = append(endpoints, e)
+		handed := e.tcp != nil || e.udp != nil
 		if err := e.bind(cfg.Loops); err != nil {
-			return nil, err
+			e.close()
+			if len(h.addrs) == 0 || handed {
+				return nil, err
+			}
+			// Whoever hands over sockets makes them all: a fault in the list of further ones is no reason to serve none.
+			cfg.Logger.Error("address is not listened on, all others are: no socket was handed over for it, and it can't be bound; under systemd it belongs into a drop-in of meibo.socket", "addr", addr, "err", err)
+			continue
 		}
+		endpoints = append(endpoints, e)
 		for _, u := range e.udp {
 			if err := prepareUDP(u, e.addr.Addr().IsUnspecified()); err != nil {
 				return nil, fmt.Errorf("listen on %s/udp: %w", e.addr, err)
@@ -176,7 +183,7 @@ func bindError(proto string, addr netip.AddrPort, err error) error {
 	case syscall.EADDRINUSE:
 		return fmt.Errorf("%s: the port is taken by %s: stop it, or listen on another address or port: %w", what, Holder(proto, addr), sys)
 	case syscall.EACCES, syscall.EPERM:
-		return fmt.Errorf("%s: ports below 1024 need root or CAP_NET_BIND_SERVICE: %w", what, sys)
+		return fmt.Errorf("%s: ports below 1024 need root or CAP_NET_BIND_SERVICE (under systemd meibo.socket makes the sockets: is it active, and has it this address?): %w", what, sys)
 	case syscall.EADDRNOTAVAIL:
 		return fmt.Errorf("%s: no interface of this host has the address: %w", what, sys)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -698,6 +699,26 @@ func TestFiles_AreServedBesideFurtherAddresses(t *testing.T) {
 		u := dial(t, "udp", a)
 		write(t, u, query(t, uint16(n), "a.example."))
 		readDatagram(t, u)
+	}
+}
+
+func TestFiles_WhatCannotBeBoundBesideThemIsLeftOut(t *testing.T) {
+	first, err := New(Config{Addrs: addrs("127.0.0.1:0"), Handler: refuse})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := first.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	var log bytes.Buffer
+	second := start(t, Config{Addrs: addrs("192.0.2.77:5353"), Files: files, Handler: refuse, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if got := second.Addrs(); len(got) != 1 || got[0] != first.Addrs()[0] {
+		t.Errorf("Addrs = %v, want %v alone", got, first.Addrs()[0])
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "192.0.2.77:5353") {
+		t.Errorf("log: %s", log.String())
 	}
 }
 

@@ -157,6 +157,9 @@ func (b *builder) build() *Config {
 	}
 	c.Agent = b.agent(c)
 	c.Watches = b.watches()
+	if addrs, there := b.src.Host.unitSockets(); b.src.Look && there && !c.ListenSet {
+		c.Listen = addrs // those that are handed over
+	}
 	all := b.sockets(c)
 	b.clashes(c, all)
 	b.parts(c)

@@ -25,6 +25,16 @@ type Host struct {
 	Has func(netip.Addr) bool
 	// InUse returns which process is in the way of a socket, "" for none.
 	InUse func(proto string, addr netip.AddrPort) string
+	// UnitSockets returns what systemd makes the DNS sockets for, false where there is
+	// no unit for it.
+	UnitSockets func() (addrs []netip.AddrPort, there bool)
+}
+
+func (h Host) unitSockets() ([]netip.AddrPort, bool) {
+	if h.UnitSockets != nil {
+		return h.UnitSockets()
+	}
+	return unitSockets(unitFolders)
 }
 
 func (h Host) name() (string, error) {

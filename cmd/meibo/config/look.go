@@ -40,6 +40,7 @@ func (b *builder) look(c *Config, all []socket) {
 			}
 		}
 	}
+	b.packaged(c, warn)
 	const maxSocketPath = 107 // what a socket's address has room for, on Linux
 	if n := len(filepath.Join(c.DataDir, "control.sock")); c.DataDir != "" && n > maxSocketPath {
 		warn("data_dir", fmt.Sprintf("too long a path for the control socket in it, of %d octets, %d of which a socket's address holds: what operators change by `meibo` needs the folder /run/meibo then", n, maxSocketPath))

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -119,6 +122,86 @@ func checkWarnings(t *testing.T, dir string, got []Warning, want ...string) {
 	for _, part := range want {
 		if !strings.Contains(all.String(), part) {
 			t.Errorf("no warning %s in\n%s", part, &all)
+		}
+	}
+}
+
+// TestLook_WhatThePackageMakesOtherwise: its sockets are those of a unit, its user is not root.
+func TestLook_WhatThePackageMakesOtherwise(t *testing.T) {
+	at := netip.MustParseAddrPort
+	here := Host{
+		Name: func() (string, error) { return "h1", nil }, Has: func(netip.Addr) bool { return true },
+		InUse: func(_ string, a netip.AddrPort) string {
+			return map[string]string{"127.0.0.1:53": "dnsmasq (pid 7)"}[a.String()]
+		},
+		UnitSockets: func() ([]netip.AddrPort, bool) { return []netip.AddrPort{at("127.0.0.1:53")}, true },
+	}
+	const off = "ports { http = -1 server = -1 serf_lan = -1 } "
+	for name, tt := range map[string]struct {
+		hcl  string
+		want []string
+	}{
+		"the unit's port is taken":  {off, []string{"127.0.0.1:53 is taken by dnsmasq (pid 7): `meibo agent` would not start"}},
+		"an address it lacks":       {off + `listen = ["[::1]:53"]`, []string{"a.hcl:1: key \"listen\": [::1]:53 would not be listened on: the sockets of ports below 1024 are made by meibo.socket, which lacks it"}},
+		"a port that needs nothing": {off + `listen = ["127.0.0.1:5300"]`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := write(t, "a.hcl", tt.hcl)
+			_, warnings, err := Load(Sources{Paths: []string{dir}, Partial: true, Look: true, Host: here})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkWarnings(t, dir, warnings, tt.want...)
+		})
+	}
+}
+
+// TestUnitSockets_AsSystemdReadsThem: the first folder's unit, the drop-ins of all, an empty line takes back.
+func TestUnitSockets_AsSystemdReadsThem(t *testing.T) {
+	etc, lib := t.TempDir(), t.TempDir()
+	file := func(dir, path, text string) {
+		t.Helper()
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, there := unitSockets([]string{etc, lib}); there {
+		t.Error("there is none")
+	}
+	file(lib, "meibo.socket", "[Socket]\nListenDatagram=127.0.0.1:53\nListenDatagram=127.0.0.1:53\nListenStream=127.0.0.1:53\n")
+	if got, _ := unitSockets([]string{etc, lib}); fmt.Sprint(got) != "[127.0.0.1:53]" {
+		t.Errorf("the unit: %v", got)
+	}
+	file(lib, "meibo.socket.d/b.conf", "ListenDatagram=127.0.0.9:53\n")
+	file(etc, "meibo.socket.d/b.conf", "ListenDatagram=[::1]:53\n")
+	if got, _ := unitSockets([]string{etc, lib}); fmt.Sprint(got) != "[127.0.0.1:53 [::1]:53]" {
+		t.Errorf("with a drop-in: %v", got)
+	}
+	file(etc, "meibo.socket.d/c.conf", "[Socket]\nListenDatagram=\nListenDatagram=127.0.0.1:5300\n")
+	if got, _ := unitSockets([]string{etc, lib}); fmt.Sprint(got) != "[127.0.0.1:5300]" {
+		t.Errorf("taken back: %v", got)
+	}
+}
+
+// TestMayRead_ByModesOfFileAndFolders.
+func TestMayRead_ByModesOfFileAndFolders(t *testing.T) {
+	nobody := &user.User{Uid: "65533", Gid: "65533", Username: "no-such-user"}
+	dir, err := os.MkdirTemp("/var/tmp", "meibo-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	file := filepath.Join(dir, "a.hcl")
+	for _, tt := range []struct {
+		folder, file os.FileMode
+		want         bool
+	}{{0o755, 0o644, true}, {0o755, 0o600, false}, {0o700, 0o644, false}, {0o711, 0o604, true}} {
+		if err := errors.Join(os.WriteFile(file, nil, 0o644), os.Chmod(file, tt.file), os.Chmod(dir, tt.folder)); err != nil {
+			t.Fatal(err)
+		}
+		if got := mayRead(nobody, file); got != tt.want {
+			t.Errorf("folder %o, file %o: %v", tt.folder, tt.file, got)
 		}
 	}
 }
