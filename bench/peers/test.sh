@@ -16,7 +16,7 @@ fi
 
 begin=$SECONDS
 # Fleets of hosts come after the rest: what they measure is time.
-steadily $race -skip '^TestF(leet|eed)|^TestDNSLoad$' $(go list ./... | grep -v /packaging$)
+steadily $race -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' $(go list ./... | grep -v /packaging$)
 echo "tests: $((SECONDS - begin)) s"
 begin=$SECONDS
 steadily $race -run '^TestFleet' ./cmd/meibo
