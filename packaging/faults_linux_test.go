@@ -35,6 +35,17 @@ func TestDeb_WhatIsInTheWay(t *testing.T) {
 	}
 	h.eventually("it answers on", func() error { return h.answers("dig", "+short", "localhost", "127.0.0.1") })
 
+	// Root's commands need no port of the API.
+	h.write("etc/meibo.d/noapi.hcl", "ports { http = -1 }\n")
+	must(t, os.Remove(filepath.Join(h.dir, "etc/meibo.d/wrong.hcl")))
+	h.run("systemctl", "restart", "meibo")
+	h.eventually("root's commands go over the control socket", func() error {
+		_, err := h.try("meibo", "members")
+		return err
+	})
+	must(t, os.Remove(filepath.Join(h.dir, "etc/meibo.d/noapi.hcl")))
+	h.write("etc/meibo.d/wrong.hcl", "")
+
 	// What the daemon's user can't have, root's look says.
 	h.write("etc/meibo.d/secret.hcl", "datacenter = \"dc1\"\n")
 	must(t, os.Chmod(filepath.Join(h.dir, "etc/meibo.d/secret.hcl"), 0o600))

@@ -129,6 +129,7 @@ func TestDeb_OnABootedHost(t *testing.T) {
 			h.hang()
 			h.run("systemd-analyze", "security", "--threshold=20", "meibo.service") // exposure 2.0, in tenths
 			h.scripts()
+			h.leave()
 
 			if said := h.run("dpkg", "-r", "meibo"); !strings.Contains(said, "This host has no DNS from now on") {
 				t.Errorf("the removal does not say that resolv.conf names meibo alone:\n%s", said)
@@ -194,6 +195,24 @@ func (h *host) journal() {
 	if got := h.run("journalctl", "-q", "-o", "cat", "-u", "meibo", "-p", "err"); got != "" {
 		h.t.Errorf("errors in the journal: %s", got)
 	}
+}
+
+// leave has the host leave: nothing starts the daemon again, but whoever says so.
+func (h *host) leave() {
+	h.t.Helper()
+	if said := h.run("meibo", "leave"); !strings.Contains(said, "meibo.socket and meibo.service are stopped") {
+		h.t.Errorf("leave: %s", said)
+	}
+	if _, err := h.try("dig", "+time=1", "+tries=1", "web.service.consul"); err == nil {
+		h.t.Error("somebody answers after a leave")
+	}
+	for _, unit := range []string{"meibo.service", "meibo.socket"} {
+		if state, err := h.try("systemctl", "is-active", unit); err == nil {
+			h.t.Errorf("after a leave %s is %s", unit, state)
+		}
+	}
+	h.run("systemctl", "start", "meibo")
+	h.eventually("it answers once it is started", func() error { return h.answers("dig", "+short", "web.service.consul", "192.0.2.10") })
 }
 
 // kill kills the daemon under load: it is back within a second, and what is lost is what it had in its hands.

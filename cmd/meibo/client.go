@@ -12,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -73,8 +75,21 @@ func (a *asker) done(w io.Writer, result any, format string, args ...any) error 
 	return err
 }
 
-// dial makes a client of the daemon's API; flags win over the environment.
+// saysWhom reports whether a flag or the environment names the daemon.
+func (a *asker) saysWhom() bool {
+	return a.addr != "" || os.Getenv("MEIBO_HTTP_ADDR") != "" || os.Getenv("CONSUL_HTTP_ADDR") != ""
+}
+
+// dial makes a client of the daemon's API; flags win over the environment. Whoever may goes over the control socket, which
+// is there whatever ports the API has.
 func (a *asker) dial() (*client.Client, error) {
+	const write = 2
+	if socket := filepath.Join(runFolder, controlName); !a.saysWhom() && isTrusted(socket) && syscall.Access(socket, write) == nil {
+		if conn, err := net.DialTimeout("unix", socket, time.Second); err == nil {
+			conn.Close()
+			return a.dialSocket(socket)
+		}
+	}
 	cfg, err := client.FromEnv(os.Getenv)
 	if err != nil {
 		return nil, err
@@ -94,8 +109,7 @@ func (a *asker) dial() (*client.Client, error) {
 // operate makes a client for what an operator does: the control socket's where it can be had, and one that talks to meibo
 // in any case. A Consul agent takes the same calls, and must not be ended by ours.
 func (a *asker) operate(ctx context.Context) (*client.Client, error) {
-	said := a.addr != "" || os.Getenv("MEIBO_HTTP_ADDR") != "" || os.Getenv("CONSUL_HTTP_ADDR") != ""
-	if socket := filepath.Join(runFolder, controlName); !said && isTrusted(socket) {
+	if socket := filepath.Join(runFolder, controlName); !a.saysWhom() && isTrusted(socket) {
 		if c, err := a.dialSocket(socket); err == nil {
 			if self, err := c.Self(ctx); err == nil && self.IsMeibo() {
 				return c, nil

@@ -116,6 +116,24 @@ func (p *process) said(t *testing.T, words ...string) {
 	})
 }
 
+// TestDataDirOfAnotherUser: root keeps off it, before anything is read or written there.
+func TestDataDirOfAnotherUser_IsLeftAlone(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can run as another user's better")
+	}
+	s := newSite(t, "")
+	must(t, os.MkdirAll(s.data(), 0o700))
+	must(t, os.Chown(s.data(), 61001, 61001))
+	p := s.start(t)
+	if code := p.wait(t); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	p.said(t, s.data(), "belongs to user 61001", "runuser -u 61001")
+	if left, err := os.ReadDir(s.data()); err != nil || len(left) > 0 {
+		t.Errorf("it wrote %v, %v", left, err)
+	}
+}
+
 func TestControlSocket_DeletedIsMadeAgain(t *testing.T) {
 	s := newSite(t, `encrypt = "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2w="`)
 	p := s.start(t)

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,10 +65,17 @@ with 1 if that takes longer than -timeout.`,
 				return err
 			}
 			defer c.Close()
+			left := false
 			ended := watchEnd(c)
+			defer func() {
+				if left && c.Address() == "unix://"+filepath.Join(runFolder, controlName) { // which systemd makes for the unit
+					stopUnits(cmd.Context(), cmd.ErrOrStderr())
+				}
+			}()
 			if err := c.Leave(cmd.Context()); err != nil {
 				return explained(c, err)
 			}
+			left = true
 			if timeout <= 0 {
 				return a.done(cmd.OutOrStdout(), map[string]bool{"Left": true}, "Graceful leave complete; the daemon ends now")
 			}
@@ -79,6 +90,23 @@ with 1 if that takes longer than -timeout.`,
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the daemon's end; 0s: do not wait")
 	a.flags(cmd)
 	return cmd
+}
+
+// daemonUnits are those of the package. The first keeps the sockets, and would have the daemon started again by the next query.
+var daemonUnits = []string{"meibo.socket", "meibo.service"}
+
+// stopUnits has systemd leave a daemon ended that has left its cluster, where its units run on this host.
+func stopUnits(ctx context.Context, w io.Writer) {
+	if exec.CommandContext(ctx, "systemctl", "--quiet", "is-active", daemonUnits[0]).Run() != nil {
+		return // there is no systemd, or no such unit, or it is not active
+	}
+	stop := append([]string{"stop"}, daemonUnits...)
+	if out, err := exec.CommandContext(ctx, "systemctl", stop...).CombinedOutput(); err != nil {
+		fmt.Fprintf(w, "warning: the next query has systemd start the daemon again, and it joins again: run `systemctl stop %s` (%v: %s)\n",
+			strings.Join(daemonUnits, " "), err, strings.TrimSpace(string(out)))
+		return
+	}
+	fmt.Fprintf(w, "%s are stopped; to keep that over a reboot: systemctl disable %s\n", strings.Join(daemonUnits, " and "), strings.Join(daemonUnits, " "))
 }
 
 func newForceLeaveCommand() *cobra.Command {

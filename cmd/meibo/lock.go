@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -21,6 +23,9 @@ func lockDataDir(cfg *config.Config, log *slog.Logger) (io.Closer, error) {
 	dir := cfg.DataDir
 	if dir == "" {
 		return none, nil
+	}
+	if err := notAnothers(dir); err != nil {
+		return nil, err
 	}
 	f, err := openLock(cfg.LockPath())
 	if err == nil {
@@ -43,6 +48,23 @@ func lockDataDir(cfg *config.Config, log *slog.Logger) (io.Closer, error) {
 		fmt.Fprintln(f, os.Getpid()) // for whoever finds it locked
 	}
 	return f, nil
+}
+
+// notAnothers keeps root off the data of a daemon that runs as another user: what root writes there that one can't read.
+func notAnothers(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return nil // it is made, or said by whoever needs it
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	name := strconv.FormatUint(uint64(owner.Uid), 10)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	return fmt.Errorf("data_dir %s belongs to user %s, who could not read what root writes there: start the daemon as that user (systemctl start meibo, or runuser -u %s -- meibo agent …), or chown it", dir, name, name)
 }
 
 func openLock(path string) (*os.File, error) {
