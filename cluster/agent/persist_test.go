@@ -2,6 +2,8 @@ package agent
 
 import (
 	"errors"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -425,5 +427,20 @@ func TestRestore_LocalityComesBackAndIsMadeKnown(t *testing.T) {
 	err := a.AddService(ServiceDefinition{Name: "x", Locality: &catalog.Locality{Zone: "eu-1"}}, SourceAPI, false)
 	if err == nil || !strings.Contains(err.Error(), "zone cannot be set without region") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A file that this user may not read is no damage: it stays for whoever may.
+func TestSetAside_LeavesWhatMayNotBeRead(t *testing.T) {
+	s := &store{dir: t.TempDir(), logger: slog.New(slog.DiscardHandler)}
+	for _, why := range []error{fs.ErrPermission, errors.New("no JSON")} {
+		path := filepath.Join(s.dir, "x")
+		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.setAside("x", why)
+		if _, err := os.Stat(path); (err == nil) != errors.Is(why, fs.ErrPermission) {
+			t.Errorf("%v: is it there? %v", why, err)
+		}
 	}
 }

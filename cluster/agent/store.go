@@ -248,6 +248,10 @@ func (s *store) read(path string) ([]byte, error) {
 // setAside renames a file that cannot be understood, so that it is neither
 // lost nor read again, and says so.
 func (s *store) setAside(path string, why error) {
+	if errors.Is(why, fs.ErrPermission) { // no damage: whose it is may be mended
+		s.logger.Error("file can't be read and stays as it is: what it holds is not known here until this user may read it and the daemon is started again", "file", path, "err", why)
+		return
+	}
 	from := filepath.Join(s.dir, path)
 	to := from + damagedMark + time.Now().UTC().Format("20060102T150405")
 	if err := os.Rename(from, to); err != nil {
