@@ -13,6 +13,7 @@ import (
 
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/retry"
 )
 
 // triplets are the configurations of three servers on loopback addresses of their
@@ -91,7 +92,7 @@ func TestRule29_ServersBeginTogetherAndAWipedOneJoinsThem(t *testing.T) {
 	again, now := awaitServers(t, nodes, 3)
 	for !slices.Contains(now, nodes[0].cfg.NodeID) { // the former one may still be well
 		again, now = awaitServers(t, nodes, 3)
-		pause(context.Background(), 50*time.Millisecond)
+		retry.Wait(context.Background(), 50*time.Millisecond)
 	}
 	if again != first || strings.Join(ids, " ") == strings.Join(now, " ") {
 		t.Errorf("after one was wiped: history %s, servers %v; before: %s, %v", again, now, first, ids)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"meibo/cluster/consensus"
+	"meibo/cluster/retry"
 )
 
 // Several servers that were told to begin a cluster together find out among
@@ -154,7 +155,7 @@ func (b *bootstrap) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-changed:
 			timer.Stop()
-			pause(ctx, roundEvery/10+rand.N(roundEvery/10))
+			retry.Wait(ctx, roundEvery/10+rand.N(roundEvery/10))
 		}
 		timer.Stop()
 	}

@@ -106,7 +106,7 @@ func newCarrier(cfg carrierConfig) *carrier {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &carrier{
-		cfg: cfg, logger: cfg.Logger, client: newUUID(),
+		cfg: cfg, logger: cfg.Logger, client: catalog.NewUUID(),
 		tries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meibo_carried_total", Help: "Tries to have a request answered by another host, by result.",
 		}, []string{"result"}),

@@ -62,7 +62,7 @@ func (w *world) add(name string, server bool, change ...func(*link.Config)) *wor
 	w.mu.Lock()
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 77, byte(len(w.hosts) + 1)}), 0)
 	w.mu.Unlock()
-	self := link.Peer{ID: newUUID(), Name: name, Datacenter: "dc1"}
+	self := link.Peer{ID: catalog.NewUUID(), Name: name, Datacenter: "dc1"}
 	cfg := link.Config{Listen: addr, Self: self, Logger: logger}
 	for _, f := range change {
 		f(&cfg)
@@ -664,7 +664,7 @@ func TestCall_AgentWritesItsOwnNodeAlone(t *testing.T) {
 	}
 	agentless := node(own)
 	agentless.Agentless = true
-	history := newUUID()
+	history := catalog.NewUUID()
 	for _, tt := range []struct {
 		name string
 		body catalog.Body
@@ -764,7 +764,7 @@ type strangeKey struct{}
 func (strangeKey) Keys() ([][]byte, <-chan struct{}) { return [][]byte{[]byte("another key")}, nil }
 
 func TestRequestFrom_EachIDIsUsedOnce(t *testing.T) {
-	id := catalog.RequestID{Client: newUUID(), Counter: writesPerRequest}
+	id := catalog.RequestID{Client: catalog.NewUUID(), Counter: writesPerRequest}
 	ctx := withRequest(context.Background(), id)
 	again := withRequest(context.Background(), id)
 	seen := map[catalog.RequestID]bool{}

@@ -11,6 +11,7 @@ import (
 	"meibo/cluster/agent"
 	"meibo/cluster/feed"
 	"meibo/cluster/gossip"
+	"meibo/cluster/retry"
 	"meibo/cluster/view"
 )
 
@@ -37,7 +38,7 @@ func (n *Node) follow(ctx context.Context) {
 			}
 			continue
 		}
-		pause(ctx, followRetry)
+		retry.Wait(ctx, followRetry)
 	}
 }
 
@@ -183,7 +184,7 @@ func (n *Node) syncAnew(ctx context.Context) {
 		case <-timer.C:
 		case <-s.Superseded():
 		}
-		if !wait(ctx, historyLook) {
+		if !retry.Wait(ctx, historyLook) {
 			return
 		}
 	}
@@ -210,7 +211,7 @@ func (n *Node) endExpecting(ctx context.Context) {
 		}
 		patience = neighboursAreSoon
 	}
-	if wait(ctx, patience) {
+	if retry.Wait(ctx, patience) {
 		n.view.Learned()
 	}
 }

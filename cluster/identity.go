@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"meibo/cluster/atomicfile"
 	"meibo/cluster/catalog"
 )
 
@@ -50,31 +50,9 @@ func keepNodeID(dir, id string) error {
 }
 
 // writeNodeID writes the file whole or not at all.
-func writeNodeID(path, id string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), nodeIDFile+".*") // mode 0600
-	if err != nil {
+func writeNodeID(path, id string) error {
+	if err := atomicfile.Write(path, []byte(id+"\n")); err != nil {
 		return fmt.Errorf("write node ID: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("write node ID: %w", err)
-		}
-	}()
-	_, err = f.WriteString(id + "\n")
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// newUUID returns a random UUID (RFC 9562 section 5.4).
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	return nil
 }

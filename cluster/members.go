@@ -16,6 +16,7 @@ import (
 	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/retry"
 	"meibo/cluster/view"
 )
 
@@ -386,7 +387,7 @@ func (w *network) watchMembers(ctx context.Context) error {
 			return nil
 		case <-changed:
 		}
-		if !wait(ctx, 200*time.Millisecond) { // a burst is one change
+		if !retry.Wait(ctx, 200*time.Millisecond) { // a burst is one change
 			return nil
 		}
 	}
@@ -415,7 +416,7 @@ func (w *network) meet(ctx context.Context) {
 		}
 		// The first to be met know nothing where servers begin anew together.
 		again := time.After(neighbourPause)
-		if !wait(ctx, neighbourPause/10) {
+		if !retry.Wait(ctx, neighbourPause/10) {
 			return
 		}
 		select {
@@ -458,7 +459,7 @@ const historiesSettle = 2 * time.Second
 // most of the servers were lost gossip has dead ones for alive, and old words of
 // those that live.
 func (w *network) livingHistories(ctx context.Context) []string {
-	if !wait(ctx, historiesSettle) {
+	if !retry.Wait(ctx, historiesSettle) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lifeTime)

@@ -16,6 +16,7 @@ import (
 	"meibo/cluster/feed"
 	"meibo/cluster/gossip"
 	"meibo/cluster/link"
+	"meibo/cluster/retry"
 	"meibo/cluster/view"
 )
 
@@ -294,7 +295,7 @@ func (n *Node) runNetwork(ctx context.Context) {
 		}
 		d := wait.after(time.Since(began))
 		n.logger.Log(ctx, wait.level(err), "this host cannot speak to others, will try again; lookups go on from what is known", "err", err, "dur", d)
-		pause(ctx, d)
+		retry.Wait(ctx, d)
 	}
 }
 

@@ -181,7 +181,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger,
-		client: newUUID(), changed: make(chan struct{}), netChanged: make(chan struct{}),
+		client: catalog.NewUUID(), changed: make(chan struct{}), netChanged: make(chan struct{}),
 		wanted: make(chan struct{}), joined: make(chan struct{}),
 		status: Status{State: Starting, Since: time.Now()},
 	}
@@ -309,7 +309,7 @@ func (c *Config) setNodeID() error {
 	}
 	if c.DataDir == "" {
 		if c.NodeID == "" {
-			c.NodeID, c.madeID = newUUID(), true
+			c.NodeID, c.madeID = catalog.NewUUID(), true
 		}
 		return nil
 	}
@@ -318,7 +318,7 @@ func (c *Config) setNodeID() error {
 		c.NodeID = kept
 	}
 	if c.NodeID == "" {
-		c.NodeID, c.madeID = newUUID(), true
+		c.NodeID, c.madeID = catalog.NewUUID(), true
 	}
 	if err == nil {
 		err = keepNodeID(c.DataDir, c.NodeID)

@@ -15,6 +15,7 @@ import (
 	"meibo/cluster/consensus"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/retry"
 )
 
 // ErrUnknownServer means that the servers' configuration holds no such server.
@@ -314,7 +315,7 @@ func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key st
 	}
 	err := ask()
 	var lost *lostError
-	for errors.As(err, &lost) && lost.sent && wait(ctx, keyringAgain) {
+	for errors.As(err, &lost) && lost.sent && retry.Wait(ctx, keyringAgain) {
 		err = ask()
 	}
 	if err != nil {

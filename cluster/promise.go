@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
 )
@@ -71,43 +72,15 @@ func (p promiseIn) save(to promise) (err error) {
 			err = fmt.Errorf("keep to whom this server is promised: %w", err)
 		}
 	}()
-	dir := filepath.Dir(path)
 	if to == (promise{}) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return atomicfile.Remove(path)
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
 	data, err := json.Marshal(to)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, promiseFile+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	return syncFolder(dir)
-}
-
-// syncFolder makes what was renamed in dir last.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Write(path, append(data, '\n'))
 }

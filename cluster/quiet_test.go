@@ -16,6 +16,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
+	"meibo/cluster/retry"
 )
 
 // said is the log of a host, as text.
@@ -93,7 +94,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 		if err := leader.RemovePeer(leader.context(), nodes[other].cfg.NodeID, ""); err != nil && !errors.Is(err, ErrUnknownServer) {
 			t.Fatal(err)
 		}
-		pause(t.Context(), 500*time.Millisecond)
+		retry.Wait(t.Context(), 500*time.Millisecond)
 		awaitVote(t, nodes[other])
 		awaitServers(t, nodes, 3)
 		text, _ := log.since(from)
@@ -112,7 +113,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 	if err := nodes[other].Leave(nodes[other].context()); err != nil {
 		t.Fatal(err)
 	}
-	pause(t.Context(), time.Second) // as long as a leader may take to look, it runs
+	retry.Wait(t.Context(), time.Second) // as long as a leader may take to look, it runs
 	nodes[other].end()
 	expect("left", 0, "this server gave up its vote")
 	began := time.Now()

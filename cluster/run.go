@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meibo/cluster/consensus"
+	"meibo/cluster/retry"
 )
 
 // Pauses between attempts at what failed.
@@ -80,7 +81,7 @@ func (n *Node) keepUp(ctx context.Context, what string, run func(context.Context
 		}
 		d := wait.after(time.Since(began))
 		n.logger.Log(ctx, wait.level(err), what+" ended, will be started again", "err", err, "dur", d)
-		pause(ctx, d)
+		retry.Wait(ctx, d)
 	}
 }
 
@@ -160,7 +161,7 @@ func (n *Node) keepServer(ctx context.Context) {
 		n.setStatus(Status{State: Failed, Err: err, Failures: failures, Retry: time.Now().Add(d)})
 		n.logger.Log(ctx, wait.level(err), "catalog of this host failed, will be opened again; lookups go on from what is known",
 			"err", err, "dur", d)
-		pause(ctx, d)
+		retry.Wait(ctx, d)
 	}
 }
 
@@ -235,11 +236,13 @@ func (n *Node) serveOnce(ctx context.Context) error {
 
 // backoff is how long to wait between attempts, and what is said of them.
 type backoff struct {
-	next time.Duration
-	said string // why the last attempt failed
+	pause retry.Backoff
+	said  string // why the last attempt failed
 }
 
-func newBackoff() *backoff { return &backoff{next: firstPause} }
+func newBackoff() *backoff {
+	return &backoff{pause: retry.Backoff{Min: firstPause, Max: lastPause}}
+}
 
 // level is at which level it is said why an attempt failed: the same once, until
 // one has lasted.
@@ -256,9 +259,8 @@ func (b *backoff) level(err error) slog.Level {
 // after returns the pause after an attempt that lasted so long.
 func (b *backoff) after(lasted time.Duration) time.Duration {
 	if lasted >= steady {
-		b.next, b.said = firstPause, ""
+		b.pause.Reset()
+		b.said = ""
 	}
-	d := b.next
-	b.next = min(2*d, lastPause)
-	return d
+	return b.pause.Next()
 }

@@ -14,6 +14,7 @@ import (
 	"meibo/cluster/consensus"
 	"meibo/cluster/feed"
 	"meibo/cluster/leader"
+	"meibo/cluster/retry"
 )
 
 // server is one life of what a host has that holds the catalog: consensus, the
@@ -208,7 +209,7 @@ const catchUpLook = 20 * time.Millisecond
 // when it first heard of a leader. A leader says so itself.
 func (s *server) awaitReady(ctx context.Context) error {
 	for target := uint64(0); !s.isReady(); {
-		if !wait(ctx, catchUpLook) {
+		if !retry.Wait(ctx, catchUpLook) {
 			return nil
 		}
 		known, last := s.heardLeader()
@@ -247,7 +248,7 @@ func (s *server) lead(ctx context.Context) error {
 		case err := <-done:
 			if err != nil && ctx.Err() == nil {
 				s.logger.Error("leader cannot do its duties, will try again", "err", err)
-				pause(ctx, dutiesRetry)
+				retry.Wait(ctx, dutiesRetry)
 			}
 		}
 		cancel()
@@ -359,19 +360,4 @@ func (c ledCatalog) Read() leader.Reader { return c.store.Read() }
 func (c ledCatalog) Apply(ctx context.Context, body catalog.Body) error {
 	_, err := c.apply(ctx, c.node.nextRequest(), body)
 	return err
-}
-
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) { wait(ctx, d) }
-
-// wait waits and reports true, or false if ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

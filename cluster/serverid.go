@@ -52,7 +52,7 @@ func (n *Node) serverID(dir string) (string, error) {
 		return n.cfg.NodeID, nil
 	}
 	if n.fallback == "" {
-		n.fallback = newUUID()
+		n.fallback = catalog.NewUUID()
 		if kept != "" {
 			n.logger.Warn("Raft files are gone, this server comes back under a new ID, without a vote at first", "before", kept, "id", n.fallback)
 		}
@@ -66,7 +66,7 @@ func (n *Node) serverID(dir string) (string, error) {
 // changeServerID gives this server an ID that has never voted, for its next
 // life.
 func (n *Node) changeServerID() error {
-	n.fresh, n.fallback = false, newUUID()
+	n.fresh, n.fallback = false, catalog.NewUUID()
 	if n.cfg.DataDir == "" {
 		return nil
 	}

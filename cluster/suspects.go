@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meibo/cluster/gossip"
+	"meibo/cluster/retry"
 )
 
 const (
@@ -59,7 +60,7 @@ func (s *suspects) judge(ctx context.Context, m Member) {
 		delete(s.now, m.ID)
 	}()
 	for begin := time.Now(); time.Since(begin) < refusedFor; {
-		if !isRefused(ctx, linkAddr(m)) || !wait(ctx, refusedLook) {
+		if !isRefused(ctx, linkAddr(m)) || !retry.Wait(ctx, refusedLook) {
 			return
 		}
 	}

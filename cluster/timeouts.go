@@ -6,6 +6,7 @@ import (
 
 	"meibo/cluster/consensus"
 	"meibo/cluster/gossip"
+	"meibo/cluster/retry"
 )
 
 const (
@@ -43,7 +44,7 @@ func (n *Node) setTimeouts(ctx context.Context, cfg *consensus.Config) {
 	ctx, cancel := context.WithTimeout(ctx, roundTripWait)
 	defer cancel()
 	rtt, known := n.roundTrip()
-	for !known && wait(ctx, catchUpLook) {
+	for !known && retry.Wait(ctx, catchUpLook) {
 		n.measure(ctx)
 		rtt, known = n.roundTrip()
 	}
@@ -125,7 +126,7 @@ func (s *server) followRoundTrip(ctx context.Context) error {
 	if s.node.tunedByHand() {
 		return nil
 	}
-	for wait(ctx, roundTripLook) {
+	for retry.Wait(ctx, roundTripLook) {
 		rtt, known := s.node.roundTrip()
 		if !known {
 			continue

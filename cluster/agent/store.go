@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,19 +141,11 @@ func (s *store) syncDirs(files []file) error {
 			continue
 		}
 		synced[dir] = true
-		if err := syncDir(dir); err != nil {
+		if err := atomicfile.SyncDir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // writeSynced writes a file that only its owner may read, and waits until it is

@@ -3,6 +3,7 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
 
@@ -40,7 +41,7 @@ func (r *Replica) compact(path string, db *boltStore) (*boltStore, error) {
 	if err := db.close(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.Rename(to, path), syncDir(filepath.Dir(path))); err != nil {
+	if err := errors.Join(os.Rename(to, path), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, fmt.Errorf("compact raft log: %w", err)
 	}
 	r.logger.Info("raft log compacted", "file", path)

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
+	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -99,7 +100,7 @@ var errSnapshots = fmt.Errorf("snapshots are %w", ErrDamaged)
 
 // setAllAside renames log and snapshots, whichever there are.
 func (r *Replica) setAllAside() error {
-	return errors.Join(r.setFileAside(fileLog), r.setFileAside(dirSnapshots), syncDir(r.cfg.Dir))
+	return errors.Join(r.setFileAside(fileLog), r.setFileAside(dirSnapshots), atomicfile.SyncDir(r.cfg.Dir))
 }
 
 // setFileAside renames a file to FILE.bad-TIME and takes that down.
@@ -139,7 +140,8 @@ func (r *Replica) openFiles(l *lock) (*stores, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
-	if err := syncDir(r.cfg.Dir); err != nil {
+	// bbolt syncs what is in its file, not that the file is there.
+	if err := atomicfile.SyncDir(r.cfg.Dir); err != nil {
 		return nil, errors.Join(err, db.close())
 	}
 	closeAll := func() error { return errors.Join(db.close(), l.close()) }
@@ -147,16 +149,6 @@ func (r *Replica) openFiles(l *lock) (*stores, error) {
 		return nil, errors.Join(fmt.Errorf("open raft log %s: %w", path, err), db.close())
 	}
 	return &stores{log: db, stable: db, snapshots: snapshots, close: closeAll}, nil
-}
-
-// syncDir makes files that were made or renamed outlive a loss of power;
-// bbolt syncs what is in its file, not that the file is there.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync raft directory: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // newestReadable returns the newest snapshot whose checksum is right, nil if

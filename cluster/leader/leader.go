@@ -26,7 +26,6 @@ package leader
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +34,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/retry"
 )
 
 const (
@@ -228,7 +228,7 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 		return l.keepPolicy(ctx)
 	}
 	known := max(r.LastIndex(), b.Known)
-	begin := &catalog.BeginHistory{ID: newID(), Base: catalog.NextBase(time.Now(), known), Provisional: b.Provisional}
+	begin := &catalog.BeginHistory{ID: catalog.NewUUID(), Base: catalog.NextBase(time.Now(), known), Provisional: b.Provisional}
 	if err := l.cfg.Catalog.Apply(ctx, begin); err != nil {
 		return fmt.Errorf("begin history %s: %w", begin.ID, err)
 	}
@@ -236,14 +236,6 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	l.began.Store(&now)
 	l.logger.Info("catalog history begun", "history", begin.ID, "provisional", b.Provisional, "before", old.ID)
 	return l.keepPolicy(ctx)
-}
-
-// newID returns a random UUID (RFC 9562 section 5.4).
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // Run keeps the catalog and the members in agreement, and tends the servers,
@@ -276,21 +268,8 @@ func (l *Leader) keepCatalog(ctx context.Context) {
 			l.logger.Warn("catalog does not agree with the members yet", "err", err)
 			next = now.Add(retryAfter)
 		}
-		if sleep(ctx, max(burst, min(restOf*time.Since(now), slowest)), nil) {
-			sleep(ctx, time.Until(next), changed)
+		if retry.Wait(ctx, max(burst, min(restOf*time.Since(now), slowest))) {
+			retry.WaitFor(ctx, time.Until(next), changed)
 		}
 	}
-}
-
-// sleep waits for d, or until wake is closed. It reports false if ctx ended.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-wake:
-	case <-timer.C:
-	}
-	return true
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/retry"
 )
 
 const (
@@ -84,8 +85,8 @@ func (l *Leader) tend(ctx context.Context) {
 		if next, ok := s.decide(); ok && ctx.Err() == nil && t.take(ctx, next) {
 			gap = burst // there may be more to do
 		}
-		if sleep(ctx, gap, nil) && gap == tendGap {
-			sleep(ctx, tendEvery-gap, changed)
+		if retry.WaitFor(ctx, gap, nil) && gap == tendGap {
+			retry.WaitFor(ctx, tendEvery-gap, changed)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"meibo/cluster/atomicfile"
 	"meibo/cmd/meibo/config"
 )
 
@@ -62,16 +63,9 @@ func (d *dnsService) writeAnswers(path string) (n int, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return 0, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // 0600
-	if err != nil {
-		return 0, err
-	}
-	n, err = d.resolver.Save(f)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return 0, errors.Join(err, os.Remove(f.Name()))
-	}
-	return n, nil
+	err = atomicfile.WriteTo(path, func(w io.Writer) error {
+		n, err = d.resolver.Save(w)
+		return err
+	})
+	return n, err
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"meibo/cluster/httpapi"
+	"meibo/cluster/retry"
 )
 
 // controlName is the control socket's name in the folder that it is in.
@@ -37,7 +38,7 @@ func controlFolders(dataDir string) []string {
 // serveControl serves the control socket for as long as ctx lives, in a domain of failure of its own.
 func (d *daemon) serveControl(ctx context.Context) {
 	said := ""
-	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, lastRetry) {
+	for again := newListenBackoff(); ctx.Err() == nil; {
 		err := d.serveControlOnce(ctx)
 		if err == nil {
 			continue // ctx has ended
@@ -46,7 +47,7 @@ func (d *daemon) serveControl(ctx context.Context) {
 			said = err.Error()
 			d.log.Error("no control socket; commands of operators are refused, will try again", "err", err)
 		}
-		pauseFor(ctx, wait)
+		retry.Wait(ctx, again.Next())
 	}
 }
 

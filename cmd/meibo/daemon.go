@@ -22,6 +22,7 @@ import (
 	"meibo/cluster"
 	"meibo/cluster/acl"
 	"meibo/cluster/httpapi"
+	"meibo/cluster/retry"
 	"meibo/cmd/meibo/config"
 	"meibo/cmd/meibo/logging"
 	"meibo/resolver/control"
@@ -195,7 +196,7 @@ func (d *daemon) Run(ctx context.Context) error {
 		return <-lost
 	case <-d.leave:
 		// Whoever asked for it still gets an answer; requests under way have a moment.
-		pauseFor(ctx, d.config().Cluster.LeaveDrainTime)
+		retry.Wait(ctx, d.config().Cluster.LeaveDrainTime)
 		stopRest()
 		parts.Wait()
 		stop(nil)
@@ -204,16 +205,6 @@ func (d *daemon) Run(ctx context.Context) error {
 		stopRest()
 		parts.Wait()
 		return errors.Join(errors.New("dns is lost, which ends the daemon"), err)
-	}
-}
-
-// pauseFor waits, unless ctx ends first.
-func pauseFor(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 
@@ -226,8 +217,10 @@ func (d *daemon) leaveCluster(ctx context.Context) error {
 	return nil
 }
 
-// Bounds of the pause before a listener is tried again.
-const firstRetry, lastRetry = 250 * time.Millisecond, 5 * time.Second
+// newListenBackoff returns the pauses before a listener is tried again.
+func newListenBackoff() *retry.Backoff {
+	return &retry.Backoff{Min: 250 * time.Millisecond, Max: 5 * time.Second}
+}
 
 // serveHTTP serves the API whenever its addresses can be had.
 func (d *daemon) serveHTTP(ctx context.Context) {
@@ -235,7 +228,7 @@ func (d *daemon) serveHTTP(ctx context.Context) {
 		return
 	}
 	said := ""
-	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, lastRetry) {
+	for again := newListenBackoff(); ctx.Err() == nil; {
 		err := d.serveHTTPOnce(ctx)
 		if err == nil {
 			continue // ctx has ended
@@ -244,7 +237,7 @@ func (d *daemon) serveHTTP(ctx context.Context) {
 			said = err.Error()
 			d.log.Error("http api is not served, dns goes on; will try again", "err", err)
 		}
-		pauseFor(ctx, wait)
+		retry.Wait(ctx, again.Next())
 	}
 }
 

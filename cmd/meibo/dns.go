@@ -18,6 +18,7 @@ import (
 	"meibo/cache"
 	"meibo/cluster"
 	"meibo/cluster/catalog"
+	"meibo/cluster/retry"
 	"meibo/cluster/view"
 	"meibo/cmd/meibo/config"
 	"meibo/forwarder"
@@ -171,7 +172,7 @@ const networksAgain = 10 * time.Second
 // watchNetworks keeps the clients whose questions are forwarded those of the networks at hand.
 func (d *dnsService) watchNetworks(ctx context.Context) error {
 	for ctx.Err() == nil {
-		pauseFor(ctx, networksAgain)
+		retry.Wait(ctx, networksAgain)
 		d.mu.Lock()
 		d.resolver.SetClients(d.clientsLocked())
 		d.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meibo/cluster/httpapi/client"
+	"meibo/cluster/retry"
 )
 
 // endAgain is how often it is looked whether a daemon has ended.
@@ -30,7 +31,7 @@ func untilSilent(ctx context.Context, c *client.Client) error {
 		if call := new(net.OpError); errors.As(err, &call) && call.Op == "dial" && ctx.Err() == nil {
 			return nil
 		}
-		pauseFor(ctx, endAgain)
+		retry.Wait(ctx, endAgain)
 	}
 	return ctx.Err()
 }

@@ -23,20 +23,22 @@ resolver/local           < resolver resolver/wire resolver/filewatch cache
 resolver/resolvconf      < resolver/filewatch
 resolver/control         < resolver resolver/wire cache forwarder
 forwarder                < resolver resolver/wire cache
+cluster/atomicfile       <
+cluster/retry            <
 cluster/catalog          <
 cluster/catalog/state    < cluster/catalog
-cluster/consensus        <
-cluster/gossip           <
-cluster/leader           < cluster/catalog
+cluster/consensus        < cluster/atomicfile cluster/retry
+cluster/gossip           < cluster/atomicfile cluster/retry
+cluster/leader           < cluster/catalog cluster/retry
 cluster/link             <
-cluster/view             < cluster/catalog
-cluster/feed             < cluster/catalog cluster/catalog/state
+cluster/view             < cluster/catalog cluster/atomicfile cluster/retry
+cluster/feed             < cluster/catalog cluster/catalog/state cluster/retry
 cluster/check            <
-cluster/agent            < cluster/catalog cluster/check
+cluster/agent            < cluster/catalog cluster/check cluster/atomicfile
 cluster/acl              < cluster/catalog
 cluster/httpapi          < cluster/catalog cluster/acl
 cluster/httpapi/client   < cluster/catalog
-cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl
+cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl cluster/atomicfile cluster/retry
 cmd/meibo/logging        <
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
 cmd/meibo/dnsmasq        < resolver/local resolver/wire
