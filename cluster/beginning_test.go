@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
 	"meibo/cluster/retry"
@@ -50,7 +51,7 @@ func awaitServers(t *testing.T, nodes []*running, n int) (history string, server
 			if err != nil || len(voters) != n || len(h.Servers) != n {
 				continue
 			}
-			r, _, err := one.Read(t.Context(), Default)
+			r, _, err := one.Read(t.Context(), catalog.Default)
 			if err != nil {
 				continue
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"meibo/cluster/agent"
+	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 	"meibo/cluster/gossip"
 	"meibo/cluster/view"
@@ -27,8 +28,8 @@ func TestFault_ConsensusKilledWhileTheViewAnswers(t *testing.T) {
 
 	// A log entry that no program understands stops the replica.
 	s, _, _ := n.running()
-	if _, _, err := s.replica.Apply(n.context(), []byte("garbage")); !errors.Is(err, consensus.ErrUnknownOutcome) {
-		t.Fatalf("got %v, want %v", err, consensus.ErrUnknownOutcome)
+	if _, _, err := s.replica.Apply(n.context(), []byte("garbage")); !errors.Is(err, catalog.ErrUnknownOutcome) {
+		t.Fatalf("got %v, want %v", err, catalog.ErrUnknownOutcome)
 	}
 	st := n.untilStatus(Failed)
 	if st.Err == nil || st.Failures != 1 {
@@ -43,10 +44,10 @@ func TestFault_ConsensusKilledWhileTheViewAnswers(t *testing.T) {
 	if got := ports(n.View().Load(), "web"); got != "81" {
 		t.Errorf("registered without consensus: view has %q", got)
 	}
-	if _, err := n.Apply(n.context(), elsewhere(1)); !errors.Is(err, ErrNoLeader) {
-		t.Errorf("write: got %v, want %v", err, ErrNoLeader)
+	if _, err := n.Apply(n.context(), elsewhere(1)); !errors.Is(err, catalog.ErrNoLeader) {
+		t.Errorf("write: got %v, want %v", err, catalog.ErrNoLeader)
 	}
-	if r, _, err := n.Read(n.context(), Stale); err != nil {
+	if r, _, err := n.Read(n.context(), catalog.Stale); err != nil {
 		t.Errorf("stale read: %v", err)
 	} else if _, instances := r.ServiceInstances(nil, "db"); len(instances) != 1 {
 		t.Errorf("stale read: %d instances", len(instances))
@@ -178,7 +179,7 @@ func TestRead_WaitsForALeaderThatIsComing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	got := make(chan error)
 	go func() {
-		_, _, err := n.Read(ctx, Consistent)
+		_, _, err := n.Read(ctx, catalog.Consistent)
 		got <- err
 	}()
 	done := make(chan error)

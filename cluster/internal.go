@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"meibo/cluster/agent"
-	"meibo/cluster/link"
+	"meibo/cluster/bootstrap"
+	"meibo/cluster/catalog"
+	"meibo/cluster/rpc"
 )
 
 // What hosts ask of one another besides the catalog's API.
@@ -55,22 +57,22 @@ func (n *Node) catalogHandler() http.Handler {
 }
 
 // internal is what hosts may ask of this one, by path.
-func (w *network) internal() map[string]internalHandler {
+func (w *network) internal() map[string]rpc.HandlerFunc {
 	n := w.node
-	all := map[string]internalHandler{
-		pathApply: w.carrier.applyHandler(n.writeHere), pathLoad: n.loadFor, pathHealth: n.healthFor, pathKeyring: n.keyringFor, pathLeave: n.leaveFor,
+	all := map[string]rpc.HandlerFunc{
+		pathApply: w.serveApply, pathLoad: n.loadFor, pathHealth: n.healthFor, pathKeyring: n.keyringFor, pathLeave: n.leaveFor,
 		pathHeld: n.heldFor,
 	}
-	for path := range bootstrapPaths {
+	for _, path := range bootstrap.Paths {
 		all[path] = n.bootstrapFor(path)
 	}
 	return all
 }
 
 // loadFor tells what the catalog holds of a node.
-func (n *Node) loadFor(ctx context.Context, _ link.Peer, body []byte) (any, error) {
+func (n *Node) loadFor(ctx context.Context, _ rpc.Caller, body []byte) (any, error) {
 	var req loadRequest
-	if err := decodeCall(body, &req); err != nil {
+	if err := rpc.Decode(body, &req); err != nil {
 		return nil, err
 	}
 	r, err := n.readLeading(ctx)
@@ -80,7 +82,7 @@ func (n *Node) loadFor(ctx context.Context, _ link.Peer, body []byte) (any, erro
 	return remoteOf(r, req.Node), nil
 }
 
-func (n *Node) healthFor(context.Context, link.Peer, []byte) (any, error) {
+func (n *Node) healthFor(context.Context, rpc.Caller, []byte) (any, error) {
 	s, _, _ := n.running()
 	if s == nil || n.isLeaving() { // who answers is taken in
 		return nil, errors.New("this host runs no server at present")
@@ -88,31 +90,31 @@ func (n *Node) healthFor(context.Context, link.Peer, []byte) (any, error) {
 	return s.health(), nil
 }
 
-func (n *Node) keyringFor(_ context.Context, _ link.Peer, body []byte) (any, error) {
+func (n *Node) keyringFor(_ context.Context, _ rpc.Caller, body []byte) (any, error) {
 	var req keyringRequest
-	if err := decodeCall(body, &req); err != nil {
+	if err := rpc.Decode(body, &req); err != nil {
 		return nil, err
 	}
 	return n.ownKeyring(req.Op, req.Key), nil
 }
 
 // leaveFor takes the vote of a server that says that it goes.
-func (n *Node) leaveFor(ctx context.Context, _ link.Peer, body []byte) (any, error) {
+func (n *Node) leaveFor(ctx context.Context, _ rpc.Caller, body []byte) (any, error) {
 	var req leaveRequest
-	if err := decodeCall(body, &req); err != nil {
+	if err := rpc.Decode(body, &req); err != nil {
 		return nil, err
 	}
 	s, err := n.leading(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, noLeader(s.replica.RemoveServer(ctx, req.RaftID))
+	return struct{}{}, inCatalogTerms(s.replica.RemoveServer(ctx, req.RaftID))
 }
 
 // heldFor tells until when this host holds another one down.
-func (n *Node) heldFor(_ context.Context, _ link.Peer, body []byte) (any, error) {
+func (n *Node) heldFor(_ context.Context, _ rpc.Caller, body []byte) (any, error) {
 	var req heldRequest
-	if err := decodeCall(body, &req); err != nil {
+	if err := rpc.Decode(body, &req); err != nil {
 		return nil, err
 	}
 	var answer heldAnswer
@@ -133,14 +135,14 @@ func (n *Node) HeldDown(ctx context.Context) (until time.Time, flaps int) {
 		return time.Time{}, 0
 	}
 	var answer heldAnswer
-	if err := w.carrier.Call(ctx, true, "", pathHeld, &heldRequest{NodeID: n.cfg.NodeID}, &answer); err != nil || answer.Until == 0 {
+	if err := w.rpc.Call(ctx, true, "", pathHeld, &heldRequest{NodeID: n.cfg.NodeID}, &answer); err != nil || answer.Until == 0 {
 		return time.Time{}, answer.Flaps
 	}
 	return time.UnixMilli(answer.Until), answer.Flaps
 }
 
 // remoteOf is what a state of the catalog says of a node, for its agent.
-func remoteOf(r Reader, node string) agent.Remote {
+func remoteOf(r catalog.Reader, node string) agent.Remote {
 	var remote agent.Remote
 	_, history := r.History(nil)
 	remote.History = history.ID

@@ -17,6 +17,7 @@ import (
 	"meibo/cluster/gossip"
 	"meibo/cluster/link"
 	"meibo/cluster/retry"
+	"meibo/cluster/rpc"
 	"meibo/cluster/view"
 )
 
@@ -31,12 +32,12 @@ const (
 // says who is there, and link, which carries the rest. When one of them fails
 // both end and another network is made.
 type network struct {
-	node    *Node
-	logger  *slog.Logger
-	link    *link.Link
-	gossip  *gossip.Gossip
-	feed    *feed.Client
-	carrier *carrier
+	node   *Node
+	logger *slog.Logger
+	link   *link.Link
+	gossip *gossip.Gossip
+	feed   *feed.Client
+	rpc    *rpc.Endpoint
 	// suspects are hosts whose streams broke.
 	suspects *suspects
 	// raft and feeds are the connections of others to the server of this host,
@@ -71,10 +72,10 @@ func (n *Node) newNetwork() (*network, error) {
 		Servers: w.servers, NodeID: n.cfg.NodeID, Datacenter: n.cfg.Datacenter,
 		Resume: n.view.Resume, Logger: n.logger,
 	})
-	w.carrier = newCarrier(carrierConfig{
-		Transport: l.Transport(), Where: w, Self: n.peer(), Hold: n.cfg.HoldTime, Logger: n.logger,
+	w.rpc = rpc.New(rpc.Config{
+		Transport: l.Transport(), Router: w, Self: n.peer(), Hold: n.cfg.HoldTime, Logger: n.logger,
 		Scope: n.cfg.Scope, WithScope: n.cfg.WithScope, IsServer: w.isServer,
-		Addr: func() string { return linkAddr(w.gossip.Local()) }, Elsewhere: w.elsewhere,
+		Addr: func() string { return linkAddr(w.gossip.Local()) },
 	})
 	return w, nil
 }
@@ -112,18 +113,6 @@ func (w *network) isServer(p link.Peer) bool {
 	}
 	m, ok := w.gossip.Member(p.Name)
 	return ok && m.ID == p.ID && isServer(m)
-}
-
-// elsewhere refuses what a host at the address writes as the peer while that
-// one lives at another: one of the two is a clone, and gossip has yet to tell
-// them, or has told them. Who moved waits until gossip has seen it.
-func (w *network) elsewhere(p link.Peer, addr string) error {
-	m, ok := w.node.MemberOf(p.ID)
-	if !ok || m.Status != gossip.Alive && m.Status != gossip.Suspect || linkAddr(m) == addr {
-		return nil
-	}
-	return fmt.Errorf("%w: node ID %s is that of %s at %s, which lives, and not of %s at %s: if one is a clone, remove node-id from its data_dir and restart it", ErrNotAllowed,
-		p.ID, m.Name, linkAddr(m), p.Name, addr)
 }
 
 // dialFeed connects to the feed of the server at an address.
@@ -226,7 +215,7 @@ func (w *network) serveFeeds(ctx context.Context) error {
 
 // handler is what other hosts may ask of this one.
 func (w *network) handler() http.Handler {
-	return w.carrier.Handler(w.node.catalogHandler(), w.internal())
+	return w.rpc.Handler(w.node.catalogHandler(), w.internal())
 }
 
 // servers are the link addresses of all living servers but this host.
@@ -253,7 +242,7 @@ func linkAddr(m gossip.Member) string {
 	return net.JoinHostPort(m.Addr.String(), port)
 }
 
-// Self implements whereabouts.
+// Self implements rpc.Router.
 func (w *network) Self() (isServer, isLeader bool) {
 	s, _, _ := w.node.running()
 	if s == nil || !w.node.cfg.Server {
@@ -262,9 +251,9 @@ func (w *network) Self() (isServer, isLeader bool) {
 	return true, s.leads()
 }
 
-// Leader implements whereabouts: the leader's link address, which is its Raft
+// Leader implements rpc.Router: the leader's link address, which is its Raft
 // address too; only servers know it.
-func (w *network) Leader() (string, <-chan struct{}) {
+func (w *network) Leader(string) (string, <-chan struct{}) {
 	s, _, changed := w.node.running()
 	if s == nil {
 		return "", changed
@@ -276,8 +265,8 @@ func (w *network) Leader() (string, <-chan struct{}) {
 	return w.node.raftAddr(), changed
 }
 
-// Servers implements whereabouts.
-func (w *network) Servers() []string { return w.servers() }
+// Servers implements rpc.Router.
+func (w *network) Servers(string) []string { return w.servers() }
 
 // runNetwork keeps a network running until ctx ends, once this host is to have
 // one: its configuration asks for it, or Join does.

@@ -36,6 +36,7 @@ import (
 	"meibo/cluster/consensus"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/rpc"
 	"meibo/cluster/view"
 )
 
@@ -285,7 +286,7 @@ func (c *Config) setDefaults() error {
 		c.ServerPort = DefaultServerPort
 	}
 	if c.HoldTime == 0 {
-		c.HoldTime = holdTime
+		c.HoldTime = rpc.DefaultHold
 	}
 	if c.TaggedAddresses == nil {
 		c.TaggedAddresses = taggedAddresses(c.Address)

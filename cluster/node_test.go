@@ -107,12 +107,13 @@ func (r *running) apply(body catalog.Body) uint64 {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.AwaitView(r.context(), index)
 	return index
 }
 
-func (r *running) read() Reader {
+func (r *running) read() catalog.Reader {
 	r.t.Helper()
-	reader, _, err := r.Read(r.context(), Default)
+	reader, _, err := r.Read(r.context(), catalog.Default)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -200,11 +201,11 @@ func TestRule29_WhoBeginsAHistory(t *testing.T) {
 				want = Running
 			}
 			n.untilStatus(want)
-			if _, _, err := n.Read(t.Context(), Stale); !errors.Is(err, ErrNoLeader) {
-				t.Errorf("read: got %v, want %v", err, ErrNoLeader)
+			if _, _, err := n.Read(t.Context(), catalog.Stale); !errors.Is(err, catalog.ErrNoLeader) {
+				t.Errorf("read: got %v, want %v", err, catalog.ErrNoLeader)
 			}
-			if _, err := n.Apply(t.Context(), elsewhere(1)); !errors.Is(err, ErrNoLeader) {
-				t.Errorf("write: got %v, want %v", err, ErrNoLeader)
+			if _, err := n.Apply(t.Context(), elsewhere(1)); !errors.Is(err, catalog.ErrNoLeader) {
+				t.Errorf("write: got %v, want %v", err, catalog.ErrNoLeader)
 			}
 			if own, other := ports(n.View().Load(), "web"), ports(n.View().Load(), "db"); own != "80" || other != "not yet" {
 				t.Errorf("own service %q, unknown service %q, want 80 and no denial", own, other)

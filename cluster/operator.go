@@ -16,6 +16,7 @@ import (
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
 	"meibo/cluster/retry"
+	"meibo/cluster/rpc"
 )
 
 // ErrUnknownServer means that the servers' configuration holds no such server.
@@ -30,11 +31,11 @@ type RaftServer struct {
 }
 
 // RaftConfiguration returns the servers' configuration and the index of the
-// entry in the log that made it. ErrNoLeader on a host that has none.
+// entry in the log that made it. catalog.ErrNoLeader on a host that has none.
 func (n *Node) RaftConfiguration() ([]RaftServer, uint64, error) {
 	s, _, _ := n.running()
 	if s == nil {
-		return nil, 0, ErrNoLeader
+		return nil, 0, catalog.ErrNoLeader
 	}
 	lead, _ := s.replica.Leadership()
 	known := s.nodes()
@@ -86,7 +87,7 @@ func (s *server) raftID(id string) string {
 }
 
 // RemovePeer takes a server out of the configuration, by its ID or, where that
-// is empty, by its address. Only the leader can: ErrNoLeader.
+// is empty, by its address. Only the leader can: catalog.ErrNoLeader.
 func (n *Node) RemovePeer(ctx context.Context, id, addr string) error {
 	s, err := n.leading(ctx)
 	if err != nil {
@@ -95,14 +96,14 @@ func (n *Node) RemovePeer(ctx context.Context, id, addr string) error {
 	id = s.raftID(id)
 	for _, one := range s.replica.Servers() {
 		if id != "" && one.ID == id || id == "" && one.Addr == addr {
-			return noLeader(s.replica.RemoveServer(ctx, one.ID))
+			return inCatalogTerms(s.replica.RemoveServer(ctx, one.ID))
 		}
 	}
 	return fmt.Errorf("%w: id %q, address %q", ErrUnknownServer, id, addr)
 }
 
 // TransferLeader hands leadership to the server of that ID, or to any. Only the
-// leader can: ErrNoLeader.
+// leader can: catalog.ErrNoLeader.
 func (n *Node) TransferLeader(ctx context.Context, id string) error {
 	s, err := n.leading(ctx)
 	if err != nil {
@@ -112,30 +113,30 @@ func (n *Node) TransferLeader(ctx context.Context, id string) error {
 	if id != "" && !slices.ContainsFunc(s.replica.Servers(), func(one consensus.Server) bool { return one.ID == raftID }) {
 		return fmt.Errorf("%w: id %q", ErrUnknownServer, id)
 	}
-	return noLeader(s.replica.TransferLeadership(ctx, raftID))
+	return inCatalogTerms(s.replica.TransferLeadership(ctx, raftID))
 }
 
 // AutopilotConfig is how the servers are tended, as this server's catalog has it:
-// nil right after it began. ErrNoLeader on a host that is no server.
+// nil right after it began. catalog.ErrNoLeader on a host that is no server.
 func (n *Node) AutopilotConfig() (*catalog.Autopilot, error) {
 	s, _, _ := n.running()
 	if s == nil {
-		return nil, ErrNoLeader
+		return nil, catalog.ErrNoLeader
 	}
 	_, c := s.store.Read().Autopilot(nil)
 	return c, nil
 }
 
-// AutopilotHealth is what the leader knows of the servers. ErrNoLeader on any
+// AutopilotHealth is what the leader knows of the servers. catalog.ErrNoLeader on any
 // other host.
 func (n *Node) AutopilotHealth() (leader.AutopilotHealth, error) {
 	s, _, _ := n.running()
 	if s == nil {
-		return leader.AutopilotHealth{}, ErrNoLeader
+		return leader.AutopilotHealth{}, catalog.ErrNoLeader
 	}
 	duties := s.duties.Load()
 	if duties == nil {
-		return leader.AutopilotHealth{}, ErrNoLeader
+		return leader.AutopilotHealth{}, catalog.ErrNoLeader
 	}
 	health := *duties.Health()
 	if len(health.Servers) == 0 {
@@ -183,7 +184,7 @@ func (s *server) leaveRaft(ctx context.Context) error {
 	if w == nil {
 		return ErrAlone
 	}
-	return w.carrier.Call(ctx, true, "", pathLeave, &leaveRequest{RaftID: s.id}, nil)
+	return w.rpc.Call(ctx, true, "", pathLeave, &leaveRequest{RaftID: s.id}, nil)
 }
 
 // ledServers is the servers' configuration as the leader's duties see it.
@@ -218,7 +219,7 @@ func (s ledServers) Health(ctx context.Context, addr string) (leader.ServerHealt
 		return leader.ServerHealth{}, ErrAlone
 	}
 	var health leader.ServerHealth
-	err := w.carrier.Call(ctx, false, addr, pathHealth, nil, &health)
+	err := w.rpc.Call(ctx, false, addr, pathHealth, nil, &health)
 	return health, err
 }
 
@@ -230,7 +231,7 @@ func (s *server) health() leader.ServerHealth {
 	}
 	h.LastIndex, h.LastTerm = s.replica.LastIndex()
 	if s.boot != nil {
-		h.Promised = s.boot.Promised()
+		h.Promised = s.boot.VotedFor()
 	}
 	return h
 }
@@ -311,11 +312,11 @@ func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key st
 	ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 	defer cancel()
 	ask := func() error {
-		return w.carrier.Call(ctx, false, linkAddr(m), pathKeyring, &keyringRequest{Op: op, Key: key}, &answer)
+		return w.rpc.Call(ctx, false, linkAddr(m), pathKeyring, &keyringRequest{Op: op, Key: key}, &answer)
 	}
 	err := ask()
-	var lost *lostError
-	for errors.As(err, &lost) && lost.sent && retry.Wait(ctx, keyringAgain) {
+	var lost *rpc.LostError
+	for errors.As(err, &lost) && lost.Sent && retry.Wait(ctx, keyringAgain) {
 		err = ask()
 	}
 	if err != nil {

@@ -21,9 +21,9 @@ type agentCatalog struct{ n *Node }
 
 // Load implements agent.Catalog.
 func (c agentCatalog) Load(ctx context.Context, node string) (agent.Remote, error) {
-	if w := c.n.toOthers(); w != nil {
+	if w := c.n.networkToLeader(); w != nil {
 		var remote agent.Remote
-		err := w.carrier.Call(ctx, true, "", pathLoad, &loadRequest{Node: node}, &remote)
+		err := w.rpc.Call(ctx, true, "", pathLoad, &loadRequest{Node: node}, &remote)
 		return remote, err
 	}
 	r, err := c.n.readLeading(ctx)
@@ -53,7 +53,7 @@ func (c agentCatalog) Apply(ctx context.Context, body catalog.Body) error {
 	if c.n.goodbye.said {
 		return agent.ErrLeft
 	}
-	_, err := c.n.write(ctx, body)
+	_, err := c.n.apply(ctx, body)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"meibo/cluster/bootstrap"
 	"meibo/cluster/catalog"
 	"meibo/cluster/catalog/state"
 	"meibo/cluster/consensus"
@@ -28,7 +29,7 @@ type server struct {
 	store   *state.Store
 	replica *consensus.Replica
 	feed    *feed.Server
-	boot    *bootstrap // nil: this server never begins a cluster with others
+	boot    *bootstrap.Bootstrap // nil: this server never begins a cluster with others
 	lease   time.Duration
 	ends    chan error // see end
 	// duties are those of the present time of leading; nil when there is none.
@@ -36,9 +37,8 @@ type server struct {
 	// ready is closed when the store has caught up with the log and a history
 	// has begun: what it says is the catalog.
 	ready chan struct{}
-	// ending is closed when the server begins to end, ended when run returns:
-	// watches on the store stay silent then.
-	ending, ended chan struct{}
+	// ending is closed when the server begins to end.
+	ending chan struct{}
 }
 
 // newServer makes a server; it opens no file but those that hold IDs.
@@ -74,7 +74,7 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 	}
 	s := &server{
 		node: n, logger: n.logger, id: cfg.ID, store: cfg.StateMachine.(*state.Store), replica: replica, lease: cfg.Lease,
-		ends: make(chan error, 1), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
+		ends: make(chan error, 1), ready: make(chan struct{}), ending: make(chan struct{}),
 	}
 	s.feed, err = feed.NewServer(feed.ServerConfig{
 		Store: s.store, Leader: s.heardLeader, WholeBelow: n.cfg.WholeBelow, Others: n.serversWithLeader,
@@ -89,7 +89,7 @@ func (n *Node) newServer(ctx context.Context) (*server, error) {
 // run returns when ctx has ended (nil) or when the server has failed, and all
 // that it started has ended.
 func (s *server) run(ctx context.Context) error {
-	defer close(s.ended)
+	defer s.store.Close() // watches on it would stay silent
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
@@ -193,7 +193,9 @@ func (s *server) setReady() {
 	if s.node.removed.CompareAndSwap(true, false) {
 		s.logger.Info("this server is one of the cluster's again")
 	}
-	s.node.known.Store(s)
+	if old := s.node.known.Swap(s); old != nil {
+		old.store.Close() // who waits for its changes reads the new one
+	}
 	close(s.ready)
 	close(s.node.changed)
 	s.node.changed = make(chan struct{})
@@ -312,7 +314,7 @@ func (s *server) apply(ctx context.Context, request catalog.RequestID, body cata
 	}
 	reply, index, err := s.replica.Apply(ctx, cmd)
 	if err != nil {
-		return 0, err
+		return 0, inCatalogTerms(err)
 	}
 	_, history := s.store.Read().History(nil)
 	if refusal, ok := reply.(*catalog.Error); ok {
@@ -320,6 +322,31 @@ func (s *server) apply(ctx context.Context, request catalog.RequestID, body cata
 	}
 	return history.Base + index, nil
 }
+
+// terms are the catalog's for what consensus says of reads and writes.
+var terms = map[error]error{
+	consensus.ErrNoLeader: catalog.ErrNoLeader, consensus.ErrUnknownOutcome: catalog.ErrUnknownOutcome,
+	consensus.ErrBusy: catalog.ErrBusy, consensus.ErrDiskFull: catalog.ErrDiskFull, consensus.ErrTooLarge: catalog.ErrTooLarge,
+}
+
+// inCatalogTerms makes an error of consensus one of the catalog's kinds.
+func inCatalogTerms(err error) error {
+	for own, term := range terms {
+		if errors.Is(err, own) {
+			return termError{err, term}
+		}
+	}
+	return err
+}
+
+// termError is an error of consensus in its own words.
+type termError struct {
+	error
+	kind error
+}
+
+func (e termError) Is(target error) bool { return target == e.kind }
+func (e termError) Unwrap() error        { return e.error }
 
 // tell has gossip say which history this server follows, and under which ID.
 func (s *server) tell(ctx context.Context) error {
@@ -358,6 +385,6 @@ func (c ledCatalog) Read() leader.Reader { return c.store.Read() }
 
 // Apply implements leader.Catalog.
 func (c ledCatalog) Apply(ctx context.Context, body catalog.Body) error {
-	_, err := c.apply(ctx, c.node.nextRequest(), body)
+	_, err := c.apply(ctx, c.node.newRequestID(), body)
 	return err
 }

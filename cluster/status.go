@@ -158,7 +158,7 @@ func (partsCollector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c partsCollector) Collect(ch chan<- prometheus.Metric) {
 	if w, _ := c.n.network(); w != nil {
-		for _, part := range []prometheus.Collector{w.gossip.Collector(), w.link.Collector(), w.carrier.Collector()} {
+		for _, part := range []prometheus.Collector{w.gossip.Collector(), w.link.Collector(), w.rpc.Collector()} {
 			part.Collect(ch)
 		}
 	}

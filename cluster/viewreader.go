@@ -20,7 +20,7 @@ type viewReader struct {
 	err  error
 }
 
-func (n *Node) viewReader(ctx context.Context) (Reader, ReadInfo, error) {
+func (n *Node) viewReader(ctx context.Context) (catalog.Reader, catalog.ReadInfo, error) {
 	s := n.view.Load()
 	return &viewReader{Reader: s.Reader(), ctx: ctx, node: n}, n.viewInfo(s), nil
 }
@@ -30,8 +30,8 @@ func (n *Node) viewReader(ctx context.Context) (Reader, ReadInfo, error) {
 const leaderHeard = 3 * time.Second
 
 // viewInfo says how good the view is.
-func (n *Node) viewInfo(s *view.State) ReadInfo {
-	info := ReadInfo{Kept: true}
+func (n *Node) viewInfo(s *view.State) catalog.ReadInfo {
+	info := catalog.ReadInfo{Kept: true}
 	if at := n.view.Confirmed(); !at.IsZero() {
 		info.LastContact = time.Since(at)
 		info.KnownLeader = s.Fresh() && info.LastContact < leaderHeard
@@ -39,7 +39,7 @@ func (n *Node) viewInfo(s *view.State) ReadInfo {
 	return info
 }
 
-// Err is what kept a result from being whole: a kind of ErrNoLeader.
+// Err is what kept a result from being whole: a kind of catalog.ErrNoLeader.
 func (r *viewReader) Err() error { return r.err }
 
 // ServiceInstances returns the instances of the service, healthy or not.
@@ -81,7 +81,7 @@ func (r *viewReader) need(service string) {
 	s = r.node.view.Load()
 	r.Reader = s.Reader()
 	if !r.knows(s, service) {
-		r.err = fmt.Errorf("%w, and this host does not know service %q from before", ErrNoLeader, service)
+		r.err = fmt.Errorf("%w, and this host does not know service %q from before", catalog.ErrNoLeader, service)
 	}
 }
 
@@ -99,11 +99,11 @@ type keptReader struct{ *view.Reader }
 
 // ReadKept returns what this host itself knows of a service while it follows its
 // changes; otherwise it subscribes, so that it soon does.
-func (n *Node) ReadKept(service string) (Reader, ReadInfo, bool) {
+func (n *Node) ReadKept(service string) (catalog.Reader, catalog.ReadInfo, bool) {
 	s := n.view.Load()
 	if _, _, known := s.Service(service); !s.Fresh() || known != view.Yes || n.view.Merging() {
 		n.view.Want(service)
-		return nil, ReadInfo{}, false
+		return nil, catalog.ReadInfo{}, false
 	}
 	return keptReader{s.Reader()}, n.viewInfo(s), true
 }

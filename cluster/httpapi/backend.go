@@ -8,68 +8,12 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// Consistency is what a read asks of the servers.
-type Consistency uint8
-
-const (
-	// Default reads what the leader has, which may be old by a leader's lease.
-	Default Consistency = iota
-	// Stale reads what is at hand, leader or not.
-	Stale
-	// Consistent reads after the leader has made sure that it still is one.
-	Consistent
-	// Cached is Default while a server answers, and else what this host knows.
-	Cached
-)
-
-// String names the consistency as the header X-Consul-Effective-Consistency does.
-func (c Consistency) String() string {
-	switch c {
-	case Stale:
-		return "stale"
-	case Consistent:
-		return "consistent"
-	}
-	return "leader"
-}
-
-// ReadInfo says how fresh a [Reader] is.
-type ReadInfo struct {
-	KnownLeader bool
-	LastContact time.Duration // since the last word of a leader; 0 on the leader itself
-	Kept        bool          // it is what this host knows, no server was asked
-}
-
 // age is how old what is kept may be: nothing while changes are followed.
-func (i ReadInfo) age() time.Duration {
+func age(i catalog.ReadInfo) time.Duration {
 	if i.KnownLeader {
 		return 0
 	}
 	return i.LastContact
-}
-
-// Reader is one unchanging state of the catalog. Each method returns the index of its own
-// result, as clients see it, and adds to ws the channels that close when this result may
-// have changed (ws may be nil). What comes back is shared: it is never written to.
-// Names compare without letter case. Safe for concurrent use.
-type Reader interface {
-	Nodes(ws catalog.Watch) (uint64, []*catalog.Node)
-	// Node returns nil for a node that does not exist.
-	Node(ws catalog.Watch, node string) (uint64, *catalog.Node)
-	// Services returns the tags in use by each service's name.
-	Services(ws catalog.Watch) (uint64, map[string][]string)
-	// ServiceInstances returns every instance, whatever its health.
-	ServiceInstances(ws catalog.Watch, service string) (uint64, []catalog.Instance)
-	// ServiceNodes returns them without their checks; changes of those alone need not
-	// close a channel.
-	ServiceNodes(ws catalog.Watch, service string) (uint64, []catalog.Instance)
-	NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service)
-	// NodeChecks returns all checks on the node, its services' included.
-	NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check)
-	// ServiceChecks returns the checks of the service's instances, not their nodes'.
-	ServiceChecks(ws catalog.Watch, service string) (uint64, []*catalog.Check)
-	// ChecksInState returns all checks with the status, or all for "any".
-	ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check)
 }
 
 // A partial reader may lack what it was asked for: Err says so after a read.
@@ -78,16 +22,19 @@ type partial interface{ Err() error }
 // Backend is the catalog as this API needs it. It stands for a whole cluster, not for a
 // host. Safe for concurrent use.
 type Backend interface {
-	// Read returns the present state. [ErrNoLeader] when the consistency asked for needs
-	// a leader and there is none; [ErrNotReady] when nothing is known yet at all.
-	Read(ctx context.Context, c Consistency) (Reader, ReadInfo, error)
+	// Read returns the present state. [catalog.ErrNoLeader] when the consistency asked for needs
+	// a leader and there is none; [catalog.ErrNoServers] when nothing is known yet at all.
+	Read(ctx context.Context, c catalog.Consistency) (catalog.Reader, catalog.ReadInfo, error)
 	// ReadKept returns what this host itself knows of a service, if it follows its
 	// changes; else it begins to. Indexes are none above those that servers give.
-	ReadKept(service string) (Reader, ReadInfo, bool)
-	// Apply carries out a command and returns once it can be read here. A
-	// *[catalog.Error] is the state machine's refusal; [ErrNoLeader] means that it did
-	// not happen; any other error that its outcome is unknown.
-	Apply(ctx context.Context, body catalog.Body) error
+	ReadKept(service string) (catalog.Reader, catalog.ReadInfo, bool)
+	// Apply carries out a command and returns its index. A *[catalog.Error] is the state
+	// machine's refusal; [catalog.ErrNoLeader] means that it did not happen; any other error
+	// that its outcome is unknown.
+	Apply(ctx context.Context, body catalog.Body) (index uint64, err error)
+	// AwaitView returns once lookups on this host show the write of that index, or after
+	// some seconds.
+	AwaitView(ctx context.Context, index uint64)
 	// Leader is the leader's Raft address, empty if there is none.
 	Leader(ctx context.Context) string
 	// Peers are the Raft addresses of all servers.

@@ -28,16 +28,16 @@ func (c *catalogSet) routes() []route {
 		c.endpoints.on("GET", "/v1/catalog/datacenters", c.datacenters),
 		c.on("GET", "/v1/catalog/nodes", c.nodes),
 		c.on("GET", "/v1/catalog/services", c.services),
-		c.endpoints.on("GET", "/v1/catalog/service/", c.cached(c.carried(Writes, c.service))),
+		c.endpoints.on("GET", "/v1/catalog/service/", c.cached(c.carried(catalog.Writes, c.service))),
 		c.on("GET", "/v1/catalog/node/", c.node),
 		c.on("GET", "/v1/catalog/node-services/", c.nodeServices),
 		c.on("PUT", "/v1/catalog/register", c.register),
 		c.on("PUT", "/v1/catalog/deregister", c.deregister),
-		c.endpoints.on("GET", "/v1/health/service/", c.cached(c.carried(Writes, c.healthService))),
+		c.endpoints.on("GET", "/v1/health/service/", c.cached(c.carried(catalog.Writes, c.healthService))),
 		c.on("GET", "/v1/health/node/", c.healthNode),
 		c.on("GET", "/v1/health/checks/", c.healthChecks),
 		c.on("GET", "/v1/health/state/", c.healthState),
-		c.endpoints.on("PUT", "/v1/meibo/forget/", c.operates(c.after(c.mayBeForgotten, c.carried(Writes, c.forget)))),
+		c.endpoints.on("PUT", "/v1/meibo/forget/", c.operates(c.after(c.mayBeForgotten, c.carried(catalog.Writes, c.forget)))),
 		c.on("GET", "/v1/status/leader", c.leader),
 		c.on("GET", "/v1/status/peers", c.peers),
 	}
@@ -64,7 +64,7 @@ func (c *catalogSet) nodes(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return c.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		index, nodes := rd.Nodes(ws)
 		list := make([]nodeShape, 0, len(nodes))
 		for _, n := range nodes {
@@ -84,7 +84,7 @@ func (c *catalogSet) services(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return c.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		index, tags := rd.Services(ws)
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(tags)), func(name string) bool { return !r.may(acl.Service, name) })
 		if f != nil || len(meta) > 0 {
@@ -102,7 +102,7 @@ func (c *catalogSet) services(r *request) (any, error) {
 
 // tagsOf reads the tags of the instances that the filter and the metadata leave, and
 // raises the index to that of what these look at.
-func (c *catalogSet) tagsOf(rd Reader, ws catalog.Watch, f *filter, meta nodeMeta, names []string, index uint64) (uint64, map[string][]string, error) {
+func (c *catalogSet) tagsOf(rd catalog.Reader, ws catalog.Watch, f *filter, meta nodeMeta, names []string, index uint64) (uint64, map[string][]string, error) {
 	var all []catalogServiceShape
 	for _, name := range names {
 		at, instances := rd.ServiceNodes(ws, name)
@@ -133,7 +133,7 @@ func (c *catalogSet) service(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return c.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		index, instances := rd.ServiceNodes(ws, r.arg)
 		r.missing = len(instances) == 0
 		list := make([]catalogServiceShape, 0, len(instances))
@@ -193,7 +193,7 @@ func (c *catalogSet) onNode(r *request, shape func(nodeShape, []serviceShape) an
 	if err != nil {
 		return nil, err
 	}
-	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return c.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		index, node := rd.Node(ws, r.arg)
 		if node == nil {
 			if ofAll, byID := nodeByID(rd, ws, r.arg); byID != nil {
@@ -223,7 +223,7 @@ func (c *catalogSet) onNode(r *request, shape func(nodeShape, []serviceShape) an
 
 // nodeByID finds the one node whose ID is this or begins so, as Consul does where no node
 // has the name.
-func nodeByID(rd Reader, ws catalog.Watch, prefix string) (uint64, *catalog.Node) {
+func nodeByID(rd catalog.Reader, ws catalog.Watch, prefix string) (uint64, *catalog.Node) {
 	const shortest = 2
 	prefix = strings.ToLower(prefix)
 	index, nodes := rd.Nodes(ws)

@@ -36,10 +36,19 @@ func (c *catalogSet) register(r *request) (any, error) {
 		c.warn(r, "an agent answers for this node and will undo what it does not hold itself; register there, with /v1/agent/service/register",
 			"node", b.Node)
 	}
-	if err := c.backend.Apply(r.Context(), cmd); err != nil {
+	if err := c.apply(r.Context(), cmd); err != nil {
 		return nil, err
 	}
 	return true, nil
+}
+
+// apply carries out a command and returns once lookups on this host show it.
+func (c *catalogSet) apply(ctx context.Context, body catalog.Body) error {
+	index, err := c.backend.Apply(ctx, body)
+	if err == nil {
+		c.backend.AwaitView(ctx, index)
+	}
+	return err
 }
 
 // here refuses a datacenter other than this one, named by the body or the parameters.
@@ -148,7 +157,7 @@ func (c *catalogSet) serviceName(ctx context.Context, cmd *catalog.Register, id 
 	if cmd.Service != nil && cmd.Service.ID == id {
 		return cmd.Service.Service, nil
 	}
-	rd, _, err := c.backend.Read(ctx, Stale)
+	rd, _, err := c.backend.Read(ctx, catalog.Stale)
 	if err != nil {
 		return "", err
 	}
@@ -163,7 +172,7 @@ func (c *catalogSet) serviceName(ctx context.Context, cmd *catalog.Register, id 
 
 // agentAnswersFor reports whether the catalog knows the node as one with an agent.
 func (c *catalogSet) agentAnswersFor(ctx context.Context, node string) bool {
-	rd, _, err := c.backend.Read(ctx, Stale)
+	rd, _, err := c.backend.Read(ctx, catalog.Stale)
 	if err != nil {
 		return false
 	}
@@ -193,7 +202,7 @@ func (c *catalogSet) deregister(r *request) (any, error) {
 		c.warn(r, "an agent answers for this node and will register again what it holds; deregister there, with /v1/agent/service/deregister",
 			"node", b.Node)
 	}
-	if err := c.backend.Apply(r.Context(), cmd); err != nil {
+	if err := c.apply(r.Context(), cmd); err != nil {
 		return nil, err
 	}
 	return true, nil
@@ -206,7 +215,7 @@ func (c *catalogSet) mayDeregister(r *request, cmd *catalog.Deregister) error {
 	if denied == nil || (cmd.ServiceID == "" && cmd.CheckID == "") {
 		return denied
 	}
-	rd, _, err := c.backend.Read(r.Context(), Stale)
+	rd, _, err := c.backend.Read(r.Context(), catalog.Stale)
 	if err != nil {
 		return err
 	}
@@ -262,7 +271,7 @@ func (c *catalogSet) forget(r *request) (any, error) {
 	if err := cmd.Validate(); err != nil {
 		return nil, badRequest("%v", err)
 	}
-	if err := c.backend.Apply(r.Context(), cmd); err != nil {
+	if err := c.apply(r.Context(), cmd); err != nil {
 		return nil, err
 	}
 	return true, nil

@@ -13,10 +13,6 @@ import (
 // Errors that a [Backend] or an [Agent] returns, wrapped or as they are. statusOf is the
 // one table that maps them to HTTP.
 var (
-	// ErrNoLeader: the servers have no leader. Its text is Consul's.
-	ErrNoLeader = errors.New("No cluster leader") //lint:ignore ST1005 Consul's words, which clients match
-	// ErrNotReady: no server has been reached yet and nothing was known before.
-	ErrNotReady = errors.New("No known Consul servers") //lint:ignore ST1005 Consul's words, which clients match
 	// ErrUnknownService and ErrUnknownCheck: this host holds no such ID.
 	ErrUnknownService = errors.New("unknown service ID")
 	ErrUnknownCheck   = errors.New("unknown check ID")

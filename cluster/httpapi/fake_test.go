@@ -32,7 +32,7 @@ type store struct {
 	index    uint64
 	noLeader atomic.Bool
 	contact  time.Duration
-	kept     httpapi.Reader // what the host knows of every service; nil: nothing
+	kept     catalog.Reader // what the host knows of every service; nil: nothing
 	reads    atomic.Int64
 }
 
@@ -44,47 +44,49 @@ func newStore(t testing.TB) *store {
 
 func (s *store) must(t testing.TB, body catalog.Body) {
 	t.Helper()
-	if err := s.Apply(context.Background(), body); err != nil {
+	if _, err := s.Apply(context.Background(), body); err != nil {
 		t.Fatalf("apply %T: %v", body, err)
 	}
 }
 
-func (s *store) Read(_ context.Context, c httpapi.Consistency) (httpapi.Reader, httpapi.ReadInfo, error) {
+func (s *store) Read(_ context.Context, c catalog.Consistency) (catalog.Reader, catalog.ReadInfo, error) {
 	s.reads.Add(1)
 	led := !s.noLeader.Load()
-	if !led && c != httpapi.Stale {
-		return nil, httpapi.ReadInfo{}, httpapi.ErrNoLeader
+	if !led && c != catalog.Stale {
+		return nil, catalog.ReadInfo{}, catalog.ErrNoLeader
 	}
 	contact := s.contact
-	if c != httpapi.Stale {
+	if c != catalog.Stale {
 		contact = 0
 	}
-	return s.Store.Read(), httpapi.ReadInfo{KnownLeader: led, LastContact: contact}, nil
+	return s.Store.Read(), catalog.ReadInfo{KnownLeader: led, LastContact: contact}, nil
 }
 
-func (s *store) ReadKept(string) (httpapi.Reader, httpapi.ReadInfo, bool) {
+func (s *store) ReadKept(string) (catalog.Reader, catalog.ReadInfo, bool) {
 	if s.kept == nil {
-		return nil, httpapi.ReadInfo{}, false
+		return nil, catalog.ReadInfo{}, false
 	}
-	return s.kept, httpapi.ReadInfo{KnownLeader: s.contact == 0, LastContact: s.contact, Kept: true}, true
+	return s.kept, catalog.ReadInfo{KnownLeader: s.contact == 0, LastContact: s.contact, Kept: true}, true
 }
 
-func (s *store) Apply(_ context.Context, body catalog.Body) error {
+func (s *store) Apply(_ context.Context, body catalog.Body) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.noLeader.Load() {
-		return httpapi.ErrNoLeader
+		return 0, catalog.ErrNoLeader
 	}
 	cmd, err := catalog.Command{Time: time.Unix(1_700_000_000, 0), Body: body}.Encode()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s.index++
 	if reply := s.Store.Apply(s.index, cmd); reply != nil {
-		return reply.(error)
+		return s.index, reply.(error)
 	}
-	return nil
+	return s.index, nil
 }
+
+func (s *store) AwaitView(context.Context, uint64) {}
 
 func (s *store) Leader(context.Context) string {
 	if s.noLeader.Load() {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"meibo/cluster/catalog"
 )
 
 // Forwarder carries requests about the catalog to where they can be answered. Safe for
@@ -17,25 +19,13 @@ type Forwarder interface {
 	// The request carries the token to use in the header X-Consul-Token and its [Scope]
 	// in its context; a write's body can be read again (GetBody). A blocking query may
 	// take as long as it asks for.
-	Forward(w http.ResponseWriter, r *http.Request, c Consistency, e Effect) (done bool)
+	Forward(w http.ResponseWriter, r *http.Request, c catalog.Consistency, e catalog.Effect) (done bool)
 }
-
-// Effect is what becomes of a request that arrives twice.
-type Effect uint8
-
-const (
-	// Reads change nothing.
-	Reads Effect = iota
-	// Writes are commands to the catalog, which are carried out once.
-	Writes
-	// Acts do it once more: they must not be sent again.
-	Acts
-)
 
 // on makes a route that another host may answer. What is not read is a command to the
 // catalog.
 func (c *catalogSet) on(methods, path string, h handler) route {
-	return c.endpoints.on(methods, path, c.carried(Writes, h))
+	return c.endpoints.on(methods, path, c.carried(catalog.Writes, h))
 }
 
 // after makes a handler that this host lets through first.
@@ -59,7 +49,7 @@ func (c *catalogSet) cached(h handler) handler {
 			return nil, err
 		}
 		if ro.cached && c.agent != nil && r.arg != "" && strings.Trim(r.query.Get("index"), "0") == "" && strings.EqualFold(r.scope.Datacenter, c.datacenter) {
-			if rd, info, ok := c.backend.ReadKept(r.arg); ok && info.age() <= maxAge(r) {
+			if rd, info, ok := c.backend.ReadKept(r.arg); ok && age(info) <= maxAge(r) {
 				r.kept = &kept{rd, info}
 			}
 		}
@@ -69,8 +59,8 @@ func (c *catalogSet) cached(h handler) handler {
 
 // kept is a reading of what this host knows.
 type kept struct {
-	Reader
-	info ReadInfo
+	catalog.Reader
+	info catalog.ReadInfo
 }
 
 // maxAge is how old what comes from a cache may be.
@@ -92,7 +82,7 @@ func maxAge(r *request) time.Duration {
 
 // carried has another host answer what it can: the forwarder is asked once the request is
 // known to be sound.
-func (c *catalogSet) carried(changes Effect, h handler) handler {
+func (c *catalogSet) carried(changes catalog.Effect, h handler) handler {
 	return func(r *request) (any, error) {
 		if c.forwarder == nil || r.kept != nil {
 			return h(r)
@@ -108,7 +98,7 @@ func (c *catalogSet) carried(changes Effect, h handler) handler {
 }
 
 // forward asks the forwarder for one request.
-func (c *catalogSet) forward(r *request, changes Effect) (done bool, err error) {
+func (c *catalogSet) forward(r *request, changes catalog.Effect) (done bool, err error) {
 	if r.scope.Token != "" { // this host's own, where the client brought none
 		r.Header.Set("X-Consul-Token", r.scope.Token)
 	}
@@ -116,7 +106,7 @@ func (c *catalogSet) forward(r *request, changes Effect) (done bool, err error) 
 		if err := keepBody(r); err != nil {
 			return false, err
 		}
-		return c.forwarder.Forward(r.w, r.Request, Default, changes), nil
+		return c.forwarder.Forward(r.w, r.Request, catalog.Default, changes), nil
 	}
 	if !strings.EqualFold(r.scope.Datacenter, c.datacenter) {
 		return false, errNoPath
@@ -136,19 +126,19 @@ func (c *catalogSet) forward(r *request, changes Effect) (done bool, err error) 
 		}
 		defer done()
 	}
-	return c.forwarder.Forward(r.w, r.Request, c.needed(r, ro), Reads), nil
+	return c.forwarder.Forward(r.w, r.Request, c.needed(r, ro), catalog.Reads), nil
 }
 
 // needed is what a read asks of the servers, ?max_stale taken into account: what is at
 // hand may be too old.
-func (c *catalogSet) needed(r *request, o readOptions) Consistency {
-	if o.consistency != Stale || o.maxStale == 0 {
+func (c *catalogSet) needed(r *request, o readOptions) catalog.Consistency {
+	if o.consistency != catalog.Stale || o.maxStale == 0 {
 		return o.consistency
 	}
-	if _, info, err := c.backend.Read(r.Context(), Stale); err != nil || info.LastContact > o.maxStale {
-		return Default
+	if _, info, err := c.backend.Read(r.Context(), catalog.Stale); err != nil || info.LastContact > o.maxStale {
+		return catalog.Default
 	}
-	return Stale
+	return catalog.Stale
 }
 
 // keepBody reads a request's body, so that it can be sent more than once: it is bounded

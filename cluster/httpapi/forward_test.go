@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/cluster/catalog"
 	"meibo/cluster/httpapi"
 )
 
@@ -22,9 +23,9 @@ type elsewhere struct {
 	hold        chan struct{}
 }
 
-func (e *elsewhere) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, effect httpapi.Effect) bool {
-	kind := map[httpapi.Effect]string{httpapi.Reads: "read ", httpapi.Writes: "write ", httpapi.Acts: "act "}[effect]
-	if effect != httpapi.Reads {
+func (e *elsewhere) Forward(w http.ResponseWriter, r *http.Request, c catalog.Consistency, effect catalog.Effect) bool {
+	kind := map[catalog.Effect]string{catalog.Reads: "read ", catalog.Writes: "write ", catalog.Acts: "act "}[effect]
+	if effect != catalog.Reads {
 		for i := range e.body {
 			data, _ := io.ReadAll(r.Body)
 			e.body[i] = string(data)

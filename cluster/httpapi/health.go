@@ -17,7 +17,7 @@ func (c *catalogSet) healthService(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return c.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		index, instances := rd.ServiceInstances(ws, r.arg)
 		r.missing = len(instances) == 0
 		list := make([]instanceShape, 0, len(instances))
@@ -38,30 +38,34 @@ func (c *catalogSet) healthNode(r *request) (any, error) {
 	if r.arg == "" {
 		return nil, badRequest("Missing node name")
 	}
-	return c.checks(r, func(rd Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.NodeChecks(ws, r.arg) })
+	return c.checks(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.NodeChecks(ws, r.arg) })
 }
 
 func (c *catalogSet) healthChecks(r *request) (any, error) {
 	if r.arg == "" {
 		return nil, badRequest("Missing service name")
 	}
-	return c.checks(r, func(rd Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.ServiceChecks(ws, r.arg) })
+	return c.checks(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, []*catalog.Check) {
+		return rd.ServiceChecks(ws, r.arg)
+	})
 }
 
 func (c *catalogSet) healthState(r *request) (any, error) {
 	if r.arg == "" {
 		return nil, badRequest("Missing check state")
 	}
-	return c.checks(r, func(rd Reader, ws catalog.Watch) (uint64, []*catalog.Check) { return rd.ChecksInState(ws, r.arg) })
+	return c.checks(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, []*catalog.Check) {
+		return rd.ChecksInState(ws, r.arg)
+	})
 }
 
 // checks answers with a list of checks, narrowed by what lists take.
-func (c *catalogSet) checks(r *request, get func(Reader, catalog.Watch) (uint64, []*catalog.Check)) (any, error) {
+func (c *catalogSet) checks(r *request, get func(catalog.Reader, catalog.Watch) (uint64, []*catalog.Check)) (any, error) {
 	f, meta, err := parseListing(r)
 	if err != nil {
 		return nil, err
 	}
-	return c.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return c.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		index, checks := get(rd, ws)
 		list := make([]checkShape, 0, len(checks))
 		for _, check := range checks {

@@ -23,10 +23,10 @@ type Operator interface {
 	// TransferLeader hands leadership to the server with the Raft ID, or to any.
 	TransferLeader(ctx context.Context, id string) error
 
-	// AutopilotConfig is how the servers are tended; [ErrNoLeader] while nobody has
+	// AutopilotConfig is how the servers are tended; [catalog.ErrNoLeader] while nobody has
 	// said it yet.
 	AutopilotConfig(ctx context.Context) (*catalog.Autopilot, error)
-	// AutopilotHealth is what the leader knows of the servers; [ErrNoLeader] elsewhere.
+	// AutopilotHealth is what the leader knows of the servers; [catalog.ErrNoLeader] elsewhere.
 	AutopilotHealth(ctx context.Context) (AutopilotHealth, error)
 }
 

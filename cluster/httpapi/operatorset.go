@@ -27,8 +27,8 @@ type operatorSet struct {
 func (o *operatorSet) routes() []route {
 	return []route{
 		o.on("GET", "/v1/operator/raft/configuration", o.needs(acl.Read, o.raftConfiguration)),
-		o.endpoints.on("DELETE", "/v1/operator/raft/peer", o.operates(o.carried(Acts, o.needs(acl.Write, o.removePeer)))),
-		o.endpoints.on("POST,PUT", "/v1/operator/raft/transfer-leader", o.carried(Acts, o.needs(acl.Write, o.transferLeader))),
+		o.endpoints.on("DELETE", "/v1/operator/raft/peer", o.operates(o.carried(catalog.Acts, o.needs(acl.Write, o.removePeer)))),
+		o.endpoints.on("POST,PUT", "/v1/operator/raft/transfer-leader", o.carried(catalog.Acts, o.needs(acl.Write, o.transferLeader))),
 		o.on("GET,PUT", "/v1/operator/autopilot/configuration", o.autopilotConfiguration),
 		o.on("GET", "/v1/operator/autopilot/health", o.needs(acl.Read, o.autopilotHealth)),
 		o.on("GET", "/v1/operator/autopilot/state", o.needs(acl.Read, o.autopilotState)),
@@ -122,7 +122,7 @@ func (o *operatorSet) autopilotConfiguration(r *request) (any, error) {
 func (o *operatorSet) autopilotConfig(r *request) (any, error) {
 	c, err := o.operator.AutopilotConfig(r.Context())
 	if err == nil && c == nil {
-		err = ErrNoLeader
+		err = catalog.ErrNoLeader
 	}
 	if err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func (o *operatorSet) setAutopilot(r *request) (any, error) {
 	if err := cmd.Validate(); err != nil {
 		return nil, badRequest("%v", err)
 	}
-	err := o.backend.Apply(r.Context(), cmd)
+	_, err := o.backend.Apply(r.Context(), cmd)
 	if errors.Is(err, catalog.ErrChanged) {
 		return false, nil
 	}
@@ -284,7 +284,7 @@ var meshKinds = []string{"api-gateway", "connect-native", "connect-proxy", "ingr
 
 // usage counts what the catalog holds, as Consul does for its bills.
 func (o *operatorSet) usage(r *request) (any, error) {
-	return o.read(r, func(rd Reader, ws catalog.Watch) (uint64, any, error) {
+	return o.read(r, func(rd catalog.Reader, ws catalog.Watch) (uint64, any, error) {
 		ofNodes, nodes := rd.Nodes(ws)
 		index, names := rd.Services(ws)
 		u := usageShape{Nodes: len(nodes), Services: len(names), ConnectServiceInstances: make(map[string]int, len(meshKinds))}

@@ -11,7 +11,7 @@ import (
 
 // readOptions are what a request says of freshness.
 type readOptions struct {
-	consistency Consistency
+	consistency catalog.Consistency
 	maxStale    time.Duration // of a stale read; 0: any age
 	cached      bool
 }
@@ -35,13 +35,13 @@ func (c *catalogSet) parseRead(r *request) (o readOptions, err error) {
 	case o.cached && consistent:
 		return o, badRequest("Cannot specify ?cached with ?consistent, conflicting semantics.")
 	case consistent:
-		o.consistency = Consistent
+		o.consistency = catalog.Consistent
 	case stale && !on["leader"]:
-		o.consistency = Stale
+		o.consistency = catalog.Stale
 	case o.cached && !on["leader"]:
-		o.consistency = Cached
+		o.consistency = catalog.Cached
 	case c.discoveryStale > 0 && !on["leader"] && isDiscovery(r.URL.Path):
-		o.consistency, o.maxStale = Stale, c.discoveryStale
+		o.consistency, o.maxStale = catalog.Stale, c.discoveryStale
 	}
 	return o, nil
 }
@@ -52,7 +52,7 @@ func isDiscovery(path string) bool {
 }
 
 // query reads one result. It may be called several times, each time with a newer state.
-type query func(rd Reader, ws catalog.Watch) (index uint64, v any, err error)
+type query func(rd catalog.Reader, ws catalog.Watch) (index uint64, v any, err error)
 
 // read answers a request from the catalog: at once, or, with ?index, when the result's
 // index has changed or the wait is over. An index that went back (the catalog was
@@ -87,15 +87,15 @@ func (c *catalogSet) read(r *request, q query) (any, error) {
 type result struct {
 	value   any
 	index   uint64 // never 0
-	info    ReadInfo
+	info    catalog.ReadInfo
 	dropped int
 	missing bool // the service or node asked for does not exist
 }
 
 func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watchSet, error) {
 	rd, info, err := c.readerFor(r, o)
-	if err == nil && o.consistency == Stale && o.maxStale > 0 && info.LastContact > o.maxStale {
-		rd, info, err = c.backend.Read(r.Context(), Default)
+	if err == nil && o.consistency == catalog.Stale && o.maxStale > 0 && info.LastContact > o.maxStale {
+		rd, info, err = c.backend.Read(r.Context(), catalog.Default)
 	}
 	if err != nil {
 		return result{}, nil, err
@@ -109,7 +109,7 @@ func (c *catalogSet) readOnce(r *request, o readOptions, q query) (result, *watc
 	return result{value: v, index: max(index, 1), info: info, dropped: r.dropped, missing: r.missing}, ws, err
 }
 
-func (c *catalogSet) readerFor(r *request, o readOptions) (Reader, ReadInfo, error) {
+func (c *catalogSet) readerFor(r *request, o readOptions) (catalog.Reader, catalog.ReadInfo, error) {
 	if r.kept != nil {
 		return r.kept.Reader, r.kept.info, nil
 	}
@@ -153,7 +153,7 @@ func (c *catalogSet) setReadHeaders(r *request, o readOptions, res result) {
 	switch {
 	case o.cached && res.info.Kept:
 		h.Set("X-Cache", "HIT")
-		h.Set("Age", strconv.FormatInt(int64(res.info.age().Round(time.Second).Seconds()), 10))
+		h.Set("Age", strconv.FormatInt(int64(age(res.info).Round(time.Second).Seconds()), 10))
 	case o.cached:
 		h.Set("X-Cache", "MISS")
 	}

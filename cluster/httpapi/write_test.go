@@ -154,7 +154,7 @@ func TestErrors_HaveConsulsStatus(t *testing.T) {
 		err  error
 		want string
 	}{
-		{httpapi.ErrNoLeader, "500 No cluster leader"},
+		{catalog.ErrNoLeader, "500 No cluster leader"},
 		{fmt.Errorf("x: %w", httpapi.ErrUnknownCheck), "404 x: unknown check ID"},
 		{httpapi.Marked(errors.New("Interval must be > 0"), httpapi.ErrInvalid), "400 Interval must be > 0"},
 		{fmt.Errorf("checks on this host: %w", httpapi.ErrTooMany), "429 checks on this host: limit reached"},

@@ -13,6 +13,8 @@ import (
 // for them. It is safe for concurrent use; what it returns is shared.
 type Reader struct{ state *State }
 
+var _ catalog.Reader = (*Reader)(nil)
+
 // Reader returns the reader of the state.
 func (s *State) Reader() *Reader { return &Reader{s} }
 
@@ -118,16 +120,13 @@ func (r *Reader) ServiceChecks(ws catalog.Watch, service string) (uint64, []*cat
 	return index, checks
 }
 
-// anyState asks ChecksInState for all checks, as in the API.
-const anyState = "any"
-
 // ChecksInState returns the checks with that status, "any" for all, by node and
 // ID.
 func (r *Reader) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check) {
 	var checks []*catalog.Check
 	for e := range r.state.allNodes {
 		for _, c := range e.Checks {
-			if status == anyState || c.Status == status {
+			if status == catalog.AnyState || c.Status == status {
 				checks = append(checks, c)
 			}
 		}

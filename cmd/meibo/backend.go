@@ -27,27 +27,25 @@ type catalogBackend struct{ node *cluster.Node }
 
 var _ httpapi.Backend = catalogBackend{}
 
-func (b catalogBackend) Read(ctx context.Context, c httpapi.Consistency) (httpapi.Reader, httpapi.ReadInfo, error) {
-	reader, info, err := b.node.Read(ctx, cluster.Consistency(c))
-	if err != nil {
-		return nil, httpapi.ReadInfo(info), inAPIWords(err)
-	}
-	return reader, httpapi.ReadInfo(info), nil
+func (b catalogBackend) Read(ctx context.Context, c catalog.Consistency) (catalog.Reader, catalog.ReadInfo, error) {
+	reader, info, err := b.node.Read(ctx, c)
+	return reader, info, inAPIWords(err)
 }
 
-func (b catalogBackend) ReadKept(service string) (httpapi.Reader, httpapi.ReadInfo, bool) {
-	reader, info, ok := b.node.ReadKept(service)
-	return reader, httpapi.ReadInfo(info), ok
+func (b catalogBackend) ReadKept(service string) (catalog.Reader, catalog.ReadInfo, bool) {
+	return b.node.ReadKept(service)
 }
 
-func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) error {
-	_, err := b.node.Apply(ctx, body)
-	return inAPIWords(err)
+func (b catalogBackend) Apply(ctx context.Context, body catalog.Body) (uint64, error) {
+	index, err := b.node.Apply(ctx, body)
+	return index, inAPIWords(err)
 }
+
+func (b catalogBackend) AwaitView(ctx context.Context, index uint64) { b.node.AwaitView(ctx, index) }
 
 // Forward implements httpapi.Forwarder.
-func (b catalogBackend) Forward(w http.ResponseWriter, r *http.Request, c httpapi.Consistency, e httpapi.Effect) bool {
-	return b.node.Forward(w, r, cluster.Consistency(c), cluster.Effect(e))
+func (b catalogBackend) Forward(w http.ResponseWriter, r *http.Request, c catalog.Consistency, e catalog.Effect) bool {
+	return b.node.Forward(w, r, c, e)
 }
 
 // scopeOf and withScope let a request keep on whose behalf it is made when another host answers it.
@@ -68,8 +66,8 @@ func inAPIWords(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, cluster.ErrNoLeader):
-		return httpapi.ErrNoLeader
+	case errors.Is(err, catalog.ErrNoLeader):
+		return catalog.ErrNoLeader
 	case errors.Is(err, cluster.ErrUnknownMember):
 		return httpapi.ErrUnknownMember
 	case errors.Is(err, cluster.ErrUnknownServer):

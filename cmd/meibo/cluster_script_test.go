@@ -157,20 +157,22 @@ type madeUpBackend struct {
 	c *madeUpCluster
 }
 
-func (b madeUpBackend) Apply(_ context.Context, body catalog.Body) error {
+func (b madeUpBackend) Apply(_ context.Context, body catalog.Body) (uint64, error) {
 	switch body := body.(type) {
 	case *catalog.Forget:
 		if body.Node == "ext1" {
-			return nil
+			return 0, nil
 		}
 	case *catalog.SetAutopilot:
 		b.c.mu.Lock()
 		defer b.c.mu.Unlock()
 		b.c.autopilot = body.Config
-		return nil
+		return 0, nil
 	}
-	return httpapi.ErrNoLeader
+	return 0, catalog.ErrNoLeader
 }
+
+func (madeUpBackend) AwaitView(context.Context, uint64) {}
 
 func (c *madeUpCluster) Keyring(_ context.Context, op httpapi.KeyringOp, key string, o httpapi.KeyringOptions) ([]httpapi.KeyringResponse, error) {
 	c.mu.Lock()

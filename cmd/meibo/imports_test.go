@@ -38,7 +38,9 @@ cluster/agent            < cluster/catalog cluster/check cluster/atomicfile
 cluster/acl              < cluster/catalog
 cluster/httpapi          < cluster/catalog cluster/acl
 cluster/httpapi/client   < cluster/catalog
-cluster                  < cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl cluster/atomicfile cluster/retry
+cluster/bootstrap        < cluster/atomicfile cluster/retry
+cluster/rpc              < cluster/catalog cluster/link cluster/retry
+cluster                  < cluster/bootstrap cluster/rpc cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl cluster/atomicfile cluster/retry
 cmd/meibo/logging        <
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
 cmd/meibo/dnsmasq        < resolver/local resolver/wire

@@ -271,7 +271,7 @@ func queries(s *state.Store) (exact, others map[string]query) {
 	put(exact, "nodes", func(ws catalog.Watch) (uint64, any) { i, v := r.Nodes(ws); return i, shown(v) })
 	put(exact, "autopilot", func(ws catalog.Watch) (uint64, any) { i, v := r.Autopilot(ws); return i, v })
 	put(others, "services", func(ws catalog.Watch) (uint64, any) { i, v := r.Services(ws); return i, v })
-	for _, status := range []string{catalog.Passing, catalog.Warning, catalog.Critical, state.AnyState} {
+	for _, status := range []string{catalog.Passing, catalog.Warning, catalog.Critical, catalog.AnyState} {
 		put(exact, "state "+status, func(ws catalog.Watch) (uint64, any) { i, v := r.ChecksInState(ws, status); return i, v })
 	}
 	for _, name := range []string{"web", "db", "none"} {
@@ -361,7 +361,7 @@ func compareWithModel(t *rapid.T, r *state.Read, m *model) {
 	if diff := cmp.Diff(values(m.services), services, ignore...); diff != "" {
 		t.Fatalf("services (-want +got):\n%s", diff)
 	}
-	_, checks := r.ChecksInState(nil, state.AnyState)
+	_, checks := r.ChecksInState(nil, catalog.AnyState)
 	if diff := cmp.Diff(values(m.checks), checks, ignore...); diff != "" {
 		t.Fatalf("checks (-want +got):\n%s", diff)
 	}

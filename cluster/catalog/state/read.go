@@ -24,6 +24,8 @@ type Read struct {
 	replaced <-chan struct{}
 }
 
+var _ catalog.Reader = (*Read)(nil)
+
 // Read begins a read transaction.
 func (s *Store) Read() *Read {
 	db := s.db.Load()
@@ -167,12 +169,9 @@ func (r *Read) ServiceChecks(ws catalog.Watch, name string) (uint64, []*catalog.
 		collect[*catalog.Check](r.tx, tableChecks, byName, nodeKey(name))
 }
 
-// AnyState asks [Read.ChecksInState] for all checks.
-const AnyState = "any"
-
 // ChecksInState returns the checks with that status, by node and ID.
 func (r *Read) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check) {
-	if status == AnyState {
+	if status == catalog.AnyState {
 		return r.index(ws, ixChecks), all[*catalog.Check](r.tx, tableChecks)
 	}
 	return r.index(ws, ixState(status)), collect[*catalog.Check](r.tx, tableChecks, byStatus, key(status))

@@ -89,7 +89,7 @@ func (l *log) indexes() map[string]uint64 {
 	m["services on b"], _ = r.NodeServices(nil, "b")
 	m["checks on a"], _ = r.NodeChecks(nil, "a")
 	m["checks on b"], _ = r.NodeChecks(nil, "b")
-	m["any"], _ = r.ChecksInState(nil, state.AnyState)
+	m["any"], _ = r.ChecksInState(nil, catalog.AnyState)
 	m["passing"], _ = r.ChecksInState(nil, catalog.Passing)
 	m["critical"], _ = r.ChecksInState(nil, catalog.Critical)
 	m["tombstones"], _ = r.Tombstones(nil)
@@ -577,5 +577,27 @@ func TestAutopilot_IsSetOnlyOverTheOneThatWasRead(t *testing.T) {
 	}
 	if _, restored := again.Read().Autopilot(nil); restored == nil || *restored != *c {
 		t.Errorf("restored %+v, want %+v", restored, c)
+	}
+}
+
+// Who waits for a change of a store that ends is woken, each time.
+func TestClose_WakesWatches(t *testing.T) {
+	s := state.New()
+	for i := range 2 {
+		for name, query := range map[string]func(catalog.Watch){
+			"nodes":    func(ws catalog.Watch) { s.Read().Nodes(ws) },
+			"service":  func(ws catalog.Watch) { s.Read().ServiceInstances(ws, "none") },
+			"nodes of": func(ws catalog.Watch) { s.Read().ServiceNodes(ws, "none") },
+		} {
+			ws := memdb.NewWatchSet()
+			query(ws)
+			if before := !ws.Watch(time.After(0)); before {
+				t.Fatalf("%s: woken before", name)
+			}
+			s.Close()
+			if timeout := ws.Watch(time.After(time.Second)); timeout {
+				t.Errorf("close %d does not wake a watch of %s", i, name)
+			}
+		}
 	}
 }

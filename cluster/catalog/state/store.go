@@ -44,8 +44,8 @@ type Store struct {
 // database is one life of the tables, from an empty one or a restore.
 type database struct {
 	mem *memdb.MemDB
-	// replaced is closed when another database has taken this one's place,
-	// or a new history began: every result may differ.
+	// replaced is closed when another database has taken this one's place, a new
+	// history began, or the store was closed: every result may differ.
 	replaced chan struct{}
 }
 
@@ -95,6 +95,15 @@ func (s *Store) Apply(index uint64, cmd []byte) any {
 func (s *Store) replace(mem *memdb.MemDB) {
 	old := s.db.Swap(&database{mem: mem, replaced: make(chan struct{})})
 	close(old.replaced)
+}
+
+// Close wakes all watches: nothing more will be applied here, and who waits for a
+// change is to ask elsewhere. What the store holds can still be read; watches on
+// that are woken by another Close.
+func (s *Store) Close() {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	s.replace(s.db.Load().mem)
 }
 
 // writer is one command being carried out.

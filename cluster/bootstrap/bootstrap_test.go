@@ -1,4 +1,4 @@
-package cluster
+package bootstrap
 
 import (
 	"cmp"
@@ -15,8 +15,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"meibo/cluster/consensus"
 )
 
 // beginners are hosts that were told to begin a cluster together, on a network
@@ -37,8 +35,8 @@ type beginners struct {
 type beginner struct {
 	all     *beginners
 	i       int
-	member  bootstrapMember
-	kept    promise
+	member  Member
+	kept    Vote
 	cluster string
 	life    *beginnerLife // nil: it is down
 }
@@ -47,7 +45,7 @@ type beginner struct {
 // does has an effect.
 type beginnerLife struct {
 	host *beginner
-	boot *bootstrap
+	boot *Bootstrap
 	end  context.CancelFunc
 	wg   sync.WaitGroup
 }
@@ -56,7 +54,7 @@ func newBeginners(rng *rand.Rand, expects ...int) *beginners {
 	all := &beginners{rng: rng, sees: make(map[[2]int]bool), moved: make(chan struct{}), begun: make(map[string][]string)}
 	for i, expect := range expects {
 		name := string(rune('a' + i))
-		all.hosts = append(all.hosts, &beginner{all: all, i: i, member: bootstrapMember{
+		all.hosts = append(all.hosts, &beginner{all: all, i: i, member: Member{
 			Name: name, NodeID: "node-" + name, RaftID: name, Addr: name, Expect: expect}})
 	}
 	return all
@@ -75,6 +73,8 @@ func (all *beginners) set(sees func(i, j int) bool) {
 	all.moved = make(chan struct{})
 }
 
+var errNotEmpty = errors.New("it has begun one")
+
 func everybody(int, int) bool { return true }
 
 // start begins a life of the host.
@@ -88,7 +88,7 @@ func (h *beginner) prepare(t testing.TB, ctx context.Context) (begin func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	l := &beginnerLife{host: h, end: cancel}
-	boot, err := newBootstrap(bootstrapConfig{Self: h.member, Members: l.members, Call: l.call, Replica: l, Store: l})
+	boot, err := New(Config{Self: h.member, Members: l.members, Call: l.call, Replica: l, Store: l})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,9 +122,9 @@ func (l *beginnerLife) alive(f func()) error {
 	return nil
 }
 
-func (l *beginnerLife) load() (promise, error) { return l.host.kept, nil }
+func (l *beginnerLife) Load() (Vote, error) { return l.host.kept, nil }
 
-func (l *beginnerLife) save(to promise) error { return l.alive(func() { l.host.kept = to }) }
+func (l *beginnerLife) Save(to Vote) error { return l.alive(func() { l.host.kept = to }) }
 
 func (l *beginnerLife) Empty() (empty bool) {
 	_ = l.alive(func() { empty = l.host.cluster == "" })
@@ -136,10 +136,10 @@ func (l *beginnerLife) ClusterID() (id string) {
 	return id
 }
 
-func (l *beginnerLife) Bootstrap(servers []consensus.Server) (err error) {
+func (l *beginnerLife) Bootstrap(servers []Voter) (err error) {
 	dead := l.alive(func() {
 		if l.host.cluster != "" {
-			err = consensus.ErrNotEmpty
+			err = errNotEmpty
 			return
 		}
 		l.host.cluster = "of " + l.host.member.RaftID
@@ -150,11 +150,11 @@ func (l *beginnerLife) Bootstrap(servers []consensus.Server) (err error) {
 	return cmp.Or(dead, err)
 }
 
-func (l *beginnerLife) members() ([]bootstrapMember, <-chan struct{}) {
+func (l *beginnerLife) members() ([]Member, <-chan struct{}) {
 	all := l.host.all
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	var seen []bootstrapMember
+	var seen []Member
 	for _, o := range all.hosts {
 		if o != l.host && o.life != nil && all.sees[[2]int{l.host.i, o.i}] {
 			seen = append(seen, o.member)
@@ -176,11 +176,11 @@ func (all *beginners) fate() (time.Duration, bool) {
 
 func (l *beginnerLife) call(ctx context.Context, addr, path string, in, out any) error {
 	all := l.host.all
-	type reply struct {
+	type answered struct {
 		answer any
 		err    error
 	}
-	there := make(chan reply, 1)
+	there := make(chan answered, 1)
 	go func() { // the message goes on when who sent it has given up
 		d, arrives := all.fate()
 		time.Sleep(d)
@@ -192,12 +192,12 @@ func (l *beginnerLife) call(ctx context.Context, addr, path string, in, out any)
 		peer := all.hosts[i].life
 		all.mu.Unlock()
 		if peer == nil {
-			there <- reply{err: errors.New("refused")}
+			there <- answered{err: errors.New("refused")}
 			return
 		}
-		answer, err := peer.boot.answer(ctx, path, func(v any) error {
-			if ask, ok := v.(*bootstrapAsk); ok {
-				*ask = in.(bootstrapAsk)
+		answer, err := peer.boot.Answer(ctx, path, func(v any) error {
+			if ask, ok := v.(*proposal); ok {
+				*ask = in.(proposal)
 			}
 			return nil
 		})
@@ -209,16 +209,16 @@ func (l *beginnerLife) call(ctx context.Context, addr, path string, in, out any)
 		if !arrives {
 			return
 		}
-		there <- reply{answer, err}
+		there <- answered{answer, err}
 	}()
 	select {
 	case r := <-there:
 		if r.err == nil {
 			switch out := out.(type) {
-			case *bootstrapAnswer:
-				*out = r.answer.(bootstrapAnswer)
-			case *bootstrapEnded:
-				*out = r.answer.(bootstrapEnded)
+			case *reply:
+				*out = r.answer.(reply)
+			case *outcome:
+				*out = r.answer.(outcome)
 			}
 		}
 		return r.err
@@ -318,7 +318,7 @@ func TestBootstrap_NeverMakesTwoClustersOfOverlappingViews(t *testing.T) {
 			}
 			if ids := all.clusters(); slices.Contains(ids, "") || len(all.beginnings()) == 0 {
 				for _, h := range all.hosts {
-					t.Logf("%s: cluster %q, promised to %q, waits: %s", h.member.Name, h.cluster, h.kept.Name, h.life.boot.Waiting())
+					t.Logf("%s: cluster %q, voted for %q, waits: %s", h.member.Name, h.cluster, h.kept.Name, h.life.boot.Waiting())
 				}
 				t.Fatalf("seed %d: when all was well again: %q, begun %v", seed, ids, all.beginnings())
 			}
@@ -372,7 +372,7 @@ func calm(t *testing.T, all *beginners) {
 }
 
 // add is what the leader of those that have begun does with the others: it adds
-// those that are promised to nobody, or to one of its own.
+// those that are voted for nobody, or to one of its own.
 func (all *beginners) add() {
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -444,8 +444,8 @@ func TestBootstrap_BeginsOnceEnoughAreThere(t *testing.T) {
 		all.join(func() bool { return true })
 		time.Sleep(2 * time.Second)
 		for _, h := range all.hosts {
-			if w, p := h.life.boot.Waiting(), h.life.boot.Promised(); w != "" || p != "" {
-				t.Errorf("%s: waits %q, promised to %q", h.member.Name, w, p)
+			if w, p := h.life.boot.Waiting(), h.life.boot.VotedFor(); w != "" || p != "" {
+				t.Errorf("%s: waits %q, voted for %q", h.member.Name, w, p)
 			}
 		}
 	})
@@ -466,13 +466,13 @@ func TestBootstrap_SaysWhatItWaitsFor(t *testing.T) {
 		{"one is told nothing", []int{0, 3, 3, 3}, nil, "waiting for a leader to add this server"},
 		{"one sees more", []int{2, 2, 2}, func(all *beginners) {
 			all.set(func(i, j int) bool { return i != 0 || j != 2 })
-		}, "b holds back: it sees c, which a doesn't"},
-		{"promised", []int{3, 3, 3}, func(all *beginners) {
-			all.hosts[0].kept = promise{NodeID: "node-z", RaftID: "z", Name: "z", Addr: "b"}
-		}, "promised to z, waiting to hear whether it began"},
-		{"another is promised", []int{3, 3, 3}, func(all *beginners) {
-			all.hosts[1].kept = promise{NodeID: "node-z", RaftID: "z", Name: "z", Addr: "b"}
-		}, "b holds back: it is promised to z"},
+		}, "b does not vote: it sees c, which a doesn't"},
+		{"voted", []int{3, 3, 3}, func(all *beginners) {
+			all.hosts[0].kept = Vote{NodeID: "node-z", RaftID: "z", Name: "z", Addr: "b"}
+		}, "voted for z, waiting to hear whether it began"},
+		{"another has voted", []int{3, 3, 3}, func(all *beginners) {
+			all.hosts[1].kept = Vote{NodeID: "node-z", RaftID: "z", Name: "z", Addr: "b"}
+		}, "b does not vote: it has voted for z"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -517,23 +517,23 @@ func TestRule29_AWipedServerDoesNotBeginBesideTheOthers(t *testing.T) {
 		if len(all.beginnings()) > 0 {
 			t.Errorf("begun %v", all.beginnings())
 		}
-		if p := all.hosts[0].life.boot.Promised(); p != "" {
-			t.Errorf("promised to %s: no leader would add it", p)
+		if p := all.hosts[0].life.boot.VotedFor(); p != "" {
+			t.Errorf("voted for %s: no leader would add it", p)
 		}
 	})
 }
 
-func TestBootstrap_APromiseToWhoWentForGoodEnds(t *testing.T) {
+func TestBootstrap_AVoteForWhoWentForGoodEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := newBeginners(rand.New(rand.NewPCG(1, 1)), 2, 2)
 		defer all.end()
 		all.set(everybody)
-		all.hosts[0].kept = promise{NodeID: "node-z", RaftID: "z", Name: "z", Addr: "b"}
+		all.hosts[0].kept = Vote{NodeID: "node-z", RaftID: "z", Name: "z", Addr: "b"}
 		for _, h := range all.hosts {
 			h.start(t, t.Context())
 		}
 		// b answers at z's address, and isn't z.
-		time.Sleep(promiseLimit - time.Minute)
+		time.Sleep(voteLimit - time.Minute)
 		if len(all.beginnings()) > 0 {
 			t.Errorf("begun %v, though z may have", all.beginnings())
 		}
@@ -544,21 +544,21 @@ func TestBootstrap_APromiseToWhoWentForGoodEnds(t *testing.T) {
 	})
 }
 
-func TestPromise_IsKeptInAFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "raft", promiseFile)
-	store := promiseIn(path)
-	if to, err := store.load(); err != nil || to != (promise{}) {
+func TestVote_IsKeptInAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft", FileName)
+	store := File(path)
+	if to, err := store.Load(); err != nil || to != (Vote{}) {
 		t.Errorf("none yet: got %+v, %v", to, err)
 	}
-	want := promise{NodeID: "n", RaftID: "r", Name: "one", Addr: "192.0.2.1:8300"}
-	if err := store.save(want); err != nil {
+	want := Vote{NodeID: "n", RaftID: "r", Name: "one", Addr: "192.0.2.1:8300"}
+	if err := store.Save(want); err != nil {
 		t.Fatal(err)
 	}
-	if to, err := store.load(); err != nil || to != want {
+	if to, err := store.Load(); err != nil || to != want {
 		t.Errorf("got %+v, %v, want %+v", to, err, want)
 	}
 	for range 2 {
-		if err := store.save(promise{}); err != nil {
+		if err := store.Save(Vote{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -568,16 +568,16 @@ func TestPromise_IsKeptInAFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.load(); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := store.Load(); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("garbled: got %v, want an error that names the file", err)
 	}
 }
 
-func FuzzPromise(f *testing.F) {
+func FuzzVote(f *testing.F) {
 	f.Add([]byte(`{"node_id":"n","raft_id":"r","name":"one","addr":"192.0.2.1:8300"}`))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		to, err := decodePromise("file", data)
+		to, err := decodeVote("file", data)
 		if (err == nil) == (to.RaftID == "") {
 			t.Errorf("got %+v, %v", to, err)
 		}

@@ -1,4 +1,6 @@
-package cluster
+// Package bootstrap has the servers that were told to begin a cluster together
+// find out which of them does. DESIGN.md has the rules.
+package bootstrap
 
 import (
 	"cmp"
@@ -13,55 +15,37 @@ import (
 	"sync"
 	"time"
 
-	"meibo/cluster/consensus"
 	"meibo/cluster/retry"
 )
 
-// Several servers that were told to begin a cluster together find out among
-// themselves which of them does. It is one alone: consensus begins with that
-// one and gives the others their votes. So there must never be two, whatever
-// part of the others each of them sees, and whoever crashes in between.
-//
-// The server with the lowest ID of those that it sees proposes itself to all of
-// them. Each must be empty, see nobody that the proposer doesn't, and promise
-// itself: it keeps that on disk and promises itself to nobody else. With all
-// the promises the proposer begins. A promise ends when the proposer says that
-// it has not begun and proposes nothing at present, never by itself: so when a
-// server begins, everyone it saw is bound to it and stays so. Of two that begin
-// neither has seen the other, nor has anybody seen both.
-//
-// A promise to a host that went for good, in the moment between, would last for
-// ever: after promiseLimit without a sign of it in gossip it ends, and that is
-// said. A proposal lasts roundTimeout; only one that is stopped in the midst
-// of it for all of promiseLimit, and goes on after, could then begin all the
-// same.
+// Bounds of a proposal and of a vote, see DESIGN.md.
 const (
 	roundEvery   = time.Second
 	roundTimeout = 5 * time.Second
-	promiseLimit = 10 * time.Minute
+	voteLimit    = 10 * time.Minute
 )
 
 // What servers without a cluster ask of one another.
 const (
-	pathBootstrapAsk   = "/internal/bootstrap/ask"
-	pathBootstrapEnded = "/internal/bootstrap/ended"
+	pathPropose = "/internal/bootstrap/ask"
+	pathOutcome = "/internal/bootstrap/ended"
 )
 
-// bootstrapPaths are those that [bootstrap.answer] knows.
-var bootstrapPaths = map[string]bool{pathBootstrapAsk: true, pathBootstrapEnded: true}
+// Paths are those that [Bootstrap.Answer] knows.
+var Paths = []string{pathPropose, pathOutcome}
 
-// bootstrapAsk is a proposal.
-type bootstrapAsk struct {
-	// Probe says that it isn't one yet: no promise is given, but it is said
+// proposal asks for a vote.
+type proposal struct {
+	// Probe says that it isn't one yet: no vote is given, but it is said
 	// whether it would be.
 	Probe  bool     `codec:"Probe,omitempty"`
-	From   promise  `codec:"From"`
+	From   Vote     `codec:"From"`
 	Expect int      `codec:"Expect"`
 	Seen   []string `codec:"Seen"` // IDs of all servers that the proposer sees, its own included
 }
 
-// bootstrapAnswer is the answer to it.
-type bootstrapAnswer struct {
+// reply is the answer to a proposal.
+type reply struct {
 	RaftID    string `codec:"RaftID"`
 	Empty     bool   `codec:"Empty"`
 	ClusterID string `codec:"ClusterID,omitempty"`
@@ -70,17 +54,17 @@ type bootstrapAnswer struct {
 	Why       string `codec:"Why,omitempty"` // not
 }
 
-// bootstrapEnded is what a proposer says of its proposals.
-type bootstrapEnded struct {
+// outcome is what a proposer says of its proposals.
+type outcome struct {
 	NodeID string `codec:"NodeID"`
 	RaftID string `codec:"RaftID"`
 	// Ended says that it has not begun, and that no proposal is under way: no
-	// promise that was given before this was asked will be made use of.
+	// vote that was given before this was asked will be made use of.
 	Ended bool `codec:"Ended"`
 }
 
-// bootstrapMember is a server of this datacenter that gossip says is alive.
-type bootstrapMember struct {
+// Member is a server of this datacenter that gossip says is alive.
+type Member struct {
 	Name, NodeID, RaftID string
 	Addr                 string // of link, which is that of Raft too
 	Expect               int    // 0: it is not told to begin with others
@@ -88,66 +72,71 @@ type bootstrapMember struct {
 	InCluster            bool // it says that it follows a catalog
 }
 
-// bootstrapReplica is consensus as it is seen from here.
-type bootstrapReplica interface {
+// Voter is a server that a cluster begins with.
+type Voter struct{ ID, Addr string }
+
+// Replica is consensus as it is seen from here.
+type Replica interface {
 	Empty() bool
 	ClusterID() string
-	Bootstrap([]consensus.Server) error
+	Bootstrap([]Voter) error
 }
 
-// bootstrapConfig is what a bootstrap needs.
-type bootstrapConfig struct {
+// Config is what a bootstrap needs.
+type Config struct {
 	// Self is this server. With an Expect of 0 it never proposes, and waits to
 	// be added.
-	Self    bootstrapMember
-	Members func() ([]bootstrapMember, <-chan struct{})
+	Self    Member
+	Members func() ([]Member, <-chan struct{})
 	// Call asks the host at addr.
 	Call    func(ctx context.Context, addr, path string, in, out any) error
-	Replica bootstrapReplica
-	Store   promiseStore
+	Replica Replica
+	Store   VoteStore
 	Logger  *slog.Logger
 }
 
-// bootstrap is a server's part in finding out who begins. Its methods may be
-// called at any time.
-type bootstrap struct {
-	cfg    bootstrapConfig
+// Bootstrap is a server's part in finding out who begins. Its methods may be
+// called at any time, by several goroutines at once.
+type Bootstrap struct {
+	cfg    Config
 	logger *slog.Logger
-	round  chan struct{} // a token for who proposes or decides on a promise
+	round  chan struct{} // a token for who proposes or decides on a vote
 
 	mu     sync.Mutex // guards following
-	to     promise    // zero: promised to nobody
-	serial uint64     // rises with each promise, the same one again included
+	to     Vote       // zero: for nobody
+	serial uint64     // rises with each vote, the same one again included
 	open   bool       // a proposal of this server is under way
-	seen   time.Time  // when whom it is promised to was last seen
+	seen   time.Time  // when whom it has voted for was last seen
 	why    string     // what it waits for
 }
 
-func newBootstrap(cfg bootstrapConfig) (*bootstrap, error) {
+// New reads the vote that Config.Store keeps. It returns an error if something
+// that it needs is missing, or if the vote can't be read.
+func New(cfg Config) (*Bootstrap, error) {
 	if cfg.Self.RaftID == "" || cfg.Members == nil || cfg.Call == nil || cfg.Replica == nil || cfg.Store == nil {
-		return nil, errors.New("bootstrap: needs an ID, members, a way to call them, consensus, and a place for its promise")
+		return nil, errors.New("bootstrap: needs an ID, members, a way to call them, consensus, and a place for its vote")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	to, err := cfg.Store.load()
+	to, err := cfg.Store.Load()
 	if err != nil {
 		return nil, err
 	}
-	return &bootstrap{cfg: cfg, logger: cfg.Logger, round: make(chan struct{}, 1), to: to, seen: time.Now()}, nil
+	return &Bootstrap{cfg: cfg, logger: cfg.Logger, round: make(chan struct{}, 1), to: to, seen: time.Now()}, nil
 }
 
-// Run proposes, and follows up what was promised, until this server belongs to
+// Run proposes, and asks what became of its vote, until this server belongs to
 // a cluster or ctx ends. It returns nil.
-func (b *bootstrap) Run(ctx context.Context) error {
+func (b *Bootstrap) Run(ctx context.Context) error {
 	for ctx.Err() == nil && b.cfg.Replica.ClusterID() == "" {
 		_, changed := b.cfg.Members()
-		b.settle(ctx)
+		b.followUp(ctx)
 		why := b.propose(ctx)
 		if why != "" && b.seesCluster() {
 			why = "waiting for the leader of the one that is there to add this server"
 		}
-		b.waitsFor(why)
+		b.setWaiting(why)
 		// Two that propose at the same time shouldn't go on doing so.
 		timer := time.NewTimer(roundEvery/2 + rand.N(roundEvery))
 		select {
@@ -160,30 +149,30 @@ func (b *bootstrap) Run(ctx context.Context) error {
 		timer.Stop()
 	}
 	if ctx.Err() == nil {
-		b.waitsFor("")
-		b.keep(promise{})
+		b.setWaiting("")
+		b.cast(Vote{})
 	}
 	return nil
 }
 
 // Waiting says what this server waits for, empty if it doesn't.
-func (b *bootstrap) Waiting() string {
+func (b *Bootstrap) Waiting() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.why
 }
 
-// Promised is the ID of the other server that this one is promised to, empty if
+// VotedFor is the ID of the other server that this one has voted for, empty if
 // there is none.
-func (b *bootstrap) Promised() string {
-	if to := b.promisedTo(); to.RaftID != b.cfg.Self.RaftID {
+func (b *Bootstrap) VotedFor() string {
+	if to := b.votedFor(); to.RaftID != b.cfg.Self.RaftID {
 		return to.RaftID
 	}
 	return ""
 }
 
-// waitsFor says what it waits for, once.
-func (b *bootstrap) waitsFor(why string) {
+// setWaiting keeps what it waits for, and says it once.
+func (b *Bootstrap) setWaiting(why string) {
 	b.mu.Lock()
 	same := b.why == why
 	b.why = why
@@ -193,10 +182,10 @@ func (b *bootstrap) waitsFor(why string) {
 	}
 }
 
-// view returns all servers that are seen by ID, this one included.
-func (b *bootstrap) view() map[string]bootstrapMember {
+// servers returns all that are seen by ID, this one included.
+func (b *Bootstrap) servers() map[string]Member {
 	members, _ := b.cfg.Members()
-	seen := map[string]bootstrapMember{b.cfg.Self.RaftID: b.cfg.Self}
+	seen := map[string]Member{b.cfg.Self.RaftID: b.cfg.Self}
 	for _, m := range members {
 		if m.RaftID != b.cfg.Self.RaftID {
 			seen[m.RaftID] = m
@@ -206,20 +195,20 @@ func (b *bootstrap) view() map[string]bootstrapMember {
 }
 
 // seesCluster reports whether a server is seen that belongs to a cluster.
-func (b *bootstrap) seesCluster() bool {
+func (b *Bootstrap) seesCluster() bool {
 	members, _ := b.cfg.Members()
-	return slices.ContainsFunc(members, func(m bootstrapMember) bool { return m.InCluster })
+	return slices.ContainsFunc(members, func(m Member) bool { return m.InCluster })
 }
 
 // propose is one attempt to begin. It returns what keeps this server from it,
 // or empty if it has begun.
-func (b *bootstrap) propose(ctx context.Context) (why string) {
-	seen := b.view()
+func (b *Bootstrap) propose(ctx context.Context) (why string) {
+	seen := b.servers()
 	if why := b.notYet(seen); why != "" {
 		return why
 	}
-	// Promises are asked for once they can be had: one that is given binds.
-	if why := b.collect(ctx, seen, true); why != "" {
+	// Votes are asked for once they can be had: one that is given binds.
+	if why := b.gather(ctx, seen, true); why != "" {
 		return why
 	}
 	if why := b.openRound(); why != "" {
@@ -227,7 +216,7 @@ func (b *bootstrap) propose(ctx context.Context) (why string) {
 	}
 	defer b.closeRound()
 	began := time.Now()
-	if why := b.collect(ctx, seen, false); why != "" {
+	if why := b.gather(ctx, seen, false); why != "" {
 		return why
 	}
 	// Who was stopped for long, or has been told to end, doesn't begin.
@@ -238,7 +227,7 @@ func (b *bootstrap) propose(ctx context.Context) (why string) {
 }
 
 // notYet says why this server doesn't propose itself.
-func (b *bootstrap) notYet(seen map[string]bootstrapMember) string {
+func (b *Bootstrap) notYet(seen map[string]Member) string {
 	own := b.cfg.Self
 	if own.Expect == 0 {
 		return "waiting for a leader to add this server"
@@ -270,12 +259,12 @@ func disagree(host string, theirs int, own string, ours int) string {
 	return fmt.Sprintf("%s has bootstrap_expect = %d and %s has %d: no cluster begins until they agree", host, theirs, own, ours)
 }
 
-// openRound begins a proposal by promising this server to itself.
-func (b *bootstrap) openRound() (why string) {
+// openRound begins a proposal with this server's own vote.
+func (b *Bootstrap) openRound() (why string) {
 	b.round <- struct{}{}
 	defer func() { <-b.round }()
-	if to := b.promisedTo(); to.RaftID != "" && to.RaftID != b.cfg.Self.RaftID {
-		return "promised to " + to.Name + ", waiting to hear whether it began"
+	if to := b.votedFor(); to.RaftID != "" && to.RaftID != b.cfg.Self.RaftID {
+		return "voted for " + to.Name + ", waiting to hear whether it began"
 	}
 	if !b.cfg.Replica.Empty() {
 		return "this server has files of a cluster: waiting for its leader"
@@ -286,29 +275,29 @@ func (b *bootstrap) openRound() (why string) {
 	return ""
 }
 
-func (b *bootstrap) self() promise {
-	return promise{NodeID: b.cfg.Self.NodeID, RaftID: b.cfg.Self.RaftID, Name: b.cfg.Self.Name, Addr: b.cfg.Self.Addr}
+func (b *Bootstrap) self() Vote {
+	return Vote{NodeID: b.cfg.Self.NodeID, RaftID: b.cfg.Self.RaftID, Name: b.cfg.Self.Name, Addr: b.cfg.Self.Addr}
 }
 
-func (b *bootstrap) promisedTo() promise {
+func (b *Bootstrap) votedFor() Vote {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.to
 }
 
 // closeRound ends a proposal, begun or not.
-func (b *bootstrap) closeRound() {
+func (b *Bootstrap) closeRound() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.to, b.open = promise{}, false
+	b.to, b.open = Vote{}, false
 }
 
-// collect asks all for their promise, or whether they would give it, and returns
+// gather asks all for their vote, or whether they would give it, and returns
 // why one of them doesn't.
-func (b *bootstrap) collect(ctx context.Context, seen map[string]bootstrapMember, probe bool) (why string) {
+func (b *Bootstrap) gather(ctx context.Context, seen map[string]Member, probe bool) (why string) {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
-	ask := bootstrapAsk{Probe: probe, From: b.self(), Expect: b.cfg.Self.Expect, Seen: slices.Sorted(maps.Keys(seen))}
+	ask := proposal{Probe: probe, From: b.self(), Expect: b.cfg.Self.Expect, Seen: slices.Sorted(maps.Keys(seen))}
 	var first sync.Once // one reason is enough
 	var wg sync.WaitGroup
 	for id, m := range seen {
@@ -316,7 +305,7 @@ func (b *bootstrap) collect(ctx context.Context, seen map[string]bootstrapMember
 			continue
 		}
 		wg.Go(func() {
-			if refusal := b.askOne(ctx, m, ask); refusal != "" {
+			if refusal := b.request(ctx, m, ask); refusal != "" {
 				first.Do(func() { why = refusal })
 				cancel()
 			}
@@ -326,9 +315,9 @@ func (b *bootstrap) collect(ctx context.Context, seen map[string]bootstrapMember
 	return why
 }
 
-func (b *bootstrap) askOne(ctx context.Context, m bootstrapMember, ask bootstrapAsk) (why string) {
-	var a bootstrapAnswer
-	err := b.cfg.Call(ctx, m.Addr, pathBootstrapAsk, ask, &a)
+func (b *Bootstrap) request(ctx context.Context, m Member, ask proposal) (why string) {
+	var a reply
+	err := b.cfg.Call(ctx, m.Addr, pathPropose, ask, &a)
 	switch {
 	case err != nil:
 		return fmt.Sprintf("%s does not answer: %v", m.Name, err)
@@ -339,17 +328,17 @@ func (b *bootstrap) askOne(ctx context.Context, m bootstrapMember, ask bootstrap
 	case a.Expect != 0 && a.Expect != ask.Expect:
 		return disagree(m.Name, a.Expect, b.cfg.Self.Name, ask.Expect)
 	case !a.Promised:
-		return fmt.Sprintf("%s holds back: %s", m.Name, a.Why)
+		return fmt.Sprintf("%s does not vote: %s", m.Name, a.Why)
 	}
 	return ""
 }
 
 // begin begins the cluster, with all that expect one.
-func (b *bootstrap) begin(seen map[string]bootstrapMember) (why string) {
-	var servers []consensus.Server
+func (b *Bootstrap) begin(seen map[string]Member) (why string) {
+	var servers []Voter
 	for _, id := range slices.Sorted(maps.Keys(seen)) {
 		if m := seen[id]; m.Expect != 0 && !m.NonVoter {
-			servers = append(servers, consensus.Server{ID: id, Addr: m.Addr, Voter: true})
+			servers = append(servers, Voter{ID: id, Addr: m.Addr})
 		}
 	}
 	if err := b.cfg.Replica.Bootstrap(servers); err != nil {
@@ -360,41 +349,41 @@ func (b *bootstrap) begin(seen map[string]bootstrapMember) (why string) {
 	return ""
 }
 
-// answer answers what another server asks; decode reads the question.
-func (b *bootstrap) answer(_ context.Context, path string, decode func(any) error) (any, error) {
+// Answer answers what another server asks at the path; decode reads the question.
+func (b *Bootstrap) Answer(_ context.Context, path string, decode func(any) error) (any, error) {
 	switch path {
-	case pathBootstrapAsk:
-		var ask bootstrapAsk
+	case pathPropose:
+		var ask proposal
 		if err := decode(&ask); err != nil {
 			return nil, fmt.Errorf("read proposal: %w", err)
 		}
-		return b.consider(ask), nil
-	case pathBootstrapEnded:
+		return b.decide(ask), nil
+	case pathOutcome:
 		return b.ended(), nil
 	}
 	return nil, fmt.Errorf("nothing is answered at %s", path)
 }
 
-// consider decides on a proposal. The promise is on disk before it is given.
-func (b *bootstrap) consider(ask bootstrapAsk) bootstrapAnswer {
+// decide decides on a proposal. The vote is on disk before it is given.
+func (b *Bootstrap) decide(ask proposal) reply {
 	b.round <- struct{}{}
 	defer func() { <-b.round }()
-	a := bootstrapAnswer{
+	a := reply{
 		RaftID: b.cfg.Self.RaftID, Expect: b.cfg.Self.Expect,
 		Empty: b.cfg.Replica.Empty(), ClusterID: b.cfg.Replica.ClusterID(),
 	}
 	if !a.Empty {
 		return a
 	}
-	if a.Why = b.holdsBack(ask); a.Why != "" {
+	if a.Why = b.refusal(ask); a.Why != "" {
 		return a
 	}
 	if ask.Probe {
 		a.Promised = true
 		return a
 	}
-	if err := b.keep(ask.From); err != nil {
-		b.logger.Error("server can't promise itself to who begins the cluster", "err", err)
+	if err := b.cast(ask.From); err != nil {
+		b.logger.Error("server can't vote for who begins the cluster", "err", err)
 		a.Why = err.Error()
 		return a
 	}
@@ -404,18 +393,18 @@ func (b *bootstrap) consider(ask bootstrapAsk) bootstrapAnswer {
 	return a
 }
 
-// holdsBack says why this server doesn't promise itself to who asks.
-func (b *bootstrap) holdsBack(ask bootstrapAsk) string {
+// refusal says why this server doesn't vote for who asks.
+func (b *Bootstrap) refusal(ask proposal) string {
 	if ask.From.RaftID == "" || ask.From.RaftID == b.cfg.Self.RaftID {
 		return "the proposal names no other server"
 	}
-	if to := b.promisedTo(); to.RaftID != "" && to.RaftID != ask.From.RaftID {
-		return "it is promised to " + to.Name
+	if to := b.votedFor(); to.RaftID != "" && to.RaftID != ask.From.RaftID {
+		return "it has voted for " + to.Name
 	}
 	if own := b.cfg.Self.Expect; own != 0 && own != ask.Expect {
 		return disagree(b.cfg.Self.Name, own, ask.From.Name, ask.Expect)
 	}
-	seen := b.view()
+	seen := b.servers()
 	for _, id := range slices.Sorted(maps.Keys(seen)) {
 		if !slices.Contains(ask.Seen, id) {
 			return fmt.Sprintf("it sees %s, which %s doesn't", seen[id].Name, ask.From.Name)
@@ -425,15 +414,15 @@ func (b *bootstrap) holdsBack(ask bootstrapAsk) string {
 }
 
 // ended says whether this server's own proposals are over without a beginning.
-func (b *bootstrap) ended() bootstrapEnded {
+func (b *Bootstrap) ended() outcome {
 	b.mu.Lock()
 	open := b.open
 	b.mu.Unlock()
-	return bootstrapEnded{NodeID: b.cfg.Self.NodeID, RaftID: b.cfg.Self.RaftID, Ended: !open && b.cfg.Replica.Empty()}
+	return outcome{NodeID: b.cfg.Self.NodeID, RaftID: b.cfg.Self.RaftID, Ended: !open && b.cfg.Replica.Empty()}
 }
 
-// settle asks whom this server is promised to what became of it.
-func (b *bootstrap) settle(ctx context.Context) {
+// followUp asks whom this server has voted for what became of it.
+func (b *Bootstrap) followUp(ctx context.Context) {
 	b.mu.Lock()
 	to, serial := b.to, b.serial
 	b.mu.Unlock()
@@ -452,34 +441,34 @@ func (b *bootstrap) settle(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, roundEvery)
 	defer cancel()
-	var e bootstrapEnded
-	err := b.cfg.Call(ctx, addr, pathBootstrapEnded, struct{}{}, &e)
+	var e outcome
+	err := b.cfg.Call(ctx, addr, pathOutcome, struct{}{}, &e)
 	// Under another ID it has lost its files, and what it may have begun with them.
 	anew := e.RaftID != to.RaftID && strings.EqualFold(e.NodeID, to.NodeID)
 	switch {
 	case err == nil && (anew || e.RaftID == to.RaftID && e.Ended):
-		b.release(serial)
+		b.revoke(serial)
 	case err != nil || e.RaftID != to.RaftID:
-		b.giveUp(to, serial)
+		b.expire(to, serial)
 	}
 }
 
-// giveUp ends a promise to a host that can't be reached and that gossip has not
+// expire ends a vote for a host that can't be reached and that gossip has not
 // known for long.
-func (b *bootstrap) giveUp(to promise, serial uint64) {
+func (b *Bootstrap) expire(to Vote, serial uint64) {
 	b.mu.Lock()
 	gone := time.Since(b.seen)
 	b.mu.Unlock()
-	if gone < promiseLimit {
+	if gone < voteLimit {
 		return
 	}
-	b.logger.Warn("server is promised to a host that went before it said whether it began a cluster: the promise is void",
+	b.logger.Warn("server voted for a host that went before it said whether it began a cluster: the vote is void",
 		"node", to.Name, "addr", to.Addr, "dur", gone.Round(time.Second))
-	b.release(serial)
+	b.revoke(serial)
 }
 
-// release ends the promise, unless it was given again meanwhile.
-func (b *bootstrap) release(serial uint64) {
+// revoke ends the vote, unless it was given again meanwhile.
+func (b *Bootstrap) revoke(serial uint64) {
 	b.round <- struct{}{}
 	defer func() { <-b.round }()
 	b.mu.Lock()
@@ -488,15 +477,15 @@ func (b *bootstrap) release(serial uint64) {
 	if again {
 		return
 	}
-	if err := b.keep(promise{}); err != nil {
-		b.logger.Warn("promise not taken back yet", "err", err)
+	if err := b.cast(Vote{}); err != nil {
+		b.logger.Warn("vote not taken back yet", "err", err)
 	}
 }
 
-// keep promises this server to to, on disk first; the zero value to nobody.
-func (b *bootstrap) keep(to promise) error {
-	if to != b.promisedTo() {
-		if err := b.cfg.Store.save(to); err != nil {
+// cast votes for to, on disk first; the zero value is for nobody.
+func (b *Bootstrap) cast(to Vote) error {
+	if to != b.votedFor() {
+		if err := b.cfg.Store.Save(to); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package cluster
+package rpc
 
 import (
 	"bytes"
@@ -17,11 +17,10 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
-	"meibo/cluster/consensus"
 	"meibo/cluster/link"
 )
 
-// world is a cluster of which only the links and the carriers are real: who leads
+// world is a cluster of which only the links and the endpoints are real: who leads
 // is what the test says, and a write is one entry in done.
 type world struct {
 	t testing.TB
@@ -41,9 +40,9 @@ func newWorld(t testing.TB) *world {
 	return &world{t: t, changed: make(chan struct{}), moved: make(chan struct{}), done: map[catalog.RequestID]int{}, index: 1}
 }
 
-// worldHost is one host: its link, its carrier, and the API in front of it.
+// worldHost is one host: its link, its endpoint, and the API in front of it.
 type worldHost struct {
-	*carrier
+	*Endpoint
 	w      *world
 	link   *link.Link
 	name   string
@@ -53,6 +52,7 @@ type worldHost struct {
 
 	// where this host believes a server to be, if not where the world knows.
 	servers []string
+	onHops  chan<- int  // hears how far each request has come; nil: nobody listens
 	asked   chan string // paths of requests that this host answers itself, if anybody listens
 }
 
@@ -72,8 +72,8 @@ func (w *world) add(name string, server bool, change ...func(*link.Config)) *wor
 		w.t.Fatal(err)
 	}
 	h := &worldHost{w: w, link: l, name: name, server: server, asked: make(chan string, 100)}
-	h.carrier = newCarrier(carrierConfig{
-		Transport: l.Transport(), Where: h, Self: self, Logger: logger,
+	h.Endpoint = New(Config{
+		Transport: l.Transport(), Router: h, Self: self, Logger: logger,
 		Scope: func(r *http.Request) (string, string, string) {
 			if s, ok := r.Context().Value(scopeOfTest{}).([3]string); ok {
 				return s[0], s[1], s[2]
@@ -95,7 +95,7 @@ func (w *world) add(name string, server bool, change ...func(*link.Config)) *wor
 		}
 	})
 	serving, stop := context.WithCancel(context.Background())
-	internal := map[string]internalHandler{pathApply: h.applyHandler(h.apply1)}
+	internal := map[string]HandlerFunc{pathApply: h.applyFor}
 	wg.Go(func() {
 		if err := l.Serve(serving, h.Handler(h, internal)); err != nil {
 			w.t.Errorf("serve %s: %v", name, err)
@@ -132,7 +132,7 @@ type scopeOfTest struct{}
 func (w *world) isServer(p link.Peer) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.ContainsFunc(w.hosts, func(h *worldHost) bool { return h.server && h.carrier.cfg.Self.ID == p.ID })
+	return slices.ContainsFunc(w.hosts, func(h *worldHost) bool { return h.server && h.cfg.Self.ID == p.ID })
 }
 
 // lead makes h the leader; nil: nobody leads.
@@ -164,15 +164,15 @@ func (w *world) writes() (times []int) {
 
 func (h *worldHost) addr() string { return h.link.Addr().String() }
 
-// Self implements whereabouts.
+// Self implements Router.
 func (h *worldHost) Self() (bool, bool) {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	return h.server, h.w.leader == h
 }
 
-// Leader implements whereabouts.
-func (h *worldHost) Leader() (string, <-chan struct{}) {
+// Leader implements Router.
+func (h *worldHost) Leader(string) (string, <-chan struct{}) {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	if !h.server || h.w.leader == nil {
@@ -181,8 +181,8 @@ func (h *worldHost) Leader() (string, <-chan struct{}) {
 	return h.w.leader.addr(), h.w.changed
 }
 
-// Servers implements whereabouts.
-func (h *worldHost) Servers() (addrs []string) {
+// Servers implements Router.
+func (h *worldHost) Servers(string) (addrs []string) {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	if h.servers != nil {
@@ -196,16 +196,36 @@ func (h *worldHost) Servers() (addrs []string) {
 	return addrs
 }
 
-// apply1 is what a server does to write.
-func (h *worldHost) apply1(ctx context.Context, _ catalog.Body) (uint64, error) {
+// pathApply is a function that writes: the body names the host that it writes for.
+const pathApply = "/internal/apply"
+
+type applied struct{ Index uint64 }
+
+func (h *worldHost) applyFor(ctx context.Context, from Caller, body []byte) (any, error) {
+	if !from.IsServer && string(body) != from.Name {
+		return nil, catalog.ErrNotAllowed
+	}
+	index, err := h.write(ctx)
+	return applied{index}, err
+}
+
+// apply has the leader write for this host.
+func (h *worldHost) apply(ctx context.Context) (uint64, error) {
+	var reply applied
+	err := h.Call(ctx, true, "", pathApply, []byte(h.name), &reply)
+	return reply.Index, err
+}
+
+// write is what a server does to write.
+func (h *worldHost) write(ctx context.Context) (uint64, error) {
 	h.w.mu.Lock()
 	if h.w.leader != h {
 		h.w.mu.Unlock()
-		return 0, noteOutcome(ctx, ErrNoLeader)
+		return 0, RecordOutcome(ctx, catalog.ErrNoLeader)
 	}
-	id, ok := requestFrom(ctx)
+	id, ok := NextRequestID(ctx)
 	if !ok {
-		id = h.nextRequest()
+		id = h.newRequestID()
 	}
 	// As the state machine: the same request is not carried out again.
 	if h.w.done[id] == 0 {
@@ -215,7 +235,7 @@ func (h *worldHost) apply1(ctx context.Context, _ catalog.Body) (uint64, error) 
 	h.w.mu.Unlock()
 	if on != nil {
 		if err := on(h); err != nil {
-			return 0, noteOutcome(ctx, err)
+			return 0, RecordOutcome(ctx, err)
 		}
 	}
 	return index, nil
@@ -223,23 +243,26 @@ func (h *worldHost) apply1(ctx context.Context, _ catalog.Body) (uint64, error) 
 
 // ServeHTTP is the API: what a client of the host, or another host, asks.
 func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	cons, write := Default, r.Method == http.MethodPut
+	if in := inboundFrom(r.Context()); in != nil && h.onHops != nil {
+		h.onHops <- in.hops
+	}
+	cons, write := catalog.Default, r.Method == http.MethodPut
 	switch {
 	case r.URL.Query().Has("stale"):
-		cons = Stale
+		cons = catalog.Stale
 	case r.URL.Query().Has("consistent"):
-		cons = Consistent
+		cons = catalog.Consistent
 	case r.URL.Query().Has("cached"):
-		cons = Cached
+		cons = catalog.Cached
 	}
-	effect := Reads
+	effect := catalog.Reads
 	switch {
 	case r.Method == http.MethodPost:
-		effect, write = Acts, true
+		effect, write = catalog.Acts, true
 	case write:
-		effect = Writes
+		effect = catalog.Writes
 	}
-	if h.Forward(w, r, cons, effect, cons == Cached && carriedIn(r.Context()) == nil) {
+	if h.Forward(w, r, cons, effect, cons == catalog.Cached && inboundFrom(r.Context()) == nil) {
 		return
 	}
 	select {
@@ -248,7 +271,7 @@ func (h *worldHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, _ := io.ReadAll(r.Body)
 	if write {
-		if _, err := h.apply1(r.Context(), nil); err != nil {
+		if _, err := h.write(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
@@ -286,7 +309,7 @@ func (h *worldHost) block(ctx context.Context, at string) {
 func (h *worldHost) ask(method, target string, body []byte) *httptest.ResponseRecorder {
 	rec := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(h.w.t.Context(), method, target, bytes.NewReader(body))
-	r.Header.Set("X-Meibo-Hops", "2") // a client's own marks mean nothing
+	r.Header.Set("X-Meibo-Hops", "2") // a client's own headers mean nothing
 	r.Header.Set("X-Consul-Token", "secret")
 	h.ServeHTTP(rec, r)
 	return rec
@@ -346,7 +369,7 @@ func TestForward_GoesWhereTheConsistencyNeeds(t *testing.T) {
 				t.Errorf("headers %v", rec.Header())
 			}
 			for k := range rec.Header() {
-				if strings.HasPrefix(k, markPrefix) {
+				if strings.HasPrefix(k, headerPrefix) {
 					t.Errorf("mark %s is left on the answer", k)
 				}
 			}
@@ -356,7 +379,7 @@ func TestForward_GoesWhereTheConsistencyNeeds(t *testing.T) {
 
 func TestForward_CarriesQueryAndBody(t *testing.T) {
 	_, s1, _, agent := three(t)
-	for _, size := range []int{0, 1, 100_000, maxKept, maxKept + 1, 2 * maxKept} {
+	for _, size := range []int{0, 1, 100_000, maxBuffered, maxBuffered + 1, 2 * maxBuffered} {
 		rec := agent.ask("PUT", "/v1/write/a%2Fb//c?x=1&y=%20", make([]byte, size))
 		wantAnswer(t, rec, 200, fmt.Sprintf("s1 /v1/write/a/b//c for [agent dc1 secret] body %d", size))
 		if got := s1.untilAsked(t); got != "/v1/write/a%2Fb//c?x=1&y=%20" {
@@ -484,7 +507,7 @@ func TestForward_ActsAreNotSentAgain(t *testing.T) {
 	})
 	t.Run("its outcome is not known", func(t *testing.T) {
 		w.lead(s1)
-		w.onWrite = func(*worldHost) error { return fmt.Errorf("%w: leadership lost", consensus.ErrUnknownOutcome) }
+		w.onWrite = func(*worldHost) error { return fmt.Errorf("%w: leadership lost", catalog.ErrUnknownOutcome) }
 		wantAnswer(t, agent.ask("POST", "/v1/act", nil), 500, "")
 	})
 	if got := w.writes(); !slices.Equal(got, []int{1, 1}) {
@@ -526,7 +549,7 @@ func TestForward_ServerThatStopsHandsItsRequestsBack(t *testing.T) {
 				}
 			}()
 			rec := httptest.NewRecorder()
-			in := &carried{peer: agent.cfg.Self, hops: 1, request: agent.nextRequest()}
+			in := &inbound{peer: agent.cfg.Self, hops: 1, request: agent.newRequestID()}
 			s2.ServeHTTP(rec, httptest.NewRequestWithContext(in.in(ctx), method, "/v1/x?index=1", nil))
 			if rec.Code != 500 || rec.Header().Get(headerOutcome) == "" {
 				// The leader may have been as quick as the end.
@@ -543,7 +566,7 @@ func TestForward_UnknownOutcomeIsTriedAgainByTheSameID(t *testing.T) {
 	lost := 0
 	w.onWrite = func(*worldHost) error {
 		if lost++; lost < 3 {
-			return fmt.Errorf("%w: leadership lost", consensus.ErrUnknownOutcome)
+			return fmt.Errorf("%w: leadership lost", catalog.ErrUnknownOutcome)
 		}
 		return nil
 	}
@@ -554,7 +577,7 @@ func TestForward_UnknownOutcomeIsTriedAgainByTheSameID(t *testing.T) {
 	}
 	// What cannot be sent again says so.
 	lost = 0
-	rec := s2.ask("PUT", "/v1/write", make([]byte, 2*maxKept))
+	rec := s2.ask("PUT", "/v1/write", make([]byte, 2*maxBuffered))
 	wantAnswer(t, rec, 500, "the outcome of the write is unknown")
 }
 
@@ -563,7 +586,7 @@ func TestForward_HostThatComesToLeadAnswersByTheSameID(t *testing.T) {
 	w.onWrite = func(at *worldHost) error {
 		if at == s1 {
 			w.lead(s2)
-			return fmt.Errorf("%w: leadership lost", consensus.ErrUnknownOutcome)
+			return fmt.Errorf("%w: leadership lost", catalog.ErrUnknownOutcome)
 		}
 		return nil
 	}
@@ -578,7 +601,7 @@ func TestForward_HopsAreBounded(t *testing.T) {
 	// Each believes that the other leads, and a server believes an agent to be one.
 	a := &confused{worldHost: s1, leader: s2.addr()}
 	b := &confused{worldHost: s2, leader: s1.addr()}
-	s1.cfg.Where, s2.cfg.Where = a, b
+	s1.cfg.Router, s2.cfg.Router = a, b
 	for _, h := range []*worldHost{s1, s2, agent} {
 		h.cfg.Hold = 50 * time.Millisecond
 		wantAnswer(t, h.ask("PUT", "/v1/write", nil), 500, "No cluster leader")
@@ -596,8 +619,8 @@ type confused struct {
 	leader string
 }
 
-func (c *confused) Self() (bool, bool)                { return true, false }
-func (c *confused) Leader() (string, <-chan struct{}) { return c.leader, nil }
+func (c *confused) Self() (bool, bool)                      { return true, false }
+func (c *confused) Leader(string) (string, <-chan struct{}) { return c.leader, nil }
 
 func TestHandler_IsForOtherHostsAlone(t *testing.T) {
 	_, s1, _, _ := three(t)
@@ -611,8 +634,6 @@ func TestHandler_IsForOtherHostsAlone(t *testing.T) {
 func TestCall_ErrorsAreWhatTheyWereThere(t *testing.T) {
 	w, s1, _, agent := three(t)
 	agent.cfg.Hold = 100 * time.Millisecond
-	self := agent.cfg.Self
-	own := &catalog.Register{Node: catalog.Node{ID: self.ID, Node: self.Name, Address: "192.0.2.1"}}
 	for _, tt := range []struct {
 		name string
 		told error
@@ -623,21 +644,21 @@ func TestCall_ErrorsAreWhatTheyWereThere(t *testing.T) {
 			var e *catalog.Error
 			return errors.As(err, &e) && e.Text == "no such thing"
 		}},
-		{"no leader", ErrNoLeader, func(err error) bool { return errors.Is(err, ErrNoLeader) }},
-		{"unknown", consensus.ErrUnknownOutcome, func(err error) bool {
-			return errors.Is(err, consensus.ErrUnknownOutcome) && !errors.Is(err, ErrNoLeader)
+		{"no leader", catalog.ErrNoLeader, func(err error) bool { return errors.Is(err, catalog.ErrNoLeader) }},
+		{"unknown", catalog.ErrUnknownOutcome, func(err error) bool {
+			return errors.Is(err, catalog.ErrUnknownOutcome) && !errors.Is(err, catalog.ErrNoLeader)
 		}},
-		{"busy", consensus.ErrBusy, func(err error) bool { return errors.Is(err, consensus.ErrBusy) }},
-		{"full", consensus.ErrDiskFull, func(err error) bool { return errors.Is(err, consensus.ErrDiskFull) }},
+		{"busy", catalog.ErrBusy, func(err error) bool { return errors.Is(err, catalog.ErrBusy) }},
+		{"full", catalog.ErrDiskFull, func(err error) bool { return errors.Is(err, catalog.ErrDiskFull) }},
 		{"other", errors.New("odd"), func(err error) bool {
-			return err != nil && strings.Contains(err.Error(), "odd") && !errors.Is(err, ErrNoLeader)
+			return err != nil && strings.Contains(err.Error(), "odd") && !errors.Is(err, catalog.ErrNoLeader)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w.mu.Lock()
 			w.onWrite = func(*worldHost) error { return tt.told }
 			w.mu.Unlock()
-			if _, err := agent.apply(t.Context(), own); !tt.is(err) {
+			if _, err := agent.apply(t.Context()); !tt.is(err) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -650,66 +671,18 @@ func TestCall_ErrorsAreWhatTheyWereThere(t *testing.T) {
 	})
 	t.Run("nobody there", func(t *testing.T) {
 		err := agent.Call(t.Context(), false, "127.0.77.250:1", pathApply, nil, nil)
-		if !errors.Is(err, ErrNoLeader) || errors.Is(err, consensus.ErrUnknownOutcome) {
+		if !errors.Is(err, catalog.ErrNoLeader) || errors.Is(err, catalog.ErrUnknownOutcome) {
 			t.Errorf("got %v, want one that did not happen", err)
 		}
 	})
-}
-
-func TestCall_AgentWritesItsOwnNodeAlone(t *testing.T) {
-	w, _, s2, agent := three(t)
-	own, other := agent.cfg.Self, s2.cfg.Self
-	node := func(p link.Peer) catalog.Node {
-		return catalog.Node{ID: p.ID, Node: p.Name, Address: "192.0.2.1"}
-	}
-	agentless := node(own)
-	agentless.Agentless = true
-	history := catalog.NewUUID()
-	for _, tt := range []struct {
-		name string
-		body catalog.Body
-		may  bool
-	}{
-		{"own node", &catalog.Register{Node: node(own)}, true},
-		{"own service", &catalog.Register{Node: node(own), Service: &catalog.Service{ID: "web", Service: "web"}}, true},
-		{"own removal", &catalog.Deregister{Node: own.Name, ServiceID: "web"}, true},
-		{"own sync", &catalog.MarkSynced{NodeID: own.ID, History: history}, true},
-		{"another node", &catalog.Register{Node: node(other)}, false},
-		{"own name, another ID", &catalog.Register{Node: catalog.Node{ID: other.ID, Node: own.Name, Address: "192.0.2.1"}}, false},
-		{"own ID, another name", &catalog.Register{Node: catalog.Node{ID: own.ID, Node: other.Name, Address: "192.0.2.1"}}, false},
-		{"no ID", &catalog.Register{Node: catalog.Node{Node: own.Name, Address: "192.0.2.1"}}, false},
-		{"no agent", &catalog.Register{Node: agentless}, false},
-		{"removal of another", &catalog.Deregister{Node: other.Name}, false},
-		{"sync of another", &catalog.MarkSynced{NodeID: other.ID, History: history}, false},
-		{"forget", &catalog.Forget{Node: own.Name}, false},
-		{"history", &catalog.BeginHistory{ID: history, Base: 1}, false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			before := len(w.writes())
-			_, err := agent.apply(t.Context(), tt.body)
-			if tt.may && err != nil || !tt.may && !errors.Is(err, ErrNotAllowed) {
-				t.Errorf("agent: got %v, may: %v", err, tt.may)
-			}
-			if happened := len(w.writes()) > before; happened != tt.may {
-				t.Errorf("happened: %v, may: %v", happened, tt.may)
-			}
-			if _, err := s2.apply(t.Context(), tt.body); err != nil {
-				t.Errorf("server: got %v", err)
-			}
-		})
-	}
 }
 
 // An agent that says it speaks for another host speaks for itself.
 func TestHandler_OnlyServersSpeakForOthers(t *testing.T) {
 	w, s1, s2, agent := three(t)
 	victim := s2.cfg.Self
-	cmd, err := catalog.Command{Time: time.Now(), Body: &catalog.Deregister{Node: victim.Name}}.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, _ := http.NewRequest("POST", "https://"+s1.addr()+pathApply, bytes.NewReader(cmd))
-	job{hops: 1, origin: victim, write: true, request: agent.nextRequest()}.mark(req.Header)
+	req, _ := http.NewRequest("POST", "https://"+s1.addr()+pathApply, strings.NewReader(victim.Name))
+	call{hops: 1, origin: victim, write: true, request: agent.newRequestID()}.setHeaders(req.Header)
 	res, err := agent.link.Transport().RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -725,17 +698,15 @@ func TestCall_IsCarriedOutOnceThroughALeaderChange(t *testing.T) {
 	w.onWrite = func(at *worldHost) error {
 		if at == s1 {
 			w.lead(s2)
-			return consensus.ErrUnknownOutcome
+			return catalog.ErrUnknownOutcome
 		}
 		return nil
 	}
-	self := agent.cfg.Self
-	own := &catalog.Register{Node: catalog.Node{ID: self.ID, Node: self.Name, Address: "192.0.2.1"}}
-	if index, err := agent.apply(t.Context(), own); err != nil || index != 1 {
+	if index, err := agent.apply(t.Context()); err != nil || index != 1 {
 		t.Errorf("agent: got %d, %v", index, err)
 	}
 	w.lead(s1)
-	if index, err := s2.apply(t.Context(), own); err != nil || index != 2 {
+	if index, err := s2.apply(t.Context()); err != nil || index != 2 {
 		t.Errorf("server that comes to lead: got %d, %v", index, err)
 	}
 	if got := w.writes(); !slices.Equal(got, []int{1, 1}) {
@@ -743,7 +714,7 @@ func TestCall_IsCarriedOutOnceThroughALeaderChange(t *testing.T) {
 	}
 }
 
-func TestCarry_WrongKeyGetsNowhere(t *testing.T) {
+func TestForward_WrongKeyGetsNowhere(t *testing.T) {
 	w, _, _, _ := three(t)
 	stranger := w.add("stranger", false, func(c *link.Config) { c.Keys = strangeKey{} })
 	stranger.cfg.Hold = 100 * time.Millisecond
@@ -763,23 +734,23 @@ type strangeKey struct{}
 
 func (strangeKey) Keys() ([][]byte, <-chan struct{}) { return [][]byte{[]byte("another key")}, nil }
 
-func TestRequestFrom_EachIDIsUsedOnce(t *testing.T) {
+func TestNextRequestID_EachIDIsUsedOnce(t *testing.T) {
 	id := catalog.RequestID{Client: catalog.NewUUID(), Counter: writesPerRequest}
-	ctx := withRequest(context.Background(), id)
-	again := withRequest(context.Background(), id)
+	ctx := WithRequestID(context.Background(), id)
+	again := WithRequestID(context.Background(), id)
 	seen := map[catalog.RequestID]bool{}
 	for range writesPerRequest {
-		a, ok := requestFrom(ctx)
-		b, _ := requestFrom(again)
+		a, ok := NextRequestID(ctx)
+		b, _ := NextRequestID(again)
 		if !ok || seen[a] || a != b {
 			t.Fatalf("got %v %v, seen before: %v, the second time %v", a, ok, seen[a], b)
 		}
 		seen[a] = true
 	}
-	if _, ok := requestFrom(ctx); ok {
+	if _, ok := NextRequestID(ctx); ok {
 		t.Error("more IDs than there are before the next request's")
 	}
-	if _, ok := requestFrom(context.Background()); ok {
+	if _, ok := NextRequestID(context.Background()); ok {
 		t.Error("an ID out of nothing")
 	}
 }
@@ -797,4 +768,58 @@ func FuzzParseRequestID(f *testing.F) {
 			t.Errorf("%q is %v, and then %v", s, id, again)
 		}
 	})
+}
+
+// Each answer says who leads: the first write of an agent comes by way of another
+// server, the next ones go straight to the leader, and reads stay where they were.
+func TestForward_NextWriteGoesStraightToTheLeader(t *testing.T) {
+	w, s1, s2, agent := three(t)
+	hops := make(chan int, 10)
+	s1.onHops, s2.onHops = hops, hops
+	for i, want := range []int{2, 1, 1} {
+		if rec := agent.ask("PUT", "/v1/write", nil); rec.Code != http.StatusOK {
+			t.Fatalf("write %d: %d %s", i, rec.Code, rec.Body)
+		} else if rec.Header().Get(headerLeader) != "" {
+			t.Errorf("a client is told of the leader's link: %v", rec.Header())
+		}
+		got := 0
+		for len(hops) > 0 {
+			got = max(got, <-hops)
+		}
+		if got != want {
+			t.Errorf("write %d came over %d hops, want %d", i, got, want)
+		}
+	}
+	w.lead(s2)
+	for range 2 { // the first finds out
+		wantAnswer(t, agent.ask("PUT", "/v1/write", nil), 200, "s2 /v1/write")
+	}
+	if _, err := agent.apply(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if leader := agent.leader.Load(); leader == nil || *leader != s2.addr() {
+		t.Errorf("leader is %v, want %s", leader, s2.addr())
+	}
+}
+
+// A server that is frozen neither answers nor refuses. A write doesn't wait for it for
+// good: another server is asked, which knows of a new leader.
+func TestForward_WriteLeavesAFrozenLeader(t *testing.T) {
+	w, s1, s2, agent := three(t)
+	wantAnswer(t, agent.ask("PUT", "/v1/write", nil), 200, "s1 /v1/write")
+	thaw := make(chan struct{})
+	defer close(thaw)
+	w.mu.Lock()
+	w.onWrite = func(at *worldHost) error {
+		if at == s1 {
+			w.lead(s2)
+			<-thaw
+		}
+		return nil
+	}
+	w.mu.Unlock()
+	wantAnswer(t, agent.ask("PUT", "/v1/write", nil), 200, "s2 /v1/write")
+	if got := w.writes(); !slices.Equal(got, []int{1, 1}) {
+		t.Errorf("writes carried out: %v, want two, once each", got)
+	}
 }
