@@ -61,7 +61,7 @@ func (n *Node) gossipConfig() gossip.Config {
 	if n.cfg.DataDir != "" && cfg.Dir == "" {
 		cfg.Dir = filepath.Join(n.cfg.DataDir, "serf")
 	}
-	cfg.OnLife = n.view.OnLifeChange
+	cfg.Network, cfg.OnLife = n.cfg.Network, n.view.OnLifeChange
 	cfg.Confirmed = n.confirmedDead
 	return cfg
 }

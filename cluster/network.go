@@ -50,7 +50,7 @@ func (n *Node) newNetwork() (*network, error) {
 	bind := n.cfg.Gossip.Bind
 	listen := netip.AddrPortFrom(bind.Addr(), uint16(n.cfg.ServerPort))
 	l, err := link.New(link.Config{
-		Listen: listen, Keys: n.linkKeys(), KeysKept: n.keyring.Path(), Logger: n.logger,
+		Listen: listen, Network: n.cfg.Network, Keys: n.linkKeys(), KeysKept: n.keyring.Path(), Logger: n.logger,
 		Self: n.peer(), HandshakeTimeout: n.cfg.HandshakeTimeout, ConnsPerSource: n.cfg.ConnsPerSource,
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ import (
 	"meibo/cluster/consensus"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/link"
 	"meibo/cluster/rpc"
 	"meibo/cluster/view"
 )
@@ -49,6 +50,12 @@ const (
 
 // raftDir is the folder in DataDir that consensus keeps its files in.
 const raftDir = "raft"
+
+// Network is where link and gossip listen and dial.
+type Network interface {
+	link.Network
+	gossip.Network
+}
 
 // Config is what a Node is made from. All but NodeName may be left out.
 type Config struct {
@@ -86,6 +93,9 @@ type Config struct {
 	Key         []byte
 	KeyringPath string
 	InTheClear  bool
+
+	// Network is by what this host speaks to others; nil: the kernel's.
+	Network Network
 
 	// Consensus tunes Raft; its zero timeouts follow the round trip between the
 	// servers. Autopilot says how a leader tends the servers.

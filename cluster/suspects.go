@@ -60,7 +60,7 @@ func (s *suspects) judge(ctx context.Context, m Member) {
 		delete(s.now, m.ID)
 	}()
 	for begin := time.Now(); time.Since(begin) < refusedFor; {
-		if !isRefused(ctx, linkAddr(m)) || !retry.Wait(ctx, refusedLook) {
+		if !s.isRefused(ctx, linkAddr(m)) || !retry.Wait(ctx, refusedLook) {
 			return
 		}
 	}
@@ -70,9 +70,14 @@ func (s *suspects) judge(ctx context.Context, m Member) {
 
 // isRefused reports whether nobody listens at the address of a machine that
 // runs.
-func isRefused(ctx context.Context, addr string) bool {
-	d := net.Dialer{Timeout: refusedLook}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+func (s *suspects) isRefused(ctx context.Context, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, refusedLook)
+	defer cancel()
+	dial := new(net.Dialer).DialContext
+	if n := s.net.node.cfg.Network; n != nil {
+		dial = n.DialContext
+	}
+	conn, err := dial(ctx, "tcp", addr)
 	if err == nil {
 		conn.Close()
 		return false

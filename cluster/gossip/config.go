@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,14 @@ type Tuning struct {
 	HoldDownMax    time.Duration // and at most; 5 min
 }
 
+// Network is where gossip listens and dials, as net.ListenConfig and net.Dialer
+// do it. The packets are UDP's.
+type Network interface {
+	Listen(ctx context.Context, network, address string) (net.Listener, error)
+	ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error)
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
 // Config is what New needs.
 type Config struct {
 	ID, Name, Datacenter string // ID and Name are required
@@ -42,6 +51,9 @@ type Config struct {
 	RetryMax             int            // attempts; 0: for ever
 	RejoinAfterLeave     bool           // call the members of the snapshot though this host left
 	Allowed              []netip.Prefix // who may gossip with us; empty: everybody with the key
+
+	// Network opens the sockets; nil: the kernel's.
+	Network Network
 
 	ReconnectTimeout time.Duration // a failed member is reaped then; 72 h
 	TombstoneTimeout time.Duration // a left member is forgotten then; 24 h

@@ -31,8 +31,9 @@ var errClosed = errors.New("gossip: transport is closed")
 // makes 64 KiB of garbage per packet, starts at once, and leaves its streams
 // open at the end; this one doesn't.
 type sockets struct {
-	tcp       *net.TCPListener
-	udp       *net.UDPConn
+	network   Network
+	tcp       net.Listener
+	udp       net.PacketConn
 	advertise netip.AddrPort
 	allowed   []netip.Prefix
 	logger    *slog.Logger
@@ -65,8 +66,11 @@ func (c *conn) Close() error {
 func bind(cfg Config) (*sockets, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sockets{
-		allowed: cfg.Allowed, logger: cfg.Logger, conns: make(map[*conn]struct{}),
+		network: cfg.Network, allowed: cfg.Allowed, logger: cfg.Logger, conns: make(map[*conn]struct{}),
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), ctx: ctx, stop: stop,
+	}
+	if s.network == nil {
+		s.network = kernelFor(cfg.Bind.Addr())
 	}
 	var err error
 	for range bindTries {
@@ -78,7 +82,9 @@ func bind(cfg Config) (*sockets, error) {
 		stop()
 		return nil, fmt.Errorf("gossip: %w: is another agent running, or set another port (ports.serf_lan)", err)
 	}
-	_ = s.udp.SetReadBuffer(receiveBuffer) // a wish: the kernel's default does for small clusters
+	if udp, ok := s.udp.(*net.UDPConn); ok {
+		_ = udp.SetReadBuffer(receiveBuffer) // a wish: the kernel's default does for small clusters
+	}
 	bound := s.tcp.Addr().(*net.TCPAddr).AddrPort()
 	s.advertise = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
 	if a := cfg.Advertise.Addr(); a.IsValid() {
@@ -90,12 +96,28 @@ func bind(cfg Config) (*sockets, error) {
 	return s, nil
 }
 
+// kernel is the kernel's Network.
+type kernel struct {
+	net.ListenConfig
+	net.Dialer
+}
+
+// kernelFor dials from the address that packets come from: others may allow
+// this one alone.
+func kernelFor(at netip.Addr) *kernel {
+	k := new(kernel)
+	if !at.IsUnspecified() {
+		k.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(at, 0))
+	}
+	return k
+}
+
 func (s *sockets) listen(at netip.AddrPort) (err error) {
-	if s.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at)); err != nil {
+	if s.tcp, err = s.network.Listen(s.ctx, "tcp", at.String()); err != nil {
 		return err
 	}
 	port := s.tcp.Addr().(*net.TCPAddr).AddrPort().Port()
-	if s.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), port))); err != nil {
+	if s.udp, err = s.network.ListenPacket(s.ctx, "udp", netip.AddrPortFrom(at.Addr(), port).String()); err != nil {
 		return errors.Join(err, s.tcp.Close())
 	}
 	return nil
@@ -119,7 +141,7 @@ func (s *sockets) inject(packet []byte) {
 func (s *sockets) receive() {
 	buf := make([]byte, 1<<16)
 	for {
-		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
+		n, from, err := s.udp.ReadFrom(buf)
 		at := time.Now()
 		switch {
 		case s.ctx.Err() != nil:
@@ -128,10 +150,10 @@ func (s *sockets) receive() {
 			// An ICMP error of an earlier packet, as a rule.
 			s.logger.Debug("gossip: read packet", "err", err)
 			continue
-		case n == 0 || !s.allows(from.Addr()):
+		case n == 0 || !s.allows(from.(*net.UDPAddr).AddrPort().Addr()):
 			continue
 		}
-		p := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: net.UDPAddrFromAddrPort(from), Timestamp: at}
+		p := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: from, Timestamp: at}
 		select {
 		case s.packets <- p:
 		case <-s.ctx.Done():
@@ -142,7 +164,7 @@ func (s *sockets) receive() {
 
 func (s *sockets) accept() {
 	for {
-		c, err := s.tcp.AcceptTCP()
+		c, err := s.tcp.Accept()
 		switch {
 		case s.ctx.Err() != nil:
 			if err == nil {
@@ -237,7 +259,7 @@ func (s *sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, err
 	if err != nil {
 		return time.Time{}, err
 	}
-	_, err = s.udp.WriteToUDPAddrPort(b, to)
+	_, err = s.udp.WriteTo(b, net.UDPAddrFromAddrPort(to))
 	return time.Now(), err
 }
 
@@ -248,11 +270,9 @@ func (s *sockets) DialTimeout(addr string, timeout time.Duration) (net.Conn, err
 
 // DialAddressTimeout implements memberlist.NodeAwareTransport.
 func (s *sockets) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: timeout}
-	if own := s.tcp.Addr().(*net.TCPAddr).IP; !own.IsUnspecified() {
-		dialer.LocalAddr = &net.TCPAddr{IP: own} // as packets do: others may allow this address alone
-	}
-	c, err := dialer.DialContext(s.ctx, "tcp", a.Addr)
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	c, err := s.network.DialContext(ctx, "tcp", a.Addr)
 	if err != nil {
 		return nil, err
 	}

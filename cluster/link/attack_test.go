@@ -104,14 +104,15 @@ func TestAccept_SilentConnectionsDoNotShutOutOthers(t *testing.T) {
 	until(t, "half of them are dropped", func() bool {
 		return count(t, b.metrics.shut.WithLabelValues("handshakes")) == 4
 	})
-	a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)} // another source
+	dialer := a.network.(*sockets)
+	dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)} // another source
 	if err := echoes(a.mustDial(b)); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the silent ones time out", func() bool {
 		return count(t, b.metrics.failed.WithLabelValues("timeout")) == 4
 	})
-	a.dialer.LocalAddr = nil
+	dialer.LocalAddr = nil
 	if err := echoes(a.mustDial(b)); err != nil {
 		t.Fatal(err)
 	}

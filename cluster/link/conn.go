@@ -33,7 +33,7 @@ func (c *conn) Close() error {
 // abort closes the socket without a word and leaves the books alone: whoever
 // uses the connection gets an error and closes it.
 func (c *conn) abort() error {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+	if tcp, ok := c.Conn.(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	return c.Conn.Close()

@@ -64,7 +64,7 @@ func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (
 func (l *Link) dial(ctx context.Context, addr string, p Protocol, want string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
-	nc, err := l.dialer.DialContext(ctx, "tcp", addr)
+	nc, err := l.network.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

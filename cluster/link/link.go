@@ -59,6 +59,19 @@ const (
 	DefaultBacklog             = 64
 )
 
+// Network is where a Link listens and dials, as net.ListenConfig and net.Dialer
+// do it.
+type Network interface {
+	Listen(ctx context.Context, network, address string) (net.Listener, error)
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// sockets is the kernel's Network.
+type sockets struct {
+	net.ListenConfig
+	net.Dialer
+}
+
 // Config is what a Link is made from. Listen and Self are required.
 type Config struct {
 	// Listen is the address and port; port 0 takes a free one.
@@ -67,6 +80,9 @@ type Config struct {
 	Self Peer
 	// Keys is the ring; nil stands for the well-known key.
 	Keys Keys
+	// Network opens the connections; nil: the kernel's, with the options by which
+	// a dead peer is found.
+	Network Network
 	// KeysKept is the file that holds Keys, for the log; "" for none.
 	KeysKept string
 
@@ -91,7 +107,7 @@ type Link struct {
 	cfg       Config
 	logger    *slog.Logger
 	listener  net.Listener
-	dialer    net.Dialer
+	network   Network
 	transport *http.Transport
 	door      *door
 	complain  complaints
@@ -116,7 +132,12 @@ func New(cfg Config) (*Link, error) {
 		passengers: make(map[Protocol]*passenger), conns: make(map[*conn]struct{}),
 	}
 	l.door = newDoor(&cfg)
-	l.dialer = net.Dialer{KeepAliveConfig: keepAlive, Control: setUserTimeout}
+	if l.network = cfg.Network; l.network == nil {
+		l.network = &sockets{
+			net.ListenConfig{KeepAliveConfig: keepAlive, Control: setUserTimeout},
+			net.Dialer{KeepAliveConfig: keepAlive, Control: setUserTimeout},
+		}
+	}
 	l.transport = l.newTransport()
 	st, err := l.newState()
 	if err != nil {
@@ -126,8 +147,7 @@ func New(cfg Config) (*Link, error) {
 	if st.ring.wellKnown {
 		l.logger.Info("links between hosts use the well-known key: they are encrypted, but anybody may join")
 	}
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: setUserTimeout}
-	if l.listener, err = lc.Listen(context.Background(), "tcp", cfg.Listen.String()); err != nil {
+	if l.listener, err = l.network.Listen(context.Background(), "tcp", cfg.Listen.String()); err != nil {
 		return nil, fmt.Errorf("link: listen on %s (ports.server, bind_addr): %w", cfg.Listen, err)
 	}
 	return l, nil
