@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meibo/cluster/atomicfile"
 )
 
 // maxKeys bounds a ring: each packet is tried with every key.
@@ -413,28 +415,13 @@ func hasKey(keys [][]byte, key []byte) bool {
 	return slices.ContainsFunc(keys, func(have []byte) bool { return bytes.Equal(have, key) })
 }
 
-// writeFile replaces a file, mode 0600, whole or not at all.
-func writeFile(path string, data []byte) (err error) {
+// writeFile replaces a file for good, whole or not at all, and makes its folder
+// if there is none.
+func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return atomicfile.Write(path, data)
 }
 
 // mirror makes memberlist's ring equal to keys. memberlist's RemoveKey shifts
