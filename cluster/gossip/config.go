@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meibo/cluster/membership"
 )
 
 // Tuning is how fast gossip is. The zero value is ours: a death is told within
@@ -44,6 +45,9 @@ type Config struct {
 	Tags    map[string]string
 	Keyring *Keyring // nil or empty: not encrypted
 	Dir     string   // of the snapshot of members; "" for none
+	// Lives is what is known of the lives of hosts from before; what the snapshot
+	// says, and others tell, counts more.
+	Lives []membership.Life
 
 	RetryJoin, StartJoin []string       // host, host:port, [ipv6]:port
 	RetryJoinExec        [][]string     // programs and their arguments; each prints further ones, before each attempt
@@ -59,11 +63,11 @@ type Config struct {
 	TombstoneTimeout time.Duration // a left member is forgotten then; 24 h
 	Tuning           Tuning
 
-	// OnLife is called after Life(nodeID) has changed, from one goroutine, which may
+	// OnLife is called after Members().Life(nodeID) has changed, from one goroutine, which may
 	// take its time.
 	OnLife func(nodeID string)
 	// Confirmed reports whether a server that has a leader says that a host is
-	// dead. That overrides the brake. It must not block; nil: nobody does.
+	// dead. That overrides the mass-failure guard. It must not block; nil: nobody does.
 	Confirmed func(nodeID string) bool
 	Logger    *slog.Logger // nil: discard
 
@@ -100,8 +104,8 @@ func (cfg Config) withDefaults() Config {
 	orDefault(&t.ProbeTimeout, 200*time.Millisecond)
 	orNumber(&t.SuspicionMult, 4)
 	orNumber(&t.RetransmitMult, 10)
-	orDefault(&t.HoldDown, holdFirst)
-	orDefault(&t.HoldDownMax, max(holdMost, t.HoldDown))
+	orDefault(&t.HoldDown, membership.DefaultHoldDown)
+	orDefault(&t.HoldDownMax, max(membership.DefaultHoldDownMax, t.HoldDown))
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -122,28 +126,4 @@ func (cfg Config) validate() error {
 		return fmt.Errorf("gossip: %s can't be advertised: set this host's own address", cfg.Advertise.Addr())
 	}
 	return nil
-}
-
-// memberlist returns memberlist's configuration. Compression is off: each
-// packet would cost 64 KiB of garbage, and gossip is small.
-func (cfg Config) memberlist() *memberlist.Config {
-	ml := memberlist.DefaultLANConfig()
-	ml.Name = cfg.Name
-	ml.BindPort = int(cfg.Bind.Port())
-	ml.GossipNodes, ml.GossipInterval = cfg.Tuning.Nodes, cfg.Tuning.Interval
-	ml.ProbeInterval, ml.ProbeTimeout = cfg.Tuning.ProbeInterval, min(cfg.Tuning.ProbeTimeout, cfg.Tuning.ProbeInterval)
-	ml.SuspicionMult, ml.RetransmitMult = cfg.Tuning.SuspicionMult, cfg.Tuning.RetransmitMult
-	ml.IndirectChecks = 5
-	ml.TCPTimeout = 5 * time.Second
-	ml.EnableCompression = false
-	ml.DeadNodeReclaimTime = time.Nanosecond // who may take a name over is decided in delegate.go
-	ml.UDPBufferSize = 1400
-	ml.HandoffQueueDepth = 4096
-	for _, p := range cfg.Allowed {
-		p = p.Masked()
-		ml.CIDRsAllowed = append(ml.CIDRsAllowed, net.IPNet{
-			IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
-		})
-	}
-	return ml
 }

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meibo/cluster/membership"
 )
 
 func (h *host) conflict(name string) string {
-	m, _ := h.Member(name)
+	m := h.member(name)
 	return m.Conflict
 }
 
@@ -24,17 +26,17 @@ func TestConflict_TheNameStaysWithWhoWasThereFirst(t *testing.T) {
 		seen := hosts[0].watch("h4")
 		late := n.start(t, 9, func(c *Config) { c.Name = "h4" })
 		within(t, 10*time.Second, "both hear of it", func() bool {
-			return late.Local().Conflict != "" && hosts[3].Local().Conflict != "" && hosts[0].conflict("h4") != ""
+			return late.Members().Self().Conflict != "" && hosts[3].Members().Self().Conflict != "" && hosts[0].conflict("h4") != ""
 		})
 		for _, h := range hosts[:3] {
-			if m, _ := h.Member("h4"); m.ID != id(4) || h.Life(id(4)) != Alive || h.Life(id(9)) == Alive {
-				t.Errorf("%s took %+v", h.self.name, m)
+			if m := h.member("h4"); m.ID != id(4) || h.Members().Life(id(4)) != membership.Alive || h.Members().Life(id(9)) == membership.Alive {
+				t.Errorf("%s took %+v", h.self.Name, m)
 			}
 		}
-		if words := late.Local().Conflict; !strings.Contains(words, id(4)) || !strings.Contains(words, "node_name") {
+		if words := late.Members().Self().Conflict; !strings.Contains(words, id(4)) || !strings.Contains(words, "node_name") {
 			t.Errorf("got %q", words)
 		}
-		if late.sees("h1") != Alive {
+		if late.sees("h1") != membership.Alive {
 			t.Error("the newcomer doesn't see the others")
 		}
 		time.Sleep(time.Minute)
@@ -43,11 +45,11 @@ func TestConflict_TheNameStaysWithWhoWasThereFirst(t *testing.T) {
 		}
 		hosts[3].stop()
 		within(t, 12*time.Second, "the newcomer takes over from the dead", func() bool {
-			m, _ := hosts[0].Member("h4")
-			return m.ID == id(9) && m.Status == Alive && hosts[0].Life(id(4)) == Left
+			m := hosts[0].member("h4")
+			return m.ID == id(9) && m.Status == membership.Alive && hosts[0].Members().Life(id(4)) == membership.Left
 		})
 		within(t, 4*time.Minute, "the conflict is forgotten", func() bool {
-			return late.Local().Conflict == "" && hosts[0].conflict("h4") == ""
+			return late.Members().Self().Conflict == "" && hosts[0].conflict("h4") == ""
 		})
 	})
 }
@@ -63,7 +65,7 @@ func TestConflict_EndsWithTheDeathOfWhoKeptTheName(t *testing.T) {
 		time.Sleep(time.Second)
 		hosts[3].stop()
 		within(t, 8*time.Second, "the death is one like others", func() bool {
-			return all(hosts[:3], "h4", Failed) && hosts[0].conflict("h4") == ""
+			return all(hosts[:3], "h4", membership.Failed) && hosts[0].conflict("h4") == ""
 		})
 	})
 }
@@ -78,18 +80,18 @@ func TestConflict_ACloneIsRefusedAndBothHear(t *testing.T) {
 				seen := hosts[0].watch("h4")
 				clone := n.start(t, 9, func(c *Config) { c.ID, c.Name = id(4), cloned })
 				within(t, 10*time.Second, "both hear of it", func() bool {
-					return clone.Local().Conflict != "" && hosts[3].Local().Conflict != "" && hosts[0].conflict("h4") != ""
+					return clone.Members().Self().Conflict != "" && hosts[3].Members().Self().Conflict != "" && hosts[0].conflict("h4") != ""
 				})
 				time.Sleep(2 * time.Minute)
-				if m, _ := hosts[0].Member("h4"); m.Addr != address(4).Addr() || m.Status != Alive || len(seen.list()) != 1 {
+				if m := hosts[0].member("h4"); m.Addr != address(4).Addr() || m.Status != membership.Alive || len(seen.list()) != 1 {
 					t.Errorf("got %+v, seen %v", m, seen.list())
 				}
-				if words := clone.Local().Conflict; !strings.Contains(words, "clone") || !strings.Contains(words, "node-id") {
+				if words := clone.Members().Self().Conflict; !strings.Contains(words, "clone") || !strings.Contains(words, "node-id") {
 					t.Errorf("got %q", words)
 				}
 				clone.stop()
 				within(t, 4*time.Minute, "the conflict is forgotten", func() bool {
-					return hosts[3].Local().Conflict == "" && hosts[0].conflict("h4") == ""
+					return hosts[3].Members().Self().Conflict == "" && hosts[0].conflict("h4") == ""
 				})
 			})
 		})
@@ -108,7 +110,7 @@ func TestMove_AHostWithAnotherAddressIsTakenOver(t *testing.T) {
 				hosts[4] = n.start(t, 9, func(c *Config) { c.ID, c.Name = id(5), "h5" })
 				took := within(t, 20*time.Second, "the new address is known everywhere", func() bool {
 					for _, h := range hosts {
-						if m, _ := h.Member("h5"); m.Addr != address(9).Addr() || m.Conflict != "" {
+						if m := h.member("h5"); m.Addr != address(9).Addr() || m.Conflict != "" {
 							return false
 						}
 					}
@@ -132,7 +134,7 @@ func TestRule19_ARenamedHostReplacesItsOldNameAtOnce(t *testing.T) {
 				hosts[4] = n.start(t, to, func(c *Config) { c.ID, c.Name = id(5), "renamed" })
 				took := within(t, 10*time.Second, "the new name is everywhere", func() bool {
 					for _, h := range hosts {
-						if _, old := h.Member("h5"); old || h.Life(id(5)) != Alive {
+						if old := h.Members().ByName("h5") != nil; old || h.Members().Life(id(5)) != membership.Alive {
 							return false
 						}
 					}
@@ -140,7 +142,7 @@ func TestRule19_ARenamedHostReplacesItsOldNameAtOnce(t *testing.T) {
 				})
 				t.Logf("replaced after %v", took)
 				time.Sleep(time.Minute)
-				if _, old := hosts[0].Member("h5"); old || !whole(hosts...) || hosts[0].conflict("renamed") != "" {
+				if old := hosts[0].Members().ByName("h5") != nil; old || !whole(hosts...) || hosts[0].conflict("renamed") != "" {
 					t.Error("the old name is back, or there is a conflict")
 				}
 			})
@@ -158,7 +160,7 @@ func TestConflict_AReinstalledHostReplacesItsOldID(t *testing.T) {
 		hosts[4] = n.start(t, 5, func(c *Config) { c.ID = id(9) })
 		within(t, 10*time.Second, "the new ID is everywhere", func() bool {
 			for _, h := range hosts[:4] {
-				if h.Life(id(5)) != Left || h.Life(id(9)) != Alive {
+				if h.Members().Life(id(5)) != membership.Left || h.Members().Life(id(9)) != membership.Alive {
 					return false
 				}
 			}
@@ -177,7 +179,7 @@ func TestJoin_AnotherDatacenterIsRefusedInWords(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		time.Sleep(time.Minute)
-		if m, _ := hosts[0].Members(); len(m) != 2 {
+		if m := hosts[0].Members().Members(); len(m) != 2 {
 			t.Errorf("got %v", m)
 		}
 	})
@@ -225,23 +227,24 @@ func TestReplay_RecordedPacketsChangeNothing(t *testing.T) {
 // self, louder than it speaks. memberlist must hear that, to speak louder still.
 func TestConflict_AHostHearsOfItsFormerSelf(t *testing.T) {
 	here, elsewhere := netip.MustParseAddrPort("192.0.2.1:8301"), netip.MustParseAddrPort("192.0.2.2:8301")
-	d := &delegate{
-		self: identity{name: "h1", id: id(1), dc: "dc1", addr: here}, mail: newMailbox(),
-		vet: &vet{byName: make(map[string]*vetted), byID: make(map[string]string)},
+	g, err := New(Config{ID: id(1), Name: "h1", Datacenter: "dc1", Bind: here, transport: newNetwork().port(here)})
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer g.Close()
 	alive := func(name, nodeID string, at netip.AddrPort) error {
-		raw, err := meta{tags: map[string]string{tagID: nodeID, tagDatacenter: "dc1"}}.encode()
+		raw, err := encodeMeta(1, map[string]string{membership.TagID: nodeID, membership.TagDatacenter: "dc1"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d.NotifyAlive(&memberlist.Node{Name: name, Addr: at.Addr().AsSlice(), Port: at.Port(), Meta: raw})
+		return delegate{g}.NotifyAlive(&memberlist.Node{Name: name, Addr: at.Addr().AsSlice(), Port: at.Port(), Meta: []byte(raw)})
 	}
 	if err := alive("h1", id(9), here); err != nil {
 		t.Errorf("of its own name and address: %v", err)
 	}
 	for what, err := range map[string]error{"its name elsewhere": alive("h1", id(9), elsewhere), "its ID elsewhere": alive("h2", id(1), elsewhere)} {
-		if !errors.Is(err, errContested) {
-			t.Errorf("%s: got %v, want it contested", what, err)
+		if !errors.Is(err, errConflict) {
+			t.Errorf("%s: got %v, want a conflict", what, err)
 		}
 	}
 }

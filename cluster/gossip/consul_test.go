@@ -39,14 +39,14 @@ func TestConsul_IsNamedOnceWithWhatIsPossible(t *testing.T) {
 					}
 				}
 				for range 3 { // and the other way round
-					if _, err := consul.Join([]string{host.self.addr.String()}); err == nil {
+					if _, err := consul.Join([]string{host.self.At().String()}); err == nil {
 						t.Error("Consul joined")
 					}
 				}
 				if got := log.String(); strings.Count(got, "delegate protocol") != 1 || strings.Count(got, "nobody was reached") != 0 {
 					t.Errorf("said:\n%s", got)
 				}
-				if m, _ := host.Members(); len(m) != 1 || consul.NumMembers() != 1 {
+				if m := host.Members().Members(); len(m) != 1 || consul.NumMembers() != 1 {
 					t.Errorf("members %v, of Consul %d", m, consul.NumMembers())
 				}
 			})

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meibo/cluster/membership"
 )
 
 // silence loses everything to and from some hosts.
@@ -21,16 +23,16 @@ func silence(which ...int) func(from, to netip.AddrPort) bool {
 // history is what a host said of a member, one status after the other.
 type history struct {
 	mu   sync.Mutex // guards following
-	seen []Status
+	seen []membership.Status
 }
 
-func (h *history) list() []Status {
+func (h *history) list() []membership.Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.seen)
 }
 
-func (h *history) add(s Status) {
+func (h *history) add(s membership.Status) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.seen) == 0 || h.seen[len(h.seen)-1] != s {
@@ -46,7 +48,7 @@ func (h *host) watch(name string) *history {
 	go func() {
 		defer close(done)
 		for {
-			_, changed := h.Members()
+			changed := h.Members().Changed()
 			kept.add(h.sees(name))
 			select {
 			case <-changed:
@@ -66,15 +68,15 @@ func TestRule20_ADeadHostIsOutWithin5Seconds(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		n.Cut(silence(5))
 		others := slices.Concat(hosts[:4], hosts[5:])
-		took := within(t, 5*time.Second, "h5 is out everywhere", func() bool { return all(others, "h5", Failed) })
+		took := within(t, 5*time.Second, "h5 is out everywhere", func() bool { return all(others, "h5", membership.Failed) })
 		t.Logf("out everywhere after %v", took)
-		m, _ := hosts[0].Member("h5")
-		if m.Told == Alive || hosts[0].Life(id(5)) != Failed || m.Flaps != 1 {
+		m := hosts[0].member("h5")
+		if m.Told == membership.Alive || hosts[0].Members().Life(id(5)) != membership.Failed || m.Flaps != 1 {
 			t.Errorf("got %+v", m)
 		}
 		for _, h := range others {
-			if h.Braking() {
-				t.Errorf("%s brakes for one death", h.self.name)
+			if h.guarded() {
+				t.Errorf("%s suspects itself for one death", h.self.Name)
 			}
 		}
 		n.Cut(nil)
@@ -119,20 +121,20 @@ func TestRule20_AHostThatHearsAndIsNotHeardShakesNobody(t *testing.T) {
 		for i, h := range hosts[:6] {
 			for j := range 6 {
 				if i != j {
-					seen = append(seen, h.watch(hosts[j].self.name))
+					seen = append(seen, h.watch(hosts[j].self.Name))
 				}
 			}
 		}
 		n.Cut(func(from, _ netip.AddrPort) bool { return from == address(7) })
-		within(t, 8*time.Second, "h7 is out", func() bool { return all(hosts[:6], "h7", Failed) })
+		within(t, 8*time.Second, "h7 is out", func() bool { return all(hosts[:6], "h7", membership.Failed) })
 		time.Sleep(60 * time.Second)
-		if !hosts[6].Braking() {
+		if !hosts[6].guarded() {
 			t.Error("h7 doesn't suspect itself")
 		}
 		n.Cut(nil)
 		within(t, 60*time.Second, "whole again", func() bool { return whole(hosts...) })
 		for _, s := range seen {
-			if slices.Contains(s.list(), Failed) {
+			if slices.Contains(s.list(), membership.Failed) {
 				t.Errorf("a healthy host was out: %v", s.list())
 			}
 		}
@@ -151,14 +153,14 @@ func TestRule20_AFlappingHostIsOutOnceAndBackOnce(t *testing.T) {
 			n.Cut(nil)
 			time.Sleep(4 * time.Second)
 		}
-		if out := hosts[0].sees("h5"); out != Failed {
+		if out := hosts[0].sees("h5"); out != membership.Failed {
 			t.Errorf("got %v, want failed", out)
 		}
 		took := within(t, 6*time.Minute, "back", func() bool { return whole(hosts...) })
 		t.Logf("back after %v: %v", took, seen.list())
 		outs := 0
 		for _, s := range seen.list() {
-			if s == Failed {
+			if s == membership.Failed {
 				outs++
 			}
 		}
@@ -174,19 +176,19 @@ func TestRule21_ACutOffHostTakesOutNobody(t *testing.T) {
 		hosts := n.cluster(t, 7)
 		time.Sleep(70 * time.Second)
 		n.Cut(silence(7))
-		within(t, 20*time.Second, "h7 brakes", hosts[6].Braking)
-		within(t, 20*time.Second, "the others drop h7", func() bool { return all(hosts[:6], "h7", Failed) })
+		within(t, 20*time.Second, "h7 suspects itself", hosts[6].guarded)
+		within(t, 20*time.Second, "the others drop h7", func() bool { return all(hosts[:6], "h7", membership.Failed) })
 		time.Sleep(2 * time.Minute)
-		members, _ := hosts[6].Members()
+		members := hosts[6].Members().Members()
 		for _, m := range members {
-			if m.Status == Failed {
+			if m.Status == membership.Failed {
 				t.Errorf("took out %s", m.Name)
 			}
 		}
 		n.Cut(nil)
 		within(t, 60*time.Second, "whole again", func() bool { return whole(hosts...) })
-		if hosts[6].Braking() {
-			t.Error("brakes still")
+		if hosts[6].guarded() {
+			t.Error("suspects itself still")
 		}
 	})
 }
@@ -218,8 +220,8 @@ func TestPair_CutOneWayShowsNowhere(t *testing.T) {
 		for range 600 {
 			time.Sleep(100 * time.Millisecond)
 			for _, h := range hosts {
-				if !all(hosts, h.self.name, Alive) {
-					t.Fatalf("%s isn't alive everywhere", h.self.name)
+				if !all(hosts, h.self.Name, membership.Alive) {
+					t.Fatalf("%s isn't alive everywhere", h.self.Name)
 				}
 			}
 		}
@@ -235,14 +237,14 @@ func TestLeave_ShowsAsLeftEverywhere(t *testing.T) {
 		if err := hosts[4].Leave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		within(t, time.Second, "h5 left everywhere", func() bool { return all(hosts[:4], "h5", Left) })
+		within(t, time.Second, "h5 left everywhere", func() bool { return all(hosts[:4], "h5", membership.Left) })
 		hosts[4].stop()
 		time.Sleep(time.Minute)
-		if !slices.Equal(seen.list(), []Status{Alive, Left}) {
+		if !slices.Equal(seen.list(), []membership.Status{membership.Alive, membership.Left}) {
 			t.Errorf("got %v", seen.list())
 		}
 		late := n.start(t, 6, nil)
-		within(t, 10*time.Second, "a newcomer hears of it", func() bool { return late.sees("h5") == Left })
+		within(t, 10*time.Second, "a newcomer hears of it", func() bool { return late.sees("h5") == membership.Left })
 		hosts[4] = n.start(t, 5, nil)
 		within(t, 10*time.Second, "h5 is back", func() bool { return whole(append(hosts, late)...) })
 	})
@@ -253,33 +255,33 @@ func TestForceLeave_MakesTheDeadLeftAndLeavesTheLivingAlone(t *testing.T) {
 		n := newNetwork()
 		hosts := n.cluster(t, 5)
 		time.Sleep(10 * time.Second)
-		if err := hosts[0].ForceLeave(t.Context(), "h4", false); err != nil {
+		if err := hosts[0].ForceLeave("h4", false); err != nil {
 			t.Fatal(err)
 		}
 		for _, prune := range []bool{false, true} {
-			if err := hosts[0].ForceLeave(t.Context(), "h1", prune); err != nil {
+			if err := hosts[0].ForceLeave("h1", prune); err != nil {
 				t.Fatalf("of the host that is asked: %v", err)
 			}
 		}
 		hosts[4].stop()
-		within(t, 6*time.Second, "h5 is out", func() bool { return all(hosts[:4], "h5", Failed) })
-		if err := hosts[0].ForceLeave(t.Context(), "h5", false); err != nil {
+		within(t, 6*time.Second, "h5 is out", func() bool { return all(hosts[:4], "h5", membership.Failed) })
+		if err := hosts[0].ForceLeave("h5", false); err != nil {
 			t.Fatal(err)
 		}
-		within(t, 2*time.Second, "h5 left", func() bool { return all(hosts[:4], "h5", Left) })
-		if err := hosts[1].ForceLeave(t.Context(), "h5", true); err != nil {
+		within(t, 2*time.Second, "h5 left", func() bool { return all(hosts[:4], "h5", membership.Left) })
+		if err := hosts[1].ForceLeave("h5", true); err != nil {
 			t.Fatal(err)
 		}
 		within(t, 2*time.Second, "h5 is forgotten, and counts as left", func() bool {
 			return !slices.ContainsFunc(hosts[:4], func(h *host) bool {
-				_, known := h.Member("h5")
-				return known || h.Life(id(5)) != Left
+				known := h.Members().ByName("h5") != nil
+				return known || h.Members().Life(id(5)) != membership.Left
 			})
 		})
 		if !whole(hosts[:4]...) {
 			t.Error("h1 or h4 was touched")
 		}
-		if err := hosts[0].ForceLeave(t.Context(), "nobody", false); err == nil {
+		if err := hosts[0].ForceLeave("nobody", false); err == nil {
 			t.Error("forced out nobody")
 		}
 		hosts[4] = n.start(t, 5, nil)
@@ -294,14 +296,14 @@ func TestReap_TheLongDeadCountAsLeft(t *testing.T) {
 		hosts := []*host{n.start(t, 1, quick), n.start(t, 2, quick), n.start(t, 3, quick)}
 		within(t, 10*time.Second, "all see all", func() bool { return whole(hosts...) })
 		hosts[2].stop()
-		within(t, 10*time.Second, "h3 is out", func() bool { return all(hosts[:2], "h3", Failed) })
+		within(t, 10*time.Second, "h3 is out", func() bool { return all(hosts[:2], "h3", membership.Failed) })
 		time.Sleep(11 * time.Minute)
-		if s := hosts[0].sees("h3"); s != Left {
+		if s := hosts[0].sees("h3"); s != membership.Left {
 			t.Errorf("got %v, want left", s)
 		}
 		time.Sleep(6 * time.Minute)
-		if _, known := hosts[0].Member("h3"); known || hosts[0].Life(id(3)) != Left {
-			t.Errorf("known %v, life %v", known, hosts[0].Life(id(3)))
+		if known := hosts[0].Members().ByName("h3") != nil; known || hosts[0].Members().Life(id(3)) != membership.Left {
+			t.Errorf("known %v, life %v", known, hosts[0].Members().Life(id(3)))
 		}
 	})
 }
@@ -315,23 +317,23 @@ func TestSnapshot_ARestartedHostFindsTheOthersByItself(t *testing.T) {
 		last := n.start(t, 5, own)
 		within(t, 10*time.Second, "all see all", func() bool { return whole(append(hosts, last)...) })
 		hosts[3].stop()
-		within(t, 10*time.Second, "h4 is out", func() bool { return last.sees("h4") == Failed })
+		within(t, 10*time.Second, "h4 is out", func() bool { return last.sees("h4") == membership.Failed })
 		last.stop()
 		time.Sleep(time.Minute)
 		hosts[2].stop()
 		last = n.start(t, 5, func(c *Config) { c.Dir, c.RetryJoin = dir, nil })
-		if last.sees("h1") != Alive || last.sees("h4") != Failed || last.Life(id(4)) != Failed {
+		if last.sees("h1") != membership.Alive || last.sees("h4") != membership.Failed || last.Members().Life(id(4)) != membership.Failed {
 			t.Errorf("the snapshot says h1 %v, h4 %v", last.sees("h1"), last.sees("h4"))
 		}
 		within(t, 10*time.Second, "whole again", func() bool { return whole(hosts[0], hosts[1], last) })
-		within(t, 30*time.Second, "who died meanwhile is out", func() bool { return last.sees("h3") == Failed })
+		within(t, 30*time.Second, "who died meanwhile is out", func() bool { return last.sees("h3") == membership.Failed })
 		if err := last.Leave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		last.stop()
 		last = n.start(t, 5, func(c *Config) { c.Dir, c.RetryJoin = dir, nil })
 		time.Sleep(time.Minute)
-		if m, _ := last.Members(); len(m) != 1 {
+		if m := last.Members().Members(); len(m) != 1 {
 			t.Errorf("rejoined after it left: %v", m)
 		}
 		last.stop()
@@ -348,7 +350,7 @@ func TestLoss_20PercentEachWayShowsNoDeath(t *testing.T) {
 		for _, h := range hosts {
 			for _, other := range hosts {
 				if h != other {
-					seen = append(seen, h.watch(other.self.name))
+					seen = append(seen, h.watch(other.self.Name))
 				}
 			}
 		}
@@ -358,21 +360,21 @@ func TestLoss_20PercentEachWayShowsNoDeath(t *testing.T) {
 		n.mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		for _, s := range seen {
-			if slices.Contains(s.list(), Failed) {
+			if slices.Contains(s.list(), membership.Failed) {
 				t.Errorf("a healthy host was out: %v", s.list())
 			}
 		}
-		claims := uint64(0)
+		suspicions := uint64(0)
 		for _, h := range hosts {
 			h.mu.Lock()
-			claims += h.ledger.counts.claims
+			suspicions += h.machine.Counts().Suspicions
 			h.mu.Unlock()
 		}
-		t.Logf("%d claims in 10 minutes at 7 hosts", claims)
+		t.Logf("%d suspicions in 10 minutes at 7 hosts", suspicions)
 	})
 }
 
-func TestRule20_LinkRefusedIsAConfirmedClaimUntilTheNextAnswer(t *testing.T) {
+func TestRule20_LinkRefusedIsAConfirmedSuspicionUntilTheNextAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
 		hosts := n.cluster(t, 3)
@@ -385,23 +387,23 @@ func TestRule20_LinkRefusedIsAConfirmedClaimUntilTheNextAnswer(t *testing.T) {
 		}
 		hosts[2].stop()
 		late.LinkRefused(id(3))
-		if late.Life(id(3)) != Failed {
-			t.Errorf("got %v at once, want failed", late.Life(id(3)))
+		if late.Members().Life(id(3)) != membership.Failed {
+			t.Errorf("got %v at once, want failed", late.Members().Life(id(3)))
 		}
 		if got := <-lives; got != id(3) {
 			t.Errorf("told of %s", got)
 		}
 		hosts[2] = n.start(t, 3, nil)
 		began := time.Now()
-		within(t, 15*time.Second, "it is back", func() bool { return late.Life(id(3)) == Alive })
-		if took := time.Since(began); took < holdFirst {
-			t.Errorf("back after %v, held down for less than %v", took, holdFirst)
+		within(t, 15*time.Second, "it is back", func() bool { return late.Members().Life(id(3)) == membership.Alive })
+		if took := time.Since(began); took < membership.DefaultHoldDown {
+			t.Errorf("back after %v, held down for less than %v", took, membership.DefaultHoldDown)
 		}
 		late.LinkRefused("nobody")
 	})
 }
 
-func TestRule21_AServersWordEndsTheBrake(t *testing.T) {
+func TestRule21_AServersWordEndsTheGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
 		hosts := n.cluster(t, 5)
@@ -412,15 +414,17 @@ func TestRule21_AServersWordEndsTheBrake(t *testing.T) {
 		for _, h := range hosts {
 			h.stop()
 		}
-		within(t, time.Minute, "it brakes", late.Braking)
+		within(t, time.Minute, "it suspects itself", late.guarded)
 		time.Sleep(5 * time.Minute)
 		for _, h := range hosts {
-			if s := late.sees(h.self.name); s == Failed {
-				t.Errorf("%s is %v under the brake", h.self.name, s)
+			if s := late.sees(h.self.Name); s == membership.Failed {
+				t.Errorf("%s is %v under the guard", h.self.Name, s)
 			}
 		}
 		confirms.Store(true)
-		within(t, 3*time.Second, "the dead are out", func() bool { return !late.Braking() && all([]*host{late}, "h1", Failed) && late.sees("h5") == Failed })
+		within(t, 3*time.Second, "the dead are out", func() bool {
+			return !late.guarded() && all([]*host{late}, "h1", membership.Failed) && late.sees("h5") == membership.Failed
+		})
 	})
 }
 
@@ -429,17 +433,17 @@ func TestRule19_RestoredLifeFillsOnlyWhatIsNotKnown(t *testing.T) {
 		n := newNetwork()
 		hosts := n.cluster(t, 2)
 		h := hosts[0]
-		h.RestoreLife(id(2), "h2", Failed, time.Now())
-		h.RestoreLife(id(7), "h7", Failed, time.Now())
-		h.RestoreLife(id(8), "h8", Left, time.Now())
-		h.RestoreLife(id(7), "h7", Alive, time.Now())
-		for i, want := range map[int]Status{1: Alive, 2: Alive, 7: Failed, 8: Left, 9: NeverSeen} {
-			if got := h.Life(id(i)); got != want {
+		h.Restore([]membership.Life{{ID: id(2), Name: "h2", Status: membership.Failed, Since: time.Now()}})
+		h.Restore([]membership.Life{{ID: id(7), Name: "h7", Status: membership.Failed, Since: time.Now()}})
+		h.Restore([]membership.Life{{ID: id(8), Name: "h8", Status: membership.Left, Since: time.Now()}})
+		h.Restore([]membership.Life{{ID: id(7), Name: "h7", Status: membership.Alive, Since: time.Now()}})
+		for i, want := range map[int]membership.Status{1: membership.Alive, 2: membership.Alive, 7: membership.Failed, 8: membership.Left, 9: membership.NeverSeen} {
+			if got := h.Members().Life(id(i)); got != want {
 				t.Errorf("host %d: got %v, want %v", i, got, want)
 			}
 		}
 		n.start(t, 7, nil)
-		if within(t, 20*time.Second, "it answers", func() bool { return h.Life(id(7)) == Alive }) < holdFirst {
+		if within(t, 20*time.Second, "it answers", func() bool { return h.Members().Life(id(7)) == membership.Alive }) < membership.DefaultHoldDown {
 			t.Error("a host said to be dead came back without hold-down")
 		}
 	})
@@ -465,10 +469,10 @@ func TestCallLost_WhoComesBackWithNothingIsMetSoon(t *testing.T) {
 		n := newNetwork()
 		hosts := n.cluster(t, 5)
 		hosts[0].stop()
-		within(t, 20*time.Second, "its death is known", func() bool { return all(hosts[1:], "h1", Failed) })
+		within(t, 20*time.Second, "its death is known", func() bool { return all(hosts[1:], "h1", membership.Failed) })
 		time.Sleep(5 * time.Minute)
 		hosts[0] = n.start(t, 1, nil) // h1 calls nobody
-		took := within(t, 2*callLeast, "it is met", func() bool { return hosts[0].sees("h2") == Alive })
+		took := within(t, 2*callLeast, "it is met", func() bool { return hosts[0].sees("h2") == membership.Alive })
 		t.Logf("met after %v", took)
 	})
 }

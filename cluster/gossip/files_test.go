@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meibo/cluster/membership"
 )
 
 func TestKeyring_IsKeptAsConsulKeepsIt(t *testing.T) {
@@ -210,53 +212,60 @@ func TestSnapshot_DamagedIsSetAside(t *testing.T) {
 }
 
 func FuzzMeta(f *testing.F) {
-	b, err := meta{life: 3, tags: map[string]string{"id": "x", "dc": "dc1", "role": "consul"}}.encode()
+	b, err := encodeMeta(3, map[string]string{"id": "x", "dc": "dc1", "role": "consul"})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
+	f.Add([]byte(b))
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := decodeMeta(b)
+		life, tags, err := decodeMeta(b)
 		if err != nil {
 			return
 		}
-		again, err := m.encode()
+		again, err := encodeMeta(life, tags)
 		if err != nil {
 			return // longer than memberlist would carry
 		}
-		if back, err := decodeMeta(again); err != nil || !reflect.DeepEqual(m, back) {
-			t.Errorf("got %v, %v, want %v", back, err, m)
+		if life2, tags2, err := decodeMeta([]byte(again)); err != nil || life2 != life || !reflect.DeepEqual(tags, tags2) {
+			t.Errorf("got %v, %v, %v, want %v, %v", life2, tags2, err, life, tags)
 		}
 	})
 }
 
 func FuzzMessage(f *testing.F) {
-	f.Add(message{kind: pingMessage, nonce: 1, name: "a", id: "b", from: "c", reply: netip.MustParseAddrPort("10.0.0.1:8301")}.encode())
-	f.Add(message{kind: forceMessage, ltime: 9, life: 8, name: "a", id: "b", prune: true}.encode())
-	f.Add(message{kind: noticeMessage, name: "a", id: "b", words: "set another node_name"}.encode())
+	for _, m := range []membership.Message{
+		{Kind: membership.MessagePing, Nonce: 1, Name: "a", ID: "b", From: "c", Reply: netip.MustParseAddrPort("10.0.0.1:8301")},
+		{Kind: membership.MessageForce, LTime: 9, Life: 8, Name: "a", ID: "b", Prune: true},
+		{Kind: membership.MessageNotice, Name: "a", ID: "b", Text: "set another node_name"},
+	} {
+		f.Add(encodeMessage(m))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := decodeMessage(b)
 		if err != nil {
 			return
 		}
-		if back, err := decodeMessage(m.encode()); err != nil || back != m {
+		if back, err := decodeMessage(encodeMessage(m)); err != nil || back != m {
 			t.Errorf("got %+v, %v, want %+v", back, err, m)
 		}
 	})
 }
 
-func FuzzHearsay(f *testing.F) {
-	f.Add(hearsay{from: "a", clock: 7, gone: []departed{{name: "b", id: "c", dc: "dc1", life: 4, addr: netip.MustParseAddrPort("[::1]:8301"), status: Failed, ago: time.Hour}}}.encode())
-	f.Add(hearsay{}.encode())
-	f.Add(append(hearsay{}.encode(), encodeOrders([]keyOrder{{Hash: hashOf(nil), At: 7, Removed: true}})...))
+func FuzzPushPull(f *testing.F) {
+	gone := membership.Departed{Status: membership.Failed, Ago: time.Hour}
+	gone.Name, gone.ID, gone.Datacenter, gone.Life, gone.Addr, gone.Port = "b", "c", "dc1", 4, netip.IPv6Loopback(), 8301
+	f.Add(encodePushPull(membership.PushPull{From: "a", Clock: 7, Gone: []membership.Departed{gone}}))
+	f.Add(encodePushPull(membership.PushPull{}))
+	f.Add(append(encodePushPull(membership.PushPull{}), encodeOrders([]keyOrder{{Hash: hashOf(nil), At: 7, Removed: true}})...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := decodeHearsay(b)
+		s, orders, err := decodePushPull(b)
 		if err != nil {
 			return
 		}
-		if back, err := decodeHearsay(append(h.encode(), encodeOrders(h.keys)...)); err != nil || !reflect.DeepEqual(back, h) {
-			t.Errorf("got %+v, %v, want %+v", back, err, h)
+		back, orders2, err := decodePushPull(append(encodePushPull(s), encodeOrders(orders)...))
+		if err != nil || !reflect.DeepEqual(back, s) || !reflect.DeepEqual(orders, orders2) {
+			t.Errorf("got %+v, %v, %v, want %+v, %v", back, orders2, err, s, orders)
 		}
 	})
 }
@@ -268,14 +277,14 @@ func FuzzSnapshot(f *testing.F) {
 		if err != nil {
 			return
 		}
-		self := &record{}
-		self.Name, self.ID = "self", "self-id"
-		l := newLedger(self, time.Unix(1e9, 0), time.Hour, time.Hour, standardHolds)
-		l.load(time.Unix(1e9, 0), s)
-		l.sweep(time.Unix(1e9+60, 0))
-		l.step(time.Unix(1e9+60, 0))
-		for _, k := range l.keep().Members {
-			if _, known := l.byName[k.Name]; !known {
+		at := time.Unix(1e9, 0)
+		m := membership.New(at, membership.Config{Self: membership.Node{Name: "self", ID: "self-id"}, ReconnectTimeout: time.Hour, TombstoneTimeout: time.Hour})
+		m.Load(s)
+		m.Sweep(at.Add(time.Minute))
+		m.Step(at.Add(time.Minute))
+		m.Publish()
+		for _, k := range m.Snapshot().Members {
+			if m.Table().ByName(k.Name) == nil {
 				t.Errorf("keeps %q, which it doesn't know", k.Name)
 			}
 		}
@@ -298,84 +307,4 @@ func FuzzKeyring(f *testing.F) {
 			t.Errorf("memberlist takes %d of %d keys: %v", len(ring.GetKeys()), len(keys), err)
 		}
 	})
-}
-
-// FuzzLedger gives the rules whatever may come from others, in any order, and
-// looks whether the ledger still agrees with itself.
-func FuzzLedger(f *testing.F) {
-	f.Add([]byte{0, 1, 2, 0, 2, 2, 3, 1, 4, 9, 5, 1, 6, 1, 7, 1, 8, 1, 9, 1, 10, 20})
-	f.Add([]byte{0, 1, 0, 2, 0, 3, 0, 4, 2, 1, 2, 2, 2, 3, 2, 4, 10, 40, 0, 1, 10, 250})
-	f.Fuzz(func(t *testing.T, script []byte) {
-		b := newBook(t, 4)
-		for ; len(script) >= 2; script = script[2:] {
-			i := int(script[1] % 6)
-			n, name, id := b.node(i), b.node(i).name, b.node(i).meta.tags[tagID]
-			if script[1]&0x40 != 0 {
-				n.meta = meta{life: uint64(script[1]), tags: map[string]string{tagID: b.node(int(script[1]>>3) % 6).meta.tags[tagID]}}
-			}
-			if script[1]&0x80 != 0 {
-				n.addr = b.node(9).addr
-			}
-			m := message{nonce: uint64(script[1]), ltime: uint64(script[1] >> 2), life: 7, name: name, id: id, from: "n1", prune: script[1]&0x20 != 0}
-			switch script[0] % 12 {
-			case 0:
-				b.joined(b.now, n)
-			case 1:
-				b.updated(b.now, n)
-			case 2:
-				b.silent[name] = true
-				b.left(b.now, name, "n2")
-			case 3:
-				delete(b.silent, name)
-			case 4:
-				b.contested(b.now, n)
-			case 5:
-				m.kind = leaveMessage
-				b.intent(b.now, m)
-			case 6:
-				m.kind = forceMessage
-				b.intent(b.now, m)
-			case 7:
-				m.kind = doubtMessage
-				b.intent(b.now, m)
-			case 8:
-				b.refused(b.now, id)
-			case 9:
-				b.heard(b.now, hearsay{from: "n3", clock: 9, gone: []departed{{name: name, id: id, life: 7, addr: n.addr, status: Failed + Status(script[1]>>7), ago: time.Minute}}})
-			case 10:
-				b.pass(time.Duration(script[1]) * busyTurn)
-			case 11:
-				b.sweep(b.now)
-				b.confirm(b.now, id)
-			}
-			b.agrees()
-		}
-	})
-}
-
-// agrees checks what always holds.
-func (b *book) agrees() {
-	b.t.Helper()
-	for name, r := range b.byName {
-		if r.Name != name || b.byID[r.ID] != r {
-			b.t.Fatalf("%q is listed as %q, and by ID as %v", r.Name, name, b.byID[r.ID])
-		}
-		if r.dead && r.Status != Failed && r.Status != Suspect || r.Status == Failed && !r.dead {
-			b.t.Fatalf("%s: dead %v, status %v", name, r.dead, r.Status)
-		}
-		if r.Status == Failed && b.brake.on && b.brake.held[r] {
-			b.t.Fatalf("%s is out though the brake holds it", name)
-		}
-		if b.gone[r.ID] != (time.Time{}) && r.Status != Left {
-			b.t.Fatalf("%s counts as gone, and is %v", name, r.Status)
-		}
-	}
-	if len(b.byID) != len(b.byName) {
-		b.t.Fatalf("%d IDs for %d names", len(b.byID), len(b.byName))
-	}
-	for r := range b.brake.held {
-		if b.byName[r.Name] != r {
-			b.t.Fatalf("the brake holds %s, which is gone", r.Name)
-		}
-	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meibo/cluster/membership"
 )
 
 var (
@@ -21,14 +23,12 @@ var (
 // Gossip is this host's part in the gossip of the cluster. Its methods are safe
 // for concurrent use.
 type Gossip struct {
-	cfg       Config
-	logger    *slog.Logger
-	self      identity
-	born      uint64 // this process's life
-	transport transporter
-	delegate  *delegate
-	mail      *mailbox
-	lives     sync.Map // node ID: Status
+	cfg        Config
+	logger     *slog.Logger
+	self       membership.Node // as it was at the start: its tags change
+	transport  transporter
+	inbox      *inbox
+	broadcasts *memberlist.TransmitLimitedQueue
 
 	ran     atomic.Bool
 	ring    *memberlist.Keyring // set before started is closed
@@ -36,17 +36,16 @@ type Gossip struct {
 	started chan struct{} // closed when ml is there
 	dial    chan netip.AddrPort
 	joined  chan struct{}
-	size    atomic.Int64  // of the cluster, about
 	tell    chan struct{} // has room for one: changedLives has something
 
 	tagMu sync.Mutex // held while the tags are changed; taken before mu
 
-	mu           sync.Mutex // guards following
-	ledger       *ledger
-	changed      chan struct{}
+	mu           sync.Mutex // guards following; never held while memberlist is called
+	machine      *membership.Machine
 	unsaved      bool
 	called       map[netip.AddrPort]time.Time
-	changedLives map[string]struct{} // for OnLife
+	accused      map[string]time.Time // whom this host itself called dead lately
+	changedLives map[string]struct{}  // for OnLife
 }
 
 // New checks the configuration, binds, and reads the snapshot of members. Run
@@ -57,14 +56,12 @@ func New(cfg Config) (*Gossip, error) {
 		return nil, err
 	}
 	now := time.Now()
-	tags := maps.Clone(cfg.Tags)
-	if tags == nil {
-		tags = make(map[string]string)
-	}
-	tags[tagID], tags[tagDatacenter] = cfg.ID, cfg.Datacenter
-	own := meta{life: uint64(now.UnixMicro()), tags: tags}
-	encoded, err := own.encode()
-	if err != nil {
+	self := membership.Node{ID: cfg.ID, Name: cfg.Name, Datacenter: cfg.Datacenter, Life: uint64(now.UnixMicro())}
+	self.Tags = make(map[string]string)
+	maps.Copy(self.Tags, cfg.Tags)
+	self.Tags[membership.TagID], self.Tags[membership.TagDatacenter] = cfg.ID, cfg.Datacenter
+	var err error
+	if self.Meta, err = encodeMeta(self.Life, self.Tags); err != nil {
 		return nil, err
 	}
 	if cfg.transport == nil {
@@ -72,51 +69,46 @@ func New(cfg Config) (*Gossip, error) {
 			return nil, err
 		}
 	}
+	ip, port, err := cfg.transport.FinalAdvertiseAddr("", 0)
+	if err != nil {
+		return nil, errors.Join(err, cfg.transport.Shutdown())
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	self.Addr, self.Port = addr.Unmap(), uint16(port)
 	g := &Gossip{
-		cfg: cfg, logger: cfg.Logger, born: own.life, transport: cfg.transport, mail: newMailbox(),
+		cfg: cfg, logger: cfg.Logger, self: self, transport: cfg.transport, inbox: &inbox{ready: make(chan struct{}, 1)},
 		started: make(chan struct{}), dial: make(chan netip.AddrPort, maxDials), joined: make(chan struct{}),
-		tell: make(chan struct{}, 1), changed: make(chan struct{}), called: make(map[netip.AddrPort]time.Time),
+		tell: make(chan struct{}, 1), called: make(map[netip.AddrPort]time.Time), accused: make(map[string]time.Time),
+		changedLives: make(map[string]struct{}),
 	}
-	g.changedLives = make(map[string]struct{})
-	if err := g.begin(now, own, encoded); err != nil {
-		return nil, errors.Join(err, g.transport.Shutdown())
+	g.machine = membership.New(now, membership.Config{
+		Self: self, ReconnectTimeout: cfg.ReconnectTimeout, TombstoneTimeout: cfg.TombstoneTimeout,
+		HoldDown: cfg.Tuning.HoldDown, HoldDownMax: cfg.Tuning.HoldDownMax,
+	})
+	g.broadcasts = &memberlist.TransmitLimitedQueue{
+		RetransmitMult: cfg.Tuning.RetransmitMult,
+		NumNodes:       func() int { return len(g.Members().Members()) },
 	}
+	g.load()
 	return g, nil
 }
 
-// begin makes the ledger and what memberlist will call.
-func (g *Gossip) begin(now time.Time, own meta, encoded []byte) error {
-	ip, port, err := g.transport.FinalAdvertiseAddr("", 0)
-	if err != nil {
-		return err
+// load has the members be as the snapshot says, and as others told.
+func (g *Gossip) load() {
+	var s membership.Snapshot
+	if g.cfg.Dir != "" {
+		var aside string
+		var err error
+		if s, aside, err = readSnapshot(g.cfg.Dir); err != nil {
+			g.logger.Error("gossip: the list of members is damaged and was set aside: members are found by joining", "file", aside, "err", err)
+		}
 	}
-	addr, _ := netip.AddrFromSlice(ip)
-	g.self = identity{name: g.cfg.Name, id: g.cfg.ID, dc: g.cfg.Datacenter, addr: netip.AddrPortFrom(addr.Unmap(), uint16(port))}
-	self := &record{aliveFrom: now}
-	self.describe(own)
-	self.Name, self.Addr, self.Port = g.self.name, g.self.addr.Addr(), g.self.addr.Port()
-	self.Status, self.Since, self.Told, self.ToldAt = Alive, now, Alive, now
-	g.ledger = newLedger(self, now, g.cfg.ReconnectTimeout, g.cfg.TombstoneTimeout,
-		holdLimits{g.cfg.Tuning.HoldDown, g.cfg.Tuning.HoldDownMax})
-	g.delegate = &delegate{self: g.self, keyring: g.cfg.Keyring, mail: g.mail, vet: &vet{byName: make(map[string]*vetted), byID: make(map[string]string)}}
-	g.delegate.meta.Store(&encoded)
-	g.delegate.casts = &memberlist.TransmitLimitedQueue{
-		RetransmitMult: g.cfg.Tuning.RetransmitMult,
-		NumNodes:       func() int { return int(g.size.Load()) },
-	}
-	if g.cfg.Dir == "" {
-		return nil
-	}
-	s, aside, err := readSnapshot(g.cfg.Dir)
-	switch {
-	case err != nil:
-		g.logger.Error("gossip: the list of members is damaged and was set aside: members are found by joining", "file", aside, "err", err)
-	case s.Left && !g.cfg.RejoinAfterLeave:
-		// It left: whom it knew then is no reason to come back.
-	default:
-		g.with(func(l *ledger, now time.Time) { l.load(now, s) })
-	}
-	return nil
+	g.with(func(m *membership.Machine, _ time.Time) {
+		if !s.Left || g.cfg.RejoinAfterLeave { // else whom it knew then is no reason to come back
+			m.Load(s)
+		}
+		m.Restore(g.cfg.Lives)
+	})
 }
 
 // Close unbinds a Gossip that isn't run.
@@ -127,42 +119,19 @@ func (g *Gossip) Close() error {
 	return g.transport.Shutdown()
 }
 
-// with gives the ledger to f, and then does what it wants done.
-func (g *Gossip) with(f func(l *ledger, now time.Time)) {
+// with gives the members to f, and then does what their rules want done.
+func (g *Gossip) with(f func(m *membership.Machine, now time.Time)) {
 	g.mu.Lock()
-	f(g.ledger, time.Now())
-	out := g.publish()
-	g.mu.Unlock()
-	g.carry(out)
-}
-
-// publish makes changes seen. It is called with mu held, and takes no other
-// lock than that of vet.
-func (g *Gossip) publish() outbox {
-	out := g.ledger.takeOut()
-	for id := range out.lives {
-		life := g.ledger.life(id)
-		if old, _ := g.lives.Swap(id, life); old == life {
-			continue
-		}
-		if g.cfg.OnLife != nil {
+	f(g.machine, time.Now())
+	w := g.machine.Publish()
+	g.unsaved = g.unsaved || w.Changed
+	if w.Met {
+		close(g.joined)
+	}
+	if g.cfg.OnLife != nil {
+		for _, id := range w.Lives {
 			g.changedLives[id] = struct{}{}
 		}
-	}
-	for name := range out.names {
-		if r := g.ledger.byName[name]; r != nil {
-			g.delegate.vet.put(r)
-		} else if name != g.self.name {
-			g.delegate.vet.drop(name)
-		}
-	}
-	if out.changed {
-		g.size.Store(int64(len(g.ledger.byName) + 1))
-		b := g.ledger.hearsay(time.Now()).encode()
-		g.delegate.hearsay.Store(&b)
-		close(g.changed)
-		g.changed = make(chan struct{})
-		g.unsaved = true
 	}
 	if len(g.changedLives) > 0 {
 		select {
@@ -170,71 +139,28 @@ func (g *Gossip) publish() outbox {
 		default:
 		}
 	}
-	return out
+	g.mu.Unlock()
+	g.do(w)
 }
 
-// Members returns all members sorted by name, this host among them, and a
-// channel that is closed when that has changed.
-func (g *Gossip) Members() ([]Member, <-chan struct{}) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.ledger.members(), g.changed
-}
-
-// Member returns the member of a name.
-func (g *Gossip) Member(name string) (Member, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if name == g.self.name {
-		return g.ledger.self.Member, true
-	}
-	if r := g.ledger.byName[name]; r != nil {
-		return r.Member, true
-	}
-	return Member{}, false
-}
-
-// Local returns this host.
-func (g *Gossip) Local() Member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.ledger.self.Member
-}
-
-// Life returns what is known of a host's life. Reaped counts as Left. It takes
-// no lock.
-func (g *Gossip) Life(nodeID string) Status {
-	if nodeID == g.self.id {
-		return Alive
-	}
-	if s, ok := g.lives.Load(nodeID); ok {
-		return s.(Status)
-	}
-	return NeverSeen
-}
-
-// Braking reports whether this host suspects itself, and takes out nobody.
-func (g *Gossip) Braking() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.ledger.brake.on
-}
+// Members returns the members as they are now. It takes no lock.
+func (g *Gossip) Members() *membership.Table { return g.machine.Table() }
 
 // Joined is closed when another member has been met for the first time.
 func (g *Gossip) Joined() <-chan struct{} { return g.joined }
 
 // LinkRefused says that a host's stream was reset and that its port has refused
-// to be dialled for two seconds. That is a confirmed claim until the host
+// to be dialled for two seconds. That is a confirmed suspicion until the host
 // answers a ping again.
 func (g *Gossip) LinkRefused(nodeID string) {
-	g.with(func(l *ledger, now time.Time) { l.refused(now, nodeID) })
-	g.mail.poke()
+	g.with(func(m *membership.Machine, now time.Time) { m.LinkRefused(now, nodeID) })
+	g.inbox.wake()
 }
 
-// RestoreLife takes what a view's file, or a neighbour's, says of a host that
-// gossip has not heard of.
-func (g *Gossip) RestoreLife(nodeID, _ string, s Status, since time.Time) {
-	g.with(func(l *ledger, _ time.Time) { l.restore(nodeID, s, since) })
+// Restore takes what a view's file, or a neighbour's, says of hosts that gossip
+// has not heard of.
+func (g *Gossip) Restore(lives []membership.Life) {
+	g.with(func(m *membership.Machine, _ time.Time) { m.Restore(lives) })
 }
 
 // SetTags changes tags of this host; an empty value deletes one. It fails when
@@ -242,10 +168,11 @@ func (g *Gossip) RestoreLife(nodeID, _ string, s Status, since time.Time) {
 func (g *Gossip) SetTags(tags map[string]string) error {
 	g.tagMu.Lock()
 	defer g.tagMu.Unlock()
-	merged := maps.Clone(g.Local().Tags)
+	self := g.Members().Self()
+	merged := maps.Clone(self.Tags)
 	for k, v := range tags {
 		switch {
-		case k == tagID || k == tagDatacenter:
+		case k == membership.TagID || k == membership.TagDatacenter:
 			return fmt.Errorf("gossip: tag %q is set by itself", k)
 		case v == "":
 			delete(merged, k)
@@ -253,19 +180,11 @@ func (g *Gossip) SetTags(tags map[string]string) error {
 			merged[k] = v
 		}
 	}
-	if maps.Equal(merged, g.Local().Tags) {
-		return nil
-	}
-	encoded, err := meta{life: g.born, tags: merged}.encode()
-	if err != nil {
+	meta, err := encodeMeta(self.Life, merged)
+	if err != nil || meta == self.Meta {
 		return err
 	}
-	g.delegate.meta.Store(&encoded)
-	g.with(func(l *ledger, now time.Time) {
-		l.self.Tags = merged
-		l.out.touch(l.self)
-		l.out.event(now, Updated, l.self, "")
-	})
+	g.with(func(m *membership.Machine, _ time.Time) { m.SetTags(merged, meta) })
 	if ml := g.ml.Load(); ml != nil {
 		// A timeout means that nobody took it yet; the next comparison of lists
 		// brings it along.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meibo/cluster/membership"
 )
 
 // host is a Gossip that runs in a test.
@@ -89,20 +91,27 @@ func within(t *testing.T, most time.Duration, what string, ok func() bool) time.
 	return time.Since(began)
 }
 
-func (h *host) sees(name string) Status {
-	m, _ := h.Member(name)
-	return m.Status
+// member is what is known of a name; nothing of one that isn't there.
+func (h *host) member(name string) membership.Member {
+	if m := h.Members().ByName(name); m != nil {
+		return *m
+	}
+	return membership.Member{}
 }
 
+func (h *host) sees(name string) membership.Status { return h.member(name).Status }
+
+func (h *host) guarded() bool { return h.Members().Guarded() }
+
 // all reports whether all these say s of a host.
-func all(hosts []*host, name string, s Status) bool {
+func all(hosts []*host, name string, s membership.Status) bool {
 	return !slices.ContainsFunc(hosts, func(h *host) bool { return h.sees(name) != s })
 }
 
 func whole(hosts ...*host) bool {
 	for _, h := range hosts {
 		for _, other := range hosts {
-			if m, _ := h.Member(other.self.name); m.Status != Alive || m.Told != Alive {
+			if m := h.member(other.self.Name); m.Status != membership.Alive || m.Told != membership.Alive {
 				return false
 			}
 		}
@@ -118,10 +127,10 @@ func TestCluster_MembersMeetAndTellTags(t *testing.T) {
 			t.Fatal(err)
 		}
 		took := within(t, 3*time.Second, "the tag is told", func() bool {
-			return !slices.ContainsFunc(hosts, func(h *host) bool { m, _ := h.Member("h4"); return m.Tags["role"] != "consul" })
+			return !slices.ContainsFunc(hosts, func(h *host) bool { m := h.member("h4"); return m.Tags["role"] != "consul" })
 		})
 		t.Logf("a tag was everywhere after %v", took)
-		members, _ := hosts[0].Members()
+		members := hosts[0].Members().Members()
 		if len(members) != 5 || members[0].Name != "h1" || members[0].ID != id(1) || members[4].Datacenter != "dc1" {
 			t.Errorf("got members %+v", members)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"regexp"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"meibo/cluster/membership"
 )
 
 const (
@@ -46,7 +49,7 @@ func (g *Gossip) join(ctx context.Context, addrs []string) (reached int, missing
 	case <-ctx.Done():
 		return 0, addrs, errNotRunning
 	}
-	if g.Local().Status == Left {
+	if g.Members().Self().Status == membership.Left {
 		return 0, addrs, errLeft
 	}
 	var mu sync.Mutex // guards the results
@@ -113,7 +116,7 @@ func (g *Gossip) joinOne(ctx context.Context, given string) (reached int, err er
 		return 0, &joinError{given, err}
 	}
 	for _, to := range targets {
-		if to == g.self.addr {
+		if to == g.self.At() {
 			reached++ // itself, in a list that all servers share
 			continue
 		}
@@ -159,25 +162,10 @@ func (g *Gossip) blame(err error) error {
 // errOldKey is why a host is not reached that one may be reached by.
 var errOldKey = errors.New("the host there can't read this one's")
 
-// flat takes an error of memberlist's Join, which is written as a list, down to
-// one line.
-func flat(err error) error {
-	text := err.Error()
-	if _, after, ok := strings.Cut(text, "* "); ok {
-		text = after
-	}
-	if _, after, ok := strings.Cut(text, "failed to join "); ok {
-		if _, reason, ok := strings.Cut(after, ": "); ok {
-			text = reason
-		}
-	}
-	return errors.New(strings.Join(strings.Fields(text), " "))
-}
-
 // resolve finds the addresses of HOST or HOST:PORT. The port is this host's own
 // unless it is said.
 func (g *Gossip) resolve(ctx context.Context, given string) ([]netip.AddrPort, error) {
-	port := g.self.addr.Port()
+	port := g.self.Port
 	if p := g.cfg.Bind.Port(); p != 0 {
 		port = p
 	}
@@ -335,14 +323,10 @@ func (g *Gossip) joinAll(ctx context.Context, addrs []string) (reached int, miss
 
 // alone reports whether gossip has nobody else.
 func (g *Gossip) alone() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, r := range g.ledger.byName {
-		if r.Told == Alive || r.Told == Suspect {
-			return false
-		}
-	}
-	return g.ledger.self.Status != Left
+	t := g.Members()
+	return t.Self().Status != membership.Left && !slices.ContainsFunc(t.Members(), func(m *membership.Member) bool {
+		return m != t.Self() && m.InTouch()
+	})
 }
 
 // callLost calls members that gossip has lost, again and again: nobody else
@@ -353,7 +337,7 @@ func (g *Gossip) callLost(ctx context.Context) {
 	// Together hosts call some five times a second: who comes back is met soon in a small
 	// cluster too.
 	most := func() time.Duration {
-		return min(max(time.Duration(g.size.Load())*callEach, callLeast), callEvery)
+		return min(max(time.Duration(len(g.Members().Members()))*callEach, callLeast), callEvery)
 	}
 	var joined <-chan struct{} = g.joined
 	timer := time.NewTimer(0)
@@ -361,13 +345,13 @@ func (g *Gossip) callLost(ctx context.Context) {
 	for syncs := 2; ; {
 		select {
 		case <-timer.C:
-			g.callSome(callsEach, (*ledger).lost)
+			g.callSome(callsEach, (*membership.Member).Lost)
 			if joined != nil {
 				pause = min(2*pause, most())
 			}
 			timer.Reset(jitter(min(pause, most())))
 		case <-joined:
-			g.callSome(syncPeers, (*ledger).living)
+			g.callSome(syncPeers, (*membership.Member).InTouch)
 			joined = nil
 			if syncs--; syncs > 0 {
 				pause = callEvery
@@ -382,18 +366,20 @@ func (g *Gossip) callLost(ctx context.Context) {
 	}
 }
 
-func (g *Gossip) callSome(n int, whom func(*ledger) []*record) {
+// callSome calls up to n of the other members that whom is true of.
+func (g *Gossip) callSome(n int, whom func(*membership.Member) bool) {
+	t := g.Members()
+	if t.Self().Status == membership.Left {
+		return
+	}
 	var to []netip.AddrPort
-	g.mu.Lock()
-	if g.ledger.self.Status != Left {
-		for _, r := range whom(g.ledger) {
-			if len(to) < n {
-				to = append(to, r.at())
-			}
+	for _, m := range t.Members() {
+		if m != t.Self() && m.Addr.IsValid() && whom(m) {
+			to = append(to, m.At())
 		}
 	}
-	g.mu.Unlock()
-	for _, a := range to {
+	rand.Shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
+	for _, a := range to[:min(n, len(to))] {
 		g.call(a)
 	}
 }
@@ -419,21 +405,18 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	if ml == nil {
 		return errNotRunning
 	}
-	c := &cast{sent: make(chan struct{})}
 	alone := g.alone()
-	g.with(func(l *ledger, now time.Time) {
-		if l.self.Status == Left {
-			c = nil
-			return
+	var told *broadcast // queued here, to be told when it is out
+	g.with(func(m *membership.Machine, now time.Time) {
+		if m.Table().Self().Status != membership.Left {
+			told = &broadcast{body: encodeMessage(m.Leave(now)), sent: make(chan struct{})}
 		}
-		c.body = l.leave(now).encode()
-		l.out.casts = nil // it is queued here, to be told when it is out
 	})
-	if c == nil || alone {
+	if told == nil || alone {
 		return nil
 	}
-	g.delegate.casts.QueueBroadcast(c)
-	wait(ctx, c.sent, leaveTold)
+	g.broadcasts.QueueBroadcast(told)
+	wait(ctx, told.sent, leaveTold)
 	err := ml.Leave(leaveWait)
 	wait(ctx, nil, leaveLinger)
 	if err != nil {
@@ -455,47 +438,42 @@ func wait(ctx context.Context, done <-chan struct{}, most time.Duration) {
 // ForceLeave has a dead member count as left, everywhere; with prune it is
 // forgotten at once. One that lives isn't touched, this host among them: it
 // would contradict.
-func (g *Gossip) ForceLeave(ctx context.Context, name string, prune bool) error {
-	err := fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
-	g.with(func(l *ledger, now time.Time) {
-		if name == l.self.Name {
-			err = nil
-			return
-		}
-		if r := l.byName[name]; r != nil {
-			err = nil
-			l.forced(now, r, l.intend(forceMessage, r, prune))
-		}
-	})
-	return err
+func (g *Gossip) ForceLeave(name string, prune bool) error {
+	known := false
+	g.with(func(m *membership.Machine, now time.Time) { known = m.ForceLeave(now, name, prune) })
+	if !known {
+		return noMember(name)
+	}
+	return nil
+}
+
+func noMember(name string) error {
+	return fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
 }
 
 // Ping asks a member for a sign of life until ctx ends, and returns how long
 // the answer took.
 func (g *Gossip) Ping(ctx context.Context, name string) (time.Duration, error) {
-	answer := make(chan struct{})
-	var answered sync.Once
-	for {
-		known := false
-		g.with(func(l *ledger, now time.Time) {
-			if r := l.byName[name]; r != nil && r.Addr.IsValid() {
-				known = true
-				l.ping(now, r.Name, r.ID, r.at(), asked{r: r, answer: func() { answered.Do(func() { close(answer) }) }})
-			}
-		})
-		if name == g.self.name {
-			return 0, nil
+	answers := make(chan time.Duration, 1)
+	answer := func(rtt time.Duration) {
+		select {
+		case answers <- rtt:
+		default:
 		}
+	}
+	for name != g.self.Name {
+		known := false
+		g.with(func(m *membership.Machine, now time.Time) { known = m.Ping(now, name, answer) })
 		if !known {
-			return 0, fmt.Errorf("gossip: no member is called %q: see `meibo members`", name)
+			return 0, noMember(name)
 		}
 		select {
-		case <-answer:
-			m, _ := g.Member(name)
-			return m.RTT, nil
+		case rtt := <-answers:
+			return rtt, nil
 		case <-time.After(pingAgain):
 		case <-ctx.Done():
 			return 0, fmt.Errorf("gossip: %q doesn't answer: %w", name, ctx.Err())
 		}
 	}
+	return 0, nil
 }

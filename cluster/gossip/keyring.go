@@ -423,37 +423,3 @@ func writeFile(path string, data []byte) error {
 	}
 	return atomicfile.Write(path, data)
 }
-
-// mirror makes memberlist's ring equal to keys. memberlist's RemoveKey shifts
-// the list in place under its readers, unless the key is the last: so what
-// stands behind a key that goes is taken out with it and put back.
-func mirror(ring *memberlist.Keyring, keys [][]byte) error {
-	for _, key := range keys {
-		if err := ring.AddKey(key); err != nil {
-			return err
-		}
-	}
-	if len(keys) > 0 {
-		if err := ring.UseKey(keys[0]); err != nil {
-			return err
-		}
-	}
-	have := slices.Clone(ring.GetKeys())
-	first := slices.IndexFunc(have, func(key []byte) bool { return !hasKey(keys, key) })
-	if first < 0 {
-		return nil
-	}
-	for _, key := range slices.Backward(have[first:]) {
-		if err := ring.RemoveKey(key); err != nil {
-			return err
-		}
-	}
-	for _, key := range have[first:] {
-		if hasKey(keys, key) {
-			if err := ring.AddKey(key); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}

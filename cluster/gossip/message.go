@@ -6,161 +6,114 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"meibo/cluster/membership"
 )
 
-// Messages of ours, carried by memberlist (encrypted and authenticated by the
-// key, from nobody in particular, and possibly recorded and sent again):
-//
-//   - ping and pong, to one host, bound to each other by a random number;
-//   - notice, to one host: a conflict in words;
-//   - leave, force and doubt, to everybody: intents, with a Lamport time and an
-//     ID. They name the life (process) that they are about, so that one that is
-//     played again after that host came back says nothing.
-type messageKind byte
-
-const (
-	pingMessage messageKind = iota + 1
-	pongMessage
-	noticeMessage
-	leaveMessage
-	forceMessage
-	doubtMessage
-)
-
-// maxWords bounds a notice.
-const maxWords = 512
+// maxText bounds a notice.
+const maxText = 512
 
 var errMessage = errors.New("gossip: malformed message")
 
-// message is one of them; which fields count depends on the kind.
-type message struct {
-	kind  messageKind
-	nonce uint64         // binds a pong to its ping; the ID of an intent
-	ltime uint64         // of an intent
-	life  uint64         // of the host that it is about; 0 for any
-	name  string         // of the host that it is about
-	id    string         // its node ID
-	from  string         // who sends it, by name
-	reply netip.AddrPort // of a ping
-	words string         // of a notice
-	prune bool
-}
-
-func (m message) encode() []byte {
-	b := []byte{byte(m.kind)}
-	for _, n := range []uint64{m.nonce, m.ltime, m.life} {
+// encodeMessage writes a message as it goes over the wire.
+func encodeMessage(m membership.Message) []byte {
+	b := []byte{byte(m.Kind)}
+	for _, n := range []uint64{m.Nonce, m.LTime, m.Life} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
 	flags := byte(0)
-	if m.prune {
+	if m.Prune {
 		flags = 1
 	}
 	b = append(b, flags)
 	reply := ""
-	if m.reply.IsValid() {
-		raw, _ := m.reply.MarshalBinary()
+	if m.Reply.IsValid() {
+		raw, _ := m.Reply.MarshalBinary()
 		reply = string(raw)
 	}
-	for _, s := range []string{m.name, m.id, m.from, reply, m.words} {
+	for _, s := range []string{m.Name, m.ID, m.From, reply, m.Text} {
 		b = appendString(b, s)
 	}
 	return b
 }
 
-func decodeMessage(b []byte) (message, error) {
+func decodeMessage(b []byte) (membership.Message, error) {
 	const head = 1 + 3*8 + 1
-	if len(b) < head || b[0] < byte(pingMessage) || b[0] > byte(doubtMessage) {
-		return message{}, errMessage
+	if len(b) < head || b[0] < byte(membership.MessagePing) || b[0] > byte(membership.MessageSuspect) {
+		return membership.Message{}, errMessage
 	}
-	m := message{
-		kind:  messageKind(b[0]),
-		nonce: binary.BigEndian.Uint64(b[1:]), ltime: binary.BigEndian.Uint64(b[9:]), life: binary.BigEndian.Uint64(b[17:]),
-		prune: b[25]&1 != 0,
+	m := membership.Message{
+		Kind:  membership.MessageKind(b[0]),
+		Nonce: binary.BigEndian.Uint64(b[1:]), LTime: binary.BigEndian.Uint64(b[9:]), Life: binary.BigEndian.Uint64(b[17:]),
+		Prune: b[25]&1 != 0,
 	}
 	b = b[head:]
 	var reply string
-	for _, s := range []*string{&m.name, &m.id, &m.from, &reply, &m.words} {
+	for _, s := range []*string{&m.Name, &m.ID, &m.From, &reply, &m.Text} {
 		var ok bool
 		if *s, b, ok = cutString(b); !ok {
-			return message{}, errMessage
+			return membership.Message{}, errMessage
 		}
 	}
-	if len(m.name) > maxName || len(m.id) > maxName || len(m.from) > maxName || len(m.words) > maxWords {
-		return message{}, errMessage
+	if len(m.Name) > maxName || len(m.ID) > maxName || len(m.From) > maxName || len(m.Text) > maxText {
+		return membership.Message{}, errMessage
 	}
-	if reply != "" && (m.reply.UnmarshalBinary([]byte(reply)) != nil || !m.reply.IsValid()) {
-		return message{}, errMessage
+	if reply != "" && (m.Reply.UnmarshalBinary([]byte(reply)) != nil || !m.Reply.IsValid()) {
+		return membership.Message{}, errMessage
 	}
 	return m, nil
 }
 
-// hearsay is what a host tells another with each push/pull beside memberlist's
-// own list: who is gone, which memberlist forgets after half a minute.
-type hearsay struct {
-	from  string // who tells it
-	clock uint64
-	gone  []departed
-	keys  []keyOrder // follow in the message; an older host does not read so far
-}
+const pushPullVersion = 1
 
-// departed is a member that failed or left.
-type departed struct {
-	name, id, dc string
-	life         uint64
-	addr         netip.AddrPort
-	status       Status // Failed or Left
-	ago          time.Duration
-}
-
-const hearsayVersion = 1
-
-func (h hearsay) encode() []byte {
-	b := appendString([]byte{hearsayVersion}, h.from)
-	b = binary.AppendUvarint(b, h.clock)
-	b = binary.AppendUvarint(b, uint64(len(h.gone)))
-	for _, d := range h.gone {
-		addr, _ := d.addr.MarshalBinary()
-		for _, s := range []string{d.name, d.id, d.dc, string(addr)} {
+// encodePushPull writes what a host tells another with each push/pull beside
+// memberlist's own list. Orders about keys follow; an older host does not read so
+// far.
+func encodePushPull(s membership.PushPull) []byte {
+	b := appendString([]byte{pushPullVersion}, s.From)
+	b = binary.AppendUvarint(b, s.Clock)
+	b = binary.AppendUvarint(b, uint64(len(s.Gone)))
+	for _, d := range s.Gone {
+		addr, _ := d.At().MarshalBinary()
+		for _, s := range []string{d.Name, d.ID, d.Datacenter, string(addr)} {
 			b = appendString(b, s)
 		}
-		b = binary.BigEndian.AppendUint64(b, d.life)
-		b = append(b, byte(d.status))
-		b = binary.AppendUvarint(b, uint64(max(d.ago, 0)/time.Second))
+		b = binary.BigEndian.AppendUint64(b, d.Life)
+		b = append(b, byte(d.Status))
+		b = binary.AppendUvarint(b, uint64(max(d.Ago, 0)/time.Second))
 	}
 	return b
 }
 
-func decodeHearsay(b []byte) (hearsay, error) {
-	var h hearsay
-	if len(b) == 0 || b[0] != hearsayVersion {
-		return h, errMessage
+func decodePushPull(b []byte) (s membership.PushPull, orders []keyOrder, err error) {
+	if len(b) == 0 || b[0] != pushPullVersion {
+		return s, nil, errMessage
 	}
 	var ok bool
-	if h.from, b, ok = cutString(b[1:]); !ok || len(h.from) > maxName {
-		return h, errMessage
+	if s.From, b, ok = cutString(b[1:]); !ok || len(s.From) > maxName {
+		return s, nil, errMessage
 	}
 	var count uint64
-	if h.clock, b, ok = cutUvarint(b); !ok {
-		return h, errMessage
+	if s.Clock, b, ok = cutUvarint(b); !ok {
+		return s, nil, errMessage
 	}
-	if count, b, ok = cutUvarint(b); !ok || count > maxMembers {
-		return h, errMessage
+	if count, b, ok = cutUvarint(b); !ok || count > membership.MaxMembers {
+		return s, nil, errMessage
 	}
 	for range count {
-		var d departed
+		var d membership.Departed
 		if d, b, ok = cutDeparted(b); !ok {
-			return h, errMessage
+			return s, nil, errMessage
 		}
-		h.gone = append(h.gone, d)
+		s.Gone = append(s.Gone, d)
 	}
-	h.keys, ok = decodeOrders(b)
-	if !ok {
-		return h, errMessage
+	if orders, ok = decodeOrders(b); !ok {
+		return s, nil, errMessage
 	}
-	return h, nil
+	return s, orders, nil
 }
 
-// encodeOrders writes what follows in the message of a hearsay.
+// encodeOrders writes what follows in the message of a push/pull.
 func encodeOrders(orders []keyOrder) []byte {
 	b := binary.AppendUvarint(nil, uint64(len(orders)))
 	for _, o := range orders {
@@ -190,7 +143,7 @@ func decodeOrders(b []byte) (orders []keyOrder, ok bool) {
 			return nil, false
 		}
 		// A time that no clock says would be one that no order can follow.
-		if o.At, b, ok = cutUvarint(b); !ok || len(b) == 0 || o.At > uint64(time.Now().UnixMilli())+clockLeap {
+		if o.At, b, ok = cutUvarint(b); !ok || len(b) == 0 || o.At > uint64(time.Now().UnixMilli())+membership.MaxLeap {
 			return nil, false
 		}
 		o.Removed, b = b[0] == 1, b[1:]
@@ -199,22 +152,24 @@ func decodeOrders(b []byte) (orders []keyOrder, ok bool) {
 	return orders, true
 }
 
-func cutDeparted(b []byte) (d departed, rest []byte, ok bool) {
-	var addr string
-	for _, s := range []*string{&d.name, &d.id, &d.dc, &addr} {
+func cutDeparted(b []byte) (d membership.Departed, rest []byte, ok bool) {
+	var raw string
+	for _, s := range []*string{&d.Name, &d.ID, &d.Datacenter, &raw} {
 		if *s, b, ok = cutString(b); !ok || len(*s) > maxName {
 			return d, nil, false
 		}
 	}
-	if d.name == "" || d.id == "" || d.addr.UnmarshalBinary([]byte(addr)) != nil || !d.addr.IsValid() || len(b) < 9 {
+	var addr netip.AddrPort
+	if d.Name == "" || d.ID == "" || addr.UnmarshalBinary([]byte(raw)) != nil || !addr.IsValid() || len(b) < 9 {
 		return d, nil, false
 	}
-	d.life, d.status = binary.BigEndian.Uint64(b), Status(b[8])
+	d.Addr, d.Port = addr.Addr(), addr.Port()
+	d.Life, d.Status = binary.BigEndian.Uint64(b), membership.Status(b[8])
 	ago, b, ok := cutUvarint(b[9:])
-	if !ok || (d.status != Failed && d.status != Left) || ago > 1<<32 {
+	if !ok || (d.Status != membership.Failed && d.Status != membership.Left) || ago > 1<<32 {
 		return d, nil, false
 	}
-	d.ago = time.Duration(ago) * time.Second
+	d.Ago = time.Duration(ago) * time.Second
 	return d, b, true
 }
 

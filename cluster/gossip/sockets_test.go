@@ -36,7 +36,7 @@ func keyed(t *testing.T, path string, key byte) *Keyring {
 func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) {
 	rings := []*Keyring{keyed(t, filepath.Join(t.TempDir(), "ring"), 1), keyed(t, "", 1), keyed(t, "", 1)}
 	first := onLoopback(t, 1, func(c *Config) { c.Keyring = rings[0] })
-	join := []string{first.self.addr.String()}
+	join := []string{first.self.At().String()}
 	hosts := []*host{first}
 	for i := 2; i <= 3; i++ {
 		hosts = append(hosts, onLoopback(t, i, func(c *Config) { c.Keyring, c.RetryJoin = rings[i-1], join }))
@@ -52,7 +52,7 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 		if err == nil || !strings.Contains(err.Error(), join[0]) {
 			t.Errorf("%s: got %v", name, err)
 		}
-		if m, _ := stranger.Members(); len(m) != 1 {
+		if m := stranger.Members().Members(); len(m) != 1 {
 			t.Errorf("%s: learned %v", name, m)
 		}
 		stranger.stop()
@@ -78,7 +78,7 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 		c.Keyring, c.RetryJoin = ring, join
 	})
 	within(t, 10*time.Second, "a host with the new key joins", func() bool { return whole(append(hosts, late)...) })
-	if m, _ := hosts[0].Members(); len(m) != 4 {
+	if m := hosts[0].Members().Members(); len(m) != 4 {
 		t.Errorf("got %v", m)
 	}
 
@@ -94,7 +94,7 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 	within(t, 10*time.Second, "a host that is back calls in vain at first", func() bool { return strings.Contains(log.String()[before:], "nobody was reached") })
 	hosts = append(hosts, late)
 	within(t, 10*time.Second, "a host that is back drops the removed key", func() bool {
-		_, _ = first.Join(t.Context(), []string{back.self.addr.String()})
+		_, _ = first.Join(t.Context(), []string{back.self.At().String()})
 		keys, _ := ring.Keys()
 		return len(keys) == 1 && bytes.Equal(keys[0], next) && strings.Contains(log.String(), "removed here too")
 	})
@@ -103,7 +103,7 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 		t.Errorf("who has a key that works is told to begin anew, or warned:\n%s", text)
 	}
 	stranger := onLoopback(t, 9, func(c *Config) { c.Keyring = keyed(t, "", 1) })
-	if _, err := stranger.Join(t.Context(), []string{back.self.addr.String()}); err == nil || !strings.Contains(err.Error(), "were removed from its keyring") {
+	if _, err := stranger.Join(t.Context(), []string{back.self.At().String()}); err == nil || !strings.Contains(err.Error(), "were removed from its keyring") {
 		t.Errorf("a newcomer with the removed key: got %v", err)
 	}
 }
@@ -129,12 +129,12 @@ func TestSockets_OnlyTheAllowedGossip(t *testing.T) {
 	first := onLoopback(t, 1, func(c *Config) {
 		c.Allowed = []netip.Prefix{netip.MustParsePrefix("127.81.3.1/32"), netip.MustParsePrefix("127.81.3.2/32")}
 	})
-	join := []string{first.self.addr.String()}
+	join := []string{first.self.At().String()}
 	second := onLoopback(t, 2, func(c *Config) { c.RetryJoin = join })
 	within(t, 10*time.Second, "the allowed one joins", func() bool { return whole(first, second) })
 	third := onLoopback(t, 3, func(c *Config) {})
 	_, err := third.Join(t.Context(), join)
-	if m, _ := first.Members(); len(m) != 2 {
+	if m := first.Members().Members(); len(m) != 2 {
 		t.Errorf("took %v (join: %v)", m, err)
 	}
 }
@@ -163,7 +163,7 @@ func TestJoin_AFailureNamesTheAddress(t *testing.T) {
 			t.Errorf("%s: %d, %v", given, n, err)
 		}
 	}
-	if n, err := h.Join(t.Context(), []string{h.self.addr.String(), "127.81.3.9:1"}); n != 1 || err != nil {
+	if n, err := h.Join(t.Context(), []string{h.self.At().String(), "127.81.3.9:1"}); n != 1 || err != nil {
 		t.Errorf("itself: %d, %v", n, err)
 	}
 }
@@ -181,7 +181,7 @@ func TestRetryJoin_ProgramsSayWhom(t *testing.T) {
 	within(t, 20*time.Second, "what went wrong is said", func() bool {
 		return strings.Contains(log.String(), "not today") && strings.Contains(log.String(), "exit status 3") && strings.Contains(log.String(), "No such file")
 	})
-	if err := os.WriteFile(list, []byte("127.81.3.9:1\n "+first.self.addr.String()+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(list, []byte("127.81.3.9:1\n "+first.self.At().String()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 20*time.Second, "the one it names is joined", func() bool { return whole(first, second) })
@@ -222,7 +222,7 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := g.Local(); l.Port == 0 || l.Addr != netip.MustParseAddr("127.0.0.1") {
+	if l := g.Members().Self(); l.Port == 0 || l.Addr != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("got %+v", l)
 	}
 	if err := g.Close(); err != nil {

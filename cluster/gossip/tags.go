@@ -8,12 +8,8 @@ import (
 	"slices"
 
 	"github.com/hashicorp/memberlist"
-)
 
-// The tags that every host tells. Others may be added.
-const (
-	tagID         = "id"
-	tagDatacenter = "dc"
+	"meibo/cluster/membership"
 )
 
 // maxName is the longest name or ID of a host (a label of DNS has 63 bytes; an
@@ -26,45 +22,40 @@ const metaVersion = 1
 // errMeta is returned for what is not a description of a host.
 var errMeta = errors.New("gossip: not a description of a host of this kind")
 
-// meta is what a host tells of itself with each sign of life.
-type meta struct {
-	life uint64 // of this process: Unix microseconds of its start
-	tags map[string]string
-}
-
-// encode writes version, life, and the tags by name, each string after its
-// length. It fails if that is more than memberlist carries.
-func (m meta) encode() ([]byte, error) {
-	b := binary.BigEndian.AppendUint64([]byte{metaVersion}, m.life)
-	for _, k := range slices.Sorted(maps.Keys(m.tags)) {
-		b = appendString(appendString(b, k), m.tags[k])
+// encodeMeta encodes what a host tells of itself with each sign of life: the life
+// of its process and its tags. It writes version, life, and the tags by name,
+// each string after its length. It fails if that is more than memberlist carries.
+func encodeMeta(life uint64, tags map[string]string) (string, error) {
+	b := binary.BigEndian.AppendUint64([]byte{metaVersion}, life)
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		b = appendString(appendString(b, k), tags[k])
 	}
 	if len(b) > memberlist.MetaMaxSize {
-		return nil, fmt.Errorf("gossip: the tags take %d bytes, %d are carried: shorten them", len(b), memberlist.MetaMaxSize)
+		return "", fmt.Errorf("gossip: the tags take %d bytes, %d are carried: shorten them", len(b), memberlist.MetaMaxSize)
 	}
-	return b, nil
+	return string(b), nil
 }
 
-func decodeMeta(b []byte) (meta, error) {
+func decodeMeta(b []byte) (life uint64, tags map[string]string, err error) {
 	if len(b) < 9 || b[0] != metaVersion {
-		return meta{}, errMeta
+		return 0, nil, errMeta
 	}
-	m := meta{life: binary.BigEndian.Uint64(b[1:]), tags: make(map[string]string)}
+	life, tags = binary.BigEndian.Uint64(b[1:]), make(map[string]string)
 	for b = b[9:]; len(b) > 0; {
 		var k, v string
 		var ok bool
 		if k, b, ok = cutString(b); !ok {
-			return meta{}, errMeta
+			return 0, nil, errMeta
 		}
 		if v, b, ok = cutString(b); !ok {
-			return meta{}, errMeta
+			return 0, nil, errMeta
 		}
-		m.tags[k] = v
+		tags[k] = v
 	}
-	if id := m.tags[tagID]; id == "" || len(id) > maxName {
-		return meta{}, errMeta
+	if id := tags[membership.TagID]; id == "" || len(id) > maxName {
+		return 0, nil, errMeta
 	}
-	return m, nil
+	return life, tags, nil
 }
 
 func appendString(b []byte, s string) []byte {

@@ -1,4 +1,4 @@
-package gossip
+package membership
 
 import (
 	"fmt"
@@ -7,38 +7,42 @@ import (
 	"time"
 )
 
-// book is a ledger under test, with a clock of its own and members that answer,
+// book is a machine under test, with a clock of its own and members that answer,
 // or don't.
 type book struct {
-	*ledger
+	*Machine
 	t      *testing.T
 	now    time.Time
 	silent map[string]bool
 }
 
+// turn is how often a machine is told the time here.
+const turn = 50 * time.Millisecond
+
+func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+
 func newBook(t *testing.T, others int) *book {
 	b := &book{t: t, now: time.Unix(1e9, 0), silent: make(map[string]bool)}
-	self := &record{life: 1}
-	self.Name, self.ID, self.Addr, self.Status, self.Told = "self", "self-id", address(250).Addr(), Alive, Alive
-	b.ledger = newLedger(self, b.now, 72*time.Hour, 24*time.Hour, standardHolds)
+	b.Machine = New(b.now, standard)
 	for i := range others {
-		b.joined(b.now, b.node(i))
+		b.Alive(b.now, b.node(i))
 	}
 	b.pass(2 * time.Minute)
 	return b
 }
 
-func (b *book) node(i int) node {
-	return node{name: fmt.Sprintf("n%d", i), addr: netip.AddrPortFrom(address(i).Addr(), 1), meta: meta{life: 7, tags: map[string]string{tagID: fmt.Sprintf("id%d", i)}}}
+func (b *book) node(i int) Node {
+	id := fmt.Sprintf("id%d", i)
+	return Node{Name: fmt.Sprintf("n%d", i), ID: id, Addr: address(i), Port: 1, Life: 7, Tags: map[string]string{TagID: id}}
 }
 
-// pass lets time go by, in turns of the keeper's; who isn't silent answers.
+// pass lets time go by, in turns; who isn't silent answers.
 func (b *book) pass(d time.Duration) {
-	for end := b.now.Add(d); b.now.Before(end); b.now = b.now.Add(busyTurn) {
-		b.step(b.now)
-		for _, p := range b.takeOut().pings {
-			if !b.silent[p.name] {
-				b.pong(b.now, message{nonce: p.nonce, id: p.id, life: 7}, b.now)
+	for end := b.now.Add(d); b.now.Before(end); b.now = b.now.Add(turn) {
+		b.Step(b.now)
+		for _, s := range b.Publish().Sends {
+			if m := s.Message; m.Kind == MessagePing && !b.silent[m.Name] {
+				b.Receive(b.now, Message{Kind: MessagePong, Nonce: m.Nonce, ID: m.ID, Life: 7}, b.now)
 			}
 		}
 	}
@@ -48,16 +52,15 @@ func (b *book) pass(d time.Duration) {
 func (b *book) die(names ...string) {
 	for _, n := range names {
 		b.silent[n] = true
-		b.left(b.now, n, "")
+		b.Dead(b.now, n, "")
 	}
 }
 
-// wake makes members answer again and has gossip say so.
+// rise makes members answer again and has gossip say so.
 func (b *book) rise(names ...string) {
 	for _, n := range names {
 		delete(b.silent, n)
-		r := b.byName[n]
-		b.joined(b.now, node{name: n, addr: r.at(), meta: meta{life: r.life, tags: map[string]string{tagID: r.ID}}})
+		b.Alive(b.now, b.byName[n].Node)
 	}
 }
 
@@ -68,54 +71,54 @@ func (b *book) is(name string, want Status) {
 	}
 }
 
-func TestRule20_AClaimIsSuspicionUntilThreePingsWentUnanswered(t *testing.T) {
+func TestRule20_ADeathIsSuspicionUntilThreePingsWentUnanswered(t *testing.T) {
 	b := newBook(t, 5)
 	b.die("n1")
 	b.is("n1", Suspect)
-	b.pass(claimWindow)
+	b.pass(confirmWindow)
 	b.is("n1", Suspect)
-	b.pass(2 * busyTurn)
+	b.pass(2 * turn)
 	b.is("n1", Failed)
 }
 
 func TestRule20_AMemberThatAnswersStaysAliveAndIsToldDead(t *testing.T) {
 	b := newBook(t, 5)
-	b.left(b.now, "n1", "n2")
-	b.pass(2 * busyTurn)
+	b.Dead(b.now, "n1", "n2")
+	b.pass(2 * turn)
 	b.is("n1", Alive)
 	r := b.byName["n1"]
-	if r.Told != Failed || r.ToldBy != "n2" || b.counts.refuted != 1 {
+	if r.Told != Failed || r.ToldBy != "n2" || b.counts.Refuted != 1 {
 		t.Errorf("got %+v, %+v", r.Member, b.counts)
 	}
 	b.silent["n1"] = true // nobody else watches it by then
-	b.pass(verifyEvery + claimWindow + 3*busyTurn)
+	b.pass(verifyEvery + confirmWindow + 3*turn)
 	b.is("n1", Failed)
 }
 
-func TestRule20_ClaimsOfTheLatelyDeadAndAfterAPauseOfOurOwnArePutOff(t *testing.T) {
+func TestRule20_SuspicionsOfTheLatelyDeadAndAfterAPauseOfOurOwnArePutOff(t *testing.T) {
 	b := newBook(t, 5)
 	b.die("n2")
 	b.pass(time.Second)
 	b.rise("n2")
 	b.pass(10 * time.Second)
 	b.is("n2", Alive)
-	b.left(b.now, "n1", "n2")
+	b.Dead(b.now, "n1", "n2")
 	b.is("n1", Alive)
-	b.stalledUntil(b.now)
-	b.left(b.now, "n3", "")
+	b.Stalled(b.now)
+	b.Dead(b.now, "n3", "")
 	b.is("n3", Alive)
-	if b.counts.ignored != 2 {
-		t.Errorf("ignored %d claims, want 2", b.counts.ignored)
+	if b.counts.Ignored != 2 {
+		t.Errorf("ignored %d suspicions, want 2", b.counts.Ignored)
 	}
 }
 
 func TestRule20_APauseOfOurOwnBeginsTheConfirmationAnew(t *testing.T) {
 	b := newBook(t, 5)
-	b.left(b.now, "n1", "")
-	b.step(b.now)
-	b.takeOut()                         // the pings go out,
+	b.Dead(b.now, "n1", "")
+	b.Step(b.now)
+	b.Publish()                         // the pings go out,
 	b.now = b.now.Add(30 * time.Second) // and the process is stopped before the answers are read
-	b.stalledUntil(b.now)
+	b.Stalled(b.now)
 	b.pass(time.Second)
 	b.is("n1", Alive)
 }
@@ -126,17 +129,17 @@ func TestRule20_WhoHearsAgainAsksAnewBeforeAnybodyDies(t *testing.T) {
 		b.silent[fmt.Sprintf("n%d", i)] = true // this host's cable is out
 	}
 	b.pass(3 * time.Second)
-	b.left(b.now, "n1", "")
-	b.left(b.now, "n2", "")
-	for b.byName["n1"].claim == nil || b.byName["n1"].claim.sent < claimPings {
-		b.pass(busyTurn)
+	b.Dead(b.now, "n1", "")
+	b.Dead(b.now, "n2", "")
+	for b.byName["n1"].suspicion == nil || b.byName["n1"].suspicion.sent < confirmPings {
+		b.pass(turn)
 	}
 	delete(b.silent, "n0") // it is in again, and the answers come one after the other
 	delete(b.silent, "n3")
-	b.ledger.answered(b.now, b.byName["n0"], 0)
-	b.pass(2 * busyTurn)
+	b.answered(b.now, b.byName["n0"], 0)
+	b.pass(2 * turn)
 	delete(b.silent, "n2")
-	b.pass(2*claimWindow + 2*busyTurn) // longer than an answer is waited for otherwise
+	b.pass(2*confirmWindow + 2*turn) // longer than an answer is waited for otherwise
 	delete(b.silent, "n1")
 	b.pass(5 * time.Second)
 	for i := range 4 {
@@ -147,7 +150,10 @@ func TestRule20_WhoHearsAgainAsksAnewBeforeAnybodyDies(t *testing.T) {
 	}
 }
 
-var standardHolds = holdLimits{holdFirst, holdMost}
+var standard = Config{
+	Self:             Node{Name: "self", ID: "self-id", Addr: address(250), Port: 1, Life: 1},
+	ReconnectTimeout: 72 * time.Hour, TombstoneTimeout: 24 * time.Hour, HoldDown: DefaultHoldDown, HoldDownMax: DefaultHoldDownMax,
+}
 
 func TestRule20_Holddown(t *testing.T) {
 	at := time.Unix(1e9, 0)
@@ -167,20 +173,20 @@ func TestRule20_Holddown(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var h holddown
 			for _, f := range test.flaps {
-				h.flap(at.Add(f), standardHolds)
+				h.flap(at.Add(f), &standard)
 			}
 			back := at.Add(test.back)
-			if got := h.until(back, standardHolds).Sub(back).Round(time.Second); got != test.want {
+			if got := h.until(back, &standard).Sub(back).Round(time.Second); got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
 	}
 	var h holddown
 	for range 20 {
-		h.flap(at, standardHolds)
+		h.flap(at, &standard)
 	}
-	if h.hold != holdMost {
-		t.Errorf("got %v, want %v", h.hold, holdMost)
+	if h.hold != DefaultHoldDownMax {
+		t.Errorf("got %v, want %v", h.hold, DefaultHoldDownMax)
 	}
 }
 
@@ -208,7 +214,7 @@ func TestRule20_BackOnlyWhenSteadyForTheHolddown(t *testing.T) {
 	b.is("n1", Alive)
 }
 
-func TestRule21_Brake(t *testing.T) {
+func TestRule21_TheGuard(t *testing.T) {
 	names := func(n int) (out []string) {
 		for i := range n {
 			out = append(out, fmt.Sprintf("n%d", i))
@@ -236,8 +242,8 @@ func TestRule21_Brake(t *testing.T) {
 				b.pass(test.apart)
 			}
 			b.pass(3 * time.Second)
-			if b.brake.on != test.want {
-				t.Fatalf("braking: %v, want %v", b.brake.on, test.want)
+			if b.guard.on != test.want {
+				t.Fatalf("guarded: %v, want %v", b.guard.on, test.want)
 			}
 			want := Failed
 			if test.want {
@@ -250,7 +256,7 @@ func TestRule21_Brake(t *testing.T) {
 	}
 }
 
-func TestRule21_TheBrakeEndsWhenHalfAreBack(t *testing.T) {
+func TestRule21_TheGuardEndsWhenHalfAreBack(t *testing.T) {
 	b := newBook(t, 9)
 	b.die("n0", "n1", "n2", "n3", "n4", "n5")
 	b.pass(3 * time.Second)
@@ -260,13 +266,13 @@ func TestRule21_TheBrakeEndsWhenHalfAreBack(t *testing.T) {
 	b.is("n5", Suspect)
 	b.rise("n2")
 	b.pass(3 * time.Second)
-	if b.brake.on {
-		t.Error("brakes though half are back")
+	if b.guard.on {
+		t.Error("guarded though half are back")
 	}
 	b.is("n5", Failed)
 	b.pass(time.Minute)
-	if b.brake.on {
-		t.Error("brakes anew for the same deaths")
+	if b.guard.on {
+		t.Error("guarded anew for the same deaths")
 	}
 }
 
@@ -274,20 +280,20 @@ func TestRule21_AServersWordTakesOutThoseItConfirms(t *testing.T) {
 	b := newBook(t, 9)
 	b.die("n0", "n1", "n2", "n3", "n4", "n5")
 	b.pass(3 * time.Second)
-	b.confirm(b.now, "id0")
+	b.Confirm(b.now, "id0")
 	b.is("n0", Failed)
 	b.is("n1", Suspect)
-	b.confirm(b.now, "id1")
-	b.confirm(b.now, "id2")
+	b.Confirm(b.now, "id1")
+	b.Confirm(b.now, "id2")
 	b.is("n5", Suspect) // asked once more
-	b.pass(afterBrake + time.Second)
+	b.pass(afterCutOff + time.Second)
 	b.is("n5", Failed)
-	if b.brake.on {
-		t.Error("brakes though half are confirmed")
+	if b.guard.on {
+		t.Error("guarded though half are confirmed")
 	}
 	b.pass(10 * time.Second)
-	if b.brake.on {
-		t.Error("brakes anew for the same deaths")
+	if b.guard.on {
+		t.Error("guarded anew for the same deaths")
 	}
 }
 
@@ -296,7 +302,7 @@ func TestRule21_WhoHearsNobodyTakesOutNobody(t *testing.T) {
 	for i := range 20 {
 		b.silent[fmt.Sprintf("n%d", i)] = true
 	}
-	b.left(b.now, "n3", "self")
+	b.Dead(b.now, "n3", "self")
 	for range 40 {
 		b.pass(500 * time.Millisecond)
 		for _, r := range b.byName {
@@ -305,8 +311,8 @@ func TestRule21_WhoHearsNobodyTakesOutNobody(t *testing.T) {
 			}
 		}
 	}
-	if !b.brake.on {
-		t.Error("doesn't brake")
+	if !b.guard.on {
+		t.Error("the guard isn't on")
 	}
 }
 
@@ -318,7 +324,7 @@ func TestRule21_AMinorityTakesOutNobody(t *testing.T) {
 				b.silent[fmt.Sprintf("n%d", i)] = true
 			}
 			for i := range 4 { // one after the other, as gossip finds them
-				b.left(b.now, fmt.Sprintf("n%d", hosts-1-i), "n0")
+				b.Dead(b.now, fmt.Sprintf("n%d", hosts-1-i), "n0")
 				for range 16 {
 					b.pass(50 * time.Millisecond)
 					for _, r := range b.byName {
@@ -329,29 +335,29 @@ func TestRule21_AMinorityTakesOutNobody(t *testing.T) {
 				}
 			}
 			b.pass(5 * time.Second)
-			if !b.brake.on {
-				t.Errorf("%d hosts, %d heard: doesn't brake", hosts, heard)
+			if !b.guard.on {
+				t.Errorf("%d hosts, %d heard: the guard isn't on", hosts, heard)
 			}
 		}
 	}
 }
 
-func TestRule21_WhomNobodyAccusesIsBackWhenTheBrakeEnds(t *testing.T) {
+func TestRule21_WhomNobodyAccusesIsBackWhenTheGuardEnds(t *testing.T) {
 	b := newBook(t, 7)
 	for i := range 4 {
 		b.silent[fmt.Sprintf("n%d", i)] = true
 	}
 	for i := range 3 { // n3 is only out of this host's reach
-		b.left(b.now, fmt.Sprintf("n%d", i), "n6")
+		b.Dead(b.now, fmt.Sprintf("n%d", i), "n6")
 	}
 	b.pass(3 * time.Second)
-	if !b.brake.on {
-		t.Fatal("doesn't brake though four of seven are silent")
+	if !b.guard.on {
+		t.Fatal("the guard isn't on though four of seven are silent")
 	}
-	b.confirm(b.now, "id0")
-	b.confirm(b.now, "id1")
-	if b.brake.on {
-		t.Fatal("brakes though two of four deaths are confirmed")
+	b.Confirm(b.now, "id0")
+	b.Confirm(b.now, "id1")
+	if b.guard.on {
+		t.Fatal("guarded though two of four deaths are confirmed")
 	}
 	b.pass(4 * time.Second)
 	b.is("n2", Failed)
@@ -362,22 +368,22 @@ func TestRule21_SomeDeathsAtOnceAreBelieved(t *testing.T) {
 	b := newBook(t, 9)
 	b.silent["n0"], b.silent["n1"], b.silent["n2"] = true, true, true
 	for _, name := range []string{"n0", "n1", "n2"} {
-		b.left(b.now, name, "n8")
+		b.Dead(b.now, name, "n8")
 	}
 	b.pass(3 * time.Second)
 	for _, name := range []string{"n0", "n1", "n2"} {
 		b.is(name, Failed)
 	}
 	b.is("n3", Alive)
-	if b.brake.on {
-		t.Error("brakes for three of nine")
+	if b.guard.on {
+		t.Error("guarded for three of nine")
 	}
 }
 
 func TestRule20_WhoIsAskedBesideADeadOneIsNotFoundDead(t *testing.T) {
 	b := newBook(t, 9)
 	b.silent["n0"], b.silent["n1"] = true, true // n1 is only restarting: nobody accuses it
-	b.left(b.now, "n0", "n8")
+	b.Dead(b.now, "n0", "n8")
 	b.pass(1700 * time.Millisecond)
 	b.is("n0", Failed)
 	b.is("n1", Alive)
@@ -396,13 +402,13 @@ func TestRule19_FailedNeverBecomesNeverSeenAndReapedCountsAsLeft(t *testing.T) {
 	b.die("n0")
 	b.pass(time.Second)
 	b.now = b.now.Add(71 * time.Hour)
-	b.sweep(b.now)
+	b.Sweep(b.now)
 	b.is("n0", Failed)
 	b.now = b.now.Add(2 * time.Hour)
-	b.sweep(b.now)
+	b.Sweep(b.now)
 	b.is("n0", Left)
 	b.now = b.now.Add(25 * time.Hour)
-	b.sweep(b.now)
+	b.Sweep(b.now)
 	if b.byName["n0"] != nil || b.life("id0") != Left {
 		t.Errorf("got %v, life %v", b.byName["n0"], b.life("id0"))
 	}
@@ -413,10 +419,10 @@ func TestRule19_FailedNeverBecomesNeverSeenAndReapedCountsAsLeft(t *testing.T) {
 
 func TestIntent_OneOfAnEarlierLifeOrPlayedAgainSaysNothing(t *testing.T) {
 	b := newBook(t, 3)
-	old := message{kind: leaveMessage, ltime: 5, nonce: 1, name: "n0", id: "id0", life: 6}
+	old := Message{Kind: MessageLeave, LTime: 5, Nonce: 1, Name: "n0", ID: "id0", Life: 6}
 	b.intent(b.now, old)
 	b.is("n0", Alive)
-	force := message{kind: forceMessage, ltime: 6, nonce: 2, name: "n0", id: "id0", life: 7}
+	force := Message{Kind: MessageForce, LTime: 6, Nonce: 2, Name: "n0", ID: "id0", Life: 7}
 	b.die("n0")
 	b.pass(time.Second)
 	b.intent(b.now, force)
@@ -428,20 +434,20 @@ func TestIntent_OneOfAnEarlierLifeOrPlayedAgainSaysNothing(t *testing.T) {
 	b.pass(time.Second)
 	b.is("n0", Failed)
 	b.intent(b.now, force) // seen
-	force.nonce = 3
+	force.Nonce = 3
 	b.intent(b.now, force) // not seen, but older than its return
 	b.is("n0", Failed)
 }
 
 func TestIntent_ForceBeforeTheDeathIsFoundCountsThen(t *testing.T) {
 	b := newBook(t, 3)
-	b.intent(b.now, message{kind: forceMessage, ltime: 6, nonce: 2, name: "n0", id: "id0", life: 7})
+	b.intent(b.now, Message{Kind: MessageForce, LTime: 6, Nonce: 2, Name: "n0", ID: "id0", Life: 7})
 	b.is("n0", Alive)
 	b.die("n0")
 	b.pass(time.Second)
 	b.is("n0", Left)
 
-	b.intent(b.now, message{kind: forceMessage, ltime: 7, nonce: 3, name: "n1", id: "id1", life: 7})
+	b.intent(b.now, Message{Kind: MessageForce, LTime: 7, Nonce: 3, Name: "n1", ID: "id1", Life: 7})
 	b.silent["n1"] = true
 	b.pass(forceKept)
 	b.die("n1")
@@ -452,8 +458,8 @@ func TestIntent_ForceBeforeTheDeathIsFoundCountsThen(t *testing.T) {
 // Who lived when it was given fails like any other when it dies seconds later.
 func TestIntent_ForceOfTheLivingIsRefutedByTheNextSignOfLife(t *testing.T) {
 	b := newBook(t, 5)
-	b.intent(b.now, message{kind: forceMessage, ltime: 6, nonce: 2, name: "n0", id: "id0", life: 7})
-	b.heard(b.now, hearsay{from: "n3", clock: 7, gone: []departed{{name: "n1", id: "id1", life: 7, addr: b.node(1).addr, status: Left}}})
+	b.intent(b.now, Message{Kind: MessageForce, LTime: 6, Nonce: 2, Name: "n0", ID: "id0", Life: 7})
+	b.Merge(b.now, PushPull{From: "n3", Clock: 7, Gone: []Departed{{Node: b.node(1), Status: Left}}})
 	for _, n := range []string{"n0", "n1"} {
 		b.pass(2 * time.Second)
 		b.is(n, Alive)
@@ -464,7 +470,7 @@ func TestIntent_ForceOfTheLivingIsRefutedByTheNextSignOfLife(t *testing.T) {
 }
 
 func TestIntent_RingTakesEachOnceAndNoOldOnes(t *testing.T) {
-	var r ring
+	var r seenIntents
 	for _, test := range []struct {
 		clock, ltime, id uint64
 		want             bool

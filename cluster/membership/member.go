@@ -1,4 +1,4 @@
-package gossip
+package membership
 
 import (
 	"net/netip"
@@ -29,12 +29,22 @@ func (s Status) String() string {
 	return "status " + strconv.Itoa(int(s))
 }
 
-// Member is one host of the cluster.
-type Member struct {
+// Node is a host as gossip tells of it.
+type Node struct {
 	ID, Name, Datacenter string
 	Addr                 netip.Addr // where it gossips
 	Port                 uint16
+	Life                 uint64            // of its process: Unix microseconds of its start
 	Tags                 map[string]string // shared: not to be changed
+	Meta                 string            // Life and Tags as they were told
+}
+
+// At is where the host gossips.
+func (n *Node) At() netip.AddrPort { return netip.AddrPortFrom(n.Addr, n.Port) }
+
+// Member is one host of the cluster.
+type Member struct {
+	Node
 
 	// Status is what answers and catalog go by: confirmed, held down. Since is
 	// when it became so.
@@ -52,28 +62,25 @@ type Member struct {
 	HeldUntil time.Time
 	Flaps     int
 
-	RTT      time.Duration // of the last answered ping; 0 if unknown
+	RTT      time.Duration // of a lately answered ping; 0 if unknown
 	Conflict string        // what is wrong with it and what to do, in words; "" if nothing
 }
 
-// EventKind says what happened to a member.
-type EventKind uint8
+// Lives reports whether answers take the member for alive.
+func (m *Member) Lives() bool { return m.Status == Alive || m.Status == Suspect }
 
-// Kinds of events.
-const (
-	Joined   EventKind = iota + 1 // new, or back
-	Gone                          // left on purpose, or was forced out
-	Died                          // confirmed dead
-	Updated                       // other tags or another address
-	Reaped                        // failed for so long that it counts as left
-	Conflict                      // two hosts claim one name or one ID; Text says which
-	Held                          // back, and not to be believed before Member.HeldUntil
-)
+// InTouch reports whether gossip has the member, and tells it what it tells all.
+func (m *Member) InTouch() bool { return m.Told == Alive || m.Told == Suspect }
 
-// Event is a change of a member.
-type Event struct {
-	Kind   EventKind
-	Member Member
-	Text   string // of a conflict
-	At     time.Time
+// Lost reports whether gossip has lost a member that may live.
+func (m *Member) Lost() bool { return m.Status != Left && !m.InTouch() }
+
+// gone reports whether the member's name and ID may be taken over.
+func (m *Member) gone() bool { return m.Status == Failed || m.Status == Left }
+
+// Life is what is known of a host's life.
+type Life struct {
+	ID, Name string // the name may be unknown
+	Status   Status
+	Since    time.Time
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"meibo/cluster/membership"
 )
 
 func TestLogger_TellsWhatMattersOnceAndHearsWhomThisHostAccuses(t *testing.T) {
@@ -48,7 +50,7 @@ func TestMetrics_AreDescribedAndWhole(t *testing.T) {
 		t.Errorf("got %d families, %v", len(families), err)
 	}
 	for _, f := range families {
-		if f.GetName() == "meibo_gossip_members" && len(f.GetMetric()) != len(statusNames) {
+		if f.GetName() == "meibo_gossip_members" && len(f.GetMetric()) != int(membership.Left)+1 {
 			t.Errorf("got %d series of %s", len(f.GetMetric()), f.GetName())
 		}
 	}
