@@ -7,7 +7,7 @@ import (
 
 	"meibo/cluster/bootstrap"
 	"meibo/cluster/consensus"
-	"meibo/cluster/gossip"
+	"meibo/cluster/membership"
 	"meibo/cluster/rpc"
 )
 
@@ -39,10 +39,10 @@ func (n *Node) bootstrapMembers() ([]bootstrap.Member, <-chan struct{}) {
 	if w == nil {
 		return nil, netChanged
 	}
-	members, changed := w.gossip.Members()
+	members := w.gossip.Members()
 	var servers []bootstrap.Member
-	for _, m := range members {
-		if !isServer(m) || m.Status != gossip.Alive || m.Datacenter != n.cfg.Datacenter || m.Tags[tagRaft] == "" {
+	for _, m := range members.Role(roleServer) {
+		if m.Status != membership.Alive || m.Datacenter != n.cfg.Datacenter || m.Tags[tagRaft] == "" {
 			continue
 		}
 		s := serverOf(m)
@@ -50,7 +50,7 @@ func (n *Node) bootstrapMembers() ([]bootstrap.Member, <-chan struct{}) {
 			Name: m.Name, NodeID: m.ID, RaftID: s.RaftID, Addr: s.Addr, Expect: s.Expect, NonVoter: s.NonVoter, InCluster: m.Tags[tagHistory] != "",
 		})
 	}
-	return servers, changed
+	return servers, members.Changed()
 }
 
 // bootstrapFor answers what another server asks about who begins.

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"meibo/cluster/agent"
 	"meibo/cluster/feed"
-	"meibo/cluster/gossip"
+	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/view"
 )
@@ -134,12 +133,11 @@ const (
 // dead: one that came back with nothing knows nobody to call, and would tell those who
 // ask it the little that it has heard, until somebody calls it.
 func (w *network) meetServer(ctx context.Context, addr string) {
-	members, _ := w.gossip.Members()
-	for _, m := range members {
-		if m.Status != gossip.Failed || linkAddr(m) != addr {
+	for _, m := range w.gossip.Members().Role(roleServer) {
+		if m.Status != membership.Failed || linkAddr(m) != addr {
 			continue
 		}
-		at := netip.AddrPortFrom(m.Addr, m.Port).String()
+		at := m.At().String()
 		if _, err := w.gossip.Join(ctx, []string{at}); err != nil {
 			w.logger.Debug("a server that is back is not met yet", "addr", at, "err", err)
 		}
@@ -234,8 +232,8 @@ func (n *Node) Neighbour(ctx context.Context, name string) bool {
 		return false
 	}
 	asked := 0
-	for _, m := range shuffled(w.gossip.Members()) {
-		if m.ID == n.cfg.NodeID || m.Status != gossip.Alive || asked == neighboursAsked || ctx.Err() != nil {
+	for _, m := range shuffled(w.gossip.Members().Members()) {
+		if m.ID == n.cfg.NodeID || m.Status != membership.Alive || asked == neighboursAsked || ctx.Err() != nil {
 			continue
 		}
 		asked++
@@ -248,7 +246,7 @@ func (n *Node) Neighbour(ctx context.Context, name string) bool {
 
 // askNeighbour asks a member for one service, or for all it knows, and reports
 // whether this host knows more now.
-func (w *network) askNeighbour(ctx context.Context, m Member, name string) bool {
+func (w *network) askNeighbour(ctx context.Context, m *Member, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
 	defer cancel()
 	conn, err := w.link.Dial(ctx, linkAddr(m), viewProtocol, m.ID)
@@ -260,7 +258,7 @@ func (w *network) askNeighbour(ctx context.Context, m Member, name string) bool 
 		w.logger.Debug("a neighbour tells nothing", "node", m.Name, "service", name, "err", err)
 		return false
 	}
-	w.node.keepLives(img.Lives)
+	w.node.restoreLives(img.Lives)
 	if !w.node.view.Adopt(img, view.FromNeighbour) {
 		return false
 	}

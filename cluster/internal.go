@@ -118,7 +118,7 @@ func (n *Node) heldFor(_ context.Context, _ rpc.Caller, body []byte) (any, error
 		return nil, err
 	}
 	var answer heldAnswer
-	if m, ok := n.MemberOf(req.NodeID); ok {
+	if m := n.MemberOf(req.NodeID); m != nil {
 		answer.Flaps = m.Flaps
 		if !m.HeldUntil.IsZero() {
 			answer.Until = m.HeldUntil.UnixMilli()

@@ -16,13 +16,14 @@ import (
 	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/view"
 )
 
 // Tags that a host tells of itself by gossip.
 const (
-	tagRole     = "role"
+	tagRole     = membership.TagRole
 	tagPort     = "port" // of link
 	tagExpect   = "expect"
 	tagRaft     = "raft"
@@ -61,7 +62,7 @@ func (n *Node) gossipConfig() gossip.Config {
 	if n.cfg.DataDir != "" && cfg.Dir == "" {
 		cfg.Dir = filepath.Join(n.cfg.DataDir, "serf")
 	}
-	cfg.Network, cfg.OnLife = n.cfg.Network, n.view.OnLifeChange
+	cfg.Network, cfg.OnLife, cfg.Lives = n.cfg.Network, n.view.OnLifeChange, n.table().Lives()
 	cfg.Confirmed = n.confirmedDead
 	return cfg
 }
@@ -146,14 +147,13 @@ func (n *Node) setJoined() {
 }
 
 // Member is a host of the cluster, as gossip knows it.
-type Member = gossip.Member
+type Member = membership.Member
 
 // Members returns all that gossip knows of; this host alone where there is no
 // gossip.
-func (n *Node) Members() []Member {
+func (n *Node) Members() []*Member {
 	if w, _ := n.network(); w != nil {
-		members, _ := w.gossip.Members()
-		return members
+		return w.gossip.Members().Members()
 	}
 	record := n.record()
 	addr, _ := netip.ParseAddr(record.Address)
@@ -162,20 +162,21 @@ func (n *Node) Members() []Member {
 	if n.holdsCatalog() && n.cfg.ServerPort > 0 { // else it is a server to nobody
 		tags[tagRole] = roleServer
 	}
-	return []Member{{
-		ID: record.ID, Name: record.Node, Datacenter: record.Datacenter, Addr: addr, Port: n.cfg.Gossip.Bind.Port(),
-		Tags: tags, Status: gossip.Alive, Told: gossip.Alive,
+	return []*Member{{
+		Node:   membership.Node{ID: record.ID, Name: record.Node, Datacenter: record.Datacenter, Addr: addr, Port: n.cfg.Gossip.Bind.Port(), Tags: tags},
+		Status: membership.Alive, Told: membership.Alive,
 	}}
 }
 
-// MemberOf is the member with the node ID, if gossip knows it.
-func (n *Node) MemberOf(nodeID string) (Member, bool) {
-	for _, m := range n.Members() {
-		if m.ID == nodeID {
-			return m, true
-		}
+// MemberOf is the member with the node ID; nil if gossip doesn't know it.
+func (n *Node) MemberOf(nodeID string) *Member {
+	if w, _ := n.network(); w != nil {
+		return w.gossip.Members().ByID(nodeID)
 	}
-	return Member{}, false
+	if self := n.Members()[0]; self.ID == nodeID {
+		return self
+	}
+	return nil
 }
 
 // Stream is the server that tells this host of the catalog, by its link address,
@@ -191,7 +192,7 @@ func (n *Node) Stream() (addr string, since time.Time) {
 // itself.
 func (n *Node) Braking() bool {
 	w, _ := n.network()
-	return w != nil && w.gossip.Braking()
+	return w != nil && w.gossip.Members().Guarded()
 }
 
 // Join meets the hosts at the addresses, "host" or "host:port", and returns how
@@ -276,18 +277,17 @@ func (n *Node) ForceLeave(ctx context.Context, name string, prune bool) (lives b
 	if w == nil {
 		return false, fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
-	m, ok := w.gossip.Member(name)
-	if !ok {
+	m := w.gossip.Members().ByName(name)
+	if m == nil {
 		return false, fmt.Errorf("%w: %q", ErrUnknownMember, name)
 	}
 	if !m.HeldUntil.IsZero() {
 		return true, nil // it is back, and would be left out for good
 	}
-	if err := w.gossip.ForceLeave(ctx, name, prune); err != nil {
+	if err := w.gossip.ForceLeave(name, prune); err != nil {
 		return false, err
 	}
-	m, ok = w.gossip.Member(name)
-	if !ok || m.Status != gossip.Alive && m.Status != gossip.Suspect {
+	if m = w.gossip.Members().ByName(name); m == nil || !m.Lives() {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lifeTime)
@@ -306,20 +306,15 @@ type liveness struct{ n *Node }
 
 // Life implements view.Liveness.
 func (l liveness) Life(nodeID string) view.Life {
-	w, _ := l.n.network()
-	if w == nil {
-		return view.NeverSeen
-	}
-	return view.Life(w.gossip.Life(nodeID))
+	return lifeOf[l.n.table().Life(nodeID)]
 }
 
 // living are the node IDs of the members that are alive, this host's too.
 func (n *Node) living() []string {
 	ids := []string{n.cfg.NodeID}
 	if w, _ := n.network(); w != nil {
-		members, _ := w.gossip.Members()
-		for _, m := range members {
-			if m.ID != n.cfg.NodeID && (m.Status == gossip.Alive || m.Status == gossip.Suspect) {
+		for _, m := range w.gossip.Members().Members() {
+			if m.ID != n.cfg.NodeID && m.Lives() {
 				ids = append(ids, m.ID)
 			}
 		}
@@ -327,35 +322,50 @@ func (n *Node) living() []string {
 	return ids
 }
 
-// lifeOfAll is what gossip says of the lives of all members.
-func (n *Node) lifeOfAll() []view.LifeOf {
-	w, _ := n.network()
-	if w == nil {
-		return nil
+// table is what gossip knows of the members; while this host speaks to nobody,
+// what it knew last, or what the view's file says of lives.
+func (n *Node) table() *membership.Table {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.net != nil {
+		return n.net.gossip.Members()
 	}
-	members, _ := w.gossip.Members()
-	lives := make([]view.LifeOf, 0, len(members))
-	for _, m := range members {
-		lives = append(lives, view.LifeOf{NodeID: m.ID, Name: m.Name, Life: view.Life(m.Status), Since: m.Since})
+	return n.last
+}
+
+// lifeOf is a member's status in the words of the view.
+var lifeOf = [...]view.Life{
+	membership.NeverSeen: view.NeverSeen, membership.Alive: view.Alive, membership.Suspect: view.Suspect,
+	membership.Failed: view.Failed, membership.Left: view.Left,
+}
+
+// lifeOfAll is what is known of the lives of all hosts, for the view's file and
+// for neighbours.
+func (n *Node) lifeOfAll() []view.LifeOf {
+	var lives []view.LifeOf
+	for _, l := range n.table().Lives() {
+		lives = append(lives, view.LifeOf{NodeID: l.ID, Name: l.Name, Life: lifeOf[l.Status], Since: l.Since})
 	}
 	return lives
 }
 
-// keepLives notes what the view's file or a neighbour says of the lives of
-// nodes, and tells gossip, which heeds it for those that it hasn't heard of.
-func (n *Node) keepLives(lives []view.LifeOf) {
+// restoreLives takes what the view's file or a neighbour says of the lives of
+// nodes. It counts for those that gossip hasn't heard of.
+func (n *Node) restoreLives(told []view.LifeOf) {
+	var lives []membership.Life
+	for _, l := range told {
+		if s := slices.Index(lifeOf[:], l.Life); s > 0 {
+			lives = append(lives, membership.Life{ID: l.NodeID, Name: l.Name, Status: membership.Status(s), Since: l.Since})
+		}
+	}
 	n.mu.Lock()
-	n.lives = append(n.lives, lives...)
 	w := n.net
+	if w == nil {
+		n.last = n.last.Restored(lives)
+	}
 	n.mu.Unlock()
 	if w != nil {
-		restoreLives(w.gossip, lives)
-	}
-}
-
-func restoreLives(g *gossip.Gossip, lives []view.LifeOf) {
-	for _, l := range lives {
-		g.RestoreLife(l.NodeID, l.Name, gossip.Status(l.Life), l.Since)
+		w.gossip.Restore(lives)
 	}
 }
 
@@ -368,8 +378,8 @@ func (w *network) watchMembers(ctx context.Context) error {
 	wg.Go(func() { w.meet(ctx) })
 	alarmed := ""
 	for {
-		members, changed := w.gossip.Members()
-		histories := historiesOf(members, nil)
+		members := w.gossip.Members()
+		histories := historiesOf(members.Role(roleServer), nil)
 		if len(histories) > 1 && fmt.Sprint(histories) != alarmed {
 			histories = w.livingHistories(ctx)
 		}
@@ -385,7 +395,7 @@ func (w *network) watchMembers(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
+		case <-members.Changed():
 		}
 		if !retry.Wait(ctx, 200*time.Millisecond) { // a burst is one change
 			return nil
@@ -408,7 +418,7 @@ func (w *network) meet(ctx context.Context) {
 		w.logger.Error("cannot keep that the keyring is the cluster's", "err", err)
 	}
 	for v := w.node.view; v.Lacks(); {
-		_, changed := w.gossip.Members()
+		changed := w.gossip.Members().Changed()
 		based := v.Load().HasBase()
 		w.askForAll(ctx)
 		if based && v.Lacks() && !v.Young() {
@@ -431,20 +441,20 @@ func (w *network) meet(ctx context.Context) {
 // askForAll asks neighbours for all they know, one after the other, until this
 // host lacks nothing. Agents come first: what the servers know, a stream tells.
 func (w *network) askForAll(ctx context.Context) {
-	members := shuffled(w.gossip.Members())
-	rank := func(m Member) int {
+	members := shuffled(w.gossip.Members().Members())
+	rank := func(m *Member) int {
 		if isServer(m) {
 			return 1
 		}
 		return 0
 	}
-	slices.SortStableFunc(members, func(a, b Member) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(members, func(a, b *Member) int { return rank(a) - rank(b) })
 	asked := 0
 	for _, m := range members {
 		if asked == neighboursAskedForAll || ctx.Err() != nil || !w.node.view.Lacks() {
 			return
 		}
-		if m.ID != w.node.cfg.NodeID && m.Status == gossip.Alive {
+		if m.ID != w.node.cfg.NodeID && m.Status == membership.Alive {
 			asked++
 			w.askNeighbour(ctx, m, "")
 		}
@@ -467,8 +477,7 @@ func (w *network) livingHistories(ctx context.Context) []string {
 	var mu sync.Mutex // guards answers
 	answers := make(map[string]bool)
 	var wg sync.WaitGroup
-	members, _ := w.gossip.Members()
-	for _, m := range members {
+	for _, m := range w.gossip.Members().Role(roleServer) {
 		if followsHistory(m) {
 			wg.Go(func() {
 				_, err := w.gossip.Ping(ctx, m.Name)
@@ -479,19 +488,18 @@ func (w *network) livingHistories(ctx context.Context) []string {
 		}
 	}
 	wg.Wait()
-	members, _ = w.gossip.Members()
-	return historiesOf(members, answers)
+	return historiesOf(w.gossip.Members().Role(roleServer), answers)
 }
 
 // followsHistory reports whether the member is a server that is said to live and to
 // follow a history.
-func followsHistory(m Member) bool {
-	return m.Tags[tagHistory] != "" && m.Status == gossip.Alive && isServer(m)
+func followsHistory(m *Member) bool {
+	return m.Tags[tagHistory] != "" && m.Status == membership.Alive && isServer(m)
 }
 
 // historiesOf are the histories that living servers say they follow; with answers,
 // those of the servers alone, by ID, that gave one.
-func historiesOf(members []Member, answers map[string]bool) []string {
+func historiesOf(members []*Member, answers map[string]bool) []string {
 	var list []string
 	for _, m := range members {
 		if h := m.Tags[tagHistory]; followsHistory(m) && (answers == nil || answers[m.ID]) && !slices.Contains(list, h) {
@@ -511,9 +519,9 @@ func (l ledMembers) Members() ([]leader.Member, bool, <-chan struct{}) {
 	if w == nil {
 		return []leader.Member{l.n.member()}, false, netChanged
 	}
-	members, changed := w.gossip.Members()
-	led := make([]leader.Member, 0, len(members))
-	for _, m := range members {
+	members := w.gossip.Members()
+	led := make([]leader.Member, 0, len(members.Members()))
+	for _, m := range members.Members() {
 		if m.Datacenter != l.n.cfg.Datacenter {
 			continue
 		}
@@ -521,24 +529,24 @@ func (l ledMembers) Members() ([]leader.Member, bool, <-chan struct{}) {
 			led = append(led, one)
 		}
 	}
-	return led, w.gossip.Braking(), changed
+	return led, members.Guarded(), members.Changed()
 }
 
 // IsGone implements leader.Members.
 func (l ledMembers) IsGone(nodeID string) bool {
 	w, _ := l.n.network()
-	return w != nil && w.gossip.Life(nodeID) == gossip.Left
+	return w != nil && w.gossip.Members().Life(nodeID) == membership.Left
 }
 
 // asLed is one member in the leader's words; nothing of one never seen.
-func (n *Node) asLed(m Member) (leader.Member, bool) {
+func (n *Node) asLed(m *Member) (leader.Member, bool) {
 	led := leader.Member{Since: m.Since, Conflict: m.Conflict}
 	switch m.Status {
-	case gossip.NeverSeen:
+	case membership.NeverSeen:
 		return led, false
-	case gossip.Failed:
+	case membership.Failed:
 		led.Status = leader.Failed
-	case gossip.Left:
+	case membership.Left:
 		led.Status = leader.Left
 	}
 	if m.ID == n.cfg.NodeID {
@@ -557,7 +565,7 @@ func (n *Node) asLed(m Member) (leader.Member, bool) {
 }
 
 // serverOf is what a member that is a server says of itself.
-func serverOf(m Member) *leader.Server {
+func serverOf(m *Member) *leader.Server {
 	port, _ := strconv.Atoi(m.Tags[tagPort])
 	expect, _ := strconv.Atoi(m.Tags[tagExpect])
 	nonVoter := m.Tags[tagNonVoter] != ""
@@ -568,7 +576,7 @@ func serverOf(m Member) *leader.Server {
 }
 
 // shuffled returns the members in a random order.
-func shuffled(members []Member, _ <-chan struct{}) []Member {
+func shuffled(members []*Member) []*Member {
 	members = slices.Clone(members)
 	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 	return members
@@ -581,9 +589,8 @@ func (n *Node) serversWithLeader() []string {
 		return nil
 	}
 	var addrs []string
-	members, _ := w.gossip.Members()
-	for _, m := range members {
-		if m.ID != n.cfg.NodeID && isServer(m) && m.Status == gossip.Alive && m.Tags[tagHistory] != "" {
+	for _, m := range w.gossip.Members().Role(roleServer) {
+		if m.ID != n.cfg.NodeID && m.Status == membership.Alive && m.Tags[tagHistory] != "" {
 			addrs = append(addrs, linkAddr(m))
 		}
 	}
@@ -593,9 +600,8 @@ func (n *Node) serversWithLeader() []string {
 // raftAddrOf is where a server is now, if gossip knows it.
 func (n *Node) raftAddrOf(id string) (string, bool) {
 	if w, _ := n.network(); w != nil {
-		members, _ := w.gossip.Members()
-		for _, m := range members {
-			if isServer(m) && (m.Tags[tagRaft] == id || m.Tags[tagRaft] == "" && m.ID == id) {
+		for _, m := range w.gossip.Members().Role(roleServer) {
+			if m.Tags[tagRaft] == id || m.Tags[tagRaft] == "" && m.ID == id {
 				return linkAddr(m), true
 			}
 		}

@@ -64,9 +64,6 @@ func (n *Node) newNetwork() (*network, error) {
 	if w.gossip, err = gossip.New(n.gossipConfig()); err != nil {
 		return nil, errors.Join(n.heldBy(err, bind), l.Close())
 	}
-	n.mu.Lock()
-	restoreLives(w.gossip, n.lives)
-	n.mu.Unlock()
 	w.feed = feed.NewClient(feed.ClientConfig{
 		Dial:    dialFeed(l),
 		Servers: w.servers, NodeID: n.cfg.NodeID, Datacenter: n.cfg.Datacenter,
@@ -75,7 +72,7 @@ func (n *Node) newNetwork() (*network, error) {
 	w.rpc = rpc.New(rpc.Config{
 		Transport: l.Transport(), Router: w, Self: n.peer(), Hold: n.cfg.HoldTime, Logger: n.logger,
 		Scope: n.cfg.Scope, WithScope: n.cfg.WithScope, IsServer: w.isServer,
-		Addr: func() string { return linkAddr(w.gossip.Local()) },
+		Addr: func() string { return linkAddr(w.gossip.Members().Self()) },
 	})
 	return w, nil
 }
@@ -111,8 +108,8 @@ func (w *network) isServer(p link.Peer) bool {
 	if p.ID == w.node.cfg.NodeID {
 		return w.node.cfg.Server
 	}
-	m, ok := w.gossip.Member(p.Name)
-	return ok && m.ID == p.ID && isServer(m)
+	m := w.gossip.Members().ByID(p.ID)
+	return m != nil && m.Name == p.Name && isServer(m)
 }
 
 // dialFeed connects to the feed of the server at an address.
@@ -220,10 +217,9 @@ func (w *network) handler() http.Handler {
 
 // servers are the link addresses of all living servers but this host.
 func (w *network) servers() []string {
-	members, _ := w.gossip.Members()
 	var addrs []string
-	for _, m := range members {
-		if m.ID != w.node.cfg.NodeID && isServer(m) && m.Status <= gossip.Suspect && m.Status != gossip.NeverSeen && m.Datacenter == w.node.cfg.Datacenter {
+	for _, m := range w.gossip.Members().Role(roleServer) {
+		if m.ID != w.node.cfg.NodeID && m.Lives() && m.Datacenter == w.node.cfg.Datacenter {
 			addrs = append(addrs, linkAddr(m))
 		}
 	}
@@ -231,10 +227,10 @@ func (w *network) servers() []string {
 }
 
 // isServer reports whether the member is one, by its own word.
-func isServer(m gossip.Member) bool { return m.Tags[tagRole] == roleServer }
+func isServer(m *Member) bool { return m.Tags[tagRole] == roleServer }
 
 // linkAddr is where link reaches a member.
-func linkAddr(m gossip.Member) string {
+func linkAddr(m *Member) string {
 	port := m.Tags[tagPort]
 	if port == "" {
 		port = strconv.Itoa(DefaultServerPort)
@@ -303,6 +299,9 @@ func (n *Node) networkOnce(ctx context.Context) error {
 func (n *Node) setNetwork(w *network) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.net != nil {
+		n.last = n.net.gossip.Members()
+	}
 	n.net, n.netErr = w, nil
 	close(n.netChanged)
 	n.netChanged = make(chan struct{})

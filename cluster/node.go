@@ -37,6 +37,7 @@ import (
 	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
 	"meibo/cluster/link"
+	"meibo/cluster/membership"
 	"meibo/cluster/rpc"
 	"meibo/cluster/view"
 )
@@ -177,7 +178,7 @@ type Node struct {
 	net        *network // the running one; nil when there is none
 	netErr     error    // why there is none
 	netChanged chan struct{}
-	lives      []view.LifeOf // told of by the view's file and by neighbours
+	last       *membership.Table // of the last network, or what the view's file says of lives
 }
 
 // New checks cfg, finds this host's ID, and shows in the view what the agent
@@ -193,7 +194,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger,
 		client: catalog.NewUUID(), changed: make(chan struct{}), netChanged: make(chan struct{}),
-		wanted: make(chan struct{}), joined: make(chan struct{}),
+		wanted: make(chan struct{}), joined: make(chan struct{}), last: new(membership.Table),
 		status: Status{State: Starting, Since: time.Now()},
 	}
 	n.raft.node = n
@@ -249,7 +250,7 @@ func (n *Node) makeView() error {
 		return err
 	}
 	if img := n.file.Load(); img != nil {
-		n.keepLives(img.Lives)
+		n.restoreLives(img.Lives)
 		v.Adopt(img, view.FromDisk)
 	}
 	return nil

@@ -13,8 +13,8 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
-	"meibo/cluster/gossip"
 	"meibo/cluster/leader"
+	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/rpc"
 )
@@ -282,7 +282,7 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 		slots   = make(chan struct{}, keyringAtOnce)
 	)
 	for _, m := range n.Members() {
-		if m.ID == n.cfg.NodeID || m.Status == gossip.Left || m.Status == gossip.NeverSeen {
+		if m.ID == n.cfg.NodeID || m.Status == membership.Left || m.Status == membership.NeverSeen {
 			continue
 		}
 		slots <- struct{}{}
@@ -303,9 +303,9 @@ func (n *Node) Keyring(ctx context.Context, op KeyringOp, key string, alone bool
 // connections under it, maybe before its answer is out, so it is asked again; a
 // connection that is cut may still be the one that the next try takes. Every op
 // may be carried out twice.
-func (w *network) askKeyring(ctx context.Context, m Member, op KeyringOp, key string) KeyringAnswer {
+func (w *network) askKeyring(ctx context.Context, m *Member, op KeyringOp, key string) KeyringAnswer {
 	answer := KeyringAnswer{Node: m.Name}
-	if m.Status == gossip.Failed && m.HeldUntil.IsZero() { // one that is held down answers
+	if m.Status == membership.Failed && m.HeldUntil.IsZero() { // one that is held down answers
 		answer.Down = true
 		return answer
 	}

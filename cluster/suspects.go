@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"meibo/cluster/gossip"
+	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 )
 
@@ -42,18 +42,15 @@ func (s *suspects) look(nodeID string) {
 	if s.ctx == nil || s.now[nodeID] || len(s.now) >= maxSuspects {
 		return
 	}
-	for _, m := range s.net.node.Members() {
-		if m.ID == nodeID && m.Status == gossip.Alive {
-			s.now[nodeID] = true
-			ctx := s.ctx
-			s.wg.Go(func() { s.judge(ctx, m) })
-			return
-		}
+	if m := s.net.gossip.Members().ByID(nodeID); m != nil && m.Status == membership.Alive {
+		s.now[nodeID] = true
+		ctx := s.ctx
+		s.wg.Go(func() { s.judge(ctx, m) })
 	}
 }
 
 // judge tells gossip of a member that refuses connections all the while.
-func (s *suspects) judge(ctx context.Context, m Member) {
+func (s *suspects) judge(ctx context.Context, m *Member) {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

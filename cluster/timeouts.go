@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"meibo/cluster/consensus"
-	"meibo/cluster/gossip"
+	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 )
 
@@ -60,9 +60,8 @@ func (n *Node) measure(ctx context.Context) {
 	if w == nil {
 		return
 	}
-	members, _ := w.gossip.Members()
-	for _, m := range members {
-		if m.ID != n.cfg.NodeID && isServer(m) && m.Status == gossip.Alive && m.RTT == 0 {
+	for _, m := range w.gossip.Members().Role(roleServer) {
+		if m.ID != n.cfg.NodeID && m.Status == membership.Alive && m.RTT == 0 {
 			try, cancel := context.WithTimeout(ctx, roundTripTry)
 			if _, err := w.gossip.Ping(try, m.Name); err != nil {
 				n.logger.Debug("round trip to a server not measured", "node", m.Name, "err", err)
@@ -80,9 +79,8 @@ func (n *Node) shortest(ctx context.Context, known time.Duration) time.Duration 
 		return known
 	}
 	var longest time.Duration
-	members, _ := w.gossip.Members()
-	for _, m := range members {
-		if m.ID == n.cfg.NodeID || !isServer(m) || m.Status != gossip.Alive {
+	for _, m := range w.gossip.Members().Role(roleServer) {
+		if m.ID == n.cfg.NodeID || m.Status != membership.Alive {
 			continue
 		}
 		best := known
@@ -105,10 +103,9 @@ func (n *Node) roundTrip() (longest time.Duration, known bool) {
 	if w == nil {
 		return 0, false
 	}
-	members, _ := w.gossip.Members()
 	measured := 0
-	for _, m := range members {
-		if m.ID == n.cfg.NodeID || !isServer(m) || m.Status != gossip.Alive || m.RTT == 0 {
+	for _, m := range w.gossip.Members().Role(roleServer) {
+		if m.ID == n.cfg.NodeID || m.Status != membership.Alive || m.RTT == 0 {
 			continue
 		}
 		measured++

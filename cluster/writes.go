@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
-	"meibo/cluster/gossip"
 	"meibo/cluster/link"
 	"meibo/cluster/rpc"
 )
@@ -151,8 +150,8 @@ func (w *network) mayWriteFrom(from rpc.Caller) error {
 	if from.Addr == "" {
 		return nil
 	}
-	m, ok := w.node.MemberOf(from.ID)
-	if !ok || m.Status != gossip.Alive && m.Status != gossip.Suspect || linkAddr(m) == from.Addr {
+	m := w.gossip.Members().ByID(from.ID)
+	if m == nil || !m.Lives() || linkAddr(m) == from.Addr {
 		return nil
 	}
 	return fmt.Errorf("%w: node ID %s is that of %s at %s, which lives, and not of %s at %s: if one is a clone, remove node-id from its data_dir and restart it", catalog.ErrNotAllowed,

@@ -14,8 +14,8 @@ import (
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
-	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi"
+	"meibo/cluster/membership"
 	"meibo/cluster/view"
 )
 
@@ -161,25 +161,22 @@ func (h hostAgent) Members() []httpapi.Member {
 	for _, m := range h.d.node.Members() {
 		members = append(members, apiMember(m))
 	}
-	slices.SortFunc(members, func(a, b httpapi.Member) int { return strings.Compare(a.Name, b.Name) })
 	return members
 }
 
 // member is this host as gossip knows it.
 func (h hostAgent) member() httpapi.Member {
-	for _, m := range h.d.node.Members() {
-		if m.ID == h.d.node.Record().ID {
-			return apiMember(m)
-		}
+	if m := h.d.node.MemberOf(h.d.node.Record().ID); m != nil {
+		return apiMember(m)
 	}
 	return httpapi.Member{Name: h.d.node.Record().Node}
 }
 
 // apiMember is a member in the words of the API.
-func apiMember(m cluster.Member) httpapi.Member {
-	status := map[gossip.Status]httpapi.MemberStatus{
-		gossip.Alive: httpapi.MemberAlive, gossip.Suspect: httpapi.MemberAlive,
-		gossip.Failed: httpapi.MemberFailed, gossip.Left: httpapi.MemberLeft,
+func apiMember(m *cluster.Member) httpapi.Member {
+	status := map[membership.Status]httpapi.MemberStatus{
+		membership.Alive: httpapi.MemberAlive, membership.Suspect: httpapi.MemberAlive,
+		membership.Failed: httpapi.MemberFailed, membership.Left: httpapi.MemberLeft,
 	}[m.Status]
 	return httpapi.Member{
 		Name: m.Name, Addr: m.Addr.String(), Port: m.Port, Tags: m.Tags, Status: status,

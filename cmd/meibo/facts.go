@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
-	"meibo/cluster/gossip"
+	"meibo/cluster/membership"
 	"meibo/cluster/view"
 	"meibo/cmd/meibo/config"
 	"meibo/resolver/consul"
@@ -29,7 +29,7 @@ type facts struct {
 	self        string // this host's node name
 	onlyPassing func() bool
 	// member is what gossip says of a node, by its ID; nil: there is no gossip.
-	member  func(nodeID string) (gossip.Member, bool)
+	member  func(nodeID string) *membership.Member
 	braking func() bool // gossip takes out nobody
 	// held asks the leader until when it holds this host down; nil: nobody does.
 	held func(ctx context.Context) (until time.Time, flaps int)
@@ -155,7 +155,7 @@ func (f *facts) explain(ctx context.Context, in catalog.Instance, tag string, on
 	} else if c := consul.Excluded(in, onlyPassing, false); c != nil {
 		f.blame(ctx, &one, in, c)
 		one.Reason = "nothing else is left, though " + one.Reason
-	} else if m, ok := f.memberOf(in.Node); ok && m.Status == gossip.Suspect && f.braking() {
+	} else if m := f.memberOf(in.Node); m != nil && m.Status == membership.Suspect && f.braking() {
 		one.Reason = fmt.Sprintf("its host has not answered for %s, and is not taken out: more than half of the others went at once, and no server confirms it", since(m.Since))
 	}
 	if tag != "" && !in.Service.HasTag(tag) {
@@ -189,22 +189,22 @@ func (f *facts) whyDead(ctx context.Context, n *catalog.Node) (reason string, he
 			return fmt.Sprintf("the others hold this host down until it is steady (gone %d times lately)", flaps), &until
 		}
 	}
-	m, ok := f.memberOf(n)
+	m := f.memberOf(n)
 	switch {
-	case ok && m.HeldUntil.After(time.Now()):
+	case m != nil && m.HeldUntil.After(time.Now()):
 		return fmt.Sprintf("its host is back and held down until it is steady (gone %d times lately)", m.Flaps), &m.HeldUntil
-	case ok && m.Status == gossip.Failed:
+	case m != nil && m.Status == membership.Failed:
 		return "its host is dead, found by gossip " + since(m.Since) + " ago", nil
-	case ok:
+	case m != nil:
 		return "the catalog says that its host is dead; gossip says it is " + m.Status.String(), nil
 	}
 	return "the catalog says that its host is dead", nil
 }
 
 // memberOf is what gossip says of a node's host.
-func (f *facts) memberOf(n *catalog.Node) (gossip.Member, bool) {
+func (f *facts) memberOf(n *catalog.Node) *membership.Member {
 	if f.member == nil || n.ID == "" {
-		return gossip.Member{}, false
+		return nil
 	}
 	return f.member(n.ID)
 }

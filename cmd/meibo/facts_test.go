@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
-	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi/client"
+	"meibo/cluster/membership"
 	"meibo/cluster/view"
 	"meibo/resolver/control"
 )
 
 // factsOf are facts about a view that knows nothing, of hosts that gossip knows so.
-func factsOf(t *testing.T, members map[string]gossip.Member) *facts {
+func factsOf(t *testing.T, members map[string]*membership.Member) *facts {
 	t.Helper()
 	v, err := view.New(view.Config{})
 	if err != nil {
@@ -23,7 +23,7 @@ func factsOf(t *testing.T, members map[string]gossip.Member) *facts {
 	}
 	return &facts{
 		view: v, self: "self",
-		member: func(id string) (gossip.Member, bool) { m, ok := members[id]; return m, ok },
+		member: func(id string) *membership.Member { return members[id] },
 	}
 }
 
@@ -37,10 +37,10 @@ func instanceOn(node string, checks ...*catalog.Check) catalog.Instance {
 func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 	dead := &catalog.Check{CheckID: catalog.SerfHealth, Name: "Serf Health Status", Status: catalog.Critical, Output: "Agent not live or unreachable"}
 	own := &catalog.Check{CheckID: "http", Name: "web up", Status: catalog.Critical, Output: "HTTP 500"}
-	f := factsOf(t, map[string]gossip.Member{
-		"id-dead": {Status: gossip.Failed, Since: time.Now().Add(-12 * time.Second)},
-		"id-back": {Status: gossip.Failed, HeldUntil: time.Now().Add(time.Minute), Flaps: 3},
-		"id-late": {Status: gossip.Alive}, "id-mute": {Status: gossip.Suspect, Since: time.Now().Add(-12 * time.Second)},
+	f := factsOf(t, map[string]*membership.Member{
+		"id-dead": {Status: membership.Failed, Since: time.Now().Add(-12 * time.Second)},
+		"id-back": {Status: membership.Failed, HeldUntil: time.Now().Add(time.Minute), Flaps: 3},
+		"id-late": {Status: membership.Alive}, "id-mute": {Status: membership.Suspect, Since: time.Now().Add(-12 * time.Second)},
 	})
 	f.braking = func() bool { return true }
 	f.held = func(context.Context) (time.Time, int) { return time.Now().Add(time.Minute), 2 }

@@ -28,7 +28,8 @@ cluster/retry            <
 cluster/catalog          <
 cluster/catalog/state    < cluster/catalog
 cluster/consensus        < cluster/atomicfile cluster/retry
-cluster/gossip           < cluster/atomicfile cluster/retry
+cluster/membership       <
+cluster/gossip           < cluster/membership cluster/atomicfile cluster/retry
 cluster/leader           < cluster/catalog cluster/retry
 cluster/link             <
 cluster/view             < cluster/catalog cluster/atomicfile cluster/retry
@@ -40,7 +41,7 @@ cluster/httpapi          < cluster/catalog cluster/acl
 cluster/httpapi/client   < cluster/catalog
 cluster/bootstrap        < cluster/atomicfile cluster/retry
 cluster/rpc              < cluster/catalog cluster/link cluster/retry
-cluster                  < cluster/bootstrap cluster/rpc cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/view cluster/feed cluster/agent cluster/check cluster/acl cluster/atomicfile cluster/retry
+cluster                  < cluster/bootstrap cluster/rpc cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/membership cluster/view cluster/feed cluster/agent cluster/check cluster/acl cluster/atomicfile cluster/retry
 cmd/meibo/logging        <
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
 cmd/meibo/dnsmasq        < resolver/local resolver/wire

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
-	"meibo/cluster/gossip"
 	"meibo/cluster/httpapi"
+	"meibo/cluster/membership"
 	"meibo/cmd/meibo/config"
 )
 
@@ -137,17 +137,17 @@ func (h hostAgent) stats() map[string]map[string]string {
 }
 
 func (h hostAgent) clusterStats() (consul, serf map[string]string) {
-	count := make(map[gossip.Status]int)
+	count := make(map[membership.Status]int)
 	servers := 0
 	members := h.d.node.Members()
 	for _, m := range members {
-		if count[m.Status]++; m.Tags["role"] == "consul" && m.Status == gossip.Alive {
+		if count[m.Status]++; m.Tags["role"] == "consul" && m.Status == membership.Alive {
 			servers++
 		}
 	}
 	cfg := h.d.config()
 	serf = map[string]string{
-		"members": strconv.Itoa(len(members)), "failed": strconv.Itoa(count[gossip.Failed]), "left": strconv.Itoa(count[gossip.Left]),
+		"members": strconv.Itoa(len(members)), "failed": strconv.Itoa(count[membership.Failed]), "left": strconv.Itoa(count[membership.Left]),
 		"encrypted": strconv.FormatBool(cfg.Cluster.Encrypt != ""),
 	}
 	consul = map[string]string{"acl": "disabled", "server": strconv.FormatBool(h.isServer())}
