@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -309,17 +310,19 @@ func (l liveness) Life(nodeID string) view.Life {
 	return lifeOf[l.n.table().Life(nodeID)]
 }
 
-// living are the node IDs of the members that are alive, this host's too.
-func (n *Node) living() []string {
-	ids := []string{n.cfg.NodeID}
-	if w, _ := n.network(); w != nil {
+// living are the node IDs of the members that are alive.
+func (n *Node) living() iter.Seq[string] {
+	w, _ := n.network()
+	if w == nil {
+		return func(func(string) bool) {}
+	}
+	return func(yield func(string) bool) {
 		for _, m := range w.gossip.Members().Members() {
-			if m.ID != n.cfg.NodeID && m.Lives() {
-				ids = append(ids, m.ID)
+			if m.Lives() && !yield(m.ID) {
+				return
 			}
 		}
 	}
-	return ids
 }
 
 // table is what gossip knows of the members; while this host speaks to nobody,

@@ -79,6 +79,11 @@ func (b *book) agrees() {
 	if len(b.byID) != len(b.byName) {
 		b.t.Fatalf("%d IDs for %d names", len(b.byID), len(b.byName))
 	}
+	sends := b.Publish().Sends
+	b.want.Sends = sends // for pass
+	if what := b.Table().agrees(b.Machine); what != "" {
+		b.t.Fatalf("the table shows %s", what)
+	}
 	for r := range b.guard.protected {
 		if b.byName[r.Name] != r {
 			b.t.Fatalf("the guard protects %s, which is gone", r.Name)

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"iter"
 	"reflect"
 	"slices"
 	"testing"
@@ -132,7 +133,7 @@ func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
 	img := imageAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80)))))
 	members := []string{"id-n1", "id-n2"}
 	for _, late := range []bool{false, true} { // the file is read after the server spoke
-		v := mustNew(t, Config{Living: func() []string { return members }})
+		v := mustNew(t, Config{Living: func() iter.Seq[string] { return slices.Values(members) }})
 		fresh := node("n1", "10.0.0.1", service("web", 80))
 		fresh.Node.Synced = "h2"
 		told := confirmed(inHistory("h2", whole(9, fresh)))
@@ -147,7 +148,7 @@ func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
 			t.Errorf("late %v: web %q, want n2 remembered", late, got)
 		}
 		// What is remembered outlives another restart.
-		w := mustNew(t, Config{Living: func() []string { return members }})
+		w := mustNew(t, Config{Living: func() iter.Seq[string] { return slices.Values(members) }})
 		w.Adopt(throughBytes(t, v.Image()), FromDisk)
 		mustTake(t, w, confirmed(catalog.Update{Whole: true, Index: 10, History: catalog.History{ID: "h2"}}))
 		if show(w.Load(), "web") != show(v.Load(), "web") {
@@ -158,7 +159,7 @@ func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
 
 func TestRule18_AHostWithoutAnEarlierViewTakesANeighbours(t *testing.T) {
 	members := []string{"id-n1", "id-n2"}
-	living := Config{Living: func() []string { return members }}
+	living := Config{Living: func() iter.Seq[string] { return slices.Values(members) }}
 	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
 	synced := node("n1", "10.0.0.1", service("web", 80))
 	synced.Node.Synced = "h2"
@@ -199,7 +200,7 @@ func TestRule17_TombstonesOutliveARestart(t *testing.T) {
 	forget := inHistory("h2", update(10))
 	forget.Tombstones = []catalog.Tombstone{{Node: "ext", Index: 10}}
 	members := []string{"id-n1"}
-	cfg := Config{Living: func() []string { return members }}
+	cfg := Config{Living: func() iter.Seq[string] { return slices.Values(members) }}
 	img := imageAfter(t, cfg, confirmed(inHistory("h2", whole(9, node("n1", "10.0.0.1")))), confirmed(forget))
 	v := mustNew(t, cfg)
 	v.Adopt(img, FromDisk)
@@ -284,7 +285,7 @@ func TestAdopt_TheSameAgainIsNoNews(t *testing.T) {
 	for name, img := range map[string]*Image{
 		"all": fullImage(), "this history": imageAfter(t, Config{}, begun), "an earlier one too": imageAfter(t, Config{}, before, begun), "an earlier one": imageAfter(t, Config{}, before),
 	} {
-		v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Expecting: true, Living: func() []string { return []string{"id-me", "id-n2"} }})
+		v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Expecting: true, Living: func() iter.Seq[string] { return slices.Values([]string{"id-me", "id-n2"}) }})
 		mustTake(t, v, begun)
 		v.Adopt(throughBytes(t, img), FromNeighbour)
 		for range 3 {

@@ -1,13 +1,15 @@
 package view
 
 import (
+	"iter"
+	"slices"
 	"testing"
 	"time"
 )
 
 // lived is a Config of host "me" that expects others, with those members alive.
 func lived(ids ...string) Config {
-	return Config{NodeName: "me", NodeID: "id-me", Expecting: true, Living: func() []string { return append([]string{"id-me"}, ids...) }}
+	return Config{NodeName: "me", NodeID: "id-me", Expecting: true, Living: func() iter.Seq[string] { return slices.Values(append([]string{"id-me"}, ids...)) }}
 }
 
 func TestRule16_AHostWithoutAViewTakesACatalogThatBeginsForLessThanThereIs(t *testing.T) {

@@ -1,7 +1,9 @@
 package view
 
 import (
+	"iter"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -292,7 +294,7 @@ func TestRule17_TombstonesForget(t *testing.T) {
 
 func TestRule18_WhileALivingMemberIsNotSyncedUnknownNamesAreNotDenied(t *testing.T) {
 	living := []string{"id-me", "ID-n1", "id-n2"}
-	v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Living: func() []string { return living }})
+	v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Living: func() iter.Seq[string] { return slices.Values(living) }})
 	h1 := func(u catalog.Update) { mustTake(t, v, u) }
 	h1(whole(100, node("n1", "10.0.0.1", service("web", 80))))
 	wait := v.Want("db")
@@ -328,7 +330,7 @@ func TestRule18_WhileALivingMemberIsNotSyncedUnknownNamesAreNotDenied(t *testing
 }
 
 func TestRule18_AHostThatKnowsAnEarlierHistoryDenies(t *testing.T) {
-	v := mustNew(t, Config{Living: func() []string { return []string{"id-n1"} }})
+	v := mustNew(t, Config{Living: func() iter.Seq[string] { return slices.Values([]string{"id-n1"}) }})
 	mustTake(t, v, whole(100, synced("h1", node("n1", "10.0.0.1", service("web", 80)))), confirmed(inHistory("h2", whole(200))))
 	if !v.Merging() {
 		t.Error("not merging")

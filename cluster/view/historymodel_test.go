@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -344,7 +345,7 @@ func TestModel_HistoriesAndSubscriptions(t *testing.T) {
 			cur: newAccount(), rem: newAccount(), names: make(set), complete: make(set), missed: make(set),
 		}
 		v, err := New(Config{
-			NodeName: "me", NodeID: "id-me", Local: agent, Liveness: m.life, Living: func() []string { return m.living },
+			NodeName: "me", NodeID: "id-me", Local: agent, Liveness: m.life, Living: func() iter.Seq[string] { return slices.Values(m.living) },
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -2,7 +2,9 @@ package view
 
 import (
 	"context"
+	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -402,7 +404,7 @@ func TestRule16_InAPartialCatalogSubscribedNamesDoNotShrink(t *testing.T) {
 }
 
 func TestRule18_NamesThatNobodyHasContentsOfGoOnceAllAreSynced(t *testing.T) {
-	v := mustNew(t, Config{Living: func() []string { return []string{"id-n1"} }})
+	v := mustNew(t, Config{Living: func() iter.Seq[string] { return slices.Values([]string{"id-n1"}) }})
 	mustTake(t, v, base(1, "web mail", three()...))
 	mustTake(t, v, inHistory("h2", base(10, "web", three()...)))
 	wantPlaces(t, v, "mail", "not yet")

@@ -291,7 +291,7 @@ func (v *View) unsynced(ids interface{ Get([]byte) (any, bool) }) (merging, othe
 	if v.cfg.Living == nil || v.current == nil || v.settled {
 		return false, false
 	}
-	for _, id := range v.cfg.Living() {
+	for id := range v.cfg.Living() {
 		id = nameKey(id)
 		if id == nameKey(v.cfg.NodeID) {
 			continue

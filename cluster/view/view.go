@@ -34,6 +34,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -64,7 +65,7 @@ type Config struct {
 	// Living returns the IDs of the members that are alive, as gossip says. It
 	// is called with the view's lock held and must not block; nil: nobody
 	// knows, and histories are taken to be complete.
-	Living func() []string
+	Living func() iter.Seq[string]
 	// Expecting says that there are others who may know more of the catalog than
 	// this host does when it has its first base set: from a file of before, or
 	// from a catalog that has only begun. Until it has heard them, names that
