@@ -46,18 +46,18 @@ func (l *Link) accept(ctx context.Context, wg *sync.WaitGroup) error {
 // admit begins a handshake, or drops the connection.
 func (l *Link) admit(ctx context.Context, wg *sync.WaitGroup, nc net.Conn) {
 	from := sourceOf(nc)
-	wait, err := l.door.enter(from, time.Now())
+	place, err := l.admission.enter(from, time.Now())
 	if err != nil {
 		l.metrics.shut.WithLabelValues(err.Error()).Inc()
-		if l.complain.may("door "+err.Error(), time.Now()) {
+		if l.complain.may("admission "+err.Error(), time.Now()) {
 			l.logger.Warn("too many connections of other hosts: some are dropped", "limit", err, "addr", from)
 		}
 		_ = (&conn{Conn: nc}).abort()
 		return
 	}
-	c := &conn{Conn: nc, onClose: func(*conn) { l.door.leave(from) }}
+	c := &conn{Conn: nc, onClose: func(*conn) { place.leave() }}
 	wg.Go(func() {
-		err := l.handshake(ctx, c, from, wait)
+		err := l.handshake(ctx, c, place)
 		if err != nil {
 			l.tellRefused(ctx, from, err)
 			_ = c.Close()
@@ -65,13 +65,13 @@ func (l *Link) admit(ctx context.Context, wg *sync.WaitGroup, nc net.Conn) {
 	})
 }
 
-// handshake authenticates a connection and hands it to its passenger. It leaves
+// handshake authenticates a connection and hands it to the handler of its protocol. It leaves
 // c open and on the books, or returns an error.
-func (l *Link) handshake(ctx context.Context, c *conn, from netip.Addr, wait time.Duration) error {
-	defer l.door.proven(from)
+func (l *Link) handshake(ctx context.Context, c *conn, place *place) error {
+	defer place.proven()
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
-	release, err := l.door.turn(ctx, wait)
+	release, err := place.turn(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBusy, err)
 	}
@@ -85,16 +85,16 @@ func (l *Link) handshake(ctx context.Context, c *conn, from netip.Addr, wait tim
 	if err := c.identify(st, cs); err != nil {
 		return err
 	}
-	return l.board(ctx, tc, c, from, Protocol(cs.NegotiatedProtocol))
+	return l.join(ctx, tc, c, place, Protocol(cs.NegotiatedProtocol))
 }
 
 var errBusy = errors.New("no turn for its handshake in time")
 
-// board tells the peer that it is welcome, or why not, and hands it over.
-func (l *Link) board(ctx context.Context, tc *tls.Conn, c *conn, from netip.Addr, p Protocol) error {
+// join tells the peer that it is welcome, or why not, and hands it over.
+func (l *Link) join(ctx context.Context, tc *tls.Conn, c *conn, place *place, p Protocol) error {
 	stop := context.AfterFunc(ctx, func() { _ = tc.NetConn().Close() })
 	defer stop()
-	n := l.passenger(p)
+	n := l.handler(p)
 	switch {
 	case n == nil:
 		_, err := tc.Write(refusal("nobody listens for " + string(p) + " any more"))
@@ -106,13 +106,13 @@ func (l *Link) board(ctx context.Context, tc *tls.Conn, c *conn, from netip.Addr
 	gauge := l.metrics.conns.WithLabelValues("in", string(p))
 	c.onClose = func(c *conn) {
 		l.forget(c)
-		l.door.leave(from)
+		place.leave()
 		gauge.Dec()
 	}
 	gauge.Inc()
 	err := l.register(c)
 	if err == nil {
-		_, err = tc.Write(welcome())
+		_, err = tc.Write(joinAck())
 	}
 	if err != nil || !stop() {
 		<-n.places

@@ -36,58 +36,81 @@ func count(t testing.TB, c prometheus.Collector) float64 {
 	return families[0].GetMetric()[0].GetCounter().GetValue()
 }
 
-func TestDoor_Limits(t *testing.T) {
+func TestAdmission_Limits(t *testing.T) {
 	cfg := Config{Conns: 5, ConnsPerSource: 3, HandshakesPerSource: 2, Handshakes: 2, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	now := time.Unix(1000, 0)
-	d := newDoor(&cfg)
-	enter := func(from netip.Addr, want error) {
+	adm := newAdmission(&cfg)
+	var places []*place
+	enter := func(from netip.Addr, want error) *place {
 		t.Helper()
-		if _, err := d.enter(from, now); err != want {
+		p, err := adm.enter(from, now)
+		if err != want {
 			t.Errorf("got %v, want %v", err, want)
 		}
+		if p != nil {
+			places = append(places, p)
+		}
+		return p
 	}
-	enter(a, nil)
-	enter(a, nil)
+	first := enter(a, nil)
+	second := enter(a, nil)
 	enter(a, errHandshakes)
-	d.proven(a)
+	first.proven()
 	enter(a, nil)
-	d.proven(a)
+	second.proven()
 	enter(a, errSource)
 	enter(b, nil)
 	enter(b, nil)
 	enter(netip.MustParseAddr("192.0.2.3"), errConns)
-	d.leave(a)
+	first.leave()
 	enter(a, nil)
-	for range 3 {
-		d.leave(a)
+	for _, p := range places {
+		if p != first {
+			p.leave() // some before they are past the handshake: a key was removed
+		}
+		if p != first && p != second {
+			p.proven()
+		}
 	}
-	for range 2 {
-		d.leave(b)
-	}
-	if d.total != 0 || len(d.sources) != 0 {
-		t.Errorf("%d connections of %d sources are left on the books", d.total, len(d.sources))
+	if adm.total != 0 || len(adm.sources) != 0 {
+		t.Errorf("%d connections, sources %v are left on the books", adm.total, adm.sources)
 	}
 }
 
-func TestDoor_RateIsEvenAfterABurst(t *testing.T) {
-	cfg := Config{Conns: 1e6, ConnsPerSource: 1e6, HandshakesPerSource: 1e6, Handshakes: 1, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
-	d := newDoor(&cfg)
+func TestAdmission_RateIsEvenAfterABurst(t *testing.T) {
+	server := netip.MustParseAddr("192.0.2.1")
+	cfg := Config{Conns: 350, ConnsPerSource: 1e6, HandshakesPerSource: 1e6, Handshakes: 1, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
+	cfg.Reserved = func(a netip.Addr) bool { return a == server }
+	adm := newAdmission(&cfg)
 	now := time.Unix(1000, 0)
 	var waits []time.Duration
 	for {
-		wait, err := d.enter(netip.Addr{}, now)
+		p, err := adm.enter(netip.Addr{}, now)
 		if err != nil {
-			if err != errRate {
+			if err != errRate && len(waits) < 350 {
 				t.Fatal(err)
 			}
 			break
 		}
-		waits = append(waits, wait)
+		waits = append(waits, p.wait)
 	}
 	// A second's worth at once, then one each 10 ms, for half of the time-out.
 	if len(waits) != 100+250 || waits[99] != 0 || waits[100] != 10*time.Millisecond || waits[349] != 2500*time.Millisecond {
 		t.Errorf("%d got in, the 100th waits %v, the 101st %v, the last %v", len(waits), waits[99], waits[100], waits[len(waits)-1])
+	}
+	// Servers wait for none of them, neither for a turn nor for a slot.
+	adm.shared.slots <- struct{}{}
+	for i := range 100 {
+		p, err := adm.enter(server, now)
+		if err != nil || p.wait != 0 {
+			t.Fatalf("connection %d of a server: %+v, %v; want at once", i, p, err)
+		}
+		release, err := p.turn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
 	}
 }
 
@@ -310,7 +333,7 @@ func (h *host) serveHTTP(handler http.HandlerFunc) {
 			h.t.Errorf("serve: %v", err)
 		}
 	})
-	until(h.t, "h2 is served", func() bool { return h.passenger(HTTP) != nil })
+	until(h.t, "h2 is served", func() bool { return h.handler(HTTP) != nil })
 }
 
 func get(t testing.TB, h *host, addr string) error {
@@ -472,7 +495,7 @@ func FuzzVerify(f *testing.F) {
 }
 
 func FuzzHearWelcome(f *testing.F) {
-	f.Add(welcome())
+	f.Add(joinAck())
 	f.Add(refusal("too many connections"))
 	f.Add([]byte{5, 'a'})
 	f.Fuzz(func(t *testing.T, data []byte) {

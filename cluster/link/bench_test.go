@@ -63,7 +63,7 @@ func BenchmarkIdle(b *testing.B) {
 					<-r.Context().Done()
 				}))
 			}()
-			until(b, "h2 is served", func() bool { return srv.passenger(HTTP) != nil })
+			until(b, "h2 is served", func() bool { return srv.handler(HTTP) != nil })
 			clients := make([]*host, 0, conns)
 			for range conns {
 				clients = append(clients, start(b, "cli", nil, quiet))

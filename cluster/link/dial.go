@@ -24,7 +24,7 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interva
 var (
 	// ErrKey means that one end's key is not in the other's keyring.
 	ErrKey = errors.New("the encrypt keys differ")
-	// ErrProtocol means that nobody there listens for this passenger.
+	// ErrProtocol means that nobody there listens for this protocol.
 	ErrProtocol = errors.New("not spoken there")
 	// ErrMisrouted means that another host answers at the address.
 	ErrMisrouted = errors.New("another host answers there")
@@ -33,9 +33,9 @@ var (
 	ErrRefused = errors.New("refused")
 )
 
-// Dial connects to a passenger of the host at addr ("ip:port"), which must have
+// Dial connects to the handler of a protocol on the host at addr ("ip:port"), which must have
 // the node ID want unless that is empty. When it returns both ends have proven
-// who they are and the passenger there has the connection. It takes at most the
+// who they are and the handler there has the connection. It takes at most the
 // handshake's time-out. The caller closes the connection; it breaks when its key
 // leaves the ring or Run ends.
 func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (*tls.Conn, error) {
@@ -113,7 +113,7 @@ func (l *Link) greet(ctx context.Context, tc *tls.Conn, c *conn, st *state, want
 
 // A server's first octet is its word on the connection: zero for welcome, else
 // the length of the reason why not.
-func welcome() []byte { return []byte{0} }
+func joinAck() []byte { return []byte{0} }
 
 func refusal(text string) []byte {
 	text = text[:min(len(text), 255)]

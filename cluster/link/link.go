@@ -1,6 +1,6 @@
 // Package link is how hosts of one cluster speak to each other: one TCP port,
-// TLS 1.3 with both sides authenticated, and ALPN to name the passenger, that
-// is, the protocol that a connection is for. Each passenger has connections of
+// TLS 1.3 with both sides authenticated, and ALPN to name the protocol that a connection is
+// for. Each protocol has connections of
 // its own, so that a heartbeat never waits behind a snapshot.
 //
 // The one secret of a cluster, its gossip key, makes all of it. HKDF of each key
@@ -19,8 +19,8 @@
 // second ring here.
 //
 // Before authentication all is bounded: handshakes at once, their rate, their
-// time, and connections by source address. The package must not know what its
-// passengers carry.
+// time, and connections by source address. The package must not know what is
+// carried.
 package link
 
 import (
@@ -36,7 +36,7 @@ import (
 	"time"
 )
 
-// Protocol names a passenger in ALPN.
+// Protocol is what a connection is for, its name in ALPN.
 type Protocol string
 
 // HTTP is the protocol of [Link.Transport] and [Link.Serve].
@@ -95,7 +95,11 @@ type Config struct {
 	// one address (IPv6: one /64), and HandshakesPerSource those of them that
 	// have not proven anything yet.
 	Conns, ConnsPerSource, HandshakesPerSource int
-	// Backlog bounds the connections that wait for Accept, per passenger.
+	// Reserved reports whether connections from an address are admitted in a lane of
+	// their own, as wide as that of all other hosts: those of servers, whose votes
+	// must not wait behind thousands of agents. nil: none are. It must not block.
+	Reserved func(netip.Addr) bool
+	// Backlog bounds the connections that wait for Accept, per protocol.
 	Backlog int
 
 	Logger *slog.Logger // nil discards
@@ -109,16 +113,16 @@ type Link struct {
 	listener  net.Listener
 	network   Network
 	transport *http.Transport
-	door      *door
+	admission *admission
 	complain  complaints
 	metrics   *metrics
 
 	state atomic.Pointer[state]
 
-	mu         sync.Mutex // guards following, and changes of state
-	passengers map[Protocol]*passenger
-	conns      map[*conn]struct{} // authenticated, either direction
-	closed     bool
+	mu       sync.Mutex // guards following, and changes of state
+	handlers map[Protocol]*handler
+	conns    map[*conn]struct{} // authenticated, either direction
+	closed   bool
 }
 
 // New checks cfg and binds the port. It starts nothing: connections wait in the
@@ -129,9 +133,9 @@ func New(cfg Config) (*Link, error) {
 	}
 	l := &Link{
 		cfg: cfg, logger: cfg.Logger, metrics: newMetrics(),
-		passengers: make(map[Protocol]*passenger), conns: make(map[*conn]struct{}),
+		handlers: make(map[Protocol]*handler), conns: make(map[*conn]struct{}),
 	}
-	l.door = newDoor(&cfg)
+	l.admission = newAdmission(&cfg)
 	if l.network = cfg.Network; l.network == nil {
 		l.network = &sockets{
 			net.ListenConfig{KeepAliveConfig: keepAlive, Control: setUserTimeout},
@@ -186,7 +190,7 @@ func (l *Link) Addr() netip.AddrPort {
 	return l.listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Run accepts connections and hands each to its passenger's listener, and cuts
+// Run accepts connections and hands each to its protocol's listener, and cuts
 // those whose key has left the ring. It returns when ctx has ended (nil) or the
 // port is lost, with every connection of this Link closed, in either direction,
 // and every listener too.
@@ -212,11 +216,11 @@ func (l *Link) Run(ctx context.Context) error {
 func (l *Link) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	conns, passengers := l.conns, l.passengers
-	l.conns, l.passengers = make(map[*conn]struct{}), make(map[Protocol]*passenger)
+	conns, handlers := l.conns, l.handlers
+	l.conns, l.handlers = make(map[*conn]struct{}), make(map[Protocol]*handler)
 	l.mu.Unlock()
 	err := l.listener.Close()
-	for _, p := range passengers {
+	for _, p := range handlers {
 		p.end()
 	}
 	for c := range conns {

@@ -78,7 +78,7 @@ type host struct {
 
 const echo Protocol = "test-echo/1"
 
-// start runs a Link on a loopback address of its own, with a passenger that
+// start runs a Link on a loopback address of its own, with a handler that
 // sends back what it reads.
 func start(t testing.TB, name string, keys Keys, change ...func(*Config)) *host {
 	t.Helper()
@@ -404,7 +404,7 @@ func TestServe_TellsHandlersWhoAsks(t *testing.T) {
 	})
 	defer wg.Wait()
 	defer cancel()
-	until(t, "h2 is served", func() bool { return b.passenger(HTTP) != nil })
+	until(t, "h2 is served", func() bool { return b.handler(HTTP) != nil })
 	res, err := (&http.Client{Transport: a.Transport()}).Get("https://" + b.addr() + "/")
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 type state struct {
 	ring   *ring
 	leaf   tls.Certificate
-	server *tls.Config // for all passengers that are aboard
+	server *tls.Config // for all protocols that are handled
 	client *tls.Config // without the protocol
 }
 
@@ -65,8 +65,8 @@ func (st *state) with(changed <-chan struct{}) *state {
 	return &state{ring: &r, leaf: st.leaf, server: st.server, client: st.client}
 }
 
-// boarded is st for another set of passengers.
-func (st *state) boarded(protocols []string) *state {
+// withProtocols is st for another set of protocols that are handled.
+func (st *state) withProtocols(protocols []string) *state {
 	s := *st
 	s.server = st.server.Clone()
 	s.server.NextProtos = protocols
@@ -77,7 +77,7 @@ func (st *state) boarded(protocols []string) *state {
 // would stand for no ALPN.
 func (l *Link) protocolsLocked() []string {
 	names := []string{"meibo"}
-	for p := range l.passengers {
+	for p := range l.handlers {
 		names = append(names, string(p))
 	}
 	slices.Sort(names[1:])

@@ -31,7 +31,7 @@ cluster/consensus        < cluster/atomicfile cluster/retry
 cluster/membership       <
 cluster/gossip           < cluster/membership cluster/atomicfile cluster/retry
 cluster/leader           < cluster/catalog cluster/retry
-cluster/link             <
+cluster/link             < cluster/retry
 cluster/view             < cluster/catalog cluster/atomicfile cluster/retry
 cluster/feed             < cluster/catalog cluster/catalog/state cluster/retry
 cluster/check            <

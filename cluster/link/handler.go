@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// passenger is the listener for one protocol.
-type passenger struct {
+// handler is the listener for one protocol.
+type handler struct {
 	link     *Link
 	protocol Protocol
 	places   chan struct{} // one token for each connection that waits or will
@@ -22,18 +22,18 @@ type passenger struct {
 // Accept fails then with net.ErrClosed, as it does once Run has ended. Whoever
 // accepts a connection closes it.
 func (l *Link) Listener(p Protocol) net.Listener {
-	n := &passenger{
+	n := &handler{
 		link: l, protocol: p,
 		places: make(chan struct{}, l.cfg.Backlog), queue: make(chan *tls.Conn, l.cfg.Backlog),
 		done: make(chan struct{}),
 	}
 	l.mu.Lock()
-	former := l.passengers[p]
+	former := l.handlers[p]
 	if l.closed {
 		former = n
 	} else {
-		l.passengers[p] = n
-		l.state.Store(l.state.Load().boarded(l.protocolsLocked()))
+		l.handlers[p] = n
+		l.state.Store(l.state.Load().withProtocols(l.protocolsLocked()))
 	}
 	l.mu.Unlock()
 	if former != nil {
@@ -43,7 +43,7 @@ func (l *Link) Listener(p Protocol) net.Listener {
 }
 
 // Accept implements net.Listener.
-func (n *passenger) Accept() (net.Conn, error) {
+func (n *handler) Accept() (net.Conn, error) {
 	select {
 	case <-n.done:
 		return nil, net.ErrClosed
@@ -54,12 +54,12 @@ func (n *passenger) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener. Connections that nobody accepted are closed.
-func (n *passenger) Close() error {
+func (n *handler) Close() error {
 	l := n.link
 	l.mu.Lock()
-	if l.passengers[n.protocol] == n {
-		delete(l.passengers, n.protocol)
-		l.state.Store(l.state.Load().boarded(l.protocolsLocked()))
+	if l.handlers[n.protocol] == n {
+		delete(l.handlers, n.protocol)
+		l.state.Store(l.state.Load().withProtocols(l.protocolsLocked()))
 	}
 	l.mu.Unlock()
 	n.end()
@@ -67,7 +67,7 @@ func (n *passenger) Close() error {
 }
 
 // end makes Accept fail and closes what waits.
-func (n *passenger) end() {
+func (n *handler) end() {
 	n.once.Do(func() { close(n.done) })
 	for {
 		select {
@@ -80,10 +80,10 @@ func (n *passenger) end() {
 }
 
 // Addr implements net.Listener.
-func (n *passenger) Addr() net.Addr { return n.link.listener.Addr() }
+func (n *handler) Addr() net.Addr { return n.link.listener.Addr() }
 
 // reserve takes a place for one connection; false: too many wait.
-func (n *passenger) reserve() bool {
+func (n *handler) reserve() bool {
 	select {
 	case n.places <- struct{}{}:
 		return true
@@ -93,7 +93,7 @@ func (n *passenger) reserve() bool {
 }
 
 // give hands over a connection that a place was reserved for.
-func (n *passenger) give(tc *tls.Conn) {
+func (n *handler) give(tc *tls.Conn) {
 	n.queue <- tc // has room: as many as places
 	select {
 	case <-n.done:
@@ -102,9 +102,9 @@ func (n *passenger) give(tc *tls.Conn) {
 	}
 }
 
-// passenger is who listens for the protocol now, or nil.
-func (l *Link) passenger(p Protocol) *passenger {
+// handler is who listens for the protocol now, or nil.
+func (l *Link) handler(p Protocol) *handler {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.passengers[p]
+	return l.handlers[p]
 }
