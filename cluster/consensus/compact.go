@@ -3,9 +3,10 @@ package consensus
 import (
 	"errors"
 	"fmt"
-	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
+
+	"meibo/cluster/atomicfile"
 
 	bolt "go.etcd.io/bbolt"
 )

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -232,25 +234,96 @@ func damageSnapshots(t *testing.T, dir string) {
 	}
 }
 
-func TestOpening_ThatEndedTheProcessTwiceIsDamage(t *testing.T) {
-	dir := filled(t, 3, 0)
-	mark := filepath.Join(dir, fileLock)
-	if err := os.WriteFile(mark, []byte("1\n"), 0o600); err != nil { // killed once, for whatever reason
-		t.Fatal(err)
+// A process that dies while it opens the log may have been killed, by whoever is short of
+// memory: that is no damage, however often. It waits before it tries again. A file whose
+// structure would end any process that opens it is set aside.
+func TestOpening_ThatEndedTheProcess(t *testing.T) {
+	whole := filled(t, 300, 0)
+	deaths := func(dir string, n string, ago time.Duration) {
+		mark := filepath.Join(dir, fileLock)
+		if err := errors.Join(os.WriteFile(mark, []byte(n+"\n"), 0o600), os.Chtimes(mark, time.Time{}, time.Now().Add(-ago))); err != nil {
+			t.Fatal(err)
+		}
 	}
-	p := run(t, dir, nil)
-	p.awaitLeader()
-	if err := p.end(); err != nil {
-		t.Fatal(err)
+	for name, tt := range map[string]struct {
+		deaths   string
+		ago      time.Duration
+		freelist bool // claims more pages than there could be
+		want     error
+		aside    int
+	}{
+		"once":                        {"1", 0, false, nil, 0},
+		"twice, just now":             {"2", 0, false, errDeadly, 0},
+		"twice, a while ago":          {"2", deadlyPause, false, nil, 0},
+		"nine times, a while ago":     {"9", deadlyPause, false, errDeadly, 0},
+		"nine times, long ago":        {"9", deadlyPauseMost, false, nil, 0},
+		"in a time to come":           {"2", -time.Hour, false, nil, 0},
+		"twice, and it was no wonder": {"2", 0, true, nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copyDir(t, whole)
+			if tt.freelist {
+				mustChange(t, filepath.Join(dir, fileLog), func(b []byte) []byte {
+					m, err := newestMeta(bytes.NewReader(b))
+					if err != nil {
+						t.Fatal(err)
+					}
+					at := binary.NativeEndian.Uint64(m[32:]) * uint64(binary.NativeEndian.Uint32(m[8:]))
+					binary.NativeEndian.PutUint16(b[at+10:], manyFree)
+					binary.NativeEndian.PutUint64(b[at+pageHeader:], 1<<38)
+					return b
+				})
+			}
+			deaths(dir, tt.deaths, tt.ago)
+			p := run(t, dir, beginAnew)
+			if tt.want != nil {
+				if err := p.ended(); !errors.Is(err, tt.want) || errors.Is(err, ErrDamaged) {
+					t.Errorf("got %v, want %v", err, tt.want)
+				}
+				return
+			}
+			p.awaitLeader()
+			if len(p.SetAside()) != tt.aside {
+				t.Errorf("set aside: got %v, want %d", p.SetAside(), tt.aside)
+			}
+		})
 	}
-	if err := os.WriteFile(mark, []byte("2\n"), 0o600); err != nil {
-		t.Fatal(err)
+}
+
+// Whatever is in the file, looking at it ends, with little memory.
+func FuzzCheckStructure(f *testing.F) {
+	dir := f.TempDir()
+	s, err := openLog(filepath.Join(dir, fileLog))
+	if err != nil {
+		f.Fatal(err)
 	}
-	p = run(t, dir, beginAnew)
-	p.awaitLeader()
-	if len(p.SetAside()) != 1 {
-		t.Errorf("set aside: got %v, want the log", p.SetAside())
+	for i := uint64(1); i <= 40; i++ {
+		if err := s.StoreLog(&raft.Log{Index: i, Data: bytes.Repeat([]byte("x"), 300)}); err != nil {
+			f.Fatal(err)
+		}
 	}
+	if err := errors.Join(s.DeleteRange(1, 20), s.close()); err != nil {
+		f.Fatal(err)
+	}
+	if err := checkStructure(filepath.Join(dir, fileLog)); err != nil {
+		f.Fatalf("a sound file: %v", err)
+	}
+	file, err := os.ReadFile(filepath.Join(dir, fileLog))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint32(8192), []byte{1, 2, 3})
+	f.Fuzz(func(t *testing.T, at uint32, b []byte) {
+		changed := bytes.Clone(file)
+		copy(changed[int(at)%len(changed):], b)
+		path := filepath.Join(t.TempDir(), fileLog)
+		if err := os.WriteFile(path, changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkStructure(path); err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("got %v, want that it is damaged", err)
+		}
+	})
 }
 
 func TestStoreLogs_RefusesAGap(t *testing.T) {

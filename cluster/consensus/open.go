@@ -7,13 +7,14 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
-	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"meibo/cluster/atomicfile"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -30,9 +31,18 @@ const (
 // lockTimeout bounds the wait for a file that another process has open.
 const lockTimeout = time.Second
 
-// deadlyOpens is how many openings in a row must have ended the process for
-// the file to count as damaged. A single one may have been kill -9.
-const deadlyOpens = 2
+// deadlyOpens is how many openings in a row must have ended the process for the file
+// to be looked at before the next. A single one may have been kill -9. If it is sound
+// the next has to wait, for deadlyPause at first, twice as long each time, and
+// deadlyPauseMost in the end.
+const (
+	deadlyOpens     = 2
+	deadlyPause     = 10 * time.Second
+	deadlyPauseMost = 10 * time.Minute
+)
+
+// errDeadly means that the files aren't opened for now.
+var errDeadly = errors.New("raft log is not opened")
 
 // stores are what Raft keeps its things in.
 type stores struct {
@@ -131,7 +141,7 @@ func (r *Replica) openFiles(l *lock) (*stores, error) {
 	}
 	path := filepath.Join(r.cfg.Dir, fileLog)
 	var db *boltStore
-	err = l.attempt(func() error {
+	err = l.attempt(path, func() error {
 		if db, err = openLog(path); err == nil && db.isWasteful(compactAbove) {
 			db, err = r.compact(path, db)
 		}
@@ -336,33 +346,40 @@ func checkSize(path string) error {
 	return nil
 }
 
-// sizeByMeta returns how long the file must be by the newer of its valid meta
-// pages. The second lies one page behind the first; should the first not say
-// how large a page is, all sizes in use are tried.
+// sizeByMeta returns how long the file must be.
 func sizeByMeta(f io.ReaderAt) (int64, error) {
-	var size int64
-	var newest uint64
+	m, err := newestMeta(f)
+	if err != nil {
+		return 0, err
+	}
+	return int64(binary.NativeEndian.Uint32(m[8:])) * int64(binary.NativeEndian.Uint64(m[40:])), nil
+}
+
+// newestMeta returns the newer of a file's valid meta pages. The second lies one page
+// behind the first; should the first not say how large a page is, all sizes in use are
+// tried.
+func newestMeta(f io.ReaderAt) ([]byte, error) {
+	var found []byte
 	for _, at := range []int64{0, 4096, 8192, 16384, 32768, 65536} {
-		var m [metaSize]byte
-		if _, err := f.ReadAt(m[:], at+pageHeader); err != nil {
+		m := make([]byte, metaSize)
+		if _, err := f.ReadAt(m, at+pageHeader); err != nil {
 			continue // cut short there
 		}
 		page := int64(binary.NativeEndian.Uint32(m[8:]))
-		txid := binary.NativeEndian.Uint64(m[48:])
-		if !validMeta(m[:]) || (at != 0 && at != page) || txid < newest {
+		if !validMeta(m) || page < metaSize+pageHeader || (at != 0 && at != page) {
 			continue
 		}
-		newest = txid
-		pages := binary.NativeEndian.Uint64(m[40:])
-		if page == 0 || pages > uint64(1<<62/page) {
+		if found != nil && binary.NativeEndian.Uint64(m[48:]) < binary.NativeEndian.Uint64(found[48:]) {
 			continue
 		}
-		size = page * int64(pages)
+		if pages := binary.NativeEndian.Uint64(m[40:]); pages > firstPage && pages <= uint64(1<<62/page) {
+			found = m
+		}
 	}
-	if size == 0 {
-		return 0, fmt.Errorf("%w: neither of its meta pages is valid", ErrDamaged)
+	if found == nil {
+		return nil, fmt.Errorf("%w: neither of its meta pages is valid", ErrDamaged)
 	}
-	return size, nil
+	return found, nil
 }
 
 func validMeta(m []byte) bool {
@@ -396,15 +413,24 @@ func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
 
 func (l *lock) close() error { return l.f.Close() }
 
-// attempt runs open, an opening of the log, unless the last ones ended the
-// process. It counts them beforehand, and forgets them when open returns.
-func (l *lock) attempt(open func() error) error {
-	n := l.begun()
+// attempt runs open, an opening of the log at path, and counts those that ended the
+// process: beforehand, and from nothing again when open returns. After some in a row
+// the file is looked at without opening it. One that is sound isn't damaged: somebody
+// killed the process each time, or there is no memory for it. Then the next attempt
+// has to wait, the longer the more there were, and names are answered meanwhile.
+func (l *lock) attempt(path string, open func() error) error {
+	n, last := l.begun()
 	if n >= deadlyOpens {
-		if err := l.write(0); err != nil { // the file that is made next is another one
-			return err
+		if err := checkStructure(path); errors.Is(err, ErrDamaged) {
+			if err := l.write(0); err != nil { // the file that is made next is another one
+				return err
+			}
+			return fmt.Errorf("%w, and opening it ended this process %d times in a row", err, n)
 		}
-		return fmt.Errorf("%w: opening it ended this process %d times in a row", ErrDamaged, n)
+		again := last.Add(min(deadlyPause<<min(n-deadlyOpens, 10), deadlyPauseMost))
+		if wait := time.Until(again); wait > 0 && wait <= deadlyPauseMost {
+			return fmt.Errorf("%w: opening it ended this process %d times in a row, though it is sound: is there too little memory? It is tried again in %s", errDeadly, n, wait.Round(time.Second))
+		}
 	}
 	if err := l.write(n + 1); err != nil {
 		return err
@@ -413,11 +439,15 @@ func (l *lock) attempt(open func() error) error {
 	return errors.Join(err, l.write(0))
 }
 
-func (l *lock) begun() int {
+// begun returns how many openings ended the process, and when the last of them began.
+func (l *lock) begun() (count int, last time.Time) {
 	var b [8]byte
 	n, _ := l.f.ReadAt(b[:], 0) // what can't be read is as good as 0
-	count, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	return count
+	count, _ = strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if info, err := l.f.Stat(); err == nil {
+		last = info.ModTime()
+	}
+	return count, last
 }
 
 func (l *lock) write(n int) error {
