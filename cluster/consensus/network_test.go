@@ -22,6 +22,7 @@ type network struct {
 	halves []*half
 	moved  chan struct{} // closed when a way changes
 	dice   *rand.Rand
+	dials  int // connections that were made
 }
 
 type way struct {
@@ -172,6 +173,7 @@ func (h *host) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 	there, back := newHalf(h.net, h.name, addr), newHalf(h.net, addr, h.name)
 	h.net.mu.Lock()
 	h.net.halves = append(h.net.halves, there, back)
+	h.net.dials++
 	h.net.mu.Unlock()
 	a, b := &end{in: back, out: there}, &end{in: there, out: back}
 	select {

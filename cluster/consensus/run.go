@@ -154,6 +154,7 @@ func (r *Replica) serve(ctx context.Context, rf *raft.Raft, leads <-chan bool) e
 	wg.Go(func() { r.watch(ctx, rf, leads, wake, ended) })
 	wg.Go(func() { r.keepSpace(ctx, rf) })
 	wg.Go(func() { r.askWhenLonely(ctx, rf) })
+	wg.Go(func() { r.keepSpares(ctx) })
 	r.electAlone(rf)
 
 	var err error

@@ -19,6 +19,7 @@ type stream struct {
 	r       *Replica
 	to      StreamLayer
 	refused seldom
+	spares  spares
 
 	mu     sync.Mutex // guards following
 	conns  map[net.Conn]struct{}
@@ -152,7 +153,17 @@ func target(addr, id string) string { return addr + "\n" + id }
 
 // Dial implements raft.StreamLayer for addresses made by target.
 func (s *stream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	at, id, ok := strings.Cut(string(addr), "\n")
+	if _, id, ok := strings.Cut(string(addr), "\n"); ok {
+		if c := s.spares.take(id, string(addr)); c != nil {
+			return c, nil
+		}
+	}
+	return s.dialTarget(string(addr), timeout)
+}
+
+// dialTarget makes a connection to the server at an address made by target.
+func (s *stream) dialTarget(addr string, timeout time.Duration) (net.Conn, error) {
+	at, id, ok := strings.Cut(addr, "\n")
 	if !ok {
 		return nil, fmt.Errorf("no server is known at %s", addr)
 	}
