@@ -35,24 +35,24 @@ type flightTable struct {
 
 func (t *flightTable) init() { t.flights = make(map[question]*flight) }
 
-// boarding is what came of joining a flight.
-type boarding uint8
+// joining is what came of joining a flight.
+type joining uint8
 
 const (
-	boarded  boarding = iota // the flight will answer
+	joined   joining = iota // the flight will answer
 	opened                   // the same, and the caller must start it
 	tooLate                  // the flight is late; the expired answer it has is due now
 	crowded                  // as many clients wait as may, for this or in all
 	overfull                 // there are as many flights as may be
 )
 
-// board adds w to the flight of k, or opens one.
-func (t *flightTable) board(k question, w waiter, expired *cache.Entry, cfg *Config) (*flight, boarding) {
+// join adds w to the flight of k, or opens one.
+func (t *flightTable) join(k question, w waiter, expired *cache.Entry, cfg *Config) (*flight, joining) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if f := t.flights[k]; f != nil {
 		switch {
-		case f.late:
+		case f.late && !f.expired.Moved(): // else the answer to come is all there is
 			return f, tooLate
 		// One name takes half of the room at most, or a storm for it would keep all others out.
 		case t.waiting >= cfg.MaxWaiters, len(f.waiters) > cfg.MaxWaiters/2:
@@ -60,7 +60,7 @@ func (t *flightTable) board(k question, w waiter, expired *cache.Entry, cfg *Con
 		}
 		f.waiters = append(f.waiters, w)
 		t.waiting++
-		return f, boarded
+		return f, joined
 	}
 	if t.waiting >= cfg.MaxWaiters {
 		return nil, crowded
@@ -94,8 +94,8 @@ func (t *flightTable) openEmpty(k question, q *wire.Query, expired *cache.Entry,
 	return t.openLocked(k, q.Clone(), expired, cfg)
 }
 
-// land ends the boarding of f and returns its waiters.
-func (t *flightTable) land(f *flight) []waiter {
+// complete ends the joining of f and returns its waiters.
+func (t *flightTable) complete(f *flight) []waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.flights, f.key)
@@ -128,15 +128,15 @@ func (t *flightTable) len() int {
 func (r *Resolver) join(q *wire.Query, expired *cache.Entry, now time.Duration, dst []byte, reply func(*wire.Query, []byte)) []byte {
 	k := questionOf(q)
 	k.stranger = !r.mayRecurse(q)
-	f, how := r.flights.board(k, waiter{q.Clone(), now, reply}, expired, &r.cfg)
+	f, how := r.flights.join(k, waiter{q.Clone(), now, reply}, expired, &r.cfg)
 	switch how {
-	case boarded:
+	case joined:
 		r.stats.joined.Add(1)
 		return nil
 	case opened:
 		r.stats.flights.Add(1)
 		if !r.start(func() { r.fly(f) }) {
-			r.deliver(r.flights.land(f), served{err: errClosed})
+			r.deliver(r.flights.complete(f), served{err: errClosed})
 		}
 		return nil
 	case tooLate:
@@ -158,14 +158,14 @@ func (r *Resolver) refresh(q *wire.Query, expired *cache.Entry) {
 	}
 	r.stats.flights.Add(1)
 	if !r.start(func() { r.fly(f) }) {
-		r.flights.land(f)
+		r.flights.complete(f)
 	}
 }
 
-// fly resolves f's question and answers its waiters. Whoever boarded is answered
-// from a state no older than the moment of boarding: if the answer's counters
+// fly resolves f's question and answers its waiters. Whoever joined is answered
+// from a state no older than the moment of joining: if the answer's counters
 // moved while it was made, or the table was replaced, it is made again, after
-// boarding has ended.
+// joining has ended.
 func (r *Resolver) fly(f *flight) {
 	ctx := within{r.ctx, time.Now().Add(r.cfg.Deadline)}
 	if f.expired != nil {
@@ -173,7 +173,7 @@ func (r *Resolver) fly(f *flight) {
 	}
 	by := r.table.Load()
 	s := r.resolve(ctx, f.q)
-	ws := r.flights.land(f)
+	ws := r.flights.complete(f)
 	for range 2 {
 		now := r.table.Load()
 		if len(ws) == 0 || now == by && (s.entry == nil || !s.entry.Moved()) {
@@ -187,10 +187,11 @@ func (r *Resolver) fly(f *flight) {
 // overdue gives the waiters of a late flight its expired answer, while it goes on
 // (RFC 8767 section 5, the client response timer).
 func (r *Resolver) overdue(f *flight) {
-	if f.expired.Moved() {
+	s := r.fallback(served{err: errLate}, f.expired)
+	if !s.stale {
 		return // the answer to come is all there is
 	}
-	r.deliver(r.flights.delay(f), r.fallback(served{err: errLate}, f.expired))
+	r.deliver(r.flights.delay(f), s)
 }
 
 // after runs f after d unless the returned function is called before; Run waits

@@ -55,13 +55,17 @@ func (r *Resolver) resolveOrStale(ctx context.Context, q *wire.Query, expired *c
 	}
 	wait := time.NewTimer(r.cfg.StaleWait)
 	defer wait.Stop()
-	select {
-	case s := <-came:
-		return r.fallback(s, expired)
-	case <-wait.C:
-		return r.fallback(served{err: errLate}, expired)
-	case <-ctx.Done():
-		return served{err: ctx.Err()}
+	for {
+		select {
+		case s := <-came:
+			return r.fallback(s, expired)
+		case <-wait.C:
+			if s := r.fallback(served{err: errLate}, expired); s.stale {
+				return s
+			} // else the answer to come is all there is
+		case <-ctx.Done():
+			return served{err: ctx.Err()}
+		}
 	}
 }
 

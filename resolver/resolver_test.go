@@ -603,6 +603,61 @@ func TestLookup_AgesWhatItFinds(t *testing.T) {
 	})
 }
 
+// When an expired answer has moved, because its route is another, it doesn't stand in for
+// a late one any more: clients wait for what comes, whether they or the change came first.
+func TestLateFlight_WhoseExpiredAnswerMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := resolvertest.NewMemory()
+		up.Set("www.example.", dns.TypeA, resolvertest.Rule{Records: []string{"www.example. 300 IN A 192.0.2.1"}})
+		m := up.Mount(wire.Root)
+		route := new(atomic.Uint64)
+		m.Route = route
+		r, _ := newResolver(t, resolver.Table{Mounts: []resolver.Mount{m}})
+		ask := func() *dns.Msg { return resolvertest.Ask(t, r, resolvertest.Query("www.example", dns.TypeA), false) }
+		q := wire.NewQuery(mustName("www.example"), wire.TypeA)
+		wantStale := func(m *dns.Msg) {
+			t.Helper()
+			if ede, _, _ := resolvertest.EDE(m); m.Rcode != dns.RcodeSuccess || ede != wire.EDEStale {
+				t.Errorf("got %s, want the expired answer", resolvertest.Text(m))
+			}
+		}
+		for _, before := range []bool{false, true} { // the change comes after, or before, the answer is late
+			up.SetState(resolvertest.Up)
+			ask()
+			time.Sleep(time.Hour)
+			up.Set("www.example.", dns.TypeA, resolvertest.Rule{Records: []string{"www.example. 300 IN A 192.0.2.2"}, Delay: 1200 * time.Millisecond})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if first := ask(); before {
+					wantFresh(t, first)
+				} else {
+					wantStale(first)
+				}
+			})
+			synctest.Wait()
+			if !before {
+				time.Sleep(resolver.DefaultStaleWait + time.Millisecond)
+			}
+			route.Add(1)
+			wg.Go(func() { wantFresh(t, ask()) })
+			wg.Go(func() {
+				if res, err := r.Lookup(t.Context(), q); err != nil || len(res.Answer.RRs()) != 1 {
+					t.Errorf("lookup: got %v, want the answer that comes", err)
+				}
+			})
+			wg.Wait()
+			time.Sleep(10 * time.Second)
+		}
+	})
+}
+
+func wantFresh(t *testing.T, m *dns.Msg) {
+	t.Helper()
+	if _, _, ede := resolvertest.EDE(m); m.Rcode != dns.RcodeSuccess || ede {
+		t.Errorf("got %s, want the answer that comes", resolvertest.Text(m))
+	}
+}
+
 func TestExplain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := resolvertest.NewMemory()
