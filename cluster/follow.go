@@ -9,6 +9,7 @@ import (
 
 	"meibo/cluster/agent"
 	"meibo/cluster/feed"
+	"meibo/cluster/link"
 	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/view"
@@ -249,17 +250,22 @@ func (n *Node) Neighbour(ctx context.Context, name string) bool {
 func (w *network) askNeighbour(ctx context.Context, m *Member, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
 	defer cancel()
-	conn, err := w.link.Dial(ctx, linkAddr(m), viewProtocol, m.ID)
+	ask := view.AskNeighbour
+	conn, err := w.link.Dial(ctx, linkAddr(m), view.Protocol, m.ID)
+	if errors.Is(err, link.ErrProtocol) {
+		ask = view.AskNeighbourV1
+		conn, err = w.link.Dial(ctx, linkAddr(m), view.ProtocolV1, m.ID)
+	}
 	if err != nil {
 		return false
 	}
-	img, err := view.AskNeighbour(ctx, conn, name)
+	known, err := ask(ctx, conn, name)
 	if err != nil {
 		w.logger.Debug("a neighbour tells nothing", "node", m.Name, "service", name, "err", err)
 		return false
 	}
-	w.node.restoreLives(img.Lives)
-	if !w.node.view.Adopt(img, view.FromNeighbour) {
+	w.node.restoreLives(known.Lives)
+	if !w.node.view.Import(known, view.FromNeighbour) {
 		return false
 	}
 	w.logger.Info("a neighbour tells what it knows", "node", m.Name, "service", name)

@@ -25,7 +25,6 @@ import (
 const (
 	raftProtocol link.Protocol = "meibo-raft/1"
 	feedProtocol               = link.Protocol(feed.Protocol)
-	viewProtocol link.Protocol = "meibo-view/1"
 )
 
 // network is one life of what this host speaks to others with: gossip, which
@@ -56,7 +55,7 @@ func (n *Node) newNetwork() (*network, error) {
 	if err != nil {
 		return nil, n.heldBy(err, listen)
 	}
-	w := &network{node: n, logger: n.logger, link: l, neighbours: l.Listener(viewProtocol)}
+	w := &network{node: n, logger: n.logger, link: l, neighbours: l.Listener(view.Protocol)}
 	w.suspects = &suspects{net: w, now: make(map[string]bool)}
 	if n.cfg.Server {
 		w.raft, w.feeds = l.Listener(raftProtocol), l.Listener(feedProtocol)

@@ -249,9 +249,9 @@ func (n *Node) makeView() error {
 	if err != nil {
 		return err
 	}
-	if img := n.file.Load(); img != nil {
-		n.restoreLives(img.Lives)
-		v.Adopt(img, view.FromDisk)
+	if known := n.file.Load(); known != nil {
+		n.restoreLives(known.Lives)
+		v.Import(known, view.FromDisk)
 	}
 	return nil
 }

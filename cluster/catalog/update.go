@@ -43,6 +43,12 @@ type Update struct {
 	Confirmed bool
 }
 
+// IsEmpty reports whether the update holds nothing: then what stands over it is
+// all that it tells.
+func (u *Update) IsEmpty() bool {
+	return len(u.Nodes)+len(u.GoneNodes)+len(u.Names)+len(u.GoneNames)+len(u.Parts)+len(u.Complete)+len(u.Tombstones) == 0
+}
+
 // NodeState is what every host knows of a node.
 type NodeState struct {
 	Node *Node

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/feed/frame"
 )
 
 // MaxNames is how many names one host may subscribe to.
@@ -215,13 +216,13 @@ func (c *Client) hello(conn net.Conn) (hello, error) {
 	if _, err := conn.Write(h.frame()); err != nil {
 		return h, fmt.Errorf("write hello: %w", err)
 	}
-	kind, payload, _, err := readFrame(conn, nil, maxFirstFrame)
+	kind, payload, _, err := frame.Read(conn, nil, maxFirstFrame)
 	switch {
 	case err != nil:
 		return h, fmt.Errorf("read hello: %w", err)
-	case kind == frameRefuse:
+	case kind == frame.Refuse:
 		return h, refusal(payload)
-	case kind != frameHello:
+	case kind != frame.Hello:
 		return h, fmt.Errorf("the first frame is of kind %d: want a hello", kind)
 	}
 	return decodeHello(payload)
@@ -229,8 +230,7 @@ func (c *Client) hello(conn net.Conn) (hello, error) {
 
 // refusal is a server's no, as an error.
 func refusal(payload []byte) error {
-	f := fields{b: payload}
-	return fmt.Errorf("refused: %s", f.string())
+	return fmt.Errorf("refused: %s", frame.NewFields(payload).String())
 }
 
 // start begins the stream from a server.
@@ -243,7 +243,8 @@ func (c *Client) start(ctx context.Context, to *candidate) (*Stream, error) {
 		g.Names, g.Anew = g.Names[:MaxNames], true
 	}
 	s := newStream(c, to)
-	s.history, s.index = g.History, g.Index
+	s.index = g.Index
+	s.updates.Continue(g.History)
 	for _, name := range g.Names {
 		s.names[strings.ToLower(name)] = struct{}{}
 	}

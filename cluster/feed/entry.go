@@ -2,6 +2,7 @@ package feed
 
 import (
 	"meibo/cluster/catalog"
+	"meibo/cluster/feed/frame"
 )
 
 // entry is one thing that hosts are told of: a node, a part, a name of a
@@ -37,24 +38,9 @@ const (
 
 // encode makes the record of what the entry is now.
 func (n *entry) encode() {
-	var e encoder
-	switch {
-	case n.kind == ofNode && n.gone:
-		e.named(recordGoneNode, n.label)
-	case n.kind == ofNode:
-		e.nodeState(n.state)
-	case n.kind == ofPart && n.gone:
-		e.part(n.empty())
-	case n.kind == ofPart:
-		e.part(n.part)
-	case n.kind == ofName && n.gone:
-		e.named(recordGoneName, n.name)
-	case n.kind == ofName:
-		e.named(recordName, n.name)
-	default:
-		e.tombstone(n.tomb)
-	}
-	n.record = e.out
+	var u catalog.Update
+	n.tell(&u)
+	n.record = frame.Records(&u)
 }
 
 // weight is what the entry adds to the size of the catalog.
@@ -65,9 +51,6 @@ func (n *entry) weight() int64 {
 	return int64(len(n.record))
 }
 
-// empty is what is told of a part that is gone.
-func (n *entry) empty() *catalog.Part { return &catalog.Part{Node: n.label, Service: n.name} }
-
 // tell adds what the entry is now to an update of this process.
 func (n *entry) tell(u *catalog.Update) {
 	switch {
@@ -76,7 +59,7 @@ func (n *entry) tell(u *catalog.Update) {
 	case n.kind == ofNode:
 		u.Nodes = append(u.Nodes, *n.state)
 	case n.kind == ofPart && n.gone:
-		u.Parts = append(u.Parts, *n.empty())
+		u.Parts = append(u.Parts, catalog.Part{Node: n.label, Service: n.name})
 	case n.kind == ofPart:
 		u.Parts = append(u.Parts, *n.part)
 	case n.kind == ofName && n.gone:

@@ -59,10 +59,10 @@ func (l *Local) update() catalog.Update {
 	s := l.server
 	s.take(&l.sub) // this process keeps to no limit
 	var u catalog.Update
-	b := s.picture.advance(&l.sub.place, s.leader.Load(),
+	s.picture.advance(&l.sub.place, s.leader.Load(), &u,
 		func(e *entry) { e.tell(&u) },
 		func(name string) { u.Complete = append(u.Complete, name) })
-	u.History, u.Index, u.Reset, u.Whole, u.Confirmed = b.history, b.index, b.reset, b.whole, b.confirmed
+	u.History = l.sub.place.history
 	return u
 }
 

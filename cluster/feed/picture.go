@@ -294,23 +294,17 @@ type place struct {
 	asked   map[string]struct{} // of names: those to be told in full
 }
 
-// batch is what stands over the entries that advance tells.
-type batch struct {
-	history                 catalog.History
-	index                   uint64
-	reset, whole, confirmed bool
-}
-
 // advance moves a place to the present: it calls tell for each entry that the
-// host must hear of and complete for each service that was told in full. leader
-// says whether this server hears from one. Until it may tell anything (VIEWS.md
-// 13, 14) the batch is what the host knows already, and not confirmed.
-func (p *picture) advance(at *place, leader bool, tell func(*entry), complete func(string)) batch {
+// host must hear of and complete for each service that was told in full, and
+// returns the rest of the update. leader says whether this server hears from one. Until it may tell anything (VIEWS.md
+// 13, 14) the update is what the host knows already, and not confirmed.
+func (p *picture) advance(at *place, leader bool, u *catalog.Update, tell func(*entry), complete func(string)) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	same := at.history.ID == p.history.ID
 	if p.history.ID == "" || (!same && !leader) || (same && at.index > p.index) {
-		return batch{history: at.history, index: at.index, whole: at.whole}
+		u.Index, u.Whole = at.index, at.whole
+		return
 	}
 	whole := p.whole || at.all
 	inside := p.things.spanAround(at.index)
@@ -325,7 +319,10 @@ func (p *picture) advance(at *place, leader bool, tell func(*entry), complete fu
 		p.things.tellSince(at, tell, complete)
 	}
 	at.history, at.index, at.whole, at.anew, at.asked = p.history, p.index, whole, false, nil
-	return batch{history: p.history, index: p.index, reset: reset, whole: whole, confirmed: leader}
+	if reset {
+		u.History = p.history
+	}
+	u.Index, u.Reset, u.Whole, u.Confirmed = p.index, reset, whole, leader
 }
 
 // tellAll tells the base set and the contents that the place is due.

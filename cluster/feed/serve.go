@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/feed/frame"
 )
 
 // serverStream is the server's end of a stream: one goroutine reads what the
@@ -74,11 +75,11 @@ func (st *serverStream) why(read, wrote error) error {
 // greet exchanges hellos and learns where the host's knowledge ends.
 func (st *serverStream) greet() error {
 	st.conn.SetDeadline(time.Now().Add(silence))
-	kind, payload, _, err := readFrame(st.conn, nil, maxFirstFrame)
+	kind, payload, _, err := frame.Read(st.conn, nil, maxFirstFrame)
 	if err != nil {
 		return fmt.Errorf("read hello: %w", err)
 	}
-	if kind != frameHello {
+	if kind != frame.Hello {
 		return fmt.Errorf("the first frame is of kind %d: want a hello", kind)
 	}
 	if _, err := decodeHello(payload); err != nil {
@@ -91,13 +92,13 @@ func (st *serverStream) greet() error {
 	// The host may say hello to other servers before it decides.
 	st.conn.SetDeadline(time.Now().Add(patience))
 	for {
-		kind, payload, _, err := readFrame(st.conn, nil, maxHostFrame)
+		kind, payload, _, err := frame.Read(st.conn, nil, maxHostFrame)
 		switch {
 		case errors.Is(err, io.EOF):
 			return io.EOF
 		case err != nil:
 			return fmt.Errorf("read begin: %w", err)
-		case kind != frameBegin:
+		case kind != frame.Begin:
 			continue
 		}
 		return st.begin(payload)
@@ -144,7 +145,7 @@ func (st *serverStream) read() error {
 	var buf []byte
 	for {
 		st.conn.SetReadDeadline(time.Now().Add(silence))
-		kind, payload, grown, err := readFrame(st.conn, buf, maxHostFrame)
+		kind, payload, grown, err := frame.Read(st.conn, buf, maxHostFrame)
 		if err != nil {
 			return err
 		}
@@ -160,7 +161,7 @@ func (st *serverStream) read() error {
 // hear takes one frame; those of newer hosts and signs of life need nothing.
 func (st *serverStream) hear(kind byte, payload []byte) error {
 	switch kind {
-	case frameSubscribe, frameUnsubscribe:
+	case frame.Subscribe, frame.Unsubscribe:
 		names, err := decodeNames(payload)
 		if err == nil {
 			err = fold(names)
@@ -168,8 +169,8 @@ func (st *serverStream) hear(kind byte, payload []byte) error {
 		if err != nil {
 			return fmt.Errorf("subscribe: %w", err)
 		}
-		return st.ask(names, kind == frameUnsubscribe, st.server.cfg.Limits.Names)
-	case frameAwait:
+		return st.ask(names, kind == frame.Unsubscribe, st.server.cfg.Limits.Names)
+	case frame.Await:
 		index, err := decodeAwait(payload)
 		if err != nil {
 			return fmt.Errorf("await: %w", err)
@@ -217,14 +218,14 @@ func (st *serverStream) dismiss(ended <-chan struct{}) error {
 // refuse tells a host why it can't have a stream, if it listens.
 func refuse(conn net.Conn, why error) {
 	conn.SetWriteDeadline(time.Now().Add(heartbeat))
-	conn.Write(frame(frameRefuse, func(e *encoder) { e.strings(why.Error()) }))
+	conn.Write(frame.New(frame.Refuse, func(e *frame.Encoder) { e.Strings(why.Error()) }))
 }
 
 // refuseFirst refuses a host that hasn't spoken yet: what it says is read first,
 // or the end of the connection could overtake the reason.
 func refuseFirst(conn net.Conn, why error) {
 	conn.SetReadDeadline(time.Now().Add(heartbeat))
-	if _, _, _, err := readFrame(conn, nil, maxFirstFrame); err == nil {
+	if _, _, _, err := frame.Read(conn, nil, maxFirstFrame); err == nil {
 		refuse(conn, why)
 	}
 }
@@ -239,11 +240,12 @@ func (st *serverStream) push() error {
 	leader := s.leader.Load()
 	out := gatherers.Get().(*gatherer)
 	defer out.release()
-	b := s.picture.advance(&st.place, leader, out.entry, out.complete)
-	if b.reset {
+	var head catalog.Update
+	s.picture.advance(&st.place, leader, &head, out.entry, out.complete)
+	if head.Reset {
 		s.counts.resets.Add(1)
 	}
-	n, err := out.send(st.conn, b)
+	n, err := out.send(st.conn, &head)
 	s.counts.bytes.Add(uint64(n))
 	s.counts.updates.Add(1)
 	if err != nil || leader {

@@ -15,11 +15,10 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/feed/frame"
 )
 
 const (
-	// maxUpdate bounds what a host takes as one update, encoded.
-	maxUpdate = 256 << 20
 	// A host whose server has no leader looks for another one that has, first
 	// after firstSeek, then less and less often.
 	firstSeek = time.Second
@@ -47,11 +46,8 @@ type Stream struct {
 
 	// The caller of Next's alone.
 	buf     []byte
-	dec     decoder
-	history catalog.History
+	updates frame.Updates
 	index   uint64
-	size    int  // of the update in the making
-	held    bool // it has records
 
 	mu       sync.Mutex // guards following
 	names    map[string]struct{}
@@ -66,12 +62,10 @@ type Stream struct {
 
 func newStream(c *Client, to *candidate) *Stream {
 	ctx, end := context.WithCancelCause(context.Background())
-	s := &Stream{
+	return &Stream{
 		client: c, addr: to.addr, conn: to.conn, ctx: ctx, end: end,
 		wake: make(chan struct{}, 1), names: make(map[string]struct{}), orders: make(map[string]bool),
 	}
-	s.dec.common = make(interner)
-	return s
 }
 
 // Next blocks until there is something to tell. An error means that the stream
@@ -114,17 +108,17 @@ func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err err
 	if ctx.Err() != nil {
 		return u, false, context.Cause(ctx)
 	}
-	kind, payload, grown, err := readFrame(s.conn, s.buf, maxFrame)
+	kind, payload, grown, err := frame.Read(s.conn, s.buf, frame.Max)
 	if err != nil {
 		return u, false, err
 	}
-	if s.buf = grown; cap(s.buf) > 2*fullFrame {
+	if s.buf = grown; cap(s.buf) > 2*frame.Full {
 		s.buf = nil
 	}
 	switch kind {
-	case frameUpdate:
-		return s.take(payload)
-	case frameMove:
+	case frame.Update:
+		return s.update(payload)
+	case frame.Move:
 		m, err := decodeMove(payload)
 		switch {
 		case err != nil:
@@ -133,38 +127,20 @@ func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err err
 			return u, false, ErrStopped
 		}
 		s.hint(m.Others)
-	case frameRefuse:
+	case frame.Refuse:
 		return u, false, refusal(payload)
 	}
 	return u, false, nil // a kind from a newer program
 }
 
-// take adds a frame to the update in the making, and returns it when it is whole.
-func (s *Stream) take(payload []byte) (u catalog.Update, told bool, err error) {
-	if s.size += len(payload); s.size > maxUpdate {
-		return u, false, fmt.Errorf("an update of more than %d bytes", maxUpdate)
+// update adds a frame to the update in the making, and returns it when it is
+// whole; told says that it tells something.
+func (s *Stream) update(payload []byte) (u catalog.Update, told bool, err error) {
+	u, whole, err := s.updates.Add(payload)
+	if err != nil || !whole {
+		return u, false, err
 	}
-	f := fields{b: payload}
-	h := decodeHead(&f)
-	if f.err != nil {
-		return u, false, fmt.Errorf("update: %w", f.err)
-	}
-	if err := s.dec.records(f.b); err != nil {
-		return u, false, fmt.Errorf("update: %w", err)
-	}
-	s.held = s.held || len(f.b) > 0
-	if h.Flags&flagMore != 0 {
-		return u, false, nil
-	}
-	u = s.dec.take()
-	held := s.held
-	s.size, s.held = 0, false
-	if h.Flags&flagHistory != 0 {
-		s.history = h.History
-	}
-	u.History, u.Index = s.history, h.Index
-	u.Reset, u.Whole, u.Confirmed = h.Flags&flagReset != 0, h.Flags&flagWhole != 0, h.Flags&flagConfirmed != 0
-	told = u.Confirmed || u.Reset || u.Index != s.index || held
+	told = u.Confirmed || u.Reset || u.Index != s.index || !u.IsEmpty()
 	s.index = u.Index
 	s.vouched(u.Confirmed)
 	return u, told, nil
@@ -195,7 +171,7 @@ func (s *Stream) talk() {
 		case <-s.wake:
 			out = s.takeOrders()
 		case <-beat.C:
-			out = frame(frameBeat, nil)
+			out = frame.New(frame.Beat, nil)
 		case <-settle.C:
 			s.settle()
 			settle.Reset(minSettle + rand.N(minSettle))
@@ -301,10 +277,10 @@ func (s *Stream) takeOrders() []byte {
 	}
 	clear(s.orders)
 	if len(end) > 0 {
-		out = append(out, namesFrame(frameUnsubscribe, end)...)
+		out = append(out, namesFrame(frame.Unsubscribe, end)...)
 	}
 	if len(want) > 0 {
-		out = append(out, namesFrame(frameSubscribe, want)...)
+		out = append(out, namesFrame(frame.Subscribe, want)...)
 	}
 	return out
 }

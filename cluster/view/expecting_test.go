@@ -24,11 +24,11 @@ func TestRule16_AHostWithoutAViewTakesACatalogThatBeginsForLessThanThereIs(t *te
 	}{
 		{"nobody has spoken", func(*testing.T, *View) {}, "not yet", "not yet", "not yet"},
 		{"a neighbour knows what was before", func(t *testing.T, v *View) {
-			if !v.Adopt(imageAfter(t, Config{}, before, begun), FromNeighbour) {
+			if !v.Import(exportAfter(t, Config{}, before, begun), FromNeighbour) {
 				t.Error("nothing came of it")
 			}
 		}, "me/web n1/web n2/web", "n2/db", "no"},
-		{"a neighbour is still there", func(t *testing.T, v *View) { v.Adopt(imageAfter(t, Config{}, before), FromNeighbour) },
+		{"a neighbour is still there", func(t *testing.T, v *View) { v.Import(exportAfter(t, Config{}, before), FromNeighbour) },
 			"me/web n1/web n2/web", "n2/db", "no"},
 		{"all have told the catalog what they have", func(t *testing.T, v *View) {
 			mustTake(t, v, inHistory("h2", update(201, synced("h2", n2))))
@@ -81,7 +81,7 @@ func TestRule11_WhatIsFromDiskCountsAtOnceWhatIsNotThereWaitsForAServer(t *testi
 			cfg.Local = &agentDouble{rec: me}
 			v := mustNew(t, cfg)
 			cfg.Expecting = false
-			v.Adopt(imageAfter(t, cfg, told), FromDisk)
+			v.Import(exportAfter(t, cfg, told), FromDisk)
 			tc.then(t, v)
 			wantPlaces(t, v, "web", tc.web)
 			wantPlaces(t, v, "mine", tc.mine)
@@ -128,7 +128,7 @@ func TestRule18_ACatalogThatHasJustBegunHasNotMetEverybody(t *testing.T) {
 				return
 			}
 			wantPlaces(t, v, "print", "not yet")
-			v.Adopt(imageAfter(t, Config{}, before), FromNeighbour)
+			v.Import(exportAfter(t, Config{}, before), FromNeighbour)
 			wantPlaces(t, v, "print", "ext/print")
 			wantPlaces(t, v, "none", "no")
 			wantUnconfirmed(t, v, "ext: all of print")

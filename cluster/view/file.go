@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"meibo/cluster/atomicfile"
+	"meibo/cluster/retry"
 )
 
 const (
@@ -47,7 +50,7 @@ type FileConfig struct {
 // Kept is what a File keeps: a View. Both are called from one goroutine and must
 // not take long.
 type Kept interface {
-	Image() *Image
+	Export() *Export
 	Load() *State
 }
 
@@ -85,7 +88,7 @@ func (f *File) keys() (keys [][]byte, changed <-chan struct{}) {
 
 // Load returns what the file holds; nil when there is none that counts. One that
 // is another's, or damaged, is set aside. Why is said in the log.
-func (f *File) Load() *Image {
+func (f *File) Load() *Export {
 	b, err := readBounded(f.cfg.Path, maxSealed)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -98,9 +101,9 @@ func (f *File) Load() *Image {
 		return nil
 	}
 	keys, _ := f.keys()
-	img, head, err := open(b, keys)
+	e, of, err := open(b, keys)
 	if err == nil {
-		err = f.isOurs(head)
+		err = f.isOurs(of)
 	}
 	if errors.Is(err, errNoKey) && f.isKeyless(b) {
 		err = errKeyless
@@ -109,9 +112,9 @@ func (f *File) Load() *Image {
 		f.setAside(err)
 		return nil
 	}
-	f.logger.Info("last known view read from disk", "path", f.cfg.Path, "history", img.Current.History.ID,
-		"index", img.Current.Index, "services", len(img.Current.Names), "nodes", len(img.Current.Nodes), "written", head.Written)
-	return img
+	f.logger.Info("last known view read from disk", "path", f.cfg.Path, "history", e.Current.History.ID,
+		"index", e.Current.Index, "services", len(e.Current.Names), "nodes", len(e.Current.Nodes), "written", of.Written)
+	return e
 }
 
 // errKeyless says that nothing is wrong: the host has been given a key, and what it knew before isn't proven by it.
@@ -119,15 +122,15 @@ var errKeyless = errors.New("it is of the time before this host had a key")
 
 // isKeyless reports whether the file is this host's, of a time when it had no key.
 func (f *File) isKeyless(b []byte) bool {
-	_, head, err := open(b, [][]byte{nil})
-	return err == nil && f.isOurs(head) == nil
+	_, of, err := open(b, [][]byte{nil})
+	return err == nil && f.isOurs(of) == nil
 }
 
 // isOurs refuses the file of another host or datacenter.
-func (f *File) isOurs(head sealHead) error {
-	if head.NodeID != f.cfg.NodeID || head.Datacenter != f.cfg.Datacenter {
+func (f *File) isOurs(of owner) error {
+	if of.NodeID != f.cfg.NodeID || of.Datacenter != f.cfg.Datacenter {
 		return fmt.Errorf("it is of node %s in datacenter %s, this is node %s in %s: a copied disk?",
-			head.NodeID, head.Datacenter, f.cfg.NodeID, f.cfg.Datacenter)
+			of.NodeID, of.Datacenter, f.cfg.NodeID, f.cfg.Datacenter)
 	}
 	return nil
 }
@@ -162,7 +165,7 @@ func (f *File) setAside(why error) {
 // when the primary key changes, and at the end; within a second for a new name.
 // It always returns nil.
 func (f *File) Run(ctx context.Context, v Kept) error {
-	w := &fileWriter{File: f, view: v, timer: time.NewTimer(time.Hour)}
+	w := &fileWriter{File: f, view: v, timer: time.NewTimer(time.Hour), backoff: retry.Backoff{Min: firstRetry, Max: lastRetry}}
 	defer w.timer.Stop()
 	w.timer.Stop()
 	w.saw = v.Load()
@@ -208,7 +211,8 @@ type fileWriter struct {
 	wrote   time.Time // the last time, for better or worse
 	changed bool      // something isn't on disk
 	failing bool
-	retry   time.Duration
+	backoff retry.Backoff // between writes that fail
+	pause   time.Duration // after the last that did
 }
 
 // look judges how soon the newest state must be on disk.
@@ -240,8 +244,8 @@ func (w *fileWriter) rekey() {
 // fails, not before the pause is over.
 func (w *fileWriter) due(d time.Duration) {
 	at := time.Now().Add(d)
-	if pause := w.wrote.Add(w.retry); w.failing && at.Before(pause) {
-		at = pause
+	if due := w.wrote.Add(w.pause); w.failing && at.Before(due) {
+		at = due
 	}
 	if w.at.IsZero() || at.Before(w.at) {
 		w.at = at
@@ -264,37 +268,41 @@ func (w *fileWriter) write() {
 	if !w.saw.HasBase() {
 		return // what a file says must be worth more than nothing
 	}
-	err := w.save(w.view.Image(), w.saw.Fresh())
+	err := w.save(w.view.Export(), w.saw.Fresh())
 	w.wrote = time.Now()
 	if err == nil {
 		if w.failing {
 			w.logger.Info("last known view is on disk again", "path", w.cfg.Path)
 		}
-		w.failing, w.changed, w.retry = false, false, 0
+		w.failing, w.changed = false, false
+		w.backoff.Reset()
 		return
 	}
-	w.retry = min(max(2*w.retry, firstRetry), lastRetry)
+	w.pause = w.backoff.Next()
 	if !w.failing {
 		w.logger.Error("last known view cannot be written, answers go on from memory; tried again",
 			"path", w.cfg.Path, "err", err)
 	}
 	w.failing = true
-	w.due(w.retry)
+	w.due(w.pause)
 }
 
-// save writes an image in the file's place. Nothing is dropped by age unless it
+// save writes an export in the file's place. Nothing is dropped by age unless it
 // is fresh: a clock that is wrong at boot must not empty the file.
-func (f *File) save(img *Image, fresh bool) error {
+func (f *File) save(e *Export, fresh bool) error {
 	now := time.Now()
 	if fresh {
-		img.dropUnasked(now, f.cfg.Keep)
+		e.dropUnasked(now, f.cfg.Keep)
 	} else {
-		img.countFrom(now)
+		e.countFrom(now)
 	}
 	keys, _ := f.keys()
-	b, err := seal(img, sealHead{NodeID: f.cfg.NodeID, Datacenter: f.cfg.Datacenter, Written: now.UTC()}, keys[0])
+	b, err := seal(e, owner{NodeID: f.cfg.NodeID, Datacenter: f.cfg.Datacenter, Written: now.UTC()}, keys[0])
 	if err != nil {
 		return err
 	}
-	return replaceFile(f.cfg.Path, b)
+	if err := os.MkdirAll(filepath.Dir(f.cfg.Path), 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(f.cfg.Path, b)
 }

@@ -94,7 +94,7 @@ func mustFile(t *testing.T, cfg FileConfig) (*File, *lines) {
 
 func mustSave(t *testing.T, f *File) {
 	t.Helper()
-	if err := f.save(fullImage(), false); err != nil {
+	if err := f.save(fullExport(), false); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -131,7 +131,7 @@ func TestRule23_TheFileIsReadByItsOwnHostAlone(t *testing.T) {
 			img := f.Load()
 			said := log.take("ERROR")
 			if tc.want == "" {
-				if !reflect.DeepEqual(img, fullImage()) || len(said) > 0 {
+				if !reflect.DeepEqual(img, fullExport()) || len(said) > 0 {
 					t.Errorf("%+v, said %q", img, said)
 				}
 				return
@@ -238,12 +238,13 @@ func (s *scene) written() bool {
 	if err != nil {
 		return false
 	}
-	head, _, err := openHead(b)
+	keys, _ := s.file.keys()
+	_, of, err := open(b, keys)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	written := !head.Written.Equal(s.seen)
-	s.seen = head.Written
+	written := !of.Written.Equal(s.seen)
+	s.seen = of.Written
 	return written
 }
 
@@ -319,7 +320,7 @@ func TestRule24_TheFileIsWrittenWhenItShouldBe(t *testing.T) {
 func TestRule24_AHostWithoutItsFileWritesOneForWhatItAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := mustNew(t, Config{})
-		v.Adopt(fullImage(), FromNeighbour)
+		v.Import(fullExport(), FromNeighbour)
 		s := run(t, FileConfig{Path: filepath.Join(t.TempDir(), "view")}, v)
 		if s.after(0) != 0 {
 			t.Error("not written")
@@ -364,7 +365,7 @@ func TestFile_ADiskThatFailsIsSaidOnceAndTriedAgain(t *testing.T) {
 func TestRule25_NothingIsDroppedByAgeWhileStale(t *testing.T) {
 	f, _ := mustFile(t, FileConfig{Path: filepath.Join(t.TempDir(), "view"), Keep: time.Hour}) // the image was asked for in March
 	for _, fresh := range []bool{false, true} {
-		if err := f.save(fullImage(), fresh); err != nil {
+		if err := f.save(fullExport(), fresh); err != nil {
 			t.Fatal(err)
 		}
 		if img := f.Load(); (len(img.Current.Parts) == 0) != fresh {
@@ -382,8 +383,8 @@ func TestNewFile_WantsAPathAndAnID(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	head := sealHead{NodeID: hostID, Datacenter: "dc1", Written: time.Unix(1, 0)}
-	good, err := seal(fullImage(), head, []byte("key"))
+	of := owner{NodeID: hostID, Datacenter: "dc1", Written: time.Unix(1, 0)}
+	good, err := seal(fullExport(), of, []byte("key"))
 	if err != nil {
 		f.Fatal(err)
 	}

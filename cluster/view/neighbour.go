@@ -2,27 +2,33 @@ package view
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/feed/frame"
 )
 
+// Protocol is the name under which neighbours' connections are dialled. The question
+// is a frame that subscribes to one service, or to none: all there is. The answer is
+// the frames of an export, with nothing in it for a neighbour that knows nothing.
+const Protocol = "meibo-view/2"
+
 const (
-	// askTimeout bounds an exchange with a neighbour, whole image included.
+	// askTimeout bounds an exchange with a neighbour, whole answer included.
 	askTimeout = 10 * time.Second
 	// questionTimeout is how long an asker may take to say what it wants.
 	questionTimeout = 2 * time.Second
 	// maxAskers bounds how many are served at once: a fleet that starts all at
 	// the same time has other neighbours too.
 	maxAskers = 8
-	// maxQuestion bounds a name, octets.
-	maxQuestion = 255
+	// maxQuestion bounds a question, octets.
+	maxQuestion = 2 * catalog.MaxNameLength
 )
 
 // ErrKnowsNothing is what AskNeighbour returns when the neighbour has nothing to
@@ -30,45 +36,46 @@ const (
 var ErrKnowsNothing = errors.New("the neighbour knows nothing of it")
 
 // Knower is what a neighbour is told from: a View. It is called concurrently.
-type Knower interface{ Image() *Image }
+type Knower interface{ Export() *Export }
 
 // AskNeighbour asks the host at the other end of conn for all it knows or, if
 // name isn't "", for one service (VIEWS rules 11, 18 and 26). It takes at most
 // 10 s and closes conn. It returns ErrKnowsNothing when the neighbour has
 // nothing.
-func AskNeighbour(ctx context.Context, conn net.Conn, name string) (*Image, error) {
+func AskNeighbour(ctx context.Context, conn net.Conn, name string) (*Export, error) {
+	return askOver(ctx, conn, func() (*Export, error) {
+		if len(name) > catalog.MaxNameLength {
+			return nil, fmt.Errorf("%d octets are no name", len(name))
+		}
+		var names []string
+		if name != "" {
+			names = []string{name}
+		}
+		if _, err := conn.Write(frame.New(frame.Subscribe, func(f *frame.Encoder) { f.List(names) })); err != nil {
+			return nil, err
+		}
+		e, err := readExport(conn)
+		if err == nil && e.IsEmpty() {
+			return nil, ErrKnowsNothing
+		}
+		return e, err
+	})
+}
+
+// askOver has ask speak with a neighbour over conn, for askTimeout at most, and
+// closes conn.
+func askOver(ctx context.Context, conn net.Conn, ask func() (*Export, error)) (*Export, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	img, err := ask(conn, name)
+	conn.SetDeadline(time.Now().Add(askTimeout))
+	e, err := ask()
 	switch {
 	case err == nil, errors.Is(err, ErrKnowsNothing):
-		return img, err
+		return e, err
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
 	return nil, fmt.Errorf("ask neighbour %s for what it knows: %w", conn.RemoteAddr(), err)
-}
-
-func ask(conn net.Conn, name string) (*Image, error) {
-	if len(name) > maxQuestion {
-		return nil, fmt.Errorf("%d octets are no name", len(name))
-	}
-	conn.SetDeadline(time.Now().Add(askTimeout))
-	if err := writeFrame(conn, []byte(name)); err != nil {
-		return nil, err
-	}
-	b, err := readFrame(conn, MaxImage)
-	if err != nil {
-		return nil, err
-	}
-	if len(b) == 0 {
-		return nil, ErrKnowsNothing
-	}
-	img := new(Image)
-	if err := img.UnmarshalBinary(b); err != nil {
-		return nil, err
-	}
-	return img, nil
 }
 
 // ServeNeighbour answers the one question that comes over conn and closes it. It
@@ -76,25 +83,45 @@ func ask(conn net.Conn, name string) (*Image, error) {
 func ServeNeighbour(conn net.Conn, v Knower) error {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(questionTimeout))
-	name, err := readFrame(conn, maxQuestion)
+	name, err := readQuestion(conn)
 	if err != nil {
 		return fmt.Errorf("read what neighbour %s asks: %w", conn.RemoteAddr(), err)
 	}
-	img := v.Image()
-	if len(name) > 0 {
-		img = img.Only(strings.ToLower(string(name)))
+	e := v.Export()
+	if name != "" {
+		e = e.Only(name)
 	}
-	var b []byte
-	if !img.IsEmpty() {
-		if b, err = img.MarshalBinary(); err != nil {
-			return err
-		}
+	if e.IsEmpty() {
+		e = &Export{}
+	}
+	b, err := e.encode()
+	if err != nil {
+		return err
 	}
 	conn.SetDeadline(time.Now().Add(askTimeout))
-	if err := writeFrame(conn, b); err != nil {
+	if _, err := conn.Write(b); err != nil {
 		return fmt.Errorf("tell neighbour %s: %w", conn.RemoteAddr(), err)
 	}
 	return nil
+}
+
+// readQuestion reads which service a neighbour asks for; "": all it can be told.
+func readQuestion(r io.Reader) (name string, err error) {
+	kind, payload, _, err := frame.Read(r, nil, maxQuestion)
+	if err != nil {
+		return "", err
+	}
+	f := frame.NewFields(payload)
+	names := f.List()
+	switch {
+	case f.Err() != nil:
+		return "", f.Err()
+	case kind != frame.Subscribe || len(names) > 1:
+		return "", fmt.Errorf("a frame of kind %d with %d names: want a subscription to one or none", kind, len(names))
+	case len(names) == 0:
+		return "", nil
+	}
+	return names[0], nil
 }
 
 // ServeNeighbours serves what l accepts, a few at a time, until l is closed or
@@ -132,31 +159,4 @@ func ServeNeighbours(ctx context.Context, l net.Listener, v Knower, logger *slog
 			}
 		})
 	}
-}
-
-// writeFrame writes b after its length (32 bits, big endian).
-func writeFrame(w io.Writer, b []byte) error {
-	if _, err := w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b)))); err != nil || len(b) == 0 {
-		return err
-	}
-	_, err := w.Write(b)
-	return err
-}
-
-// readFrame reads what writeFrame wrote. It takes memory as bytes come, so that
-// a length alone costs nothing.
-func readFrame(r io.Reader, limit int64) ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	n := int64(binary.BigEndian.Uint32(head[:]))
-	if n > limit {
-		return nil, fmt.Errorf("a frame of %d bytes, more than %d", n, limit)
-	}
-	b, err := io.ReadAll(io.LimitReader(r, n))
-	if err == nil && int64(len(b)) < n {
-		err = io.ErrUnexpectedEOF
-	}
-	return b, err
 }

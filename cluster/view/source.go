@@ -57,6 +57,8 @@ const (
 	// histories know of them is forgotten; what this one has until it hears of
 	// it shows as of a dead node.
 	Left
+
+	numLives // how many there are
 )
 
 // Liveness is who knows which nodes are alive. Each claim that reaches the view

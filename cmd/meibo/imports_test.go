@@ -32,8 +32,9 @@ cluster/membership       <
 cluster/gossip           < cluster/membership cluster/atomicfile cluster/retry
 cluster/leader           < cluster/catalog cluster/retry
 cluster/link             < cluster/retry
-cluster/view             < cluster/catalog cluster/atomicfile cluster/retry
-cluster/feed             < cluster/catalog cluster/catalog/state cluster/retry
+cluster/feed/frame       < cluster/catalog
+cluster/feed             < cluster/catalog cluster/catalog/state cluster/feed/frame cluster/retry
+cluster/view             < cluster/catalog cluster/feed/frame cluster/atomicfile cluster/retry
 cluster/check            <
 cluster/agent            < cluster/catalog cluster/check cluster/atomicfile
 cluster/acl              < cluster/catalog

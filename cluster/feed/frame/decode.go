@@ -1,10 +1,11 @@
-package feed
+package frame
 
 import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"meibo/cluster/catalog"
 )
@@ -40,21 +41,32 @@ func (in interner) string(b []byte) string {
 	return s
 }
 
-// fields reads the body of a record. The first error stays.
-type fields struct {
+// Fields reads the payload of a frame or the body of a record. What an older
+// program left out reads as empty; the first error stays.
+type Fields struct {
 	b      []byte
 	common interner
 	err    error
 }
 
-func (f *fields) fail() {
+func (f *Fields) fail() {
 	f.b = nil
 	if f.err == nil {
 		f.err = errDamaged
 	}
 }
 
-func (f *fields) number() uint64 {
+// NewFields reads a payload.
+func NewFields(payload []byte) *Fields { return &Fields{b: payload} }
+
+// Err returns why fields could not be read, if so.
+func (f *Fields) Err() error { return f.err }
+
+// More reports whether there is more to read.
+func (f *Fields) More() bool { return len(f.b) > 0 }
+
+// Number reads a number.
+func (f *Fields) Number() uint64 {
 	if len(f.b) == 0 {
 		return 0 // an older program wrote less
 	}
@@ -67,7 +79,7 @@ func (f *fields) number() uint64 {
 	return n
 }
 
-func (f *fields) integer() int {
+func (f *Fields) integer() int {
 	if len(f.b) == 0 {
 		return 0
 	}
@@ -80,8 +92,8 @@ func (f *fields) integer() int {
 	return int(n)
 }
 
-func (f *fields) bytes() []byte {
-	n := f.number()
+func (f *Fields) bytes() []byte {
+	n := f.Number()
 	if n > uint64(len(f.b)) {
 		f.fail()
 		return nil
@@ -91,15 +103,15 @@ func (f *fields) bytes() []byte {
 	return b
 }
 
-// string reads a value that is probably its owner's alone.
-func (f *fields) string() string { return string(f.bytes()) }
+// String reads a value that is probably its owner's alone.
+func (f *Fields) String() string { return string(f.bytes()) }
 
 // shared reads a value that others are likely to have too.
-func (f *fields) shared() string { return f.common.string(f.bytes()) }
+func (f *Fields) shared() string { return f.common.string(f.bytes()) }
 
 // count reads how many values follow, of which each takes at least a byte.
-func (f *fields) count() int {
-	n := f.number()
+func (f *Fields) count() int {
+	n := f.Number()
 	if n > uint64(len(f.b)) {
 		f.fail()
 		return 0
@@ -111,7 +123,21 @@ func (f *fields) count() int {
 // may turn out to be damaged.
 func room(n int) int { return min(n, 64) }
 
-func (f *fields) list() []string {
+// Time reads a time.
+func (f *Fields) Time() time.Time {
+	if nanos := f.Number(); nanos != 0 {
+		return time.Unix(0, int64(nanos)).UTC()
+	}
+	return time.Time{}
+}
+
+// History reads whose life of the catalog it is.
+func (f *Fields) History() catalog.History {
+	return catalog.History{ID: f.String(), Base: f.Number(), Provisional: f.Number()&1 != 0}
+}
+
+// List reads a list of strings.
+func (f *Fields) List() []string {
 	n := f.count()
 	if n == 0 {
 		return nil
@@ -123,7 +149,7 @@ func (f *fields) list() []string {
 	return list
 }
 
-func (f *fields) pairs() map[string]string {
+func (f *Fields) pairs() map[string]string {
 	n := f.count()
 	if n == 0 {
 		return nil
@@ -136,14 +162,14 @@ func (f *fields) pairs() map[string]string {
 	return m
 }
 
-func (f *fields) node() *catalog.Node {
+func (f *Fields) node() *catalog.Node {
 	n := &catalog.Node{
-		Node: f.string(), ID: f.string(), Address: f.string(), Datacenter: f.shared(),
+		Node: f.String(), ID: f.String(), Address: f.String(), Datacenter: f.shared(),
 		TaggedAddresses: f.pairs(), Meta: f.pairs(),
-		CreateIndex: f.number(), ModifyIndex: f.number(),
+		CreateIndex: f.Number(), ModifyIndex: f.Number(),
 		Synced: f.shared(),
 	}
-	flags := f.number()
+	flags := f.Number()
 	n.Agentless = flags&1 != 0
 	if flags&2 != 0 {
 		n.Locality = &catalog.Locality{Region: f.shared(), Zone: f.shared()}
@@ -151,22 +177,22 @@ func (f *fields) node() *catalog.Node {
 	return n
 }
 
-func (f *fields) service(node string) *catalog.Service {
+func (f *Fields) service(node string) *catalog.Service {
 	s := &catalog.Service{
 		Node: node,
-		ID:   f.shared(), Service: f.shared(), Kind: f.shared(), Address: f.string(), SocketPath: f.string(),
-		Port: f.integer(), Tags: f.list(), Meta: f.pairs(),
+		ID:   f.shared(), Service: f.shared(), Kind: f.shared(), Address: f.String(), SocketPath: f.String(),
+		Port: f.integer(), Tags: f.List(), Meta: f.pairs(),
 	}
 	if n := f.count(); n > 0 {
 		s.TaggedAddresses = make(map[string]catalog.ServiceAddress, room(n))
 		for range n {
 			k := f.shared()
-			s.TaggedAddresses[k] = catalog.ServiceAddress{Address: f.string(), Port: f.integer()}
+			s.TaggedAddresses[k] = catalog.ServiceAddress{Address: f.String(), Port: f.integer()}
 		}
 	}
 	s.Weights = catalog.Weights{Passing: f.integer(), Warning: f.integer()}
-	s.CreateIndex, s.ModifyIndex = f.number(), f.number()
-	flags := f.number()
+	s.CreateIndex, s.ModifyIndex = f.Number(), f.Number()
+	flags := f.Number()
 	s.EnableTagOverride = flags&1 != 0
 	if flags&2 != 0 {
 		s.Locality = &catalog.Locality{Region: f.shared(), Zone: f.shared()}
@@ -174,20 +200,20 @@ func (f *fields) service(node string) *catalog.Service {
 	return s
 }
 
-func (f *fields) check(node string) *catalog.Check {
+func (f *Fields) check(node string) *catalog.Check {
 	c := &catalog.Check{
 		Node:    node,
 		CheckID: f.shared(), Name: f.shared(), Status: f.shared(), ServiceID: f.shared(), ServiceName: f.shared(),
 		Output: f.shared(), Notes: f.shared(),
 		Type: f.shared(), Interval: f.shared(), Timeout: f.shared(),
-		ExposedPort: f.integer(), ServiceTags: f.list(),
+		ExposedPort: f.integer(), ServiceTags: f.List(),
 	}
 	if d := f.bytes(); len(d) > 0 {
 		if err := json.Unmarshal(d, &c.Definition); err != nil && f.err == nil {
 			f.err = fmt.Errorf("definition of check %q: %w", c.CheckID, err)
 		}
 	}
-	c.CreateIndex, c.ModifyIndex = f.number(), f.number()
+	c.CreateIndex, c.ModifyIndex = f.Number(), f.Number()
 	return c
 }
 
@@ -200,8 +226,8 @@ type decoder struct {
 	part   *catalog.Part      // what services and checks belong to
 }
 
-// records reads a run of whole records.
-func (d *decoder) records(b []byte) error {
+// decode reads a run of whole records.
+func (d *decoder) decode(b []byte) error {
 	for len(b) > 0 {
 		kind := b[0]
 		n, size := binary.Uvarint(b[1:])
@@ -210,7 +236,7 @@ func (d *decoder) records(b []byte) error {
 		}
 		body := b[1+size : 1+size+int(n)]
 		b = b[1+size+int(n):]
-		f := fields{b: body, common: d.common}
+		f := Fields{b: body, common: d.common}
 		if err := d.record(kind, &f); err != nil {
 			return err
 		}
@@ -222,7 +248,7 @@ func (d *decoder) records(b []byte) error {
 }
 
 // record takes one record.
-func (d *decoder) record(kind byte, f *fields) error {
+func (d *decoder) record(kind byte, f *Fields) error {
 	u := &d.update
 	switch kind {
 	case recordNode, recordPart:
@@ -230,7 +256,7 @@ func (d *decoder) record(kind byte, f *fields) error {
 	case recordAddress, recordService, recordCheck:
 		return d.belonging(kind, f)
 	case recordGoneNode:
-		u.GoneNodes = append(u.GoneNodes, f.string())
+		u.GoneNodes = append(u.GoneNodes, f.String())
 	case recordName:
 		u.Names = append(u.Names, f.shared())
 	case recordGoneName:
@@ -239,14 +265,14 @@ func (d *decoder) record(kind byte, f *fields) error {
 		u.Complete = append(u.Complete, f.shared())
 	case recordTombstone:
 		u.Tombstones = append(u.Tombstones, catalog.Tombstone{
-			Node: f.string(), ServiceID: f.string(), CheckID: f.string(), Index: f.number(),
+			Node: f.String(), ServiceID: f.String(), CheckID: f.String(), Index: f.Number(),
 		})
 	}
 	return nil // a kind from a newer program
 }
 
 // begin takes a record that others belong to.
-func (d *decoder) begin(kind byte, f *fields) error {
+func (d *decoder) begin(kind byte, f *Fields) error {
 	u := &d.update
 	d.node, d.part = nil, nil
 	if kind == recordPart {
@@ -266,11 +292,11 @@ func (d *decoder) begin(kind byte, f *fields) error {
 }
 
 // belonging takes a record that belongs to another.
-func (d *decoder) belonging(kind byte, f *fields) error {
+func (d *decoder) belonging(kind byte, f *Fields) error {
 	switch {
 	case kind == recordAddress && d.node != nil:
 		d.node.Addresses = append(d.node.Addresses, catalog.AddressOf{
-			Address: f.string(), Service: f.shared(), ServiceID: f.shared(),
+			Address: f.String(), Service: f.shared(), ServiceID: f.shared(),
 		})
 	case kind == recordCheck && d.node != nil:
 		d.node.Checks = append(d.node.Checks, f.check(d.node.Node.Node))

@@ -9,40 +9,37 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// Whence an image is, for Adopt.
+// Whence an export is, for Import.
 const (
 	FromDisk      = "disk"
 	FromNeighbour = "neighbour"
 )
 
-// Image returns all that the view knows, but for what the own agent holds.
-func (v *View) Image() *Image {
+// Export returns all that the view knows, but for what the own agent holds.
+func (v *View) Export() *Export {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	img := &Image{Asked: v.askedFor(time.Now())}
+	e := &Export{Asked: v.askedFor(time.Now())}
 	if c := v.current; c != nil {
-		img.Current = toldOf(c.nodes, c.names)
-		img.Current.History, img.Current.Index = c.history, c.index
-		img.Current.Base, img.Current.Whole = true, c.whole
-		img.Current.Complete = sorted(c.complete)
-		img.Current.Confirmed = v.Confirmed()
+		e.Current = layerOf(c.nodes, c.names)
+		e.Current.History, e.Current.Index = c.history, c.index
+		e.Current.Reset, e.Current.Whole = true, c.whole
+		e.Current.Complete = sorted(c.complete)
+		e.Current.ConfirmedAt = v.Confirmed()
 		if c.origin != nil {
-			img.Current.Confirmed = c.origin.at
+			e.Current.ConfirmedAt = c.origin.at
 		}
-		for t := range c.tombstones {
-			img.Current.Tombstones = append(img.Current.Tombstones, t)
-		}
-		slices.SortFunc(img.Current.Tombstones, func(a, b catalog.Tombstone) int {
+		e.Current.Tombstones = slices.SortedFunc(maps.Keys(c.tombstones), func(a, b catalog.Tombstone) int {
 			return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ServiceID, b.ServiceID), cmp.Compare(a.CheckID, b.CheckID))
 		})
 	}
-	img.Remembered = toldOf(v.remembered, v.missed)
-	img.Remembered.Base = v.earlier || v.settled
+	e.Remembered = layerOf(v.remembered, v.missed)
+	e.Remembered.Reset = v.earlier || v.settled
 	if v.rememberedOrigin != nil {
-		img.Remembered.Confirmed = v.rememberedOrigin.at
+		e.Remembered.ConfirmedAt = v.rememberedOrigin.at
 	}
-	img.Lives = v.lives(img)
-	return img
+	e.Lives = v.lives(e)
+	return e
 }
 
 // askedFor returns when each service was last asked for.
@@ -63,26 +60,27 @@ func (v *View) askedFor(now time.Time) map[string]time.Time {
 	return asked
 }
 
-// toldOf takes nodes apart as updates tell them.
-func toldOf(nodes map[string]*held, names set) Told {
-	t := Told{Names: sorted(names)}
+// layerOf takes nodes apart as updates tell them.
+func layerOf(nodes map[string]*held, names set) Layer {
+	var l Layer
+	l.Names = sorted(names)
 	for _, key := range slices.Sorted(maps.Keys(nodes)) {
 		n := nodes[key]
-		t.Nodes = append(t.Nodes, catalog.NodeState{Node: n.node, Checks: n.checks, Addresses: n.addresses})
+		l.Nodes = append(l.Nodes, catalog.NodeState{Node: n.node, Checks: n.checks, Addresses: n.addresses})
 		for _, p := range n.parts {
-			t.Parts = append(t.Parts, catalog.Part{Node: n.node.Node, Service: p.name, Services: p.services, Checks: p.checks})
+			l.Parts = append(l.Parts, catalog.Part{Node: n.node.Node, Service: p.name, Services: p.services, Checks: p.checks})
 		}
 	}
-	return t
+	return l
 }
 
 // lives returns what is known of the nodes being alive.
-func (v *View) lives(img *Image) []LifeOf {
+func (v *View) lives(e *Export) []LifeOf {
 	if v.cfg.Lives != nil {
 		return v.cfg.Lives()
 	}
 	var lives []LifeOf
-	for _, n := range slices.Concat(img.Current.Nodes, img.Remembered.Nodes) {
+	for _, n := range slices.Concat(e.Current.Nodes, e.Remembered.Nodes) {
 		if life := v.life(n.Node); life != NeverSeen {
 			lives = append(lives, LifeOf{NodeID: n.Node.ID, Name: n.Node.Node, Life: life})
 		}
@@ -91,15 +89,14 @@ func (v *View) lives(img *Image) []LifeOf {
 }
 
 // holding is what was told, as it is held: not vouched for by anybody here.
-func (t *Told) holding(from string) *holding {
-	h := begin(&catalog.Update{History: t.History, Whole: t.Whole})
-	h.vouched, h.origin = false, &origin{from: from, at: t.Confirmed}
-	u := catalog.Update{Index: t.Index, Nodes: t.Nodes, Names: t.Names, Parts: t.Parts, Complete: t.Complete, Tombstones: t.Tombstones}
-	_ = h.apply(&u, newChanges()) // fails for another history only, and u names none
+func (l *Layer) holding(from string) *holding {
+	h := begin(&l.Update)
+	h.vouched, h.origin = false, &origin{from: from, at: l.ConfirmedAt}
+	_ = h.apply(&l.Update, newChanges()) // fails for another history only
 	return h
 }
 
-// Adopt takes over what a file or a neighbour knows, FromDisk or FromNeighbour,
+// Import takes over what a file or a neighbour knows, FromDisk or FromNeighbour,
 // and reports whether anything new came of it. It adds to what is known and never
 // overrides what a server said: the whole of it counts where nothing is known
 // yet; of the history that the view follows, contents that aren't here count as
@@ -107,30 +104,30 @@ func (t *Told) holding(from string) *holding {
 // member has not told the present one all it has, and this host has seen none
 // before (VIEWS rules 11, 18 and 26).
 //
-// What the image says of lives is gossip's to take: Image.Lives.
-func (v *View) Adopt(img *Image, from string) bool {
-	if img.IsEmpty() {
+// What the export says of lives is gossip's to take: Export.Lives.
+func (v *View) Import(e *Export, from string) bool {
+	if e.IsEmpty() {
 		return false
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	d := v.newDraft()
 	before := *d.next
-	for name, at := range img.Asked {
+	for name, at := range e.Asked {
 		if v.asked[name].Before(at) {
 			v.asked[name] = at
 		}
 	}
-	next := img.Current.holding(from)
+	next := e.Current.holding(from)
 	provisional := from != FromDisk && next.history.Provisional
 	switch {
 	case provisional || next.history.ID == "":
-	case v.current == nil && img.Current.Base:
-		v.adoptWhole(d, img, next)
+	case v.current == nil && e.Current.Reset:
+		v.adoptWhole(d, e, next)
 	case v.current != nil && v.current.history.ID == next.history.ID:
-		v.adoptContents(d, img, next)
+		v.adoptContents(d, e, next)
 	}
-	v.adoptRemembered(d, img, next, from)
+	v.adoptRemembered(d, e, next, from)
 	if v.current != nil {
 		d.next.history, d.next.index = v.current.history, max(v.current.index, d.next.index)
 		d.setBase()
@@ -144,22 +141,22 @@ func (v *View) Adopt(img *Image, from string) bool {
 	return news || len(d.bumps) > 0 // what was looked at anew may be as it was
 }
 
-// adoptWhole begins with what an image says, which no server has vouched for.
-func (v *View) adoptWhole(d *draft, img *Image, next *holding) {
+// adoptWhole begins with what an export says, which no server has vouched for.
+func (v *View) adoptWhole(d *draft, e *Export, next *holding) {
 	v.current = next
-	if v.Confirmed().Before(img.Current.Confirmed) {
-		at := img.Current.Confirmed
+	if v.Confirmed().Before(e.Current.ConfirmedAt) {
+		at := e.Current.ConfirmedAt
 		v.confirmed.Store(&at)
 	}
 	v.logger.Info("catalog is known from before", "from", next.origin.from, "history", next.history.ID,
-		"index", next.index, "confirmed", img.Current.Confirmed)
+		"index", next.index, "confirmed", e.Current.ConfirmedAt)
 	v.askAnew()
 	d.touchAll()
 }
 
 // adoptContents takes over contents of services that exist in the present
 // history and whose contents are not here: they are older ones.
-func (v *View) adoptContents(d *draft, img *Image, next *holding) {
+func (v *View) adoptContents(d *draft, e *Export, next *holding) {
 	c := v.current
 	for key, theirs := range next.nodes {
 		n := c.nodes[key]
@@ -180,16 +177,16 @@ func (v *View) adoptContents(d *draft, img *Image, next *holding) {
 	}
 }
 
-// adoptRemembered takes over what an image says of earlier histories. Of a whole
+// adoptRemembered takes over what an export says of earlier histories. Of a whole
 // one, all: then this host knows what a host knows that was there. Of one name,
 // its contents on nodes that are remembered here.
-func (v *View) adoptRemembered(d *draft, img *Image, next *holding, from string) {
-	rem := img.Remembered.holding(from)
+func (v *View) adoptRemembered(d *draft, e *Export, next *holding, from string) {
+	rem := e.Remembered.holding(from)
 	foreign := v.current != nil && next.history.ID != v.current.history.ID && !next.history.Provisional
 	switch {
 	case v.current == nil:
 		return
-	case !img.Current.Base:
+	case !e.Current.Reset:
 		v.adoptMissed(d, rem)
 		return
 	case (v.earlier || v.settled) && v.current != next:
@@ -200,10 +197,10 @@ func (v *View) adoptRemembered(d *draft, img *Image, next *holding, from string)
 		v.earlier = true
 		v.remember(rem)
 		v.remember(next)
-	case len(rem.nodes)+len(rem.names) == 0 && (v.earlier || !img.Remembered.Base):
+	case len(rem.nodes)+len(rem.names) == 0 && (v.earlier || !e.Remembered.Reset):
 		return // it knows of nothing earlier either
 	default:
-		v.earlier = v.earlier || img.Remembered.Base
+		v.earlier = v.earlier || e.Remembered.Reset
 		v.remember(rem)
 	}
 	if v.rememberedOrigin == nil {

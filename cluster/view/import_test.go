@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bytes"
 	"iter"
 	"reflect"
 	"slices"
@@ -19,18 +20,18 @@ func older(s *State, name string) string {
 	return showInstances(instances)
 }
 
-// imageAfter is what a view knows after the updates, as it comes out of a file.
-func imageAfter(t *testing.T, cfg Config, updates ...catalog.Update) *Image {
+// exportAfter is what a view knows after the updates, as it comes out of a file.
+func exportAfter(t *testing.T, cfg Config, updates ...catalog.Update) *Export {
 	t.Helper()
 	v := mustNew(t, cfg)
 	mustTake(t, v, updates...)
-	return throughBytes(t, v.Image())
+	return throughBytes(t, v.Export())
 }
 
-func throughBytes(t *testing.T, img *Image) *Image {
+func throughBytes(t *testing.T, e *Export) *Export {
 	t.Helper()
-	out := new(Image)
-	if err := out.UnmarshalBinary(mustMarshal(t, img)); err != nil {
+	out, err := readExport(bytes.NewReader(mustEncode(t, e)))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -42,12 +43,12 @@ func subscribed(u catalog.Update, complete ...string) catalog.Update {
 	return u
 }
 
-func TestAdopt_AFileIsAnsweredFromUntilAServerSpeaks(t *testing.T) {
+func TestImport_AFileIsAnsweredFromUntilAServerSpeaks(t *testing.T) {
 	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
-	img := imageAfter(t, Config{}, confirmed(subscribed(whole(5, n1, n2), "web")))
+	img := exportAfter(t, Config{}, confirmed(subscribed(whole(5, n1, n2), "web")))
 	v := mustNew(t, Config{})
 	epoch := v.Load().Epoch().Load()
-	if !v.Adopt(img, FromDisk) {
+	if !v.Import(img, FromDisk) {
 		t.Fatal("nothing came of it")
 	}
 	s := v.Load()
@@ -75,14 +76,14 @@ func TestAdopt_AFileIsAnsweredFromUntilAServerSpeaks(t *testing.T) {
 	}
 }
 
-func TestAdopt_AWholeFileIsWhole(t *testing.T) {
-	img := imageAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)))))
+func TestImport_AWholeFileIsWhole(t *testing.T) {
+	img := exportAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)))))
 	v := mustNew(t, Config{})
-	v.Adopt(img, FromDisk)
+	v.Import(img, FromDisk)
 	if _, _, all, _ := v.Resume(); !all || older(v.Load(), "web") == "none" {
 		t.Errorf("whole %v, web %q", all, older(v.Load(), "web"))
 	}
-	if again := throughBytes(t, v.Image()); !reflect.DeepEqual(again.Current, img.Current) {
+	if again := throughBytes(t, v.Export()); !reflect.DeepEqual(again.Current, img.Current) {
 		t.Errorf("kept again as %+v\nwant %+v", again.Current, img.Current)
 	}
 	mustTake(t, v, confirmed(catalog.Update{Whole: true, Index: 6, History: catalog.History{ID: "h1"}})) // resumed
@@ -91,12 +92,12 @@ func TestAdopt_AWholeFileIsWhole(t *testing.T) {
 	}
 }
 
-func TestAdopt_NeverOverridesWhatAServerSaid(t *testing.T) {
-	stale := imageAfter(t, Config{}, confirmed(whole(3, node("n1", "10.0.0.9", service("web", 1)), node("dead", "10.0.0.8", service("web", 1)))))
+func TestImport_NeverOverridesWhatAServerSaid(t *testing.T) {
+	stale := exportAfter(t, Config{}, confirmed(whole(3, node("n1", "10.0.0.9", service("web", 1)), node("dead", "10.0.0.8", service("web", 1)))))
 	for _, from := range []string{FromDisk, FromNeighbour} {
 		v := mustNew(t, Config{})
 		mustTake(t, v, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)))))
-		v.Adopt(stale, from)
+		v.Import(stale, from)
 		s := v.Load()
 		if got := show(s, "web"); got != "n1@10.0.0.1 web :80 [] " || showNode(s, "dead") != "no" || s.Index() != 5 || !s.Fresh() {
 			t.Errorf("%s: web %q, dead %q, index %d", from, got, showNode(s, "dead"), s.Index())
@@ -106,12 +107,12 @@ func TestAdopt_NeverOverridesWhatAServerSaid(t *testing.T) {
 
 func TestRule11_ANeighboursContentsOfOneNameAreOlderOnes(t *testing.T) {
 	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
-	theirs := imageAfter(t, Config{}, confirmed(whole(4, n1, n2))).Only("web")
+	theirs := exportAfter(t, Config{}, confirmed(whole(4, n1, n2))).Only("web")
 	v := mustNew(t, Config{})
 	mustTake(t, v, confirmed(subscribed(whole(5, n1, n2), "db")))
 	counter := counterOf(v.Load(), "web")
 	before := counter.Load()
-	if !v.Adopt(throughBytes(t, theirs), FromNeighbour) {
+	if !v.Import(throughBytes(t, theirs), FromNeighbour) {
 		t.Error("nothing came of it")
 	}
 	s := v.Load()
@@ -124,13 +125,13 @@ func TestRule11_ANeighboursContentsOfOneNameAreOlderOnes(t *testing.T) {
 	if show(s, "db") != "n2@10.0.0.2 db :1 [] " {
 		t.Errorf("db %q", show(s, "db"))
 	}
-	if v.Adopt(throughBytes(t, theirs), FromNeighbour) {
+	if v.Import(throughBytes(t, theirs), FromNeighbour) {
 		t.Error("the same again is news")
 	}
 }
 
 func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
-	img := imageAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80)))))
+	img := exportAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80)))))
 	members := []string{"id-n1", "id-n2"}
 	for _, late := range []bool{false, true} { // the file is read after the server spoke
 		v := mustNew(t, Config{Living: func() iter.Seq[string] { return slices.Values(members) }})
@@ -139,9 +140,9 @@ func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
 		told := confirmed(inHistory("h2", whole(9, fresh)))
 		if late {
 			mustTake(t, v, told)
-			v.Adopt(img, FromDisk)
+			v.Import(img, FromDisk)
 		} else {
-			v.Adopt(img, FromDisk)
+			v.Import(img, FromDisk)
 			mustTake(t, v, told)
 		}
 		if got := show(v.Load(), "web"); got != "n1@10.0.0.1 web :80 [] \nn2@10.0.0.2 web :80 [] " {
@@ -149,7 +150,7 @@ func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
 		}
 		// What is remembered outlives another restart.
 		w := mustNew(t, Config{Living: func() iter.Seq[string] { return slices.Values(members) }})
-		w.Adopt(throughBytes(t, v.Image()), FromDisk)
+		w.Import(throughBytes(t, v.Export()), FromDisk)
 		mustTake(t, w, confirmed(catalog.Update{Whole: true, Index: 10, History: catalog.History{ID: "h2"}}))
 		if show(w.Load(), "web") != show(v.Load(), "web") {
 			t.Errorf("late %v: after a restart web %q", late, show(w.Load(), "web"))
@@ -163,15 +164,15 @@ func TestRule18_AHostWithoutAnEarlierViewTakesANeighbours(t *testing.T) {
 	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("db", 1))
 	synced := node("n1", "10.0.0.1", service("web", 80))
 	synced.Node.Synced = "h2"
-	theirs := imageAfter(t, living, confirmed(whole(5, n1, n2)), confirmed(inHistory("h2", whole(9, synced))))
-	behind := imageAfter(t, living, confirmed(whole(5, n1, n2)))
-	for name, img := range map[string]*Image{"one that has merged": theirs, "one that hasn't heard": behind} {
+	theirs := exportAfter(t, living, confirmed(whole(5, n1, n2)), confirmed(inHistory("h2", whole(9, synced))))
+	behind := exportAfter(t, living, confirmed(whole(5, n1, n2)))
+	for name, img := range map[string]*Export{"one that has merged": theirs, "one that hasn't heard": behind} {
 		v := mustNew(t, living)
 		mustTake(t, v, confirmed(inHistory("h2", whole(9, synced))))
 		if got := show(v.Load(), "db"); got != "not yet" {
 			t.Fatalf("db %q before, want not yet: n2 may have it", got)
 		}
-		v.Adopt(img, FromNeighbour)
+		v.Import(img, FromNeighbour)
 		s := v.Load()
 		if show(s, "db") != "n2@10.0.0.2 db :1 [] " || show(s, "nobody") != "no" {
 			t.Errorf("%s: db %q, nobody %q", name, show(s, "db"), show(s, "nobody"))
@@ -185,10 +186,10 @@ func TestRule18_AHostWithoutAnEarlierViewTakesANeighbours(t *testing.T) {
 		}
 	}
 	// A neighbour that knows no more than the host itself is of no use.
-	alike := imageAfter(t, living, confirmed(inHistory("h2", whole(9, synced))))
+	alike := exportAfter(t, living, confirmed(inHistory("h2", whole(9, synced))))
 	v := mustNew(t, living)
 	mustTake(t, v, confirmed(inHistory("h2", whole(9, synced))))
-	v.Adopt(alike, FromNeighbour)
+	v.Import(alike, FromNeighbour)
 	if got := show(v.Load(), "nobody"); got != "not yet" {
 		t.Errorf("nobody %q, want not yet", got)
 	}
@@ -201,17 +202,17 @@ func TestRule17_TombstonesOutliveARestart(t *testing.T) {
 	forget.Tombstones = []catalog.Tombstone{{Node: "ext", Index: 10}}
 	members := []string{"id-n1"}
 	cfg := Config{Living: func() iter.Seq[string] { return slices.Values(members) }}
-	img := imageAfter(t, cfg, confirmed(inHistory("h2", whole(9, node("n1", "10.0.0.1")))), confirmed(forget))
+	img := exportAfter(t, cfg, confirmed(inHistory("h2", whole(9, node("n1", "10.0.0.1")))), confirmed(forget))
 	v := mustNew(t, cfg)
-	v.Adopt(img, FromDisk)
-	v.Adopt(imageAfter(t, Config{}, confirmed(whole(5, ext))), FromNeighbour)
+	v.Import(img, FromDisk)
+	v.Import(exportAfter(t, Config{}, confirmed(whole(5, ext))), FromNeighbour)
 	if got := showNode(v.Load(), "ext"); got != "no" {
 		t.Errorf("ext %q, though it was forgotten", got)
 	}
 }
 
 func TestRule19_LivesComeAlong(t *testing.T) {
-	img := imageAfter(t, Config{Liveness: lives{"id-n1": Failed, "id-n2": Alive}},
+	img := exportAfter(t, Config{Liveness: lives{"id-n1": Failed, "id-n2": Alive}},
 		confirmed(whole(5, node("n1", "10.0.0.1"), node("n2", "10.0.0.2"), node("n3", "10.0.0.3"))))
 	want := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: Failed}, {NodeID: "id-n2", Name: "n2", Life: Alive}}
 	if !reflect.DeepEqual(img.Lives, want) {
@@ -219,7 +220,7 @@ func TestRule19_LivesComeAlong(t *testing.T) {
 	}
 	since := time.Unix(7, 0).UTC()
 	told := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: Left, Since: since}}
-	img = imageAfter(t, Config{Lives: func() []LifeOf { return told }}, confirmed(whole(5, node("n1", "10.0.0.1"))))
+	img = exportAfter(t, Config{Lives: func() []LifeOf { return told }}, confirmed(whole(5, node("n1", "10.0.0.1"))))
 	if !reflect.DeepEqual(img.Lives, told) {
 		t.Errorf("%+v, want %+v", img.Lives, told)
 	}
@@ -228,36 +229,36 @@ func TestRule19_LivesComeAlong(t *testing.T) {
 func TestRule29_WhatAProvisionalHistorySaidIsDropped(t *testing.T) {
 	alone := whole(5, node("n1", "10.0.0.1", service("web", 80)))
 	alone.History.Provisional = true
-	img := imageAfter(t, Config{}, confirmed(alone))
+	img := exportAfter(t, Config{}, confirmed(alone))
 	v := mustNew(t, Config{})
-	if v.Adopt(img, FromNeighbour) || v.Load().HasBase() {
+	if v.Import(img, FromNeighbour) || v.Load().HasBase() {
 		t.Error("a neighbour's provisional history was taken")
 	}
-	v.Adopt(img, FromDisk)
+	v.Import(img, FromDisk)
 	mustTake(t, v, confirmed(inHistory("h2", whole(9, node("n2", "10.0.0.2")))))
 	if got := show(v.Load(), "web"); got != "no" {
 		t.Errorf("web %q, want it dropped", got)
 	}
 }
 
-func TestAdopt_NothingIsNothing(t *testing.T) {
+func TestImport_NothingIsNothing(t *testing.T) {
 	v := mustNew(t, Config{})
-	if v.Adopt(nil, FromDisk) || v.Adopt(new(Image), FromNeighbour) || v.Adopt(fullImage().Only("web"), FromNeighbour) || v.Load().HasBase() {
+	if v.Import(nil, FromDisk) || v.Import(new(Export), FromNeighbour) || v.Import(fullExport().Only("web"), FromNeighbour) || v.Load().HasBase() {
 		t.Error("something came of nothing")
 	}
 }
 
 func TestRule25_WhenNamesWereAskedForOutlivesARestart(t *testing.T) {
-	img := imageAfter(t, Config{}, confirmed(subscribed(whole(5, node("n1", "10.0.0.1", service("web", 80))), "web")))
+	img := exportAfter(t, Config{}, confirmed(subscribed(whole(5, node("n1", "10.0.0.1", service("web", 80))), "web")))
 	long := time.Now().Add(-48 * time.Hour)
 	img.Asked = map[string]time.Time{"web": long}
 	v := mustNew(t, Config{})
-	v.Adopt(img, FromDisk)
-	if at := v.Image().Asked["web"]; !at.Equal(long) {
+	v.Import(img, FromDisk)
+	if at := v.Export().Asked["web"]; !at.Equal(long) {
 		t.Errorf("asked %v, want %v", at, long)
 	}
 	v.Load().Service("web")
-	if at := v.Image().Asked["web"]; time.Since(at) > time.Minute {
+	if at := v.Export().Asked["web"]; time.Since(at) > time.Minute {
 		t.Errorf("asked %v, want now", at)
 	}
 }
@@ -267,8 +268,8 @@ func TestProvenance_OfANameThatIsNotHereIsThatOfTheBaseSet(t *testing.T) {
 	if from, at := v.Load().Provenance("nobody"); from != "" || !at.IsZero() {
 		t.Errorf("%q, %v before anything is known", from, at)
 	}
-	v.Adopt(fullImage(), FromDisk)
-	if from, at := v.Load().Provenance("nobody"); from != FromDisk || !at.Equal(fullImage().Current.Confirmed) {
+	v.Import(fullExport(), FromDisk)
+	if from, at := v.Load().Provenance("nobody"); from != FromDisk || !at.Equal(fullExport().Current.ConfirmedAt) {
 		t.Errorf("%q, %v, want the file's", from, at)
 	}
 	mustTake(t, v, confirmed(inHistory("h2", whole(1<<41, node("n1", "10.0.0.1")))))
@@ -278,18 +279,18 @@ func TestProvenance_OfANameThatIsNotHereIsThatOfTheBaseSet(t *testing.T) {
 }
 
 // A neighbour that says the same again, of this history and of earlier ones, tells no news.
-func TestAdopt_TheSameAgainIsNoNews(t *testing.T) {
+func TestImport_TheSameAgainIsNoNews(t *testing.T) {
 	n1, n2 := node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80), service("db", 1))
 	before := confirmed(whole(100, synced("h1", n1), synced("h1", n2)))
 	begun := confirmed(inHistory("h2", whole(200, synced("h2", n1))))
-	for name, img := range map[string]*Image{
-		"all": fullImage(), "this history": imageAfter(t, Config{}, begun), "an earlier one too": imageAfter(t, Config{}, before, begun), "an earlier one": imageAfter(t, Config{}, before),
+	for name, img := range map[string]*Export{
+		"all": fullExport(), "this history": exportAfter(t, Config{}, begun), "an earlier one too": exportAfter(t, Config{}, before, begun), "an earlier one": exportAfter(t, Config{}, before),
 	} {
 		v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Expecting: true, Living: func() iter.Seq[string] { return slices.Values([]string{"id-me", "id-n2"}) }})
 		mustTake(t, v, begun)
-		v.Adopt(throughBytes(t, img), FromNeighbour)
+		v.Import(throughBytes(t, img), FromNeighbour)
 		for range 3 {
-			if v.Adopt(throughBytes(t, img), FromNeighbour) {
+			if v.Import(throughBytes(t, img), FromNeighbour) {
 				t.Errorf("%s: the same again is news", name)
 			}
 		}
