@@ -66,7 +66,7 @@ func (n *Node) newNetwork() (*network, error) {
 	w.feed = feed.NewClient(feed.ClientConfig{
 		Dial:    dialFeed(l),
 		Servers: w.servers, NodeID: n.cfg.NodeID, Datacenter: n.cfg.Datacenter,
-		Resume: n.view.Resume, Logger: n.logger,
+		Resume: n.view.Resume, Hosts: func() int { return len(n.Members()) }, Logger: n.logger,
 	})
 	w.rpc = rpc.New(rpc.Config{
 		Transport: l.Transport(), Router: w, Self: n.peer(), Hold: n.cfg.HoldTime, Logger: n.logger,

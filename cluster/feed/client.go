@@ -13,6 +13,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/feed/frame"
+	"meibo/cluster/retry"
 )
 
 // MaxNames is how many names one host may subscribe to.
@@ -20,10 +21,13 @@ const MaxNames = 5000
 
 // A client that finds no server tries again after a pause that doubles from the
 // first to the last of these, each shortened at random by up to a half: 5,000
-// hosts that lose their servers at once don't come back at once.
+// hosts that lose their servers at once don't come back at once. So that neither
+// do those whose one server is lost, a first try is put off at random too, by up
+// to spreadPerHost for each host there is: 1 s where there are 5,000.
 const (
-	firstPause = 50 * time.Millisecond
-	lastPause  = 2 * time.Second
+	firstPause    = 50 * time.Millisecond
+	lastPause     = 2 * time.Second
+	spreadPerHost = 200 * time.Microsecond
 )
 
 // avoided is for how long a server that failed comes after the others.
@@ -38,7 +42,10 @@ type ClientConfig struct {
 	// NodeID and Datacenter are this host's.
 	NodeID, Datacenter string
 	Resume             Resume
-	Logger             *slog.Logger
+	// Hosts returns about how many hosts the servers have: those that lose one
+	// server together spread over a time that grows with it. nil: few.
+	Hosts  func() int
+	Logger *slog.Logger
 }
 
 // Client finds a server for this host.
@@ -49,7 +56,9 @@ type Client struct {
 	mu       sync.Mutex           // guards following
 	stream   *Stream              // the open one; nil when there is none
 	since    time.Time            // when it was opened
-	failures int                  // since an update came
+	heard    bool                 // a server has told something, ever
+	tries    int                  // since it last did
+	backoff  retry.Backoff        // between them
 	failed   map[string]time.Time // when a server last failed
 	prepared *candidate           // where to move to
 }
@@ -62,7 +71,13 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.Resume == nil {
 		cfg.Resume = func() (catalog.History, uint64, bool, []string) { return catalog.History{}, 0, false, nil }
 	}
-	return &Client{cfg: cfg, logger: cfg.Logger, failed: make(map[string]time.Time)}
+	if cfg.Hosts == nil {
+		cfg.Hosts = func() int { return 1 }
+	}
+	return &Client{
+		cfg: cfg, logger: cfg.Logger, failed: make(map[string]time.Time),
+		backoff: retry.Backoff{Min: firstPause, Max: lastPause},
+	}
 }
 
 // Server returns the link address of the server that the open stream comes from
@@ -94,8 +109,8 @@ func (c *Client) Await(index uint64) {
 // the last failure. Close a stream before the next Open.
 func (c *Client) Open(ctx context.Context) (*Stream, error) {
 	for {
-		if err := c.pause(ctx); err != nil {
-			return nil, err
+		if !retry.Wait(ctx, c.pause()) {
+			return nil, context.Cause(ctx)
 		}
 		s, err := c.open(ctx)
 		if err == nil {
@@ -108,31 +123,31 @@ func (c *Client) Open(ctx context.Context) (*Stream, error) {
 	}
 }
 
-// pause waits before another try, longer with each that brought nothing.
-func (c *Client) pause(ctx context.Context) error {
-	c.mu.Lock()
-	n := c.failures
-	c.failures++
-	c.mu.Unlock()
-	if n == 0 {
-		return nil
-	}
-	d := min(firstPause<<min(n-1, 10), lastPause)
-	timer := time.NewTimer(d - rand.N(d/2))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
-// heard notes that a server told something: the next failure is a first one.
-func (c *Client) heard() {
+// pause is how long to wait before the next try.
+func (c *Client) pause() time.Duration {
+	spread := c.spread()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failures = 0
+	if c.tries++; c.tries > 1 {
+		return c.backoff.Next()
+	}
+	if !c.heard || c.prepared != nil {
+		return 0
+	}
+	return rand.N(spread)
+}
+
+// spread is over how long hosts spread what all of them do at one moment.
+func (c *Client) spread() time.Duration {
+	return time.Duration(max(c.cfg.Hosts(), 1)) * spreadPerHost
+}
+
+// noteUpdate notes that a server told something: the next try is a first one.
+func (c *Client) noteUpdate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard, c.tries = true, 0
+	c.backoff.Reset()
 }
 
 // open tries each server once.
@@ -288,7 +303,7 @@ func (c *Client) prepare(to *candidate) {
 	if c.prepared != nil {
 		c.prepared.conn.Close()
 	}
-	c.prepared, c.failures = to, 0
+	c.prepared, c.tries = to, 0
 }
 
 func (c *Client) takePrepared() *candidate {

@@ -263,7 +263,8 @@ type network struct {
 	down    map[string]bool
 	conns   map[string][]*cable
 	errs    []error // of streams, as the servers say
-	dials   int
+	dials   []time.Time
+	change  func(*feed.ClientConfig) // of hosts that come; nil: as they are
 }
 
 // cable is a connection that can be cut so that neither end notices.
@@ -332,7 +333,7 @@ func (n *network) dial(peer string) func(context.Context, string) (net.Conn, err
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		n.dials++
+		n.dials = append(n.dials, time.Now())
 		srv := n.servers[addr]
 		if srv == nil || n.down[addr] {
 			return nil, fmt.Errorf("dial %s: refused", addr)
@@ -350,6 +351,15 @@ func (n *network) dial(peer string) func(context.Context, string) (net.Conn, err
 		})
 		return here, nil
 	}
+}
+
+// dialled returns when servers were dialled since the last call.
+func (n *network) dialled() []time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := n.dials
+	n.dials = nil
+	return at
 }
 
 // cut breaks all connections to the address.
@@ -437,7 +447,7 @@ func (n *network) receiver(id string, names ...string) *receiver {
 	for _, name := range names {
 		r.names[name] = true
 	}
-	r.client = feed.NewClient(feed.ClientConfig{
+	cfg := feed.ClientConfig{
 		Dial: n.dial(id), Servers: func() []string {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -446,7 +456,11 @@ func (n *network) receiver(id string, names ...string) *receiver {
 			}
 			return n.addrs()
 		}, NodeID: id, Datacenter: "dc1", Resume: r.resume,
-	})
+	}
+	if n.change != nil {
+		n.change(&cfg)
+	}
+	r.client = feed.NewClient(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { r.run(ctx) })

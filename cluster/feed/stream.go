@@ -16,11 +16,13 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/feed/frame"
+	"meibo/cluster/retry"
 )
 
 const (
 	// A host whose server has no leader looks for another one that has, first
-	// after firstSeek, then less and less often.
+	// after a time between firstSeek and twice that, or as much more as there are
+	// hosts; then less and less often. Most elections are over by then.
 	firstSeek = time.Second
 	lastSeek  = 30 * time.Second
 	// A host that isn't with the server it likes best goes there after a time
@@ -82,7 +84,7 @@ func (s *Stream) Next(ctx context.Context) (catalog.Update, error) {
 			s.client.avoid(s.addr)
 			return catalog.Update{}, fmt.Errorf("feed from %s: %w", s.addr, s.why(err))
 		case told:
-			s.client.heard()
+			s.client.noteUpdate()
 			return u, nil
 		}
 	}
@@ -294,18 +296,27 @@ func (s *Stream) hint(others []string) {
 }
 
 // seek looks, beside the stream, for a server that has a leader: at those first
-// that are said to, then at all others.
+// that are said to, then at all others. It does not look any more once the
+// present server has one.
 func (s *Stream) seek() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seeking || time.Now().Before(s.nextSeek) {
 		return
 	}
+	var pause time.Duration
+	if s.seekWait == 0 {
+		pause = firstSeek + rand.N(max(firstSeek, s.client.spread()))
+	}
 	s.seekWait = min(max(2*s.seekWait, firstSeek), lastSeek)
-	s.nextSeek = time.Now().Add(s.seekWait/2 + rand.N(s.seekWait))
-	first := slices.Clone(s.hints)
-	s.lookLocked(func() []string {
-		return append(first, s.client.order(s.client.cfg.Servers(), true)...)
+	s.nextSeek = time.Now().Add(pause + s.seekWait/2 + rand.N(s.seekWait))
+	s.lookLocked(pause, func() []string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.seekWait == 0 {
+			return nil
+		}
+		return append(slices.Clone(s.hints), s.client.order(s.client.cfg.Servers(), true)...)
 	})
 }
 
@@ -316,21 +327,23 @@ func (s *Stream) settle() {
 	if s.seeking {
 		return
 	}
-	s.lookLocked(func() []string {
+	s.lookLocked(0, func() []string {
 		best := s.client.order(s.client.cfg.Servers(), false)
 		return best[:min(1, len(best))]
 	})
 }
 
-// lookLocked moves to the first of the servers that has a leader, unless that is
-// the present one. Until then the stream goes on.
-func (s *Stream) lookLocked(servers func() []string) {
+// lookLocked moves, after a pause, to the first of the servers that has a leader,
+// unless that is the present one. Until then the stream goes on.
+func (s *Stream) lookLocked(pause time.Duration, servers func() []string) {
 	if s.ctx.Err() != nil {
 		return
 	}
 	s.seeking = true
 	s.wg.Go(func() {
-		s.look(servers())
+		if retry.Wait(s.ctx, pause) {
+			s.look(servers())
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.seeking = false
