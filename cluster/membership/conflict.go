@@ -183,11 +183,8 @@ func (m *Machine) rename(now time.Time, r *record, n Node) {
 func (m *Machine) refuse(now time.Time, c *conflict) {
 	c.refused, c.again = true, now.Add(conflictAgain)
 	words := c.words()
-	if c.holder == m.self {
-		if now.After(m.conflictUntil) {
-			m.conflicted(now, words)
-		}
-	} else {
+	switch {
+	case c.holder != m.self:
 		if c.holder.Conflict != words {
 			m.counts.Conflicts++
 			c.holder.Conflict = words
@@ -195,6 +192,8 @@ func (m *Machine) refuse(now time.Time, c *conflict) {
 			m.log(claimedBoth, c.holder, "err", words)
 		}
 		m.notify(c.holder.At(), c.holder.Name, c.holder.ID, words)
+	case now.After(m.conflictUntil):
+		m.conflicted(words)
 	}
 	m.notify(c.newcomer.At(), c.newcomer.Name, c.newcomer.ID, words)
 }
@@ -218,12 +217,12 @@ func (c *conflict) words() string {
 // notice: others say that this host is in a conflict.
 func (m *Machine) notice(now time.Time, msg Message) {
 	if msg.Name == m.self.Name && msg.ID == m.self.ID && msg.Text != "" {
-		m.conflicted(now, msg.Text)
+		m.conflicted(msg.Text)
 		m.conflictUntil = now.Add(conflictKept)
 	}
 }
 
-func (m *Machine) conflicted(now time.Time, words string) {
+func (m *Machine) conflicted(words string) {
 	if m.self.Conflict == words {
 		return
 	}

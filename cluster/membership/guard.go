@@ -9,7 +9,6 @@ import "time"
 const (
 	guardWindow = time.Minute
 	guardLeast  = 3
-	afterCutOff = 2 * time.Second
 )
 
 // guard is the state of it. While it is on, whoever is found dead stays

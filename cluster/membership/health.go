@@ -11,6 +11,16 @@ import "time"
 // guard on before a single one was out; or until all of the last ones asked
 // answered. Who was asked for no other reason than this isn't found dead by it.
 
+const (
+	// cutOffAfter: who heard nobody for this long and hears again was cut off, and
+	// asks anew before it finds anybody dead. With four pings a second, a third
+	// of them lost, that is once in ten minutes, and costs half a second.
+	cutOffAfter = 1500 * time.Millisecond
+	// afterCutOff: for this long it has patience, as ways that were cut take a
+	// second or two to be found again.
+	afterCutOff = 2 * time.Second
+)
+
 // controls returns up to n members that nobody accuses, at random.
 func (m *Machine) controls(not *record, n int) []*record {
 	var out []*record

@@ -9,6 +9,14 @@ const (
 	DefaultHoldDown    = 5 * time.Second
 	DefaultHoldDownMax = 5 * time.Minute
 	holdQuiet          = time.Minute
+	// returnPing is how often a member on its way back is asked; returnLost is
+	// for how long it may be silent meanwhile.
+	returnPing = time.Second
+	returnLost = 3 * time.Second
+	// returnLast is how long it has at the end of its hold-down to answer once
+	// more, asked each lastPing.
+	returnLast = 500 * time.Millisecond
+	lastPing   = 150 * time.Millisecond
 )
 
 // holddown is how long a member is held down when it comes back.

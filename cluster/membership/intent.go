@@ -12,6 +12,8 @@ import (
 const (
 	intentWindow = 512
 	intentsEach  = 16 // of one Lamport time
+	// forceKept is how long an order to drop a member waits for its death.
+	forceKept = time.Minute
 )
 
 // seenIntents remembers the intents seen lately.

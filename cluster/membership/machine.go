@@ -8,57 +8,14 @@ import (
 	"time"
 )
 
-// Times and bounds of the rules.
-const (
-	// A suspicion is confirmed by this many pings of our own, sent confirmPace apart,
-	// none of them answered within confirmWindow (rule 20), or within two round
-	// trips and a bit where the way is known to be longer.
-	confirmPings  = 3
-	confirmPace   = 100 * time.Millisecond
-	confirmWindow = 500 * time.Millisecond
-	confirmLong   = 2 * time.Second
-
-	// verifyEvery is how often a member that answers, and that gossip calls
-	// dead all the same, is asked again: nobody else watches it.
-	verifyEvery = 2 * time.Second
-	// returnPing is how often a member on its way back is asked; returnLost is
-	// for how long it may be silent meanwhile.
-	returnPing = time.Second
-	returnLost = 3 * time.Second
-	// returnLast is how long it has at the end of its hold-down to answer once
-	// more.
-	returnLast = 500 * time.Millisecond
-	lastPing   = 150 * time.Millisecond
-
-	// stallIgnore: suspicions are put off for this long after this process itself
-	// didn't run for a while; accuserDead: and those of an accuser that was
-	// itself dead so lately.
-	stallIgnore = 500 * time.Millisecond
-	accuserDead = 30 * time.Second
-	// cutOffAfter: who heard nobody for this long and hears again was cut off, and
-	// asks anew before it finds anybody dead. With four pings a second, a third
-	// of them lost, that is once in ten minutes, and costs half a second.
-	cutOffAfter = 1500 * time.Millisecond
-
-	// forceKept is how long an order to drop a member waits for its death.
-	forceKept = time.Minute
-	// absentAfter is how long after the first contact a member of the snapshot
-	// may be unheard of before it is asked.
-	absentAfter = 15 * time.Second
-
-	// restoredKept is for how long an ID that left is remembered: as long as a
-	// view's file may know instances of it.
-	restoredKept = 30 * 24 * time.Hour
-	maxAsked     = 16_384
-	askedKept    = 5 * time.Second
-)
-
 // Bounds of what is taken from others.
 const (
 	MaxMembers  = 20_000
 	maxRestored = 20_000 // lives of hosts that are no members
 	// MaxLeap is what a Lamport clock may be ahead of ours: more is no clock's.
-	MaxLeap = 1 << 40
+	MaxLeap   = 1 << 40
+	maxAsked  = 16_384 // pings that may still be answered
+	askedKept = 5 * time.Second
 )
 
 // record is a member and what the rules need of it.

@@ -5,6 +5,15 @@ import (
 	"time"
 )
 
+const (
+	// absentAfter is how long after the first contact a member of the snapshot
+	// may be unheard of before it is asked.
+	absentAfter = 15 * time.Second
+	// restoredKept is for how long an ID that left is remembered: as long as a
+	// view's file may know instances of it.
+	restoredKept = 30 * 24 * time.Hour
+)
+
 // Step does what is due. busy says that more will be soon.
 func (m *Machine) Step(now time.Time) (busy bool) {
 	if m.contact.IsZero() && len(m.inTouch()) > 0 {

@@ -2,6 +2,24 @@ package membership
 
 import "time"
 
+const (
+	// A suspicion is confirmed by this many pings of our own, sent confirmPace apart,
+	// none of them answered within confirmWindow, or within two round trips and a bit
+	// where the way is known to be longer.
+	confirmPings  = 3
+	confirmPace   = 100 * time.Millisecond
+	confirmWindow = 500 * time.Millisecond
+	confirmLong   = 2 * time.Second
+	// verifyEvery is how often a member that answers, and that gossip calls
+	// dead all the same, is asked again: nobody else watches it.
+	verifyEvery = 2 * time.Second
+	// stallIgnore: suspicions are put off for this long after this process itself
+	// didn't run for a while; accuserDead: and those of an accuser that was
+	// itself dead so lately.
+	stallIgnore = 500 * time.Millisecond
+	accuserDead = 30 * time.Second
+)
+
 // suspicion is a death that is being confirmed.
 type suspicion struct {
 	at, next, until time.Time
