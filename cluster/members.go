@@ -189,9 +189,9 @@ func (n *Node) Stream() (addr string, since time.Time) {
 	return "", time.Time{}
 }
 
-// Braking reports whether so many members failed at once that this host doubts
+// Guarded reports whether so many members failed at once that this host suspects
 // itself.
-func (n *Node) Braking() bool {
+func (n *Node) Guarded() bool {
 	w, _ := n.network()
 	return w != nil && w.gossip.Members().Guarded()
 }

@@ -246,7 +246,7 @@ func (c *catalogSet) mayBeForgotten(r *request) error {
 	}
 	for _, m := range c.agent.Members() {
 		if strings.EqualFold(m.Name, r.arg) && m.Detail.State == "suspect" && c.agent.Standing().Braking {
-			return errorf(http.StatusConflict, "node %q does not answer, and counts as alive while this host doubts itself, as more than half of the others went at once: wait for a server with a leader, which confirms it", clip(r.arg))
+			return errorf(http.StatusConflict, "node %q does not answer, and counts as alive while this host suspects itself, as more than half of the others went at once: wait for a server with a leader, which confirms it", clip(r.arg))
 		}
 		if strings.EqualFold(m.Name, r.arg) && (m.Status == MemberAlive || !m.Detail.HeldUntil.IsZero()) {
 			return errorf(http.StatusConflict, "node %q is alive: have it leave (meibo leave, on that host) in place of forgetting it", clip(r.arg))

@@ -67,7 +67,7 @@ type MemberDetail struct {
 
 // Standing is how a host stands in its cluster.
 type Standing struct {
-	Braking bool // half of the members failed at once: this host doubts itself and takes out nobody
+	Braking bool // the mass-failure guard is on: this host suspects itself and takes out nobody
 	Merging bool // a living member hasn't synced yet with the catalog's present history
 
 	History   string // of the view; empty: none yet

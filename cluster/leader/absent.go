@@ -17,9 +17,9 @@ const (
 	// time under this leader, before it counts as failed: members that were
 	// merely not heard of yet have called by then.
 	absentSettle = 10 * time.Minute
-	// absentBrake is how many absent nodes it takes at least for more than half
+	// absentLeast is how many absent nodes it takes at least for more than half
 	// to be too many to believe.
-	absentBrake = 3
+	absentLeast = 3
 	// absentNotes begins the notes of an absent node's serfHealth. The time that
 	// follows is read by later leaders.
 	absentNotes = "No member of the cluster's gossip since "
@@ -36,7 +36,7 @@ type absentee struct {
 func (r *reconciler) absentees(ctx context.Context, members []Member) error {
 	gone, total := r.findAbsent(members)
 	r.noteAbsent(gone)
-	tooMany := len(gone) >= absentBrake && 2*len(gone) > total
+	tooMany := len(gone) >= absentLeast && 2*len(gone) > total
 	if tooMany && !r.halfOff {
 		r.logger.Warn("most nodes of the catalog are no members: none of them is judged by that", "absent", len(gone), "nodes", total)
 	}

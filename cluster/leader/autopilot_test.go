@@ -313,7 +313,7 @@ func TestAutopilot_TendsTheServersByItsRules(t *testing.T) {
 	}
 }
 
-func TestAutopilot_DoesNothingWhileGossipBrakesOrAChangeIsOpen(t *testing.T) {
+func TestAutopilot_DoesNothingWhileTheGuardIsOnOrAChangeIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tm := begin(t, "a b c d-", nil)
 		defer func() { tm.stop() }()
@@ -323,10 +323,10 @@ func TestAutopilot_DoesNothingWhileGossipBrakesOrAChangeIsOpen(t *testing.T) {
 		for _, m := range tm.hosts {
 			members = append(members, m)
 		}
-		tm.setBraking(true, members...)
+		tm.setGuarded(true, members...)
 		tm.pass(time.Hour)
 		if s := tm.took(); len(s) > 0 {
-			t.Errorf("while gossip brakes: %v", s)
+			t.Errorf("while the guard is on: %v", s)
 		}
 		tm.mu().Lock()
 		tm.uncertain = true

@@ -11,13 +11,13 @@
 // Absence says little: a member list can be young, or half of what it will be.
 // A node that was a member once and has been none for ten minutes of one
 // leader's term counts as failed, and its check says since when; after
-// ReconnectTimeout it is deregistered. Nothing of that happens while gossip
-// brakes, because this host may be the one that is cut off, or while most
+// ReconnectTimeout it is deregistered. Nothing of that happens while the
+// mass-failure guard is on, because this host may be the one that is cut off, or while most
 // nodes are absent. Nodes that never were members, external ones among them,
 // are nobody's to judge.
 //
 // The servers' configuration is changed by one step at a time, none while
-// gossip brakes or the step before isn't committed: see [Leader.Health] and
+// the guard is on or the step before isn't committed: see [Leader.Health] and
 // decide.
 //
 // The package is given the catalog, the members and the servers; it knows
@@ -111,10 +111,10 @@ type Server struct {
 // Members are the hosts of the cluster, as gossip knows them. Those of whom
 // nothing is known yet, and those under suspicion, aren't failed.
 type Members interface {
-	// Members returns all of them; whether gossip brakes: so many failed that
+	// Members returns all of them; whether the mass-failure guard is on: so many failed that
 	// this host suspects itself; and a channel that is closed when any of that
 	// has changed. The members are not modified.
-	Members() (members []Member, braking bool, changed <-chan struct{})
+	Members() (members []Member, guarded bool, changed <-chan struct{})
 	// IsGone reports whether a node ID was a member's that left, was reaped, or
 	// gave way to another of its name. Of an ID never seen it says no.
 	IsGone(nodeID string) bool
@@ -257,9 +257,9 @@ func (l *Leader) keepCatalog(ctx context.Context) {
 	full := time.Now()
 	for ctx.Err() == nil {
 		now := time.Now()
-		members, braking, changed := l.cfg.Members.Members()
+		members, guarded, changed := l.cfg.Members.Members()
 		all := !now.Before(full)
-		err := r.round(ctx, members, braking, all)
+		err := r.round(ctx, members, guarded, all)
 		if all {
 			full = now.Add(l.cfg.Every)
 		}

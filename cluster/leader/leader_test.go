@@ -125,7 +125,7 @@ func (l *led) show() []string {
 type roster struct {
 	mu      sync.Mutex // guards following
 	members []leader.Member
-	braking bool
+	guarded bool
 	changed chan struct{}
 	gone    map[string]bool // node IDs
 }
@@ -133,7 +133,7 @@ type roster struct {
 func (r *roster) Members() ([]leader.Member, bool, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.members), r.braking, r.changed
+	return slices.Clone(r.members), r.guarded, r.changed
 }
 
 func (r *roster) IsGone(id string) bool {
@@ -142,13 +142,13 @@ func (r *roster) IsGone(id string) bool {
 	return r.gone[id]
 }
 
-func (r *roster) set(members ...leader.Member) { r.setBraking(false, members...) }
+func (r *roster) set(members ...leader.Member) { r.setGuarded(false, members...) }
 
-func (r *roster) setBraking(braking bool, members ...leader.Member) {
+func (r *roster) setGuarded(guarded bool, members ...leader.Member) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.changed
-	r.members, r.braking, r.changed = members, braking, make(chan struct{})
+	r.members, r.guarded, r.changed = members, guarded, make(chan struct{})
 	if old != nil {
 		close(old)
 	}

@@ -24,8 +24,8 @@ const (
 	// writers is how many commands of one round are under way at once, so that
 	// a burst shares the log's writes to disk.
 	writers = 16
-	// brakeWindow is how far back the failures go that made gossip brake.
-	brakeWindow = time.Minute
+	// guardWindow is how far back the failures go that put the mass-failure guard on.
+	guardWindow = time.Minute
 	// nameHeld is for how long a node that is no member keeps its name from a
 	// living member: until then gossip may not have told who else claims it.
 	nameHeld = time.Minute
@@ -36,13 +36,13 @@ const (
 // through, so that a round costs what has changed.
 type reconciler struct {
 	*Leader
-	began   time.Time
-	done    map[string]Member    // by name: as the catalog was last made to say
-	refused map[string]time.Time // by name: since when the catalog refuses a member
-	absent  map[string]time.Time // by name: since when a node was a member no more
-	braking bool
-	brakeAt time.Time // when gossip began to brake
-	halfOff bool      // so many nodes are absent that none is judged; said once
+	began     time.Time
+	done      map[string]Member    // by name: as the catalog was last made to say
+	refused   map[string]time.Time // by name: since when the catalog refuses a member
+	absent    map[string]time.Time // by name: since when a node was a member no more
+	guarded   bool
+	guardedAt time.Time // when the guard went on
+	halfOff   bool      // so many nodes are absent that none is judged; said once
 }
 
 func newReconciler(l *Leader) *reconciler {
@@ -54,29 +54,29 @@ func newReconciler(l *Leader) *reconciler {
 
 // round goes through the members that changed, or through all of them and the
 // nodes that are no members.
-func (r *reconciler) round(ctx context.Context, members []Member, braking, all bool) error {
-	all = r.noteBrake(braking) || all
+func (r *reconciler) round(ctx context.Context, members []Member, guarded, all bool) error {
+	all = r.noteGuard(guarded) || all
 	todo := r.changedOf(members, all)
 	// A name is free only when its former holder has gone.
 	err := r.each(ctx, todo, func(m Member) bool { return m.Status == Left })
 	if err == nil {
 		err = r.each(ctx, todo, func(m Member) bool { return m.Status != Left })
 	}
-	if err != nil || !all || braking {
+	if err != nil || !all || guarded {
 		return err
 	}
 	return r.absentees(ctx, members)
 }
 
-// noteBrake reports whether the brake was applied or released: every failure is
+// noteGuard reports whether the guard went on or off: every failure is
 // judged anew then.
-func (r *reconciler) noteBrake(braking bool) (changed bool) {
-	changed = braking != r.braking
-	if braking && changed {
-		r.brakeAt = time.Now()
+func (r *reconciler) noteGuard(guarded bool) (changed bool) {
+	changed = guarded != r.guarded
+	if guarded && changed {
+		r.guardedAt = time.Now()
 		r.logger.Warn("so many members failed at once that this host may be the one cut off: no failure is written to the catalog until half are back")
 	}
-	r.braking = braking
+	r.guarded = guarded
 	return changed
 }
 
@@ -95,7 +95,7 @@ func (r *reconciler) changedOf(members []Member, all bool) []Member {
 			}
 			m.Conflict = "the node ID " + m.Node.ID + " is that of " + keeper + " too"
 		}
-		if m.Status == Failed && r.braking {
+		if m.Status == Failed && r.guarded {
 			if !r.isTakenBack(m) {
 				continue
 			}
@@ -152,11 +152,11 @@ func (r *reconciler) keeps(a, b Member) bool {
 	return node == nil || !strings.EqualFold(node.ID, b.Node.ID)
 }
 
-// isTakenBack reports whether a member's failure is one of those that gossip
-// brakes for. It is taken back, if it was written before there were enough of
-// them; other failures are neither written nor taken back while it brakes.
+// isTakenBack reports whether a member's failure is one of those that put
+// the guard on. It is taken back, if it was written before there were enough of
+// them; other failures are neither written nor taken back while it is on.
 func (r *reconciler) isTakenBack(m Member) bool {
-	if !m.Since.After(r.brakeAt.Add(-brakeWindow)) {
+	if !m.Since.After(r.guardedAt.Add(-guardWindow)) {
 		return false
 	}
 	_, node := r.cfg.Catalog.Read().Node(nil, m.Node.Node)

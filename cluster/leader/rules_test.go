@@ -79,7 +79,7 @@ func crowd(n int, status leader.Status) []leader.Member {
 	return members
 }
 
-func TestRule21_TheLeaderCommitsNoFailureWhileItBrakes(t *testing.T) {
+func TestRule21_TheLeaderCommitsNoFailureUnderTheGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := lead(t, newLed(), leader.Config{})
 		defer func() { b.stop() }()
@@ -100,24 +100,24 @@ func TestRule21_TheLeaderCommitsNoFailureWhileItBrakes(t *testing.T) {
 		b.want("one fails", failed(1)...)
 		b.settle(10 * time.Minute)
 
-		// The others' failures trickle in before gossip brakes.
+		// The others' failures trickle in before the guard is on.
 		now := append(crowd(3, leader.Failed), all[3:]...)
 		now[0].Since = now[0].Since.Add(-10 * time.Minute)
 		b.be(now...)
 		b.want("two more", failed(3)...)
 		more := append(crowd(5, leader.Failed), all[5])
 		more[0].Since = now[0].Since
-		b.setBraking(true, more...)
+		b.setGuarded(true, more...)
 		b.settle(3 * time.Second)
-		b.want("gossip brakes: what it brakes for is taken back, what was before isn't", failed(1)...)
+		b.want("the guard is on: what put it on is taken back, what was before isn't", failed(1)...)
 		b.settle(10 * time.Minute)
-		b.want("it goes on braking", failed(1)...)
+		b.want("it stays on", failed(1)...)
 		b.be(more...)
 		b.want("confirmed", failed(5)...)
 	})
 }
 
-func TestRule21_ANewLeaderThatBrakesWritesNoOldFailureEither(t *testing.T) {
+func TestRule21_ANewLeaderUnderTheGuardWritesNoOldFailureEither(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := lead(t, newLed(), leader.Config{})
 		defer func() { b.stop() }()
@@ -125,7 +125,7 @@ func TestRule21_ANewLeaderThatBrakesWritesNoOldFailureEither(t *testing.T) {
 		b.stop()
 		dead := crowd(4, leader.Failed)
 		time.Sleep(time.Hour)
-		b.setBraking(true, dead...)
+		b.setGuarded(true, dead...)
 		b.again(leader.Config{})
 		writes := b.written()
 		b.settle(time.Hour)

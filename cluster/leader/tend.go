@@ -77,8 +77,8 @@ type steady struct {
 func (l *Leader) tend(ctx context.Context) {
 	t := &tender{Leader: l, stable: make(map[string]steady), absent: make(map[string]time.Time), said: make(map[string]string)}
 	for ctx.Err() == nil {
-		members, braking, changed := l.cfg.Members.Members()
-		s := t.survey(ctx, members, braking)
+		members, guarded, changed := l.cfg.Members.Members()
+		s := t.survey(ctx, members, guarded)
 		t.publish(s)
 		t.sayRefused(s)
 		gap := tendGap
@@ -120,12 +120,12 @@ func (t *tender) sayRefused(s *survey) {
 
 // survey asks all servers, those in the configuration and those that could be,
 // how they are.
-func (t *tender) survey(ctx context.Context, members []Member, braking bool) *survey {
+func (t *tender) survey(ctx context.Context, members []Member, guarded bool) *survey {
 	conf, committed := t.cfg.Servers.Configuration()
 	s := &survey{
 		now: time.Now(), self: t.cfg.RaftID, clusterID: t.cfg.ClusterID, expect: t.cfg.Expect, policy: t.policy(),
 		conf: slices.SortedFunc(slices.Values(conf), func(a, b RaftServer) int { return cmp.Compare(a.ID, b.ID) }),
-		ok:   committed && !braking,
+		ok:   committed && !guarded,
 	}
 	if began := t.began.Load(); began != nil {
 		s.young = s.now.Sub(*began) < s.policy.ServerStabilizationTime

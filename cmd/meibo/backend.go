@@ -193,7 +193,7 @@ func (h hostAgent) Standing() httpapi.Standing {
 	state := node.View().Load()
 	server, since := node.Stream()
 	return httpapi.Standing{
-		Braking: node.Braking(), Merging: node.View().Merging(), History: state.History().ID, Index: state.Index(),
+		Braking: node.Guarded(), Merging: node.View().Merging(), History: state.History().ID, Index: state.Index(),
 		Confirmed: node.View().Confirmed(), Stale: !state.Fresh(), Server: server, ServerSince: since,
 	}
 }

@@ -30,7 +30,7 @@ type facts struct {
 	onlyPassing func() bool
 	// member is what gossip says of a node, by its ID; nil: there is no gossip.
 	member  func(nodeID string) *membership.Member
-	braking func() bool // gossip takes out nobody
+	guarded func() bool // gossip takes out nobody
 	// held asks the leader until when it holds this host down; nil: nobody does.
 	held func(ctx context.Context) (until time.Time, flaps int)
 	// leftOut are definitions of this host's files that are not used; nil: none.
@@ -50,7 +50,7 @@ func (d *daemon) facts() *facts {
 		onlyPassing: func() bool { return d.config().Zone.OnlyPassing },
 		checks:      d.fetchChecks,
 		member:      d.node.MemberOf,
-		braking:     d.node.Braking,
+		guarded:     d.node.Guarded,
 		held:        d.node.HeldDown,
 		leftOut:     d.leftOut,
 		trouble:     d.node.NetworkError,
@@ -155,7 +155,7 @@ func (f *facts) explain(ctx context.Context, in catalog.Instance, tag string, on
 	} else if c := consul.Excluded(in, onlyPassing, false); c != nil {
 		f.blame(ctx, &one, in, c)
 		one.Reason = "nothing else is left, though " + one.Reason
-	} else if m := f.memberOf(in.Node); m != nil && m.Status == membership.Suspect && f.braking() {
+	} else if m := f.memberOf(in.Node); m != nil && m.Status == membership.Suspect && f.guarded() {
 		one.Reason = fmt.Sprintf("its host has not answered for %s, and is not taken out: more than half of the others went at once, and no server confirms it", since(m.Since))
 	}
 	if tag != "" && !in.Service.HasTag(tag) {

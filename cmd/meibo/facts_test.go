@@ -42,7 +42,7 @@ func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 		"id-back": {Status: membership.Failed, HeldUntil: time.Now().Add(time.Minute), Flaps: 3},
 		"id-late": {Status: membership.Alive}, "id-mute": {Status: membership.Suspect, Since: time.Now().Add(-12 * time.Second)},
 	})
-	f.braking = func() bool { return true }
+	f.guarded = func() bool { return true }
 	f.held = func(context.Context) (time.Time, int) { return time.Now().Add(time.Minute), 2 }
 	for _, tc := range []struct {
 		name       string
@@ -55,7 +55,7 @@ func TestExplain_SaysWhyEachInstanceIsLeftOut(t *testing.T) {
 		{"answered", instanceOn("ok"), "", false, true, ""},
 		{"dead by gossip", instanceOn("dead", dead), "", false, false, "its host is dead, found by gossip 12s ago"},
 		{"held down", instanceOn("back", dead), "", false, false, "held down until it is steady (gone 3 times lately), until "},
-		{"kept by the brake", instanceOn("mute"), "", false, true, "its host has not answered for 12s, and is not taken out: more than half of the others went at once"},
+		{"kept by the guard", instanceOn("mute"), "", false, true, "its host has not answered for 12s, and is not taken out: more than half of the others went at once"},
 		{"serfHealth", instanceOn("late", dead), "", false, false, "the catalog says that its host is dead; gossip says it is alive"},
 		{"a node without gossip", instanceOn("ext", dead), "", false, false, "the catalog says that its host is dead"},
 		{"held down by others", instanceOn("self", dead), "", false, false, "the others hold this host down until it is steady (gone 2 times lately), until "},
@@ -111,14 +111,14 @@ func TestCatalogRows_SayWhenItWasConfirmed(t *testing.T) {
 	}
 }
 
-func TestMembers_NamesThoseThatTheBrakeKeeps(t *testing.T) {
+func TestMembers_NamesThoseThatTheGuardKeeps(t *testing.T) {
 	s := &client.Standing{Members: []client.MemberDetail{{State: "suspect"}, {State: "alive"}, {State: "suspect"}}}
 	for i, name := range []string{"s2", "a1", "s1"} {
 		s.Members[i].Name = name
 	}
 	var out strings.Builder
 	if sayHeld(&out, s); out.String() != "" {
-		t.Errorf("without the brake: %s", out.String())
+		t.Errorf("without the guard: %s", out.String())
 	}
 	s.Braking = true
 	if sayHeld(&out, s); !strings.HasPrefix(out.String(), "s1, s2: no answer, and counted alive all the same") {

@@ -194,7 +194,7 @@ func (f *fleet) cutsGossip(t *testing.T, w *witness, leader *fleetHost) {
 	f.client.fogAll(leader)
 	f.between([]*fleetHost{leader}, others, path{cut: true, port: port})
 	took := w.outOn(t, leader, others)
-	eventually(t, "the leader doubts itself", func() error {
+	eventually(t, "the leader suspects itself", func() error {
 		s, err := leader.outlook()
 		if err == nil && !s.Braking {
 			err = fmt.Errorf("it doesn't: %+v", s.Members)

@@ -39,7 +39,7 @@ func TestFleet_AnswersInPartitions(t *testing.T) {
 		w.calm(t, begin, func(viewer, of *fleetHost) bool {
 			return slices.Contains(parted, of) // nor did those who are parted take out others
 		})
-		for _, h := range parted { // each thought that the others were dead, and doubted itself
+		for _, h := range parted { // each thought that the others were dead, and suspected itself
 			w.once(t, h, majority, begin)
 		}
 
@@ -125,7 +125,7 @@ func (f *fleet) misroute(t *testing.T, w *witness, h *fleetHost, how string, do 
 }
 
 // part cuts a group off from a larger one. What that answers of them is open from then on. They themselves, since all but
-// themselves died at once, are to doubt it, and to answer with everybody still.
+// themselves died at once, are to suspect themselves, and to answer with everybody still.
 func (f *fleet) part(a, b []*fleetHost) {
 	f.client.apart(b, a)
 	f.between(a, b, path{cut: true})

@@ -126,7 +126,7 @@ func sayHeld(w io.Writer, s *client.Standing) {
 	}
 	if len(silent) > 0 {
 		slices.Sort(silent)
-		fmt.Fprintf(w, "%s: no answer, and counted alive all the same: more than half of the others went at once, so that this host doubts itself until half of them are back or a server confirms it\n",
+		fmt.Fprintf(w, "%s: no answer, and counted alive all the same: more than half of the others went at once, so that this host suspects itself until half of them are back or a server confirms it\n",
 			strings.Join(silent, ", "))
 	}
 	for _, x := range s.Members {
@@ -214,7 +214,7 @@ func printStanding(w io.Writer, s *client.Standing, now time.Time) error {
 	}{
 		{s.Stale, "stale: no server with a leader confirms what this host knows"},
 		{s.Merging, "merging: not every living member has spoken in this history, so nothing is removed that it doesn't name"},
-		{s.Braking, "braking: half of the members went at once; this host doubts itself and takes out nobody"},
+		{s.Braking, "mass-failure guard: more than half of the others went at once; this host suspects itself and takes out nobody"},
 	} {
 		if state.is {
 			rows = append(rows, []string{"State", state.text})
