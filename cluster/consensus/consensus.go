@@ -217,7 +217,7 @@ type Replica struct {
 	changed   chan struct{}
 	setAside  []string
 	recovered bool
-	expected  []Server // see welcome
+	expected  []Server // see addExpected
 }
 
 // New checks the configuration. It touches no file and starts nothing.

@@ -255,7 +255,7 @@ func (r *Replica) watch(ctx context.Context, rf *raft.Raft, leads <-chan bool, w
 		case lead := <-leads:
 			if lead {
 				wg.Go(func() { r.correctAddress(rf) })
-				wg.Go(func() { r.welcome(ctx) })
+				wg.Go(func() { r.addExpected(ctx) })
 			}
 		case <-wake:
 		}

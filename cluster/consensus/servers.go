@@ -104,9 +104,9 @@ func (r *Replica) expect(servers []Server) {
 	}
 }
 
-// welcome gives those their votes who were there at the beginning. Should
+// addExpected gives those their votes who were there at the beginning. Should
 // this server end before, it is the caller's to add them.
-func (r *Replica) welcome(ctx context.Context) {
+func (r *Replica) addExpected(ctx context.Context) {
 	r.mu.Lock()
 	expected := r.expected
 	r.expected = nil
