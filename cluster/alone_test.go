@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,33 +37,32 @@ func TestRule29_AHostThatWasAloneBecomesAServer(t *testing.T) {
 				if id = n.Record().ID; n.begins() {
 					<-n.Ready()
 					s, _, _ := n.running()
-					if _, h := s.store.Read().History(nil); h.Provisional == served {
+					if _, h := s.Read().History(nil); h.Provisional == served {
 						t.Errorf("history %+v, a server: %v", h, served)
 					}
 				}
 				n.end()
 			}
-			_, err := os.Stat(filepath.Join(dir, raftDir, raftFile))
+			_, err := os.Stat(filepath.Join(dir, raftDir, "raft.db"))
 			had := err == nil
 
 			after := Config{DataDir: dir, Server: true, BootstrapExpect: 3, ServerPort: 1}
 			after.Gossip.Bind = netip.MustParseAddrPort("127.0.0.1:0")
 			after.InTheClear = true
 			m := mustNew(t, after)
-			raft, err := m.prepareDir()
-			if err == nil {
-				err = m.settleAlone(raft)
-			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // it doesn't wait for the others
+			s, err := m.newServer(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
 			aside, _ := filepath.Glob(filepath.Join(dir, raftDir+".alone-*"))
-			_, err = os.Stat(filepath.Join(raft, raftFile))
+			_, err = os.Stat(filepath.Join(dir, raftDir, "raft.db"))
 			if tt.aside != (len(aside) == 1) || (had && !tt.aside) != (err == nil) {
 				t.Errorf("put aside: %v; Raft's files: %v (before: %v)", aside, err, had)
 			}
-			if got, err := m.serverID(raft); tt.aside && got != id || err != nil {
-				t.Errorf("server ID %q, %v; want the node's, %s", got, err, id)
+			if got := s.ID(); tt.aside && got != id {
+				t.Errorf("server ID %q; want the node's, %s", got, id)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 	"meibo/cluster/rpc"
+	"meibo/cluster/server"
 )
 
 // Read returns the present state of the catalog. On a server that leads, or for
@@ -27,7 +28,7 @@ func (n *Node) read(ctx context.Context, c catalog.Consistency) (catalog.Reader,
 	}
 	if c == catalog.Stale {
 		if s := n.known.Load(); s != nil {
-			return s.store.Read(), n.readInfo(s), nil
+			return s.Read(), n.readInfo(s), nil
 		}
 	}
 	s, err := n.leading(ctx)
@@ -38,11 +39,11 @@ func (n *Node) read(ctx context.Context, c catalog.Consistency) (catalog.Reader,
 		return nil, catalog.ReadInfo{}, err
 	}
 	if c == catalog.Consistent {
-		if err := s.replica.Verify(ctx); err != nil {
-			return nil, catalog.ReadInfo{}, inCatalogTerms(err)
+		if err := s.Verify(ctx); err != nil {
+			return nil, catalog.ReadInfo{}, err
 		}
 	}
-	return s.store.Read(), n.readInfo(s), nil
+	return s.Read(), n.readInfo(s), nil
 }
 
 // readsView reports whether a read is answered from the view: what other hosts
@@ -75,17 +76,17 @@ func (n *Node) readLeading(ctx context.Context) (catalog.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.store.Read(), nil
+	return s.Read(), nil
 }
 
-func (n *Node) readInfo(s *server) catalog.ReadInfo {
-	known, last := s.heardLeader()
+func (n *Node) readInfo(s *server.Server) catalog.ReadInfo {
+	known, last := s.LeaderContact()
 	return catalog.ReadInfo{KnownLeader: known, LastContact: last}
 }
 
 // leading returns the server of this host once it leads a catalog that is
 // known. It waits for that while one is starting or electing.
-func (n *Node) leading(ctx context.Context) (*server, error) {
+func (n *Node) leading(ctx context.Context) (*server.Server, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, n.cfg.HoldTime, catalog.ErrNoLeader)
 	defer cancel()
 	for {
@@ -97,11 +98,11 @@ func (n *Node) leading(ctx context.Context) (*server, error) {
 		case s != nil && !n.mayLeadSoon(s):
 			return nil, catalog.ErrNoLeader
 		case s == nil:
-		case !s.isReady():
-			ready = s.ready
+		case !s.IsReady():
+			ready = s.Ready()
 		default:
 			var l consensus.Leadership
-			if l, lead = s.replica.Leadership(); l.Leading {
+			if l, lead = s.Leadership(); l.Leading {
 				return s, nil
 			}
 		}
@@ -117,8 +118,8 @@ func (n *Node) leading(ctx context.Context) (*server, error) {
 
 // mayLeadSoon reports whether it is of use to wait for this server to lead:
 // while another is known to, it isn't.
-func (n *Node) mayLeadSoon(s *server) bool {
-	l, _ := s.replica.Leadership()
+func (n *Node) mayLeadSoon(s *server.Server) bool {
+	l, _ := s.Leadership()
 	return l.Leading || l.LeaderID == ""
 }
 

@@ -28,7 +28,7 @@ func TestFault_ConsensusKilledWhileTheViewAnswers(t *testing.T) {
 
 	// A log entry that no program understands stops the replica.
 	s, _, _ := n.running()
-	if _, _, err := s.replica.Apply(n.context(), []byte("garbage")); !errors.Is(err, consensus.ErrUnknownOutcome) {
+	if _, _, err := s.Replica().Apply(n.context(), []byte("garbage")); !errors.Is(err, consensus.ErrUnknownOutcome) {
 		t.Fatalf("got %v, want %v", err, consensus.ErrUnknownOutcome)
 	}
 	st := n.untilStatus(Failed)

@@ -12,6 +12,7 @@ import (
 	"meibo/cluster/link"
 	"meibo/cluster/membership"
 	"meibo/cluster/retry"
+	"meibo/cluster/server"
 	"meibo/cluster/view"
 )
 
@@ -26,7 +27,7 @@ func (n *Node) follow(ctx context.Context) {
 		s, _, changed := n.running()
 		w, netChanged := n.network()
 		switch {
-		case s != nil && s.isReady():
+		case s != nil && s.IsReady():
 			n.followLocal(ctx, s)
 		case w != nil:
 			n.followStream(ctx, w, changed, netChanged)
@@ -43,11 +44,11 @@ func (n *Node) follow(ctx context.Context) {
 }
 
 // followLocal feeds the view from the server of this host until that ends.
-func (n *Node) followLocal(ctx context.Context, s *server) {
+func (n *Node) followLocal(ctx context.Context, s *server.Server) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer n.cancelOn(ctx, cancel, s.ending, nil)()
-	local := s.feed.Local(n.view.Resume)
+	defer n.cancelOn(ctx, cancel, s.Ending(), nil)()
+	local := s.Feed().Local(n.view.Resume)
 	defer local.Close()
 	err := n.view.Follow(ctx, local)
 	// Why the server stops is for the server to say.
@@ -108,8 +109,8 @@ func (n *Node) closeWhenReady(ctx context.Context, own chan struct{}, changed <-
 				return
 			case <-changed:
 			}
-			var s *server
-			if s, _, changed = n.running(); s != nil && s.isReady() {
+			var s *server.Server
+			if s, _, changed = n.running(); s != nil && s.IsReady() {
 				close(own)
 				return
 			}

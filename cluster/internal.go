@@ -7,17 +7,15 @@ import (
 	"time"
 
 	"meibo/cluster/agent"
-	"meibo/cluster/bootstrap"
 	"meibo/cluster/catalog"
 	"meibo/cluster/rpc"
+	"meibo/cluster/server"
 )
 
 // What hosts ask of one another besides the catalog's API.
 const (
 	pathLoad    = "/internal/load"
-	pathHealth  = "/internal/health"
 	pathKeyring = "/internal/keyring"
-	pathLeave   = "/internal/leave"
 	pathHeld    = "/internal/held"
 )
 
@@ -36,10 +34,10 @@ type (
 		Until int64 `codec:"Until"` // in Unix milliseconds; 0: it isn't
 		Flaps int   `codec:"Flaps"`
 	}
-	leaveRequest struct {
-		RaftID string `codec:"RaftID"`
-	}
 )
+
+// errNoServer refuses what only servers answer.
+var errNoServer = errors.New("this host runs no server at present")
 
 // ServeCatalog has h answer the requests about the catalog that other hosts
 // carry here.
@@ -60,11 +58,11 @@ func (n *Node) catalogHandler() http.Handler {
 func (w *network) internal() map[string]rpc.HandlerFunc {
 	n := w.node
 	all := map[string]rpc.HandlerFunc{
-		pathApply: w.serveApply, pathLoad: n.loadFor, pathHealth: n.healthFor, pathKeyring: n.keyringFor, pathLeave: n.leaveFor,
+		pathApply: w.serveApply, pathLoad: n.loadFor, pathKeyring: n.keyringFor,
 		pathHeld: n.heldFor,
 	}
-	for _, path := range bootstrap.Paths {
-		all[path] = n.bootstrapFor(path)
+	for _, path := range server.Paths {
+		all[path] = n.serveServers(path)
 	}
 	return all
 }
@@ -82,33 +80,12 @@ func (n *Node) loadFor(ctx context.Context, _ rpc.Caller, body []byte) (any, err
 	return remoteOf(r, req.Node), nil
 }
 
-func (n *Node) healthFor(context.Context, rpc.Caller, []byte) (any, error) {
-	s, _, _ := n.running()
-	if s == nil || n.isLeaving() { // who answers is taken in
-		return nil, errors.New("this host runs no server at present")
-	}
-	return s.health(), nil
-}
-
 func (n *Node) keyringFor(_ context.Context, _ rpc.Caller, body []byte) (any, error) {
 	var req keyringRequest
 	if err := rpc.Decode(body, &req); err != nil {
 		return nil, err
 	}
 	return n.ownKeyring(req.Op, req.Key), nil
-}
-
-// leaveFor takes the vote of a server that says that it goes.
-func (n *Node) leaveFor(ctx context.Context, _ rpc.Caller, body []byte) (any, error) {
-	var req leaveRequest
-	if err := rpc.Decode(body, &req); err != nil {
-		return nil, err
-	}
-	s, err := n.leading(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return struct{}{}, inCatalogTerms(s.replica.RemoveServer(ctx, req.RaftID))
 }
 
 // heldFor tells until when this host holds another one down.

@@ -14,9 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
-	"meibo/cluster/leader"
 	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/view"
@@ -244,12 +242,10 @@ func (n *Node) Leave(ctx context.Context) error {
 	if w == nil {
 		return nil
 	}
-	if s, _, _ := n.running(); s != nil && n.cfg.Server && len(s.replica.Servers()) > 1 {
+	if s, _, _ := n.running(); s != nil && n.cfg.Server && len(s.Replica().Servers()) > 1 {
 		n.setLeaving(true)
-		if err := s.leaveRaft(ctx); err != nil {
+		if err := s.Leave(ctx); err != nil {
 			n.logger.Warn("this server keeps its vote while it leaves; the leader will take it", "err", err)
-		} else {
-			s.end(errVoteGiven) // a leader takes in whom it sees and who runs
 		}
 	}
 	if n.cfg.DataDir != "" {
@@ -513,110 +509,9 @@ func historiesOf(members []*Member, answers map[string]bool) []string {
 	return list
 }
 
-// ledMembers are the members as the leader's duties see them.
-type ledMembers struct{ n *Node }
-
-// Members implements leader.Members.
-func (l ledMembers) Members() ([]leader.Member, bool, <-chan struct{}) {
-	w, netChanged := l.n.network()
-	if w == nil {
-		return []leader.Member{l.n.member()}, false, netChanged
-	}
-	members := w.gossip.Members()
-	led := make([]leader.Member, 0, len(members.Members()))
-	for _, m := range members.Members() {
-		if m.Datacenter != l.n.cfg.Datacenter {
-			continue
-		}
-		if one, ok := l.n.asLed(m); ok {
-			led = append(led, one)
-		}
-	}
-	return led, members.Guarded(), members.Changed()
-}
-
-// IsGone implements leader.Members.
-func (l ledMembers) IsGone(nodeID string) bool {
-	w, _ := l.n.network()
-	return w != nil && w.gossip.Members().Life(nodeID) == membership.Left
-}
-
-// asLed is one member in the leader's words; nothing of one never seen.
-func (n *Node) asLed(m *Member) (leader.Member, bool) {
-	led := leader.Member{Since: m.Since, Conflict: m.Conflict}
-	switch m.Status {
-	case membership.NeverSeen:
-		return led, false
-	case membership.Failed:
-		led.Status = leader.Failed
-	case membership.Left:
-		led.Status = leader.Left
-	}
-	if m.ID == n.cfg.NodeID {
-		led.Node = n.record()
-	} else {
-		address := m.Addr.String()
-		led.Node = catalog.Node{
-			ID: m.ID, Node: m.Name, Address: address, Datacenter: m.Datacenter, TaggedAddresses: taggedAddresses(address),
-			Meta: map[string]string{catalog.MetaSegment: "", catalog.MetaVersion: m.Tags[tagVersion]},
-		}
-	}
-	if isServer(m) {
-		led.Server = serverOf(m)
-	}
-	return led, true
-}
-
-// serverOf is what a member that is a server says of itself.
-func serverOf(m *Member) *leader.Server {
-	port, _ := strconv.Atoi(m.Tags[tagPort])
-	expect, _ := strconv.Atoi(m.Tags[tagExpect])
-	nonVoter := m.Tags[tagNonVoter] != ""
-	return &leader.Server{
-		Port: port, Meta: serverMeta(m.Tags[tagVersion], nonVoter), RaftID: m.Tags[tagRaft], Addr: linkAddr(m),
-		Expect: expect, NonVoter: nonVoter,
-	}
-}
-
 // shuffled returns the members in a random order.
 func shuffled(members []*Member) []*Member {
 	members = slices.Clone(members)
 	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 	return members
-}
-
-// serversWithLeader are the link addresses of servers that follow a catalog.
-func (n *Node) serversWithLeader() []string {
-	w, _ := n.network()
-	if w == nil {
-		return nil
-	}
-	var addrs []string
-	for _, m := range w.gossip.Members().Role(roleServer) {
-		if m.ID != n.cfg.NodeID && m.Status == membership.Alive && m.Tags[tagHistory] != "" {
-			addrs = append(addrs, linkAddr(m))
-		}
-	}
-	return addrs
-}
-
-// raftAddrOf is where a server is now, if gossip knows it.
-func (n *Node) raftAddrOf(id string) (string, bool) {
-	if w, _ := n.network(); w != nil {
-		for _, m := range w.gossip.Members().Role(roleServer) {
-			if m.Tags[tagRaft] == id || m.Tags[tagRaft] == "" && m.ID == id {
-				return linkAddr(m), true
-			}
-		}
-	}
-	return "", false
-}
-
-// onStream hears that the stream of a host to this server began or broke. One
-// that broke is looked into: a host whose link is refused for long enough is
-// dead, which gossip may be slower to find.
-func (n *Node) onStream(nodeID string, up bool) {
-	if w, _ := n.network(); w != nil && !up {
-		w.suspects.look(nodeID)
-	}
 }

@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
+	"meibo/cluster/consensus"
 	"meibo/cluster/feed"
 	"meibo/cluster/gossip"
 	"meibo/cluster/link"
@@ -50,7 +52,7 @@ func (n *Node) newNetwork() (*network, error) {
 	listen := netip.AddrPortFrom(bind.Addr(), uint16(n.cfg.ServerPort))
 	l, err := link.New(link.Config{
 		Listen: listen, Network: n.cfg.Network, Keys: n.linkKeys(), KeysKept: n.keyring.Path(), Logger: n.logger,
-		Self: n.peer(), HandshakeTimeout: n.cfg.HandshakeTimeout, ConnsPerSource: n.cfg.ConnsPerSource,
+		Self: n.peer(), Reserved: n.isServerAddr, HandshakeTimeout: n.cfg.HandshakeTimeout, ConnsPerSource: n.cfg.ConnsPerSource,
 	})
 	if err != nil {
 		return nil, n.heldBy(err, listen)
@@ -95,6 +97,18 @@ func (n *Node) NetworkError() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.netErr
+}
+
+// isServerAddr reports whether the servers' configuration has one at the address.
+func (n *Node) isServerAddr(addr netip.Addr) bool {
+	s, _, _ := n.running()
+	if s == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.Replica().Servers(), func(one consensus.Server) bool {
+		at, err := netip.ParseAddrPort(one.Addr)
+		return err == nil && at.Addr().Unmap() == addr
+	})
 }
 
 // peer is who this host is to the others.
@@ -157,7 +171,7 @@ func (w *network) run(ctx context.Context) error {
 		return view.ServeNeighbours(ctx, w.neighbours, w.node.view, w.logger)
 	})
 	if w.raft != nil {
-		part("raft connections", func(ctx context.Context) error { return w.accept(ctx, w.raft, w.node.raft.offer) })
+		part("raft connections", func(ctx context.Context) error { return w.accept(ctx, w.raft, w.node.offerRaft) })
 		part("feed connections", func(ctx context.Context) error { return w.serveFeeds(ctx) })
 	}
 	part("members", w.watchMembers)
@@ -189,6 +203,15 @@ func (w *network) accept(ctx context.Context, l net.Listener, take func(net.Conn
 	}
 }
 
+// offerRaft hands Raft's connection of another server to the one of this host.
+func (n *Node) offerRaft(conn net.Conn) {
+	if s, _, _ := n.running(); s != nil {
+		s.Offer(conn)
+		return
+	}
+	conn.Close()
+}
+
 // serveFeeds tells other hosts of the catalog while the server of this host
 // knows it; without one they are sent away at once and ask another.
 func (w *network) serveFeeds(ctx context.Context) error {
@@ -197,12 +220,12 @@ func (w *network) serveFeeds(ctx context.Context) error {
 	return w.accept(ctx, w.feeds, func(conn net.Conn) {
 		peer, _ := link.PeerOf(conn)
 		s, _, _ := w.node.running()
-		if s == nil || !s.isReady() {
+		if s == nil || !s.IsReady() {
 			conn.Close()
 			return
 		}
 		wg.Go(func() {
-			if err := s.feed.Serve(ctx, conn, peer.ID); err != nil && ctx.Err() == nil {
+			if err := s.Feed().Serve(ctx, conn, peer.ID); err != nil && ctx.Err() == nil {
 				w.logger.Debug("stream to a host ended", "node", peer.Name, "err", err)
 			}
 		})
@@ -243,7 +266,7 @@ func (w *network) Self() (isServer, isLeader bool) {
 	if s == nil || !w.node.cfg.Server {
 		return w.node.cfg.Server, false
 	}
-	return true, s.leads()
+	return true, s.Leads()
 }
 
 // Leader implements rpc.Router: the leader's link address, which is its Raft
@@ -253,7 +276,7 @@ func (w *network) Leader(string) (string, <-chan struct{}) {
 	if s == nil {
 		return "", changed
 	}
-	l, changed := s.replica.Leadership()
+	l, changed := s.Leadership()
 	if !l.Leading {
 		return l.LeaderAddr, changed
 	}
@@ -291,6 +314,12 @@ func (n *Node) networkOnce(ctx context.Context) error {
 	}
 	n.setNetwork(w)
 	defer n.setNetwork(nil)
+	n.mu.Lock()
+	announced := n.announced
+	n.mu.Unlock()
+	if err := w.gossip.SetTags(announced); err != nil {
+		return err
+	}
 	return w.run(ctx)
 }
 

@@ -39,6 +39,7 @@ import (
 	"meibo/cluster/link"
 	"meibo/cluster/membership"
 	"meibo/cluster/rpc"
+	"meibo/cluster/server"
 	"meibo/cluster/view"
 )
 
@@ -145,19 +146,14 @@ type Node struct {
 	agent *agent.Agent
 
 	// known is the newest server whose store holds the catalog, alive or not.
-	known atomic.Pointer[server]
-	// client and requests make request IDs: one life of this process, counted.
-	client   string
-	requests atomic.Uint64
+	known    atomic.Pointer[server.Server]
+	requests *catalog.RequestIDs
 
 	keyring *gossip.Keyring
 	file    *view.File // nil: none
-	// fresh says that the node ID was made by this start; fallback is the server
-	// ID to use where that one is spent. Only runServer's goroutine uses them.
-	fresh    bool
-	fallback string
-	raft     raftPort
-	goodbye  goodbye
+	// serverIDs are of runServer's goroutine alone.
+	serverIDs server.IDs
+	goodbye   goodbye
 	// removed says that the other servers removed this one, and that it is not
 	// theirs again.
 	removed atomic.Bool
@@ -169,11 +165,13 @@ type Node struct {
 	wantOnce, joinOnce sync.Once
 	wanted, joined     chan struct{}
 
-	mu      sync.Mutex    // guards following
-	server  *server       // the running one; nil when there is none
-	changed chan struct{} // closed when server, status or leaving has changed
+	mu      sync.Mutex     // guards following
+	server  *server.Server // the running one; nil when there is none
+	changed chan struct{}  // closed when server, status or leaving has changed
 	status  Status
-	leaving bool // this server gives up its vote for good
+	// announced are the tags that the server of this host had gossip say.
+	announced map[string]string
+	leaving   bool // this server gives up its vote for good
 
 	net        *network // the running one; nil when there is none
 	netErr     error    // why there is none
@@ -193,11 +191,10 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger,
-		client: catalog.NewUUID(), changed: make(chan struct{}), netChanged: make(chan struct{}),
+		requests: catalog.NewRequestIDs(), changed: make(chan struct{}), netChanged: make(chan struct{}),
 		wanted: make(chan struct{}), joined: make(chan struct{}), last: new(membership.Table),
 		status: Status{State: Starting, Since: time.Now()},
 	}
-	n.raft.node = n
 	if err := n.openKeyring(); err != nil {
 		return nil, err
 	}
@@ -207,7 +204,7 @@ func New(cfg Config) (*Node, error) {
 	if err := n.makeView(); err != nil {
 		return nil, err
 	}
-	n.fresh = cfg.madeID
+	n.serverIDs = server.IDs{NodeID: cfg.NodeID, Fresh: cfg.madeID, Fixed: !cfg.Server, Logger: n.logger}
 	if n.meetsOthers() {
 		n.want()
 	}
@@ -394,7 +391,15 @@ func (n *Node) prepareDir() (string, error) {
 	if err := keepNodeID(n.cfg.DataDir, n.cfg.NodeID); err != nil {
 		return "", err
 	}
-	return filepath.Join(n.cfg.DataDir, raftDir), nil
+	return n.raftFolder(), nil
+}
+
+// raftFolder is the folder for consensus; "" without DataDir.
+func (n *Node) raftFolder() string {
+	if n.cfg.DataDir == "" {
+		return ""
+	}
+	return filepath.Join(n.cfg.DataDir, raftDir)
 }
 
 func (n *Node) raftAddr() string {

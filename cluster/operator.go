@@ -1,119 +1,51 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"meibo/cluster/catalog"
-	"meibo/cluster/consensus"
 	"meibo/cluster/leader"
 	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/rpc"
+	"meibo/cluster/server"
 )
-
-// ErrUnknownServer means that the servers' configuration holds no such server.
-var ErrUnknownServer = errors.New("no such server in the Raft configuration")
-
-// RaftServer is one server of the configuration, as this host knows it.
-type RaftServer struct {
-	consensus.Server        // ID is its node's
-	RaftID           string // its ID in the configuration, if that is another
-	Node             string // its name; empty if gossip doesn't know it
-	Leading          bool
-}
 
 // RaftConfiguration returns the servers' configuration and the index of the
 // entry in the log that made it. catalog.ErrNoLeader on a host that has none.
-func (n *Node) RaftConfiguration() ([]RaftServer, uint64, error) {
+func (n *Node) RaftConfiguration() ([]server.RaftServer, uint64, error) {
 	s, _, _ := n.running()
 	if s == nil {
 		return nil, 0, catalog.ErrNoLeader
 	}
-	lead, _ := s.replica.Leadership()
-	known := s.nodes()
-	var servers []RaftServer
-	for _, one := range s.replica.Servers() {
-		leading := one.ID == lead.LeaderID
-		node := known[one.ID]
-		shown := RaftServer{Server: one, Node: node.name, Leading: leading}
-		if node.id != "" && node.id != one.ID {
-			shown.ID, shown.RaftID = node.id, one.ID
-		}
-		servers = append(servers, shown)
-	}
-	index, _ := strconv.ParseUint(s.replica.Stats()["latest_configuration_index"], 10, 64)
+	servers, index := s.Configuration()
 	return servers, index, nil
-}
-
-// serverNode is the node that a server of the configuration is.
-type serverNode struct{ id, name string }
-
-// nodes tells of each server ID which node it is, as far as gossip knows. Servers are
-// shown by the IDs of their nodes, as operators know them; one whose Raft files were
-// lost is in the configuration under an ID that has never voted. The ID of a node
-// that is another entry's own is not given away.
-func (s *server) nodes() map[string]serverNode {
-	nodes := make(map[string]serverNode)
-	for _, m := range s.node.Members() {
-		nodes[cmp.Or(m.Tags[tagRaft], m.ID)] = serverNode{m.ID, m.Name}
-	}
-	nodes[s.id] = serverNode{s.node.cfg.NodeID, s.node.cfg.NodeName}
-	conf := s.replica.Servers()
-	for raftID, node := range nodes {
-		if raftID != node.id && slices.ContainsFunc(conf, func(one consensus.Server) bool { return one.ID == node.id }) {
-			nodes[raftID] = serverNode{raftID, node.name}
-		}
-	}
-	return nodes
-}
-
-// raftID is the ID in the configuration of the server that operators call id.
-func (s *server) raftID(id string) string {
-	known := s.nodes()
-	for _, one := range s.replica.Servers() {
-		if id != "" && known[one.ID].id == id {
-			return one.ID
-		}
-	}
-	return id
 }
 
 // RemovePeer takes a server out of the configuration, by its ID or, where that
 // is empty, by its address. Only the leader can: catalog.ErrNoLeader.
+// server.ErrUnknownServer if there is none.
 func (n *Node) RemovePeer(ctx context.Context, id, addr string) error {
 	s, err := n.leading(ctx)
 	if err != nil {
 		return err
 	}
-	id = s.raftID(id)
-	for _, one := range s.replica.Servers() {
-		if id != "" && one.ID == id || id == "" && one.Addr == addr {
-			return inCatalogTerms(s.replica.RemoveServer(ctx, one.ID))
-		}
-	}
-	return fmt.Errorf("%w: id %q, address %q", ErrUnknownServer, id, addr)
+	return s.RemovePeer(ctx, id, addr)
 }
 
 // TransferLeader hands leadership to the server of that ID, or to any. Only the
-// leader can: catalog.ErrNoLeader.
+// leader can: catalog.ErrNoLeader. server.ErrUnknownServer if there is none.
 func (n *Node) TransferLeader(ctx context.Context, id string) error {
 	s, err := n.leading(ctx)
 	if err != nil {
 		return err
 	}
-	raftID := s.raftID(id)
-	if id != "" && !slices.ContainsFunc(s.replica.Servers(), func(one consensus.Server) bool { return one.ID == raftID }) {
-		return fmt.Errorf("%w: id %q", ErrUnknownServer, id)
-	}
-	return inCatalogTerms(s.replica.TransferLeadership(ctx, raftID))
+	return s.TransferLeader(ctx, id)
 }
 
 // AutopilotConfig is how the servers are tended, as this server's catalog has it:
@@ -123,117 +55,18 @@ func (n *Node) AutopilotConfig() (*catalog.Autopilot, error) {
 	if s == nil {
 		return nil, catalog.ErrNoLeader
 	}
-	_, c := s.store.Read().Autopilot(nil)
+	_, c := s.Read().Autopilot(nil)
 	return c, nil
 }
 
-// AutopilotHealth is what the leader knows of the servers. catalog.ErrNoLeader on any
-// other host.
+// AutopilotHealth is what the leader knows of the servers. catalog.ErrNoLeader on
+// any other host.
 func (n *Node) AutopilotHealth() (leader.AutopilotHealth, error) {
 	s, _, _ := n.running()
 	if s == nil {
 		return leader.AutopilotHealth{}, catalog.ErrNoLeader
 	}
-	duties := s.duties.Load()
-	if duties == nil {
-		return leader.AutopilotHealth{}, catalog.ErrNoLeader
-	}
-	health := *duties.Health()
-	if len(health.Servers) == 0 {
-		var err error
-		if health, err = s.healthAlone(); err != nil {
-			return health, err
-		}
-	}
-	known := s.nodes()
-	health.Servers = slices.Clone(health.Servers)
-	for i := range health.Servers {
-		one := &health.Servers[i]
-		one.ID = cmp.Or(known[one.ID].id, one.ID)
-	}
-	return health, nil
-}
-
-// errNotLooked: right after an election the leader has yet to ask the servers.
-var errNotLooked = errors.New("the leader has only begun and hasn't asked the servers yet: try again")
-
-// healthAlone is the health of servers that nobody tends: of the one there is.
-func (s *server) healthAlone() (leader.AutopilotHealth, error) {
-	servers := s.replica.Servers()
-	if len(servers) != 1 || servers[0].ID != s.id {
-		return leader.AutopilotHealth{}, errNotLooked
-	}
-	self := leader.ServerState{
-		ID: s.id, Name: s.node.cfg.NodeName, Address: servers[0].Addr, SerfStatus: "alive", Version: s.node.cfg.Version,
-		Leader: true, Healthy: true, Voter: true, StableSince: s.node.Status().Since,
-	}
-	self.LastIndex, self.LastTerm = s.replica.LastIndex()
-	return leader.AutopilotHealth{Healthy: true, Servers: []leader.ServerState{self}}, nil
-}
-
-// leaveRaft takes this server out of the configuration, by way of the leader.
-func (s *server) leaveRaft(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if s.leads() {
-		if err := s.replica.TransferLeadership(ctx, ""); err != nil {
-			return err
-		}
-	}
-	w, _ := s.node.network()
-	if w == nil {
-		return ErrAlone
-	}
-	return w.rpc.Call(ctx, true, "", pathLeave, &leaveRequest{RaftID: s.id}, nil)
-}
-
-// ledServers is the servers' configuration as the leader's duties see it.
-type ledServers struct{ *server }
-
-// Configuration implements leader.Servers.
-func (s ledServers) Configuration() (servers []leader.RaftServer, committed bool) {
-	for _, one := range s.replica.Servers() {
-		servers = append(servers, leader.RaftServer(one))
-	}
-	index, err := strconv.ParseUint(s.replica.Stats()["latest_configuration_index"], 10, 64)
-	return servers, err == nil && index <= s.replica.Committed()
-}
-
-// Add implements leader.Servers.
-func (s ledServers) Add(ctx context.Context, one leader.RaftServer) error {
-	return s.replica.AddServer(ctx, consensus.Server(one))
-}
-
-// Remove implements leader.Servers.
-func (s ledServers) Remove(ctx context.Context, id string) error {
-	return s.replica.RemoveServer(ctx, id)
-}
-
-// Health implements leader.Servers.
-func (s ledServers) Health(ctx context.Context, addr string) (leader.ServerHealth, error) {
-	if addr == s.node.raftAddr() {
-		return s.health(), nil
-	}
-	w, _ := s.node.network()
-	if w == nil {
-		return leader.ServerHealth{}, ErrAlone
-	}
-	var health leader.ServerHealth
-	err := w.rpc.Call(ctx, false, addr, pathHealth, nil, &health)
-	return health, err
-}
-
-// health is what this server says of itself.
-func (s *server) health() leader.ServerHealth {
-	h := leader.ServerHealth{RaftID: s.id, ClusterID: s.replica.ClusterID(), LastContact: -1}
-	if last, ok := s.replica.LastContact(); ok {
-		h.LastContact = last
-	}
-	h.LastIndex, h.LastTerm = s.replica.LastIndex()
-	if s.boot != nil {
-		h.Promised = s.boot.VotedFor()
-	}
-	return h
+	return s.AutopilotHealth()
 }
 
 // KeyringOp is what to do with the keys of gossip and link.

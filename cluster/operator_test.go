@@ -3,6 +3,8 @@ package cluster
 import (
 	"errors"
 	"testing"
+
+	"meibo/cluster/server"
 )
 
 // A server whose node ID was configured may have voted under it before: it has another ID
@@ -12,25 +14,25 @@ func TestOperator_ServersHaveTheirNodesIDs(t *testing.T) {
 	r := run(t, Config{NodeID: id, DataDir: t.TempDir(), Server: true, Bootstrap: true, InTheClear: true})
 	r.read() // it leads
 	s, _, _ := r.running()
-	if s.id == id {
+	if s.ID() == id {
 		t.Fatal("it goes by its node's ID in Raft: nothing is tested")
 	}
 	servers, _, err := r.RaftConfiguration()
-	if err != nil || len(servers) != 1 || servers[0].ID != id || servers[0].RaftID != s.id || servers[0].Node != "host" || !servers[0].Leading {
+	if err != nil || len(servers) != 1 || servers[0].ID != id || servers[0].RaftID != s.ID() || servers[0].Node != "host" || !servers[0].Leading {
 		t.Errorf("got %+v, %v", servers, err)
 	}
 	health, err := r.AutopilotHealth()
 	if err != nil || len(health.Servers) != 1 || health.Servers[0].ID != id {
 		t.Errorf("got %+v, %v", health, err)
 	}
-	if got := s.raftID(id); got != s.id {
-		t.Errorf("%s is %s in Raft, want %s", id, got, s.id)
-	}
-	if got := s.raftID(s.id); got != s.id {
-		t.Errorf("its own ID became %s", got)
+	// A leader that is alone has nobody to hand over to, by whichever of its IDs it is named.
+	for _, own := range []string{id, s.ID()} {
+		if err := r.TransferLeader(r.context(), own); errors.Is(err, server.ErrUnknownServer) {
+			t.Errorf("%s: %v", own, err)
+		}
 	}
 	for _, err := range []error{r.TransferLeader(r.context(), "nobody"), r.RemovePeer(r.context(), "nobody", ""), r.RemovePeer(r.context(), "", "192.0.2.1:1")} {
-		if !errors.Is(err, ErrUnknownServer) {
+		if !errors.Is(err, server.ErrUnknownServer) {
 			t.Errorf("got %v, want that there is none", err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 	"meibo/cluster/retry"
+	"meibo/cluster/server"
 )
 
 // said is the log of a host, as text.
@@ -91,7 +92,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 
 	// The leader may take it in again before it has noticed: then there is nothing to say.
 	for noticed := false; !noticed; {
-		if err := leader.RemovePeer(leader.context(), nodes[other].cfg.NodeID, ""); err != nil && !errors.Is(err, ErrUnknownServer) {
+		if err := leader.RemovePeer(leader.context(), nodes[other].cfg.NodeID, ""); err != nil && !errors.Is(err, server.ErrUnknownServer) {
 			t.Fatal(err)
 		}
 		retry.Wait(t.Context(), 500*time.Millisecond)
@@ -129,7 +130,7 @@ func awaitVote(t *testing.T, n *running) {
 	deadline := time.Now().Add(30 * time.Second)
 	votes := func() bool {
 		s, _, _ := n.running()
-		return s != nil && s.isReady() && slices.ContainsFunc(s.replica.Servers(), func(one consensus.Server) bool { return one.ID == s.id && one.Voter })
+		return s != nil && s.IsReady() && slices.ContainsFunc(s.Replica().Servers(), func(one consensus.Server) bool { return one.ID == s.ID() && one.Voter })
 	}
 	for !votes() {
 		if time.Now().After(deadline) {

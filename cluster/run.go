@@ -5,12 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"meibo/cluster/consensus"
 	"meibo/cluster/retry"
+	"meibo/cluster/server"
 )
 
 // Pauses between attempts at what failed.
@@ -119,7 +119,7 @@ func (n *Node) runProvisional(ctx context.Context) {
 	n.setStatus(Status{State: Absent})
 	n.logger.Info("this host belongs to a cluster now, the catalog that it kept for itself is dropped")
 	if n.cfg.DataDir != "" {
-		dir := filepath.Join(n.cfg.DataDir, raftDir)
+		dir := n.raftFolder()
 		if err := os.RemoveAll(dir); err != nil {
 			n.logger.Warn("the catalog that this host kept for itself cannot be removed", "path", dir, "err", err)
 		}
@@ -138,9 +138,9 @@ func (n *Node) keepServer(ctx context.Context) {
 			return
 		}
 		switch {
-		case errors.Is(err, errAgain):
+		case errors.Is(err, server.ErrRestart):
 			continue
-		case errors.Is(err, errVoteGiven), errors.Is(err, consensus.ErrRemoved) && n.isLeaving():
+		case errors.Is(err, server.ErrVoteGivenUp), errors.Is(err, consensus.ErrRemoved) && n.isLeaving():
 			n.logger.Info("this server gave up its vote: it leaves")
 			n.awaitStay(ctx)
 			continue
@@ -149,7 +149,7 @@ func (n *Node) keepServer(ctx context.Context) {
 			continue
 		}
 		if errors.Is(err, consensus.ErrIDSpent) {
-			if again := n.changeServerID(); again == nil {
+			if again := n.serverIDs.Retire(n.raftFolder()); again == nil {
 				n.logger.Warn("Raft files of this server are lost: it comes back under a new ID, without a vote at first", "err", err)
 				continue
 			} else {
@@ -164,13 +164,6 @@ func (n *Node) keepServer(ctx context.Context) {
 		retry.Wait(ctx, d)
 	}
 }
-
-// Why a server ends that has not failed: to begin anew at once, or because it has
-// given up its vote.
-var (
-	errAgain     = errors.New("this server starts again")
-	errVoteGiven = errors.New("this server has given up its vote")
-)
 
 // sayRemoved says, once until it is one of theirs again, that the other servers
 // removed this one. One that learns it as it starts has left before, or was away.
@@ -231,7 +224,7 @@ func (n *Node) serveOnce(ctx context.Context) error {
 	}
 	n.setServer(s, Status{State: Running})
 	defer n.setServer(nil, Status{State: Stopped})
-	return s.run(ctx)
+	return s.Run(ctx)
 }
 
 // backoff is how long to wait between attempts, and what is said of them.

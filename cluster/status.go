@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"meibo/cluster/consensus"
+	"meibo/cluster/server"
 )
 
 // State is how the catalog of this host is.
@@ -53,7 +54,7 @@ func (n *Node) setStatusLocked(st Status) {
 }
 
 // setServer makes s the running server; nil: there is none.
-func (n *Node) setServer(s *server, st Status) {
+func (n *Node) setServer(s *server.Server, st Status) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.server = s
@@ -62,7 +63,7 @@ func (n *Node) setServer(s *server, st Status) {
 
 // running returns the running server, nil if there is none, and a channel that
 // is closed when that, or the status, has changed.
-func (n *Node) running() (*server, Status, <-chan struct{}) {
+func (n *Node) running() (*server.Server, Status, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.server, n.status, n.changed
@@ -74,7 +75,7 @@ func (n *Node) Leadership() consensus.Leadership {
 	if s == nil {
 		return consensus.Leadership{}
 	}
-	l, _ := s.replica.Leadership()
+	l, _ := s.Leadership()
 	return l
 }
 
@@ -88,7 +89,7 @@ func (n *Node) Peers() []string {
 		return nil
 	}
 	var addrs []string
-	for _, p := range s.replica.Servers() {
+	for _, p := range s.Replica().Servers() {
 		addrs = append(addrs, p.Addr)
 	}
 	return addrs
@@ -103,7 +104,7 @@ func (n *Node) Stats() map[string]map[string]string {
 	}
 	stats := map[string]map[string]string{"meibo": own}
 	if s, _, _ := n.running(); s != nil {
-		stats["raft"] = s.replica.Stats()
+		stats["raft"] = s.Replica().Stats()
 	}
 	return stats
 }
@@ -163,9 +164,9 @@ func (c partsCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	if s, _, _ := c.n.running(); s != nil {
-		s.replica.Collector().Collect(ch)
+		s.Replica().Collector().Collect(ch)
 		if c.n.cfg.Server {
-			s.feed.Collector().Collect(ch)
+			s.Feed().Collector().Collect(ch)
 		}
 		if health, err := c.n.AutopilotHealth(); err == nil {
 			ch <- prometheus.MustNewConstMetric(healthyDesc, prometheus.GaugeValue, asFloat(health.Healthy))

@@ -50,7 +50,7 @@ func (n *Node) apply(ctx context.Context, body catalog.Body) (uint64, error) {
 	}
 	request, ok := rpc.NextRequestID(ctx)
 	if !ok {
-		request = n.newRequestID()
+		request = n.requests.Next(1)
 	}
 	index, err := n.applyAs(ctx, request, body)
 	if w, _ = n.network(); w != nil && errors.Is(err, catalog.ErrUnknownOutcome) && ctx.Err() == nil {
@@ -66,7 +66,7 @@ func (n *Node) applyAs(ctx context.Context, request catalog.RequestID, body cata
 	if err != nil {
 		return 0, err
 	}
-	return s.apply(ctx, request, body)
+	return s.Apply(ctx, request, body)
 }
 
 // networkToLeader is what a write goes through when another host leads; nil when
@@ -74,14 +74,10 @@ func (n *Node) applyAs(ctx context.Context, request catalog.RequestID, body cata
 func (n *Node) networkToLeader() *network {
 	w, _ := n.network()
 	s, _, _ := n.running()
-	if w == nil || s != nil && s.leads() {
+	if w == nil || s != nil && s.Leads() {
 		return nil
 	}
 	return w
-}
-
-func (n *Node) newRequestID() catalog.RequestID {
-	return catalog.RequestID{Client: n.client, Counter: n.requests.Add(1)}
 }
 
 // applyRemote has the leader carry out a command, once.
@@ -114,7 +110,7 @@ func (w *network) serveApply(ctx context.Context, from rpc.Caller, body []byte) 
 	}
 	request, ok := rpc.NextRequestID(ctx)
 	if !ok {
-		request = w.node.newRequestID()
+		request = w.node.requests.Next(1)
 	}
 	index, err := w.node.applyAs(ctx, request, cmd.Body)
 	return applied{index}, err

@@ -16,6 +16,7 @@ import (
 	"meibo/cluster/check"
 	"meibo/cluster/httpapi"
 	"meibo/cluster/membership"
+	"meibo/cluster/server"
 	"meibo/cluster/view"
 )
 
@@ -70,7 +71,7 @@ func inAPIWords(err error) error {
 		return catalog.ErrNoLeader
 	case errors.Is(err, cluster.ErrUnknownMember):
 		return httpapi.ErrUnknownMember
-	case errors.Is(err, cluster.ErrUnknownServer):
+	case errors.Is(err, server.ErrUnknownServer):
 		return fmt.Errorf("%w: %w", httpapi.ErrUnknownServer, err)
 	case errors.Is(err, agent.ErrUnknownService):
 		return httpapi.Marked(err, httpapi.ErrUnknownService)

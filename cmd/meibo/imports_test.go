@@ -42,7 +42,8 @@ cluster/httpapi          < cluster/catalog cluster/acl
 cluster/httpapi/client   < cluster/catalog
 cluster/bootstrap        < cluster/atomicfile cluster/retry
 cluster/rpc              < cluster/catalog cluster/link cluster/retry
-cluster                  < cluster/bootstrap cluster/rpc cluster/catalog cluster/catalog/state cluster/consensus cluster/gossip cluster/leader cluster/link cluster/membership cluster/view cluster/feed cluster/agent cluster/check cluster/acl cluster/atomicfile cluster/retry
+cluster/server           < cluster/catalog cluster/catalog/state cluster/consensus cluster/bootstrap cluster/leader cluster/feed cluster/atomicfile cluster/retry
+cluster                  < cluster/server cluster/bootstrap cluster/rpc cluster/catalog cluster/consensus cluster/gossip cluster/leader cluster/link cluster/membership cluster/view cluster/feed cluster/agent cluster/atomicfile cluster/retry
 cmd/meibo/logging        <
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
 cmd/meibo/dnsmasq        < resolver/local resolver/wire

@@ -1,4 +1,4 @@
-package cluster
+package server
 
 import (
 	"bytes"
@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
+	"meibo/cluster/atomicfile"
 	"meibo/cluster/catalog"
 	"meibo/cluster/consensus"
 )
@@ -24,18 +26,31 @@ const (
 	peersFile = "peers.json"
 )
 
-// serverID is what this server is called in the servers' configuration: the node
-// ID, unless it has had Raft files under that one, which are gone. Then it could
-// vote twice, and vote away what was acknowledged: it gets an ID that has never
-// voted.
-func (n *Node) serverID(dir string) (string, error) {
+// IDs are what the server of a host is called in the servers' configuration, over its
+// lives: by the node ID, unless it has had Raft files under that one, which are gone.
+// Then it could vote twice, and vote away what was acknowledged: it gets an ID that
+// has never voted. It is for one goroutine.
+type IDs struct {
+	NodeID string
+	// Fresh says that NodeID was made by this start of the process: nobody has seen it
+	// before.
+	Fresh bool
+	// Fixed says that this host is no server to others, and NodeID is its ID always.
+	Fixed  bool
+	Logger *slog.Logger
+
+	next string // to be used where the one before is retired
+}
+
+// current is the ID for a life of the server whose files are in dir.
+func (i *IDs) current(dir string) (string, error) {
 	switch {
-	case !n.cfg.Server:
-		return n.cfg.NodeID, nil
-	case dir == "" && n.fallback != "":
-		return n.fallback, nil
+	case i.Fixed:
+		return i.NodeID, nil
+	case dir == "" && i.next != "":
+		return i.next, nil
 	case dir == "":
-		return n.cfg.NodeID, nil
+		return i.NodeID, nil
 	}
 	path := filepath.Join(dir, serverIDFile)
 	kept, err := readID(path)
@@ -44,37 +59,45 @@ func (n *Node) serverID(dir string) (string, error) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, raftFile)); err == nil {
 		if kept == "" {
-			kept = n.cfg.NodeID
+			kept = i.NodeID
 		}
 		return kept, nil
 	}
-	if kept == "" && n.fresh {
-		return n.cfg.NodeID, nil
+	if kept == "" && i.Fresh {
+		return i.NodeID, nil
 	}
-	if n.fallback == "" {
-		n.fallback = catalog.NewUUID()
+	if i.next == "" {
+		i.next = catalog.NewUUID()
 		if kept != "" {
-			n.logger.Warn("Raft files are gone, this server comes back under a new ID, without a vote at first", "before", kept, "id", n.fallback)
+			i.Logger.Warn("Raft files are gone, this server comes back under a new ID, without a vote at first", "before", kept, "id", i.next)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the folder of Raft's files: %w", err)
-	}
-	return n.fallback, writeNodeID(path, n.fallback)
+	return i.next, i.keep(dir)
 }
 
-// changeServerID gives this server an ID that has never voted, for its next
-// life.
-func (n *Node) changeServerID() error {
-	n.fresh, n.fallback = false, catalog.NewUUID()
-	if n.cfg.DataDir == "" {
+// Retire gives the server whose files are in dir, "" for none, an ID that has never
+// voted, for its next life.
+func (i *IDs) Retire(dir string) error {
+	i.Fresh, i.next = false, catalog.NewUUID()
+	if dir == "" {
 		return nil
 	}
-	dir := filepath.Join(n.cfg.DataDir, raftDir)
+	return i.keep(dir)
+}
+
+func (i *IDs) keep(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of Raft's files: %w", err)
 	}
-	return writeNodeID(filepath.Join(dir, serverIDFile), n.fallback)
+	return writeID(filepath.Join(dir, serverIDFile), i.next)
+}
+
+// writeID writes the file whole or not at all.
+func writeID(path, id string) error {
+	if err := atomicfile.Write(path, []byte(id+"\n")); err != nil {
+		return fmt.Errorf("write server ID: %w", err)
+	}
+	return nil
 }
 
 // readID returns the UUID that a file holds; "" if there is no file.
@@ -100,8 +123,8 @@ type peer struct {
 	NonVoter bool   `json:"non_voter"`
 }
 
-// readPeers reads peers.json; nothing if there is none.
-func readPeers(dir string) ([]consensus.Server, error) {
+// readPeersFile reads peers.json; nothing if there is none.
+func readPeersFile(dir string) ([]consensus.Server, error) {
 	if dir == "" {
 		return nil, nil
 	}
@@ -130,14 +153,10 @@ func readPeers(dir string) ([]consensus.Server, error) {
 	return servers, nil
 }
 
-// dropPeers removes peers.json once it has been taken, so that it isn't again.
-func (n *Node) dropPeers() error {
-	if n.cfg.DataDir == "" {
+// removePeersFile removes peers.json once it has been taken, so that it isn't again.
+func removePeersFile(dir string) error {
+	if dir == "" {
 		return nil
 	}
-	err := os.Remove(filepath.Join(n.cfg.DataDir, raftDir, peersFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return atomicfile.Remove(filepath.Join(dir, peersFile))
 }

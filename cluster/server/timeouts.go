@@ -1,11 +1,11 @@
-package cluster
+package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"meibo/cluster/consensus"
-	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 )
 
@@ -31,65 +31,64 @@ func timeoutsFor(rtt time.Duration) (heartbeat, lease time.Duration) {
 	return consensus.DefaultHeartbeat + extra, consensus.DefaultLease + extra*3/4
 }
 
-// tunedByHand reports whether the configuration says what the timeouts are.
-func (n *Node) tunedByHand() bool { return n.cfg.Consensus.Heartbeat > 0 }
+// isTuned reports whether the configuration says what the timeouts are.
+func (s *Server) isTuned() bool { return s.cfg.Consensus.Heartbeat > 0 }
 
 // setTimeouts makes the timeouts of a server that is about to start those that
 // suit the round trip. The lease can't be changed later, so it waits a little to
 // learn how far the others are.
-func (n *Node) setTimeouts(ctx context.Context, cfg *consensus.Config) {
-	if n.tunedByHand() {
+func (s *Server) setTimeouts(ctx context.Context, cfg *consensus.Config) {
+	if s.isTuned() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, roundTripWait)
 	defer cancel()
-	rtt, known := n.roundTrip()
+	rtt, known := s.roundTrip()
 	for !known && retry.Wait(ctx, catchUpLook) {
-		n.measure(ctx)
-		rtt, known = n.roundTrip()
+		s.measure(ctx)
+		rtt, known = s.roundTrip()
 	}
 	cfg.Heartbeat, cfg.Lease = timeoutsFor(rtt)
 	cfg.Election = cfg.Heartbeat
 }
 
+// livingPeers are the other servers that gossip has for alive.
+func (s *Server) livingPeers() []Peer {
+	peers, _ := s.cfg.Network.Peers()
+	return slices.DeleteFunc(peers, func(p Peer) bool { return !p.Alive })
+}
+
+// ping asks a server for a sign of life.
+func (s *Server) ping(ctx context.Context, p Peer) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, roundTripTry)
+	defer cancel()
+	return s.cfg.Network.Ping(ctx, p.Name)
+}
+
 // measure asks the servers to which the round trip isn't known yet for a sign of
 // life: gossip's own probes come to them by and by only, the later the more hosts
 // there are, and until then a server that restarts is missing from the quorum.
-func (n *Node) measure(ctx context.Context) {
-	w, _ := n.network()
-	if w == nil {
-		return
-	}
-	for _, m := range w.gossip.Members().Role(roleServer) {
-		if m.ID != n.cfg.NodeID && m.Status == membership.Alive && m.RTT == 0 {
-			try, cancel := context.WithTimeout(ctx, roundTripTry)
-			if _, err := w.gossip.Ping(try, m.Name); err != nil {
-				n.logger.Debug("round trip to a server not measured", "node", m.Name, "err", err)
-			}
-			cancel()
+func (s *Server) measure(ctx context.Context) {
+	for _, p := range s.livingPeers() {
+		if p.RTT > 0 {
+			continue
+		}
+		if _, err := s.ping(ctx, p); err != nil {
+			s.logger.Debug("round trip to a server not measured", "node", p.Name, "err", err)
 		}
 	}
 }
 
 // shortest asks every living server several times and returns the longest round
 // trip to any by the best answer of each; those that don't answer count as known.
-func (n *Node) shortest(ctx context.Context, known time.Duration) time.Duration {
-	w, _ := n.network()
-	if w == nil {
-		return known
-	}
+func (s *Server) shortest(ctx context.Context, known time.Duration) time.Duration {
 	var longest time.Duration
-	for _, m := range w.gossip.Members().Role(roleServer) {
-		if m.ID == n.cfg.NodeID || m.Status != membership.Alive {
-			continue
-		}
+	for _, p := range s.livingPeers() {
 		best := known
 		for range roundTripTries {
-			try, cancel := context.WithTimeout(ctx, roundTripTry)
-			if rtt, err := w.gossip.Ping(try, m.Name); err == nil && rtt > 0 {
+			if rtt, err := s.ping(ctx, p); err == nil && rtt > 0 {
 				best = min(best, rtt)
 			}
-			cancel()
 		}
 		longest = max(longest, best)
 	}
@@ -98,44 +97,39 @@ func (n *Node) shortest(ctx context.Context, known time.Duration) time.Duration 
 
 // roundTrip is the longest to any living server, and whether those to all of
 // them that are expected are known.
-func (n *Node) roundTrip() (longest time.Duration, known bool) {
-	w, _ := n.network()
-	if w == nil {
-		return 0, false
-	}
+func (s *Server) roundTrip() (longest time.Duration, known bool) {
 	measured := 0
-	for _, m := range w.gossip.Members().Role(roleServer) {
-		if m.ID == n.cfg.NodeID || m.Status != membership.Alive || m.RTT == 0 {
-			continue
+	for _, p := range s.livingPeers() {
+		if p.RTT > 0 {
+			measured++
+			longest = max(longest, p.RTT)
 		}
-		measured++
-		longest = max(longest, m.RTT)
 	}
 	if measured == 0 {
-		return 0, n.begins() // it needs nobody, and may be the only one
+		return 0, s.cfg.Begins // it needs nobody, and may be the only one
 	}
-	return longest, measured+1 >= n.cfg.BootstrapExpect
+	return longest, measured+1 >= s.cfg.Expect
 }
 
 // followRoundTrip keeps the timeouts as they should be. A lease that is too
 // short for the distance asks for another life of this server.
-func (s *server) followRoundTrip(ctx context.Context) error {
-	if s.node.tunedByHand() {
+func (s *Server) followRoundTrip(ctx context.Context) error {
+	if s.isTuned() {
 		return nil
 	}
 	for retry.Wait(ctx, roundTripLook) {
-		rtt, known := s.node.roundTrip()
+		rtt, known := s.roundTrip()
 		if !known {
 			continue
 		}
 		heartbeat, lease := timeoutsFor(rtt)
 		if lease > 2*s.lease { // one late answer is no distance
-			rtt = s.node.shortest(ctx, rtt)
+			rtt = s.shortest(ctx, rtt)
 			heartbeat, lease = timeoutsFor(rtt)
 		}
 		if lease > 2*s.lease {
 			s.logger.Warn("servers are further apart than when this one started: it starts again with longer timeouts", "rtt", rtt, "heartbeat", heartbeat)
-			s.end(errAgain)
+			s.end(ErrRestart)
 			return nil
 		}
 		heartbeat = max(heartbeat, s.lease)
