@@ -40,10 +40,10 @@ type joining uint8
 
 const (
 	joined   joining = iota // the flight will answer
-	opened                   // the same, and the caller must start it
-	tooLate                  // the flight is late; the expired answer it has is due now
-	crowded                  // as many clients wait as may, for this or in all
-	overfull                 // there are as many flights as may be
+	opened                  // the same, and the caller must start it
+	tooLate                 // the flight is late; the expired answer it has is due now
+	crowded                 // as many clients wait as may, for this or in all
+	overfull                // there are as many flights as may be
 )
 
 // join adds w to the flight of k, or opens one.
