@@ -133,13 +133,22 @@ func (s serverNetwork) StreamChanged(nodeID string, up bool) {
 
 // Members implements leader.Members.
 func (s serverNetwork) Members() ([]leader.Member, bool, <-chan struct{}) {
+	return s.leaderMembers((*membership.Table).Members)
+}
+
+// Servers implements leader.Members.
+func (s serverNetwork) Servers() ([]leader.Member, bool, <-chan struct{}) {
+	return s.leaderMembers(func(t *membership.Table) []*Member { return t.Role(roleServer) })
+}
+
+func (s serverNetwork) leaderMembers(which func(*membership.Table) []*Member) ([]leader.Member, bool, <-chan struct{}) {
 	w, netChanged := s.n.network()
 	if w == nil {
 		return []leader.Member{s.n.member()}, false, netChanged
 	}
 	table := w.gossip.Members()
-	members := make([]leader.Member, 0, len(table.Members()))
-	for _, m := range table.Members() {
+	members := make([]leader.Member, 0, len(which(table)))
+	for _, m := range which(table) {
 		if m.Datacenter == s.n.cfg.Datacenter && m.Status != membership.NeverSeen {
 			members = append(members, s.n.leaderMember(m))
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"meibo/cluster/membership"
+	"meibo/cluster/retry"
 )
 
 const (
@@ -261,9 +262,7 @@ func (g *Gossip) joinAgain(ctx context.Context) {
 		if len(missing) > 0 && !g.alone() {
 			wait = min(wait, max(time.Until(due), callFirst))
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if !retry.Wait(ctx, wait) {
 			return
 		}
 	}
@@ -340,26 +339,20 @@ func (g *Gossip) callLost(ctx context.Context) {
 		return min(max(time.Duration(len(g.Members().Members()))*callEach, callLeast), callEvery)
 	}
 	var joined <-chan struct{} = g.joined
+	var again <-chan time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for syncs := 2; ; {
+	for {
 		select {
 		case <-timer.C:
 			g.callSome(callsEach, (*membership.Member).Lost)
-			if joined != nil {
-				pause = min(2*pause, most())
-			}
+			pause = min(2*pause, callEvery)
 			timer.Reset(jitter(min(pause, most())))
 		case <-joined:
 			g.callSome(syncPeers, (*membership.Member).InTouch)
-			joined = nil
-			if syncs--; syncs > 0 {
-				pause = callEvery
-				again := make(chan struct{})
-				stop := time.AfterFunc(syncAgain, func() { close(again) })
-				defer stop.Stop()
-				joined = again
-			}
+			joined, again, pause = nil, time.After(syncAgain), callEvery
+		case <-again:
+			g.callSome(syncPeers, (*membership.Member).InTouch)
 		case <-ctx.Done():
 			return
 		}
@@ -416,23 +409,13 @@ func (g *Gossip) Leave(ctx context.Context) error {
 		return nil
 	}
 	g.broadcasts.QueueBroadcast(told)
-	wait(ctx, told.sent, leaveTold)
+	retry.WaitFor(ctx, leaveTold, told.sent)
 	err := ml.Leave(leaveWait)
-	wait(ctx, nil, leaveLinger)
+	retry.Wait(ctx, leaveLinger)
 	if err != nil {
 		return fmt.Errorf("gossip: leave: %w", err)
 	}
 	return ctx.Err()
-}
-
-func wait(ctx context.Context, done <-chan struct{}, most time.Duration) {
-	timer := time.NewTimer(most)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // ForceLeave has a dead member count as left, everywhere; with prune it is

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
@@ -120,8 +121,17 @@ func accusation(name string, incarnation uint32, keys [][]byte) ([]byte, error) 
 	return gcm.Seal(sealed, sealed[1:], buf.Bytes(), nil), nil
 }
 
-// awaitEnd waits for the goroutines that memberlist started, which inherit its
-// profiler labels. To go: a Shutdown that waits for them.
+// runs numbers the Gossips of a process, to tell their goroutines apart.
+var runs atomic.Uint64
+
+// start creates memberlist, and returns with it what waits for the goroutines that
+// it started: they inherit profiler labels. To go: a Shutdown that waits for them.
+func (g *Gossip) start(ctx context.Context) (ml *memberlist.Memberlist, awaitEnd func(), err error) {
+	label := pprof.Labels("gossip", strconv.FormatUint(runs.Add(1), 10))
+	pprof.Do(ctx, label, func(context.Context) { ml, err = g.create() })
+	return ml, func() { g.awaitEnd(label) }, err
+}
+
 func (g *Gossip) awaitEnd(label pprof.LabelSet) {
 	var want string
 	pprof.Do(context.Background(), label, func(ctx context.Context) {

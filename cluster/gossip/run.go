@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"runtime/pprof"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -44,20 +41,14 @@ const (
 	tagWait    = 500 * time.Millisecond
 )
 
-// runs numbers the Gossips of a process, to tell their goroutines apart.
-var runs atomic.Uint64
-
 // Run gossips until ctx ends. That is no leave: others find out, or don't if
 // this host is back within two seconds.
 func (g *Gossip) Run(ctx context.Context) error {
 	if g.ran.Swap(true) {
 		return errRunTwice
 	}
-	label := pprof.Labels("gossip", strconv.FormatUint(runs.Add(1), 10))
-	var ml *memberlist.Memberlist
-	var err error
 	before := g.Members().Self().Meta
-	pprof.Do(ctx, label, func(context.Context) { ml, err = g.create() })
+	ml, awaitEnd, err := g.start(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("gossip: %w", err), g.transport.Shutdown())
 	}
@@ -80,7 +71,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	<-ctx.Done()
 	err = ml.Shutdown()
 	wg.Wait()
-	g.awaitEnd(label)
+	awaitEnd()
 	return err
 }
 

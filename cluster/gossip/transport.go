@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"meibo/cluster/retry"
 )
 
 const (
@@ -173,11 +175,7 @@ func (s *sockets) accept() {
 			return
 		case err != nil:
 			s.logger.Warn("gossip: accept", "err", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-s.ctx.Done():
-				return
-			}
+			retry.Wait(s.ctx, acceptPause)
 			continue
 		case !s.allows(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()):
 			c.Close()

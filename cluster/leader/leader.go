@@ -111,10 +111,12 @@ type Server struct {
 // Members are the hosts of the cluster, as gossip knows them. Those of whom
 // nothing is known yet, and those under suspicion, aren't failed.
 type Members interface {
-	// Members returns all of them; whether the mass-failure guard is on: so many failed that
-	// this host suspects itself; and a channel that is closed when any of that
-	// has changed. The members are not modified.
+	// Members returns all of them, Servers those that are servers; whether the
+	// mass-failure guard is on: so many failed that this host suspects itself; and
+	// a channel that is closed when any of that has changed. The members are not
+	// modified.
 	Members() (members []Member, guarded bool, changed <-chan struct{})
+	Servers() (members []Member, guarded bool, changed <-chan struct{})
 	// IsGone reports whether a node ID was a member's that left, was reaped, or
 	// gave way to another of its name. Of an ID never seen it says no.
 	IsGone(nodeID string) bool
@@ -125,6 +127,9 @@ type Alone Member
 
 // Members implements [Members].
 func (a Alone) Members() ([]Member, bool, <-chan struct{}) { return []Member{Member(a)}, false, nil }
+
+// Servers implements [Members].
+func (a Alone) Servers() ([]Member, bool, <-chan struct{}) { return a.Members() }
 
 // IsGone implements [Members].
 func (a Alone) IsGone(string) bool { return false }

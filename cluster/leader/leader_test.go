@@ -136,6 +136,11 @@ func (r *roster) Members() ([]leader.Member, bool, <-chan struct{}) {
 	return slices.Clone(r.members), r.guarded, r.changed
 }
 
+func (r *roster) Servers() ([]leader.Member, bool, <-chan struct{}) {
+	members, guarded, changed := r.Members()
+	return slices.DeleteFunc(members, func(m leader.Member) bool { return m.Server == nil }), guarded, changed
+}
+
 func (r *roster) IsGone(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -77,7 +77,7 @@ type steady struct {
 func (l *Leader) tend(ctx context.Context) {
 	t := &tender{Leader: l, stable: make(map[string]steady), absent: make(map[string]time.Time), said: make(map[string]string)}
 	for ctx.Err() == nil {
-		members, guarded, changed := l.cfg.Members.Members()
+		members, guarded, changed := l.cfg.Members.Servers()
 		s := t.survey(ctx, members, guarded)
 		t.publish(s)
 		t.sayRefused(s)
