@@ -16,6 +16,7 @@ import (
 
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
+	"meibo/cluster/definition"
 	"meibo/cluster/gossip"
 	"meibo/cluster/view"
 )
@@ -136,10 +137,10 @@ func ports(s *view.State, service string) string {
 	return strings.Join(list, " ")
 }
 
-func web(port int) agent.ServiceDefinition { return agent.ServiceDefinition{Name: "web", Port: port} }
+func web(port int) definition.Service { return definition.Service{Name: "web", Port: port} }
 
 func withService(port int) agent.Config {
-	return agent.Config{Services: []agent.ServiceDefinition{web(port)}}
+	return agent.Config{Services: []definition.Service{web(port)}}
 }
 
 func elsewhere(port int) *catalog.Register {

@@ -13,6 +13,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // Defaults of Config.
@@ -37,8 +38,8 @@ type Config struct {
 	// New calls it too.
 	OnChange func(Change)
 	// Services and Checks are those that files define.
-	Services []ServiceDefinition
-	Checks   []CheckDefinition
+	Services []definition.Service
+	Checks   []definition.Check
 	// Absent are the IDs of services that files define too, but with a fault, so that
 	// they are not among Services: what DataDir keeps of their checks waits for them.
 	Absent []string
@@ -109,7 +110,7 @@ type Agent struct {
 	// Guarded by define: definitions of files that are not used, and checks of files
 	// whose service DataDir may yet name.
 	leftOut []Unfit
-	pending []CheckDefinition
+	pending []definition.Check
 	// waiting are kept checks, by file, of services that files define with a fault.
 	waiting []string
 
@@ -133,7 +134,7 @@ type Agent struct {
 
 // service is one registered service.
 type service struct {
-	def    ServiceDefinition // Checks are those of the last registration
+	def    definition.Service // Checks are those of the last registration
 	source Source
 	record *catalog.Service // replaced, never modified
 	dirty  dirt

@@ -20,6 +20,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 var testNode = catalog.Node{ID: "8f1f4a5c-9a4d-4b8e-8f0e-0d3a5f6b7c81", Node: "n1", Address: "192.0.2.1", Datacenter: "dc1"}
@@ -36,12 +37,12 @@ func mustNew(t testing.TB, cfg Config) *Agent {
 	return a
 }
 
-func ttl(d time.Duration) CheckDefinition {
-	return CheckDefinition{Definition: check.Definition{TTL: d}}
+func ttl(d time.Duration) definition.Check {
+	return definition.Check{Definition: check.Definition{TTL: d}}
 }
 
-func web() ServiceDefinition {
-	return ServiceDefinition{Name: "web", ID: "web1", Port: 80, Tags: []string{"v1"}, Token: "hush", Checks: []CheckDefinition{ttl(time.Hour)}}
+func web() definition.Service {
+	return definition.Service{Name: "web", ID: "web1", Port: 80, Tags: []string{"v1"}, Token: "hush", Checks: []definition.Check{ttl(time.Hour)}}
 }
 
 func statuses(a *Agent) map[string]string {
@@ -87,7 +88,7 @@ func running(t testing.TB, a *Agent) (stop func()) {
 
 func TestAddService_FillsInDefaults(t *testing.T) {
 	a := mustNew(t, Config{})
-	must(t, a.AddService(ServiceDefinition{Name: "db", Address: "192.0.2.7", Port: 5432, Checks: []CheckDefinition{ttl(time.Minute), {Name: "mine", ID: "own", Definition: check.Definition{TTL: time.Minute}}}}, SourceAPI, false))
+	must(t, a.AddService(definition.Service{Name: "db", Address: "192.0.2.7", Port: 5432, Checks: []definition.Check{ttl(time.Minute), {Name: "mine", ID: "own", Definition: check.Definition{TTL: time.Minute}}}}, SourceAPI, false))
 	s := a.Services()["db"]
 	want := &catalog.Service{
 		Node: "n1", ID: "db", Service: "db", Address: "192.0.2.7", Port: 5432, Weights: catalog.Weights{Passing: 1, Warning: 1},
@@ -104,49 +105,49 @@ func TestAddService_FillsInDefaults(t *testing.T) {
 	if a.Checks()["own"] == nil {
 		t.Error("check with an ID of its own is missing")
 	}
-	must(t, a.AddService(ServiceDefinition{Name: "v6", Address: "2001:db8::1"}, SourceAPI, false))
+	must(t, a.AddService(definition.Service{Name: "v6", Address: "2001:db8::1"}, SourceAPI, false))
 	if got := a.Services()["v6"].TaggedAddresses; got["lan_ipv6"].Address != "2001:db8::1" || len(got) != 2 {
 		t.Errorf("got %v", got)
 	}
-	must(t, a.AddService(ServiceDefinition{Name: "cname", Address: "db.example.com"}, SourceAPI, false))
+	must(t, a.AddService(definition.Service{Name: "cname", Address: "db.example.com"}, SourceAPI, false))
 	if got := a.Services()["cname"].TaggedAddresses; len(got) != 0 {
 		t.Errorf("got %v", got)
 	}
 }
 
 func TestAddService_Refusals(t *testing.T) {
-	def := func(change func(*ServiceDefinition)) ServiceDefinition {
-		d := ServiceDefinition{Name: "web", Port: 80}
+	def := func(change func(*definition.Service)) definition.Service {
+		d := definition.Service{Name: "web", Port: 80}
 		change(&d)
 		return d
 	}
 	for name, c := range map[string]struct {
-		def  ServiceDefinition
+		def  definition.Service
 		want string
 	}{
-		"no name":     {def(func(d *ServiceDefinition) { d.Name = "" }), "Missing service name"},
-		"any address": {def(func(d *ServiceDefinition) { d.Address = "0.0.0.0" }), "Invalid service address"},
-		"any v6":      {def(func(d *ServiceDefinition) { d.Address = "::" }), "Invalid service address"},
-		"port":        {def(func(d *ServiceDefinition) { d.Port = 65536 }), "Invalid service port"},
-		"server's ID": {def(func(d *ServiceDefinition) { d.ID = "consul" }), "kept for the servers"},
-		"weights":     {def(func(d *ServiceDefinition) { d.Weights = &catalog.Weights{Warning: 1} }), "Passing must be greater than 0"},
-		"control":     {def(func(d *ServiceDefinition) { d.ID = "a\r\nb" }), "control characters"},
-		"tag control": {def(func(d *ServiceDefinition) { d.Tags = []string{"a\x00"} }), "control characters"},
-		"tags":        {def(func(d *ServiceDefinition) { d.Tags = []string{strings.Repeat("a", 65536)} }), "at most 65536 bytes"},
-		"own meta":    {def(func(d *ServiceDefinition) { d.Meta = map[string]string{"consul-x": ""} }), "is reserved for internal use"},
-		"meta":        {def(func(d *ServiceDefinition) { d.Meta = map[string]string{"a b": ""} }), "invalid characters"},
-		"socket":      {def(func(d *ServiceDefinition) { d.SocketPath = "/s" }), "together with SocketPath"},
-		"check":       {def(func(d *ServiceDefinition) { d.Checks = []CheckDefinition{{}} }), "TTL must be > 0"},
-		"interval, ttl": {def(func(d *ServiceDefinition) {
-			d.Checks = []CheckDefinition{{Definition: check.Definition{TCP: "h:1", TTL: 1, Interval: 1}}}
+		"no name":     {def(func(d *definition.Service) { d.Name = "" }), "Missing service name"},
+		"any address": {def(func(d *definition.Service) { d.Address = "0.0.0.0" }), "Invalid service address"},
+		"any v6":      {def(func(d *definition.Service) { d.Address = "::" }), "Invalid service address"},
+		"port":        {def(func(d *definition.Service) { d.Port = 65536 }), "Invalid service port"},
+		"server's ID": {def(func(d *definition.Service) { d.ID = "consul" }), "kept for the servers"},
+		"weights":     {def(func(d *definition.Service) { d.Weights = &catalog.Weights{Warning: 1} }), "Passing must be greater than 0"},
+		"control":     {def(func(d *definition.Service) { d.ID = "a\r\nb" }), "control characters"},
+		"tag control": {def(func(d *definition.Service) { d.Tags = []string{"a\x00"} }), "control characters"},
+		"tags":        {def(func(d *definition.Service) { d.Tags = []string{strings.Repeat("a", 65536)} }), "at most 65536 bytes"},
+		"own meta":    {def(func(d *definition.Service) { d.Meta = map[string]string{"consul-x": ""} }), "is reserved for internal use"},
+		"meta":        {def(func(d *definition.Service) { d.Meta = map[string]string{"a b": ""} }), "invalid characters"},
+		"socket":      {def(func(d *definition.Service) { d.SocketPath = "/s" }), "together with SocketPath"},
+		"check":       {def(func(d *definition.Service) { d.Checks = []definition.Check{{}} }), "TTL must be > 0"},
+		"interval, ttl": {def(func(d *definition.Service) {
+			d.Checks = []definition.Check{{Definition: check.Definition{TCP: "h:1", TTL: 1, Interval: 1}}}
 		}), "Interval and TTL cannot both be specified"},
-		"status": {def(func(d *ServiceDefinition) { c := ttl(1); c.Status = "up"; d.Checks = []CheckDefinition{c} }), "Status for checks must"},
-		"script": {def(func(d *ServiceDefinition) {
-			d.Checks = []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: 1}}}
+		"status": {def(func(d *definition.Service) { c := ttl(1); c.Status = "up"; d.Checks = []definition.Check{c} }), "Status for checks must"},
+		"script": {def(func(d *definition.Service) {
+			d.Checks = []definition.Check{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: 1}}}
 		}), "Scripts are disabled on this agent"},
-		"two checks": {def(func(d *ServiceDefinition) { c := ttl(1); c.ID = "x"; d.Checks = []CheckDefinition{c, c} }), "two checks of the ID"},
-		"reserved":   {def(func(d *ServiceDefinition) { c := ttl(1); c.ID = "serfHealth"; d.Checks = []CheckDefinition{c} }), "kept for meibo"},
-		"tagged v4": {def(func(d *ServiceDefinition) {
+		"two checks": {def(func(d *definition.Service) { c := ttl(1); c.ID = "x"; d.Checks = []definition.Check{c, c} }), "two checks of the ID"},
+		"reserved":   {def(func(d *definition.Service) { c := ttl(1); c.ID = "serfHealth"; d.Checks = []definition.Check{c} }), "kept for meibo"},
+		"tagged v4": {def(func(d *definition.Service) {
 			d.TaggedAddresses = map[string]catalog.ServiceAddress{"lan_ipv4": {Address: "::1"}}
 		}), "must be a valid ipv4"},
 	} {
@@ -165,14 +166,14 @@ func TestAddService_Refusals(t *testing.T) {
 
 // Nobody looks, so that nobody may think it healthy; and nobody takes it away for having been ill for long.
 func TestChecksThatCannotRun_AreCriticalFromEverySource(t *testing.T) {
-	docker := CheckDefinition{Status: catalog.Passing, DeregisterCriticalServiceAfter: time.Minute, Definition: check.Definition{DockerContainerID: "x", ScriptArgs: []string{"true"}, Interval: time.Second}}
+	docker := definition.Check{Status: catalog.Passing, DeregisterCriticalServiceAfter: time.Minute, Definition: check.Definition{DockerContainerID: "x", ScriptArgs: []string{"true"}, Interval: time.Second}}
 	for _, source := range []Source{SourceFile, SourceAPI} {
 		t.Run(source.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := t.TempDir()
 				cfg := Config{DataDir: dir}
 				a := mustNew(t, cfg)
-				must(t, a.AddService(ServiceDefinition{Name: "web", Port: 80, Checks: []CheckDefinition{docker}}, source, false))
+				must(t, a.AddService(definition.Service{Name: "web", Port: 80, Checks: []definition.Check{docker}}, source, false))
 				for turn := range 2 {
 					c := a.Checks()["service:web"]
 					if c == nil || c.Status != catalog.Critical || c.Type != "docker" || !strings.Contains(c.Output, "docker checks are not run") {
@@ -188,7 +189,7 @@ func TestChecksThatCannotRun_AreCriticalFromEverySource(t *testing.T) {
 						t.Fatal("the service was removed")
 					}
 					if source == SourceFile {
-						cfg.Services = []ServiceDefinition{{Name: "web", Port: 80, Checks: []CheckDefinition{docker}}}
+						cfg.Services = []definition.Service{{Name: "web", Port: 80, Checks: []definition.Check{docker}}}
 					}
 					a = mustNew(t, cfg)
 				}
@@ -204,14 +205,14 @@ func TestAddService_ManyAndLongTags(t *testing.T) {
 	for i := range 100 {
 		tags = append(tags, fmt.Sprintf("urlprefix-%d.example/", i))
 	}
-	must(t, a.AddService(ServiceDefinition{Name: "web", Tags: tags}, SourceAPI, false))
+	must(t, a.AddService(definition.Service{Name: "web", Tags: tags}, SourceAPI, false))
 	if got := a.Services()["web"].Tags; !slices.Equal(got, tags) {
 		t.Errorf("%d tags", len(got))
 	}
 }
 
 func TestScripts_PermissionBySource(t *testing.T) {
-	def := ServiceDefinition{Name: "web", Checks: []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: time.Hour}}}}
+	def := definition.Service{Name: "web", Checks: []definition.Check{{Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: time.Hour}}}}
 	for _, c := range []struct {
 		any, local bool
 		source     Source
@@ -238,14 +239,14 @@ func TestUnknownIDs_InConsulsWords(t *testing.T) {
 		{a.RemoveCheck("x"), ErrUnknownCheck, `Unknown check ID "x". Ensure that the check ID is passed, not the check name.`},
 		{a.UpdateTTL("x", "passing", ""), ErrUnknownCheck, `Unknown check ID "x". Ensure that the check ID is passed, not the check name.`},
 		{a.ServiceMaintenance("x", true, ""), ErrUnknownService, `Unknown service ID "x". Ensure that the service ID is passed, not the service name.`},
-		{a.AddCheck(CheckDefinition{Name: "c", ServiceID: "x", Definition: check.Definition{TTL: 1}}, SourceAPI), ErrUnknownService, `ServiceID "x" does not exist`},
-		{a.AddCheck(CheckDefinition{Definition: check.Definition{TTL: 1}}, SourceAPI), ErrInvalid, `Missing check name`},
+		{a.AddCheck(definition.Check{Name: "c", ServiceID: "x", Definition: check.Definition{TTL: 1}}, SourceAPI), ErrUnknownService, `ServiceID "x" does not exist`},
+		{a.AddCheck(definition.Check{Definition: check.Definition{TTL: 1}}, SourceAPI), ErrInvalid, `Missing check name`},
 	} {
 		if !errors.Is(c.err, c.kind) || c.err.Error() != c.text {
 			t.Errorf("got %v, want %s", c.err, c.text)
 		}
 	}
-	must(t, a.AddCheck(CheckDefinition{Name: "net", Definition: check.Definition{TCP: "h:1", Interval: time.Hour}}, SourceAPI))
+	must(t, a.AddCheck(definition.Check{Name: "net", Definition: check.Definition{TCP: "h:1", Interval: time.Hour}}, SourceAPI))
 	if err := a.UpdateTTL("net", "passing", ""); !errors.Is(err, ErrNotTTL) {
 		t.Errorf("got %v", err)
 	}
@@ -270,7 +271,7 @@ func TestAddService_AgainKeepsWhatChecksShow(t *testing.T) {
 func TestAddService_ReplaceExistingChecks(t *testing.T) {
 	a := mustNew(t, Config{})
 	must(t, a.AddService(web(), SourceAPI, false))
-	must(t, a.AddCheck(CheckDefinition{Name: "extra", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}}, SourceAPI))
+	must(t, a.AddCheck(definition.Check{Name: "extra", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}}, SourceAPI))
 	must(t, a.ServiceMaintenance("web1", true, ""))
 	bare := web()
 	bare.Checks = nil
@@ -333,7 +334,7 @@ func TestRule9_OwnShowsARegistrationBeforeAddServiceReturns(t *testing.T) {
 func TestOwn_IsOrderedAndUnchangedByWhatComesLater(t *testing.T) {
 	a := mustNew(t, Config{})
 	for _, id := range []string{"c", "a", "d", "b"} {
-		must(t, a.AddService(ServiceDefinition{Name: id}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: id}, SourceAPI, false))
 	}
 	before := a.Own()
 	ids := func(r Record) (s string) {
@@ -343,7 +344,7 @@ func TestOwn_IsOrderedAndUnchangedByWhatComesLater(t *testing.T) {
 		return s
 	}
 	changed := a.Changed()
-	must(t, a.AddService(ServiceDefinition{Name: "bb"}, SourceAPI, false))
+	must(t, a.AddService(definition.Service{Name: "bb"}, SourceAPI, false))
 	must(t, a.RemoveService("a"))
 	select {
 	case <-changed:
@@ -359,11 +360,11 @@ func TestLimits_NameWhatIsFull(t *testing.T) {
 	a := mustNew(t, Config{MaxServices: 1, MaxChecks: 2})
 	must(t, a.AddService(web(), SourceAPI, false))
 	must(t, a.AddService(web(), SourceAPI, false))
-	if err := a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "1 services") {
+	if err := a.AddService(definition.Service{Name: "db"}, SourceAPI, false); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "1 services") {
 		t.Errorf("got %v", err)
 	}
-	must(t, a.AddCheck(CheckDefinition{Name: "x", Definition: check.Definition{TTL: 1}}, SourceAPI))
-	if err := a.AddCheck(CheckDefinition{Name: "y", Definition: check.Definition{TTL: 1}}, SourceAPI); !errors.Is(err, ErrInvalid) {
+	must(t, a.AddCheck(definition.Check{Name: "x", Definition: check.Definition{TTL: 1}}, SourceAPI))
+	if err := a.AddCheck(definition.Check{Name: "y", Definition: check.Definition{TTL: 1}}, SourceAPI); !errors.Is(err, ErrInvalid) {
 		t.Errorf("got %v", err)
 	}
 }

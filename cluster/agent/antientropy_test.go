@@ -16,6 +16,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // Two histories.
@@ -174,13 +175,13 @@ func wantTaken(t *testing.T, f *fakeCatalog, want string) {
 }
 
 func TestSync_FullAtStartThenChangesAtOnce(t *testing.T) {
-	inBubble(t, Config{Services: []ServiceDefinition{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
+	inBubble(t, Config{Services: []definition.Service{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
 		wantTaken(t, f, "+node; +web1 service:web1=critical; synced "+h1)
 		must(t, a.UpdateTTL("service:web1", "passing", ""))
 		wantTaken(t, f, "+ service:web1=passing")
-		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: "db"}, SourceAPI, false))
 		wantTaken(t, f, "+db")
-		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: "db"}, SourceAPI, false))
 		wantTaken(t, f, "") // nothing that the catalog lacks
 		must(t, a.NodeMaintenance(true, ""))
 		wantTaken(t, f, "+ _node_maintenance=critical")
@@ -199,7 +200,7 @@ func TestSync_FullAtStartThenChangesAtOnce(t *testing.T) {
 }
 
 func TestSync_FullRepairsWhatTheCatalogHasOtherwise(t *testing.T) {
-	inBubble(t, Config{Services: []ServiceDefinition{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
+	inBubble(t, Config{Services: []definition.Service{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
 		f.take()
 		f.change(func() {
 			f.services["web1"] = &catalog.Service{ID: "web1", Service: "web", Port: 1}
@@ -227,7 +228,7 @@ func TestSync_FullRepairsWhatTheCatalogHasOtherwise(t *testing.T) {
 }
 
 func TestSync_ANewHistoryIsFilledAndMarked(t *testing.T) {
-	inBubble(t, Config{Services: []ServiceDefinition{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
+	inBubble(t, Config{Services: []definition.Service{web()}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
 		f.take()
 		f.change(func() { f.history, f.node = h2, nil; clear(f.services); clear(f.checks) })
 		a.Resync(0)
@@ -251,7 +252,7 @@ func TestSync_FailuresAreTriedAgainEverMoreSlowly(t *testing.T) {
 		if n := f.loaded(); n < 100 || n > 300 {
 			t.Errorf("got %d tries in half an hour", n)
 		}
-		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: "db"}, SourceAPI, false))
 		f.change(func() { f.fail = nil })
 		a.Resync(0) // a leader has appeared
 		synctest.Wait()
@@ -267,7 +268,7 @@ func TestSync_RefusalIsNotRepeatedBeforeTheNextFullSync(t *testing.T) {
 			inBubble(t, Config{}, func(t *testing.T, a *Agent, f *fakeCatalog) {
 				f.take()
 				f.change(func() { f.refuse = func(catalog.Body) error { return refusal } })
-				must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
+				must(t, a.AddService(definition.Service{Name: "db"}, SourceAPI, false))
 				time.Sleep(30 * time.Second)
 				wantTaken(t, f, "refused")
 				f.change(func() { f.refuse = nil })
@@ -319,10 +320,10 @@ func TestSync_ManyRegistrationsOfOneServiceGoTogether(t *testing.T) {
 		f.take()
 		gate := make(chan struct{})
 		f.change(func() { f.refuse = func(catalog.Body) error { <-gate; return nil } })
-		must(t, a.AddService(ServiceDefinition{Name: "first"}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: "first"}, SourceAPI, false))
 		synctest.Wait() // its push is under way
 		for i := range 100 {
-			must(t, a.AddService(ServiceDefinition{Name: "db", Port: i}, SourceAPI, false))
+			must(t, a.AddService(definition.Service{Name: "db", Port: i}, SourceAPI, false))
 		}
 		close(gate)
 		wantTaken(t, f, "+first; +db")
@@ -335,8 +336,8 @@ func TestSync_ManyRegistrationsOfOneServiceGoTogether(t *testing.T) {
 func TestSync_EnableTagOverride(t *testing.T) {
 	def := web()
 	def.EnableTagOverride = true
-	other := ServiceDefinition{Name: "db", Tags: []string{"own"}}
-	inBubble(t, Config{Services: []ServiceDefinition{def, other}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
+	other := definition.Service{Name: "db", Tags: []string{"own"}}
+	inBubble(t, Config{Services: []definition.Service{def, other}}, func(t *testing.T, a *Agent, f *fakeCatalog) {
 		f.take()
 		f.change(func() {
 			for id, s := range f.services {
@@ -382,8 +383,8 @@ func TestReaper_RemovesWhatIsCriticalForTooLong(t *testing.T) {
 
 func TestAlias_FollowsServiceAndNode(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, a *Agent, f *fakeCatalog) {
-		alias := CheckDefinition{ID: "a", Name: "a", Definition: check.Definition{AliasService: "web1"}}
-		must(t, a.AddService(ServiceDefinition{Name: "front", Checks: []CheckDefinition{alias}}, SourceAPI, false))
+		alias := definition.Check{ID: "a", Name: "a", Definition: check.Definition{AliasService: "web1"}}
+		must(t, a.AddService(definition.Service{Name: "front", Checks: []definition.Check{alias}}, SourceAPI, false))
 		show := func() string { synctest.Wait(); c := a.Checks()["a"]; return c.Status + " " + c.Output }
 		wantShown := func(want string) {
 			t.Helper()
@@ -406,7 +407,7 @@ func TestAlias_FollowsServiceAndNode(t *testing.T) {
 
 func TestAlias_OfAnotherNodeAsksTheCatalog(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, a *Agent, f *fakeCatalog) {
-		must(t, a.AddCheck(CheckDefinition{Name: "a", Definition: check.Definition{AliasNode: "n2"}}, SourceAPI))
+		must(t, a.AddCheck(definition.Check{Name: "a", Definition: check.Definition{AliasNode: "n2"}}, SourceAPI))
 		synctest.Wait()
 		if got := a.Checks()["a"].Output; got != "Node n2 could not be found" {
 			t.Errorf("got %q", got)
@@ -456,7 +457,7 @@ func TestRun_MayBeCalledAgain(t *testing.T) {
 		start := time.Now()
 		def := web()
 		def.Checks[0].TTL = time.Minute
-		a := mustNew(t, Config{Catalog: f, Now: func() time.Duration { return time.Since(start) }, Services: []ServiceDefinition{def}})
+		a := mustNew(t, Config{Catalog: f, Now: func() time.Duration { return time.Since(start) }, Services: []definition.Service{def}})
 		running(t, a)()
 		must(t, a.UpdateTTL("service:web1", "passing", ""))
 		stop := running(t, a)
@@ -491,13 +492,13 @@ func TestConcurrentWrites_EndEqual(t *testing.T) {
 				id := fmt.Sprint("svc", (w+i)%5)
 				c := ttl(time.Hour)
 				c.TTL += time.Duration(i)
-				a.AddService(ServiceDefinition{Name: id, Port: i, Checks: []CheckDefinition{c}}, SourceAPI, i%2 == 0)
+				a.AddService(definition.Service{Name: id, Port: i, Checks: []definition.Check{c}}, SourceAPI, i%2 == 0)
 				a.UpdateTTL("service:"+id, []string{"passing", "warning"}[i%2], fmt.Sprint(i))
 				a.ServiceMaintenance(id, i%2 == 0, "")
 				if i%4 == 3 {
 					a.RemoveService(id)
 				}
-				a.Reload([]ServiceDefinition{{Name: "filed", Port: i}}, nil)
+				a.Reload([]definition.Service{{Name: "filed", Port: i}}, nil)
 			}
 		})
 	}
@@ -527,7 +528,7 @@ func TestConcurrentWrites_EndEqual(t *testing.T) {
 		}
 	}
 	stop()
-	if diff := cmp.Diff(a.Services(), mustNew(t, Config{DataDir: a.cfg.DataDir, Services: []ServiceDefinition{{Name: "filed", Port: a.Services()["filed"].Port}}}).Services()); diff != "" {
+	if diff := cmp.Diff(a.Services(), mustNew(t, Config{DataDir: a.cfg.DataDir, Services: []definition.Service{{Name: "filed", Port: a.Services()["filed"].Port}}}).Services()); diff != "" {
 		t.Errorf("after a restart:\n%s", diff)
 	}
 }
@@ -548,7 +549,7 @@ func TestAwaitSync_EndsOnceTheCatalogHasIt(t *testing.T) {
 		}
 		for i := range 20 {
 			id := fmt.Sprint("s", i)
-			def := ServiceDefinition{ID: id, Name: id, Checks: []CheckDefinition{{ID: "c" + id, Definition: check.Definition{TTL: time.Hour}}}}
+			def := definition.Service{ID: id, Name: id, Checks: []definition.Check{{ID: "c" + id, Definition: check.Definition{TTL: time.Hour}}}}
 			must(t, a.AddService(def, SourceAPI, false))
 			await(time.Minute)
 			if !has(func() bool { return f.services[id] != nil && f.checks["c"+id] != nil }) {
@@ -584,7 +585,7 @@ func TestSync_ChangesDoNotWaitForAFullSyncThatIsDueLater(t *testing.T) {
 		loads := f.loaded()
 		a.Resync(time.Hour)
 		synctest.Wait()
-		must(t, a.AddService(ServiceDefinition{Name: "db"}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: "db"}, SourceAPI, false))
 		wantTaken(t, f, "+db")
 		if n := f.loaded(); n != loads {
 			t.Errorf("%d full syncs were made early", n-loads)

@@ -14,6 +14,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // checkState is one registered check.
@@ -22,7 +23,7 @@ type checkState struct {
 	changed chan struct{} // wakes an alias; nil for all others
 
 	// Guarded by Agent.mu:
-	def      CheckDefinition
+	def      definition.Check
 	source   Source
 	record   *catalog.Check // replaced, never modified
 	dirty    dirt
@@ -37,7 +38,7 @@ type checkState struct {
 
 // AddCheck adds a check of the node or of a service that exists, or replaces
 // one of the same ID, which keeps its status. Errors as for AddService.
-func (a *Agent) AddCheck(def CheckDefinition, source Source) error {
+func (a *Agent) AddCheck(def definition.Check, source Source) error {
 	given := def
 	def, err := a.normalizeCheck(def)
 	if err == nil {
@@ -56,7 +57,7 @@ func (a *Agent) AddCheck(def CheckDefinition, source Source) error {
 }
 
 // addCheck takes in a definition that was checked. It needs a.define.
-func (a *Agent) addCheck(def CheckDefinition, source Source, t *touched) error {
+func (a *Agent) addCheck(def definition.Check, source Source, t *touched) error {
 	var of *catalog.Service
 	a.mu.Lock()
 	if s := a.services[def.ServiceID]; s != nil {
@@ -126,7 +127,7 @@ func (a *Agent) removeCheck(id string, t *touched) error {
 // prepareCheck makes what a check needs, its former status included, without
 // showing it. A check whose run is not changed keeps its runner: its next run
 // comes when it would have come.
-func (a *Agent) prepareCheck(def CheckDefinition, source Source, of *catalog.Service) (*checkState, error) {
+func (a *Agent) prepareCheck(def definition.Check, source Source, of *catalog.Service) (*checkState, error) {
 	c := &checkState{def: def, source: source, record: newRecord(a.cfg.Node.Node, def, of)}
 	if c.record.IsMaintenance() {
 		return c, nil
@@ -147,7 +148,7 @@ func (a *Agent) prepareCheck(def CheckDefinition, source Source, of *catalog.Ser
 }
 
 // newRecord is the check as the catalog shows it, before its first result.
-func newRecord(node string, def CheckDefinition, of *catalog.Service) *catalog.Check {
+func newRecord(node string, def definition.Check, of *catalog.Service) *catalog.Check {
 	r := &catalog.Check{
 		Node: node, CheckID: def.ID, Name: def.Name, Notes: def.Notes, Status: def.Status,
 		Type: string(def.Kind()), Interval: text(def.Interval), Timeout: text(def.Timeout),

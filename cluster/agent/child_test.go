@@ -14,6 +14,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // childDir names the folder in which this binary, run again by a test,
@@ -40,8 +41,8 @@ func runChild() bool {
 	for i := first; ; i++ {
 		id := fmt.Sprint("svc", i)
 		fmt.Println("?" + id)
-		c := CheckDefinition{Definition: check.Definition{TTL: time.Hour}}
-		if err := a.AddService(ServiceDefinition{Name: id, Checks: []CheckDefinition{c, c, c}}, SourceAPI, false); err != nil {
+		c := definition.Check{Definition: check.Definition{TTL: time.Hour}}
+		if err := a.AddService(definition.Service{Name: id, Checks: []definition.Check{c, c, c}}, SourceAPI, false); err != nil {
 			fmt.Println("!", err)
 			return true
 		}

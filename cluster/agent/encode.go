@@ -9,6 +9,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // keptService is a file under services, in the form Consul gives it.
@@ -64,37 +65,29 @@ func encodeCheck(c *checkState) (file, error) {
 	return file{name(checksDir, c.def.ID), data}, nil
 }
 
-func decodeService(data []byte) (ServiceDefinition, error) {
+func decodeService(data []byte) (definition.Service, error) {
 	var kept keptService
 	if err := json.Unmarshal(data, &kept); err != nil {
-		return ServiceDefinition{}, err
+		return definition.Service{}, err
 	}
-	s := kept.Service
-	if s == nil {
-		return ServiceDefinition{}, errors.New("holds no service")
+	if kept.Service == nil {
+		return definition.Service{}, errors.New("holds no service")
 	}
-	def := ServiceDefinition{
-		Kind: s.Kind, ID: s.ID, Name: s.Service, Tags: s.Tags,
-		Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
-		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta,
-		EnableTagOverride: s.EnableTagOverride, Locality: s.Locality, Token: kept.Token,
-	}
-	if s.Weights != (catalog.Weights{}) {
-		def.Weights = &s.Weights
-	}
+	def := definition.FromRecord(kept.Service)
+	def.Token = kept.Token
 	return def, nil
 }
 
-func decodeCheck(data []byte) (CheckDefinition, error) {
+func decodeCheck(data []byte) (definition.Check, error) {
 	var kept keptCheck
 	if err := json.Unmarshal(data, &kept); err != nil {
-		return CheckDefinition{}, err
+		return definition.Check{}, err
 	}
 	c := kept.Check
 	if c == nil {
-		return CheckDefinition{}, errors.New("holds no check")
+		return definition.Check{}, errors.New("holds no check")
 	}
-	def := CheckDefinition{
+	def := definition.Check{
 		ID: c.CheckID, Name: c.Name, Notes: c.Notes, Status: c.Status,
 		ServiceID: c.ServiceID, Token: kept.Token,
 	}
@@ -103,7 +96,7 @@ func decodeCheck(data []byte) (CheckDefinition, error) {
 		def.Definition = kept.ChkType.Definition
 		def.DeregisterCriticalServiceAfter = kept.ChkType.DeregisterCriticalServiceAfter
 	case !c.IsMaintenance():
-		return CheckDefinition{}, errors.New("does not say what the check does")
+		return definition.Check{}, errors.New("does not say what the check does")
 	}
 	return def, nil
 }

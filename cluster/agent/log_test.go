@@ -12,6 +12,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // lockedText is what was written.
@@ -51,8 +52,8 @@ func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 				t.Errorf("the log has\n%swant\n%s", got, strings.Join(want, "\n"))
 			}
 		}
-		must(t, a.AddService(ServiceDefinition{Name: "web", Checks: []CheckDefinition{ttl(time.Hour)}}, SourceFile, false))
-		must(t, a.AddCheck(CheckDefinition{ID: "late", Name: "late", Definition: check.Definition{TTL: 10 * time.Second}}, SourceFile))
+		must(t, a.AddService(definition.Service{Name: "web", Checks: []definition.Check{ttl(time.Hour)}}, SourceFile, false))
+		must(t, a.AddCheck(definition.Check{ID: "late", Name: "late", Definition: check.Definition{TTL: 10 * time.Second}}, SourceFile))
 		running(t, a)
 		said()
 		must(t, a.UpdateTTL("service:web", catalog.Critical, "\n no disk \nand more\n"))
@@ -68,7 +69,7 @@ func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 		said(`level=WARN msg="check does not pass from the start" check=late status=critical output="TTL expired"`)
 
 		// Defined anew it does not begin again.
-		must(t, a.AddCheck(CheckDefinition{ID: "late", Name: "later", Definition: check.Definition{TTL: 20 * time.Second}}, SourceFile))
+		must(t, a.AddCheck(definition.Check{ID: "late", Name: "later", Definition: check.Definition{TTL: 20 * time.Second}}, SourceFile))
 		time.Sleep(21 * time.Second)
 		said()
 	})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/definition"
 )
 
 // The texts are Consul's.
@@ -26,7 +27,7 @@ func (a *Agent) ServiceMaintenance(id string, enable bool, reason string) error 
 	if reason == "" {
 		reason = serviceMaintReason
 	}
-	return a.maintain(CheckDefinition{ID: catalog.ServiceMaintPrefix + id, Name: serviceMaintName, ServiceID: id, Notes: reason}, enable)
+	return a.maintain(definition.Check{ID: catalog.ServiceMaintPrefix + id, Name: serviceMaintName, ServiceID: id, Notes: reason}, enable)
 }
 
 // NodeMaintenance does the same for all services of this host.
@@ -37,10 +38,10 @@ func (a *Agent) NodeMaintenance(enable bool, reason string) error {
 	if reason == "" {
 		reason = nodeMaintReason
 	}
-	return a.maintain(CheckDefinition{ID: catalog.NodeMaint, Name: nodeMaintName, Notes: reason}, enable)
+	return a.maintain(definition.Check{ID: catalog.NodeMaint, Name: nodeMaintName, Notes: reason}, enable)
 }
 
-func (a *Agent) maintain(def CheckDefinition, enable bool) error {
+func (a *Agent) maintain(def definition.Check, enable bool) error {
 	def.Status = catalog.Critical
 	var t touched
 	a.define.Lock()
@@ -51,7 +52,7 @@ func (a *Agent) maintain(def CheckDefinition, enable bool) error {
 }
 
 // setMaintenance needs a.define.
-func (a *Agent) setMaintenance(def CheckDefinition, enable bool, t *touched) error {
+func (a *Agent) setMaintenance(def definition.Check, enable bool, t *touched) error {
 	a.mu.Lock()
 	_, on := a.checks[def.ID]
 	known := def.ServiceID == "" || a.services[def.ServiceID] != nil

@@ -15,22 +15,23 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 func TestRestart_BringsAllBackBeforeTheFirstRun(t *testing.T) {
 	dir := t.TempDir()
-	files := []ServiceDefinition{{Name: "filed", Checks: []CheckDefinition{ttl(time.Hour)}}}
+	files := []definition.Service{{Name: "filed", Checks: []definition.Check{ttl(time.Hour)}}}
 	a := mustNew(t, Config{DataDir: dir, Services: files})
 	def := web()
 	def.Address, def.Meta, def.EnableTagOverride = "192.0.2.9", map[string]string{"k": "v"}, true
 	def.Weights = &catalog.Weights{Passing: 10, Warning: 2}
 	no := false
-	def.Checks = append(def.Checks, CheckDefinition{
+	def.Checks = append(def.Checks, definition.Check{
 		ID: "h2", Name: "two", Notes: "n", DeregisterCriticalServiceAfter: time.Hour,
 		Definition: check.Definition{H2PING: "h:1", H2PingUseTLS: &no, Interval: 10 * time.Second, Timeout: time.Second, Header: nil, FailuresBeforeCritical: 3},
 	})
 	must(t, a.AddService(def, SourceAPI, false))
-	must(t, a.AddCheck(CheckDefinition{ID: "odd/../id", Name: "node", Definition: check.Definition{TTL: time.Hour}}, SourceAPI))
+	must(t, a.AddCheck(definition.Check{ID: "odd/../id", Name: "node", Definition: check.Definition{TTL: time.Hour}}, SourceAPI))
 	must(t, a.UpdateTTL("service:web1:1", "passing", "fine"))
 	must(t, a.UpdateTTL("service:filed", "warning", "hm"))
 	must(t, a.ServiceMaintenance("filed", true, "why"))
@@ -68,7 +69,7 @@ func TestRestart_FileDefinitionTakesThePlaceOfAKeptOne(t *testing.T) {
 	must(t, a.AddService(web(), SourceAPI, false))
 	filed := web()
 	filed.Port = 81
-	b := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{filed}})
+	b := mustNew(t, Config{DataDir: dir, Services: []definition.Service{filed}})
 	if got := b.Services()["web1"].Port; got != 81 {
 		t.Errorf("got port %d", got)
 	}
@@ -80,7 +81,7 @@ func TestRestart_FileDefinitionTakesThePlaceOfAKeptOne(t *testing.T) {
 func TestRestart_ScriptNoLongerAllowedStandsAsCritical(t *testing.T) {
 	dir := t.TempDir()
 	a := mustNew(t, Config{DataDir: dir, EnableScriptChecks: true})
-	must(t, a.AddService(ServiceDefinition{Name: "web", Checks: []CheckDefinition{{Status: "passing", Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: time.Hour}}}}, SourceAPI, false))
+	must(t, a.AddService(definition.Service{Name: "web", Checks: []definition.Check{{Status: "passing", Definition: check.Definition{ScriptArgs: []string{"true"}, Interval: time.Hour}}}}, SourceAPI, false))
 	b := mustNew(t, Config{DataDir: dir})
 	c := b.Checks()["service:web"]
 	if c == nil || c.Status != "critical" || !strings.Contains(c.Output, "Scripts are disabled") {
@@ -122,7 +123,7 @@ func TestDamage_IsSetAsideNamedAndNotFatal(t *testing.T) {
 	dir := t.TempDir()
 	a := mustNew(t, Config{DataDir: dir})
 	for _, id := range []string{"a", "b", "c", "d"} {
-		must(t, a.AddService(ServiceDefinition{Name: id, Checks: []CheckDefinition{ttl(time.Hour)}}, SourceAPI, false))
+		must(t, a.AddService(definition.Service{Name: id, Checks: []definition.Check{ttl(time.Hour)}}, SourceAPI, false))
 		must(t, a.UpdateTTL("service:"+id, "passing", ""))
 	}
 	at := func(kind, id string) string { return filepath.Join(dir, name(kind, id)) }
@@ -146,10 +147,10 @@ func TestUnwritable_RegistrationIsRefusedWholeAndTheAgentGoesOn(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	dir := filepath.Join(file, "data")
-	a := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "filed", Checks: []CheckDefinition{ttl(time.Hour)}}}})
+	a := mustNew(t, Config{DataDir: dir, Services: []definition.Service{{Name: "filed", Checks: []definition.Check{ttl(time.Hour)}}}})
 	for what, err := range map[string]error{
 		"service":     a.AddService(web(), SourceAPI, false),
-		"check":       a.AddCheck(CheckDefinition{Name: "c", Definition: check.Definition{TTL: 1}}, SourceAPI),
+		"check":       a.AddCheck(definition.Check{Name: "c", Definition: check.Definition{TTL: 1}}, SourceAPI),
 		"maintenance": a.NodeMaintenance(true, ""),
 	} {
 		if err == nil || errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "cannot be kept in "+dir) {
@@ -162,7 +163,7 @@ func TestUnwritable_RegistrationIsRefusedWholeAndTheAgentGoesOn(t *testing.T) {
 	// Once it can be written, registrations work and what was there comes back.
 	must(t, os.Remove(file))
 	old := mustNew(t, Config{DataDir: dir})
-	must(t, old.AddService(ServiceDefinition{Name: "old"}, SourceAPI, false))
+	must(t, old.AddService(definition.Service{Name: "old"}, SourceAPI, false))
 	must(t, a.AddService(web(), SourceAPI, false))
 	must(t, a.restore())
 	if got := serviceIDs(a); got != "filed old web1" {
@@ -174,7 +175,7 @@ func TestRenameFails_NothingHalfDone(t *testing.T) {
 	dir := t.TempDir()
 	a := mustNew(t, Config{DataDir: dir})
 	def := web()
-	def.Checks = []CheckDefinition{ttl(time.Hour), ttl(time.Hour)}
+	def.Checks = []definition.Check{ttl(time.Hour), ttl(time.Hour)}
 	must(t, a.AddService(def, SourceAPI, false))
 	kept, err := os.ReadFile(filepath.Join(dir, name(checksDir, "service:web1:1")))
 	must(t, err)
@@ -183,7 +184,7 @@ func TestRenameFails_NothingHalfDone(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(dir, name(servicesDir, "web1"), "x"), 0o700))
 	before := a.Own()
 	def.Port = 81
-	def.Checks = []CheckDefinition{{Definition: check.Definition{TTL: time.Minute}}, ttl(time.Hour), ttl(time.Hour)}
+	def.Checks = []definition.Check{{Definition: check.Definition{TTL: time.Minute}}, ttl(time.Hour), ttl(time.Hour)}
 	if err := a.AddService(def, SourceAPI, false); err == nil {
 		t.Fatal("registration was taken")
 	}
@@ -219,7 +220,7 @@ func TestDiskFull_Agent(t *testing.T) {
 	}
 	f.Close()
 	before := a.Own()
-	other := ServiceDefinition{Name: "db", Meta: map[string]string{"k": strings.Repeat("v", 500)}, Checks: []CheckDefinition{ttl(time.Hour), ttl(time.Hour)}}
+	other := definition.Service{Name: "db", Meta: map[string]string{"k": strings.Repeat("v", 500)}, Checks: []definition.Check{ttl(time.Hour), ttl(time.Hour)}}
 	if err := a.AddService(other, SourceAPI, false); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v, want ENOSPC", err)
 	}
@@ -248,7 +249,7 @@ func FuzzKeptService(f *testing.F) {
 		if def, err = a.normalizeService(def); err != nil {
 			return
 		}
-		s := &service{def: def, source: SourceAPI, record: def.record("n1")}
+		s := &service{def: def, source: SourceAPI, record: def.Record("n1")}
 		out, err := encodeService(s)
 		must(t, err)
 		again, err := decodeService(out.data)
@@ -299,10 +300,10 @@ func FuzzKeptState(f *testing.F) {
 
 func TestRestart_ForgetsTheStatesOfChecksThatWent(t *testing.T) {
 	dir := t.TempDir()
-	a := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{web(), {Name: "stays", Checks: []CheckDefinition{ttl(time.Hour)}}}})
+	a := mustNew(t, Config{DataDir: dir, Services: []definition.Service{web(), {Name: "stays", Checks: []definition.Check{ttl(time.Hour)}}}})
 	must(t, a.UpdateTTL("service:web1", "passing", ""))
 	must(t, a.UpdateTTL("service:stays", "passing", ""))
-	b := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "stays", Checks: []CheckDefinition{ttl(time.Hour)}}}})
+	b := mustNew(t, Config{DataDir: dir, Services: []definition.Service{{Name: "stays", Checks: []definition.Check{ttl(time.Hour)}}}})
 	wantStatuses(t, b, map[string]string{"service:stays": "passing"})
 	if states, _ := b.files.list(stateDir); len(states) != 1 {
 		t.Errorf("got states %v", states)
@@ -313,7 +314,7 @@ func TestRestart_ForgetsTheStatesOfChecksThatWent(t *testing.T) {
 // too brings kept services back before it looks at the checks of files.
 func TestRestart_AFilesCheckOfAKeptService(t *testing.T) {
 	dir := t.TempDir()
-	filed := []CheckDefinition{{Name: "filed", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}}}
+	filed := []definition.Check{{Name: "filed", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}}}
 	a := mustNew(t, Config{DataDir: dir})
 	must(t, a.AddService(web(), SourceAPI, false))
 	must(t, a.Reload(nil, filed))
@@ -340,7 +341,7 @@ func TestRestart_AFilesCheckOfAKeptService(t *testing.T) {
 	if kept, err := Kept(dir); err != nil || len(kept) != 0 {
 		t.Errorf("kept: %v, %v", kept, err)
 	}
-	d := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "other"}}, Checks: filed})
+	d := mustNew(t, Config{DataDir: dir, Services: []definition.Service{{Name: "other"}}, Checks: filed})
 	if left := d.LeftOut(); serviceIDs(d) != "other" || len(left) != 1 || left[0].ID != "filed" {
 		t.Errorf("services %s, left out %v", serviceIDs(d), left)
 	}
@@ -356,7 +357,7 @@ func TestRestart_AFilesCheckWaitsForADataDirThatCantBeRead(t *testing.T) {
 	if _, err := Kept(dir); err == nil {
 		t.Error("what can't be read counts as nothing")
 	}
-	a := mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "own"}}, Checks: []CheckDefinition{
+	a := mustNew(t, Config{DataDir: dir, Services: []definition.Service{{Name: "own"}}, Checks: []definition.Check{
 		{Name: "of web1", ServiceID: "web1", Definition: check.Definition{TTL: time.Hour}},
 		{Name: "of own", ServiceID: "own", Definition: check.Definition{TTL: time.Hour}},
 	}})
@@ -388,14 +389,14 @@ func TestKept_OfAFolderThatIsNotThereIsNothing(t *testing.T) {
 func TestRestart_KeptChecksWaitForAServiceThatIsLeftOut(t *testing.T) {
 	dir := t.TempDir()
 	hour := check.Definition{TTL: time.Hour}
-	good := []ServiceDefinition{{Name: "web", Checks: []CheckDefinition{ttl(time.Hour)}}}
+	good := []definition.Service{{Name: "web", Checks: []definition.Check{ttl(time.Hour)}}}
 	a := mustNew(t, Config{DataDir: dir, Services: good})
-	must(t, a.AddCheck(CheckDefinition{Name: "added", ServiceID: "web", Definition: hour}, SourceAPI))
+	must(t, a.AddCheck(definition.Check{Name: "added", ServiceID: "web", Definition: hour}, SourceAPI))
 	must(t, a.ServiceMaintenance("web", true, "why"))
 	must(t, a.UpdateTTL("service:web", "passing", "fine"))
 
 	for name, cfg := range map[string]Config{
-		"found by the agent":  {DataDir: dir, Services: []ServiceDefinition{{Name: "web", Address: "0.0.0.0"}}},
+		"found by the agent":  {DataDir: dir, Services: []definition.Service{{Name: "web", Address: "0.0.0.0"}}},
 		"found by its caller": {DataDir: dir, Absent: []string{"web"}},
 	} {
 		b := mustNew(t, cfg)
@@ -409,12 +410,12 @@ func TestRestart_KeptChecksWaitForAServiceThatIsLeftOut(t *testing.T) {
 	// One that is gone for good takes its checks along.
 	b := mustNew(t, Config{DataDir: dir, Absent: []string{"web"}})
 	must(t, b.Reload(nil, nil))
-	wantStatuses(t, mustNew(t, Config{DataDir: dir, Services: []ServiceDefinition{{Name: "web"}}}), map[string]string{})
+	wantStatuses(t, mustNew(t, Config{DataDir: dir, Services: []definition.Service{{Name: "web"}}}), map[string]string{})
 }
 
 func TestRestore_LocalityComesBackAndIsMadeKnown(t *testing.T) {
 	dir := t.TempDir()
-	def := ServiceDefinition{Name: "db", Locality: &catalog.Locality{Region: "eu", Zone: "eu-1"}}
+	def := definition.Service{Name: "db", Locality: &catalog.Locality{Region: "eu", Zone: "eu-1"}}
 	must(t, mustNew(t, Config{DataDir: dir}).AddService(def, SourceAPI, false))
 	a := mustNew(t, Config{DataDir: dir})
 	own := a.Services()["db"]
@@ -424,7 +425,7 @@ func TestRestore_LocalityComesBackAndIsMadeKnown(t *testing.T) {
 	if sameService(own, &catalog.Service{ID: "db", Service: "db", Weights: own.Weights}) {
 		t.Error("a catalog that lacks it is as the agent has it")
 	}
-	err := a.AddService(ServiceDefinition{Name: "x", Locality: &catalog.Locality{Zone: "eu-1"}}, SourceAPI, false)
+	err := a.AddService(definition.Service{Name: "x", Locality: &catalog.Locality{Zone: "eu-1"}}, SourceAPI, false)
 	if err == nil || !strings.Contains(err.Error(), "zone cannot be set without region") {
 		t.Errorf("got %v", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+
+	"meibo/cluster/definition"
 )
 
 // Unfit is a definition of a file that is not used, and why.
@@ -17,11 +19,11 @@ type Unfit struct {
 	Err       error
 }
 
-func unfitService(def ServiceDefinition, err error) Unfit {
+func unfitService(def definition.Service, err error) Unfit {
 	return Unfit{ID: def.ID, Name: def.Name, Err: err}
 }
 
-func unfitCheck(def CheckDefinition, err error) Unfit {
+func unfitCheck(def definition.Check, err error) Unfit {
 	return Unfit{Check: true, ID: def.ID, Name: def.Name, ServiceID: def.ServiceID, Err: err}
 }
 
@@ -54,7 +56,7 @@ func (a *Agent) LeftOut() []Unfit {
 // registered stays, but for what now has an ID of a file's: there the file
 // counts. Checks that stay keep their state, and their runs. If anything is
 // wrong the errors name all of it, and nothing has changed.
-func (a *Agent) Reload(services []ServiceDefinition, checks []CheckDefinition) error {
+func (a *Agent) Reload(services []definition.Service, checks []definition.Check) error {
 	services, checks, unfit := a.checkFiles(services, checks, a.Registered)
 	if len(unfit) > 0 {
 		return joined(unfit)
@@ -71,7 +73,7 @@ func (a *Agent) Reload(services []ServiceDefinition, checks []CheckDefinition) e
 
 // CheckReload returns the errors of definitions that Reload would refuse, and
 // changes nothing.
-func (a *Agent) CheckReload(services []ServiceDefinition, checks []CheckDefinition) error {
+func (a *Agent) CheckReload(services []definition.Service, checks []definition.Check) error {
 	_, _, unfit := a.checkFiles(services, checks, a.Registered)
 	return joined(unfit)
 }
@@ -108,8 +110,8 @@ func (a *Agent) SetDiscardCheckOutput(discard bool) {
 
 // checkFiles looks at all definitions before any is used, and parts those that can't
 // be from those that can. registered tells which services the API registered.
-func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinition, registered func(id string) bool) (_ []ServiceDefinition, _ []CheckDefinition, unfit []Unfit) {
-	fit := make([]ServiceDefinition, 0, len(services))
+func (a *Agent) checkFiles(services []definition.Service, checks []definition.Check, registered func(id string) bool) (_ []definition.Service, _ []definition.Check, unfit []Unfit) {
+	fit := make([]definition.Service, 0, len(services))
 	known, count := map[string]bool{}, 0
 	for i, def := range services {
 		def, err := a.normalizeService(def)
@@ -131,7 +133,7 @@ func (a *Agent) checkFiles(services []ServiceDefinition, checks []CheckDefinitio
 		}
 		fit, count = append(fit, def), count+len(def.Checks)
 	}
-	alone := make([]CheckDefinition, 0, len(checks))
+	alone := make([]definition.Check, 0, len(checks))
 	for i, def := range checks {
 		def, err := a.normalizeCheck(def)
 		err = errors.Join(err, a.permit(&def, SourceFile))
@@ -167,7 +169,7 @@ func (a *Agent) Registered(id string) bool {
 }
 
 // reload needs a.define, and definitions that were checked.
-func (a *Agent) reload(services []ServiceDefinition, checks []CheckDefinition, t *touched) error {
+func (a *Agent) reload(services []definition.Service, checks []definition.Check, t *touched) error {
 	var errs []error
 	for _, id := range a.leftServices(services) {
 		errs = append(errs, a.removeService(id, t))
@@ -193,7 +195,7 @@ func (a *Agent) reload(services []ServiceDefinition, checks []CheckDefinition, t
 }
 
 // hasFromFile reports whether the service is there just as def says.
-func (a *Agent) hasFromFile(def ServiceDefinition) bool {
+func (a *Agent) hasFromFile(def definition.Service) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.services[def.ID]
@@ -209,7 +211,7 @@ func (a *Agent) hasFromFile(def ServiceDefinition) bool {
 }
 
 // leftServices are those of files that files do not name any more.
-func (a *Agent) leftServices(services []ServiceDefinition) []string {
+func (a *Agent) leftServices(services []definition.Service) []string {
 	named := map[string]bool{}
 	for i := range services {
 		named[services[i].ID] = true
@@ -226,7 +228,7 @@ func (a *Agent) leftServices(services []ServiceDefinition) []string {
 }
 
 // leftChecks are those of files that files do not name any more.
-func (a *Agent) leftChecks(services []ServiceDefinition, checks []CheckDefinition) []string {
+func (a *Agent) leftChecks(services []definition.Service, checks []definition.Check) []string {
 	named := map[string]bool{}
 	for i := range services {
 		for j := range services[i].Checks {

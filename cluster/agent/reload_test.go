@@ -9,13 +9,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 func TestReload_ChangesOnlyWhatFilesDefine(t *testing.T) {
-	keep := ServiceDefinition{Name: "keep", Checks: []CheckDefinition{ttl(time.Hour)}}
-	gone := ServiceDefinition{Name: "gone", Checks: []CheckDefinition{ttl(time.Hour)}}
-	disk := CheckDefinition{Name: "disk", Definition: check.Definition{TTL: time.Hour}}
-	a := mustNew(t, Config{Services: []ServiceDefinition{keep, gone}, Checks: []CheckDefinition{disk}})
+	keep := definition.Service{Name: "keep", Checks: []definition.Check{ttl(time.Hour)}}
+	gone := definition.Service{Name: "gone", Checks: []definition.Check{ttl(time.Hour)}}
+	disk := definition.Check{Name: "disk", Definition: check.Definition{TTL: time.Hour}}
+	a := mustNew(t, Config{Services: []definition.Service{keep, gone}, Checks: []definition.Check{disk}})
 	must(t, a.AddService(web(), SourceAPI, false))
 	for _, id := range []string{"service:keep", "service:web1", "disk"} {
 		must(t, a.UpdateTTL(id, "passing", "was here"))
@@ -24,8 +25,8 @@ func TestReload_ChangesOnlyWhatFilesDefine(t *testing.T) {
 
 	changed := keep
 	changed.Port = 99
-	added := ServiceDefinition{Name: "added"}
-	must(t, a.Reload([]ServiceDefinition{changed, added}, []CheckDefinition{disk}))
+	added := definition.Service{Name: "added"}
+	must(t, a.Reload([]definition.Service{changed, added}, []definition.Check{disk}))
 	if got := serviceIDs(a); got != "added keep web1" {
 		t.Errorf("got services %s", got)
 	}
@@ -34,10 +35,10 @@ func TestReload_ChangesOnlyWhatFilesDefine(t *testing.T) {
 		t.Error("the change is missing, or the runner was changed for it")
 	}
 
-	must(t, a.Reload([]ServiceDefinition{changed}, nil))
+	must(t, a.Reload([]definition.Service{changed}, nil))
 	wantStatuses(t, a, map[string]string{"service:keep": "passing", "service:web1": "passing"})
 	before := a.own.Load()
-	must(t, a.Reload([]ServiceDefinition{changed}, nil))
+	must(t, a.Reload([]definition.Service{changed}, nil))
 	if a.own.Load() != before {
 		t.Error("a reload without a change changed something")
 	}
@@ -49,17 +50,17 @@ func TestReload_ChangesOnlyWhatFilesDefine(t *testing.T) {
 
 func TestReload_ACheckThatLeavesItsServiceGoes(t *testing.T) {
 	def := web()
-	a := mustNew(t, Config{Services: []ServiceDefinition{def}})
+	a := mustNew(t, Config{Services: []definition.Service{def}})
 	def.Checks = nil
-	must(t, a.Reload([]ServiceDefinition{def}, nil))
+	must(t, a.Reload([]definition.Service{def}, nil))
 	wantStatuses(t, a, map[string]string{})
 }
 
 func TestReload_BadDefinitionsAreAllNamedAndChangeNothing(t *testing.T) {
-	a := mustNew(t, Config{Services: []ServiceDefinition{web()}})
+	a := mustNew(t, Config{Services: []definition.Service{web()}})
 	before := a.Own()
-	err := a.Reload([]ServiceDefinition{{Name: "new"}, {Name: "bad", Address: "0.0.0.0"}, {}},
-		[]CheckDefinition{{Name: "c"}, {Name: "d", ServiceID: "none", Definition: check.Definition{TTL: 1}},
+	err := a.Reload([]definition.Service{{Name: "new"}, {Name: "bad", Address: "0.0.0.0"}, {}},
+		[]definition.Check{{Name: "c"}, {Name: "d", ServiceID: "none", Definition: check.Definition{TTL: 1}},
 			{Name: "s", Definition: check.Definition{ScriptArgs: []string{"x"}, Interval: 1}}})
 	for _, want := range []string{"Invalid service address", "Missing service name", "TTL must be > 0", `ServiceID "none" does not exist`, "Scripts are disabled"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -78,13 +79,13 @@ func TestNew_LeavesOutWhatIsUnfitAndTakesTheRest(t *testing.T) {
 	hour := check.Definition{TTL: time.Hour}
 	a := mustNew(t, Config{
 		MaxServices: 3, MaxChecks: 3,
-		Services: []ServiceDefinition{
-			{}, {Name: "any", Address: "0.0.0.0"}, {Name: "port", Port: 70000}, {Name: "twice", Checks: []CheckDefinition{{ID: "c", Definition: hour}, {ID: "c", Definition: hour}}},
-			{Name: "script", Checks: []CheckDefinition{{Definition: check.Definition{ScriptArgs: []string{"x"}, Interval: time.Minute}}}},
-			{Name: "full", Checks: []CheckDefinition{ttl(1), ttl(1), ttl(1), ttl(1)}},
-			{Name: "a", Checks: []CheckDefinition{ttl(time.Hour)}}, {Name: "b"}, {Name: "c"}, {Name: "d"},
+		Services: []definition.Service{
+			{}, {Name: "any", Address: "0.0.0.0"}, {Name: "port", Port: 70000}, {Name: "twice", Checks: []definition.Check{{ID: "c", Definition: hour}, {ID: "c", Definition: hour}}},
+			{Name: "script", Checks: []definition.Check{{Definition: check.Definition{ScriptArgs: []string{"x"}, Interval: time.Minute}}}},
+			{Name: "full", Checks: []definition.Check{ttl(1), ttl(1), ttl(1), ttl(1)}},
+			{Name: "a", Checks: []definition.Check{ttl(time.Hour)}}, {Name: "b"}, {Name: "c"}, {Name: "d"},
 		},
-		Checks: []CheckDefinition{
+		Checks: []definition.Check{
 			{}, {Name: "none"}, {Name: "of nobody", ServiceID: "nobody", Definition: hour}, {Name: "of any", ServiceID: "any", Definition: hour},
 			{Name: "node", Definition: hour}, {Name: "of b", ServiceID: "b", Definition: hour}, {Name: "too many", Definition: hour},
 		},
@@ -112,7 +113,7 @@ func TestNew_LeavesOutWhatIsUnfitAndTakesTheRest(t *testing.T) {
 		}
 	}
 	// A reload takes all or nothing, and ends what the start left out.
-	must(t, a.Reload([]ServiceDefinition{{Name: "a"}}, nil))
+	must(t, a.Reload([]definition.Service{{Name: "a"}}, nil))
 	if left := a.LeftOut(); len(left) != 0 {
 		t.Errorf("still left out: %v", left)
 	}
@@ -120,8 +121,8 @@ func TestNew_LeavesOutWhatIsUnfitAndTakesTheRest(t *testing.T) {
 
 func TestFindUnfit_SaysWhatNewLeavesOut(t *testing.T) {
 	cfg := Config{
-		Node: testNode, Services: []ServiceDefinition{{Name: "any", Address: "::"}, {Name: "web"}},
-		Checks: []CheckDefinition{{Name: "1", ServiceID: "web", Definition: check.Definition{TTL: 1}}, {Name: "2", ServiceID: "kept", Definition: check.Definition{TTL: 1}}},
+		Node: testNode, Services: []definition.Service{{Name: "any", Address: "::"}, {Name: "web"}},
+		Checks: []definition.Check{{Name: "1", ServiceID: "web", Definition: check.Definition{TTL: 1}}, {Name: "2", ServiceID: "kept", Definition: check.Definition{TTL: 1}}},
 	}
 	unfit, err := FindUnfit(cfg, func(id string) bool { return id == "kept" })
 	must(t, err)
@@ -142,7 +143,7 @@ func TestReload_FileTakesOverAndTheAPIsOwnStay(t *testing.T) {
 	must(t, a.UpdateTTL("service:web1", "passing", ""))
 	filed := web()
 	filed.Port = 8080
-	must(t, a.Reload([]ServiceDefinition{filed}, nil))
+	must(t, a.Reload([]definition.Service{filed}, nil))
 	wantStatuses(t, a, map[string]string{"service:web1": "passing"})
 	must(t, a.Reload(nil, nil))
 	if got := serviceIDs(a) + serviceIDs(mustNew(t, Config{DataDir: dir})); got != "" {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/definition"
 )
 
 // begin takes in what files define and what DataDir holds, in Consul's order: services,
@@ -143,14 +144,14 @@ func (a *Agent) restoreService(path string, t *touched) error {
 	if err := a.room(def, 0); err != nil {
 		return err
 	}
-	a.applyService(&service{def: def, source: SourceAPI, record: def.record(a.cfg.Node.Node)}, nil, nil, t)
+	a.applyService(&service{def: def, source: SourceAPI, record: def.Record(a.cfg.Node.Node)}, nil, nil, t)
 	return nil
 }
 
-func (a *Agent) readService(path string) (ServiceDefinition, error) {
+func (a *Agent) readService(path string) (definition.Service, error) {
 	data, err := a.files.read(path)
 	if err != nil {
-		return ServiceDefinition{}, err
+		return definition.Service{}, err
 	}
 	def, err := decodeService(data)
 	if err == nil {
@@ -224,7 +225,7 @@ func (a *Agent) restoreCheck(path string, t *touched) error {
 	return a.applyCheck(def, of, t)
 }
 
-func (a *Agent) applyCheck(def CheckDefinition, of *service, t *touched) error {
+func (a *Agent) applyCheck(def definition.Check, of *service, t *touched) error {
 	var record *catalog.Service
 	if of != nil {
 		record = of.record

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/definition"
 )
 
 // AddService adds a service with its checks, or replaces one of the same ID.
@@ -12,7 +13,7 @@ import (
 // replaceChecks. A check that was there before keeps its status. What the API
 // registers is on the disk when AddService returns, or the error says why not
 // and nothing has changed.
-func (a *Agent) AddService(def ServiceDefinition, source Source, replaceChecks bool) error {
+func (a *Agent) AddService(def definition.Service, source Source, replaceChecks bool) error {
 	given := def
 	def, err := a.normalizeService(def)
 	if err != nil {
@@ -33,8 +34,8 @@ func (a *Agent) AddService(def ServiceDefinition, source Source, replaceChecks b
 }
 
 // addService takes in a definition that was checked. It needs a.define.
-func (a *Agent) addService(def ServiceDefinition, source Source, replaceChecks bool, t *touched) error {
-	s := &service{def: def, source: source, record: def.record(a.cfg.Node.Node)}
+func (a *Agent) addService(def definition.Service, source Source, replaceChecks bool, t *touched) error {
+	s := &service{def: def, source: source, record: def.Record(a.cfg.Node.Node)}
 	gone := a.checksToDrop(def, replaceChecks)
 	if err := a.room(def, len(gone)); err != nil {
 		return err
@@ -55,7 +56,7 @@ func (a *Agent) addService(def ServiceDefinition, source Source, replaceChecks b
 }
 
 // checksToDrop are the IDs of the service's checks that replacing takes away.
-func (a *Agent) checksToDrop(def ServiceDefinition, replace bool) []string {
+func (a *Agent) checksToDrop(def definition.Service, replace bool) []string {
 	if !replace {
 		return nil
 	}
@@ -73,7 +74,7 @@ func (a *Agent) checksToDrop(def ServiceDefinition, replace bool) []string {
 }
 
 // room refuses what would be more than this host may register.
-func (a *Agent) room(def ServiceDefinition, leaving int) error {
+func (a *Agent) room(def definition.Service, leaving int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, ok := a.services[def.ID]; !ok && len(a.services) >= a.cfg.MaxServices {

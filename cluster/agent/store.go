@@ -8,11 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"meibo/cluster/atomicfile"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"meibo/cluster/atomicfile"
 )
 
 // The folders under DataDir, as Consul names them, and the bound of one file.

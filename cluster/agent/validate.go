@@ -14,6 +14,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // The kinds of refusal. The errors of this package wrap one of them; their text
@@ -54,7 +55,7 @@ const minDeregister = time.Minute
 
 // normalize fills in what def leaves out and returns def, or what is wrong with
 // it. Nothing of def is shared with the caller's that is later changed here.
-func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, error) {
+func (a *Agent) normalizeService(def definition.Service) (definition.Service, error) {
 	if def.Name == "" {
 		return def, invalid("Missing service name")
 	}
@@ -72,11 +73,11 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 	} else if err := def.Weights.Validate(); err != nil {
 		return def, invalid("Invalid Weights: %v", err)
 	}
-	if err := def.record("").ValidateUser(); err != nil {
+	if err := def.Record("").ValidateUser(); err != nil {
 		return def, invalid("%v", err)
 	}
 	def.TaggedAddresses = withLiterals(def)
-	if err := def.record("").Validate(); err != nil {
+	if err := def.Record("").Validate(); err != nil {
 		if errors.Is(err, catalog.ErrServiceAddress) {
 			return def, invalid("Invalid service address")
 		}
@@ -88,7 +89,7 @@ func (a *Agent) normalizeService(def ServiceDefinition) (ServiceDefinition, erro
 // warnService says what of a service that the API registers is not as it looks,
 // when it is registered first: many are again and again. What files define is the
 // configuration's to warn of.
-func (a *Agent) warnService(def ServiceDefinition, source Source) {
+func (a *Agent) warnService(def definition.Service, source Source) {
 	if source != SourceAPI || a.hasService(cmp.Or(def.ID, def.Name)) {
 		return
 	}
@@ -104,7 +105,7 @@ func (a *Agent) hasService(id string) bool {
 	return a.services[id] != nil
 }
 
-func (a *Agent) warnCheck(def CheckDefinition, source Source) {
+func (a *Agent) warnCheck(def definition.Check, source Source) {
 	a.mu.Lock()
 	known := a.checks[cmp.Or(def.ID, def.Name)] != nil
 	a.mu.Unlock()
@@ -113,7 +114,7 @@ func (a *Agent) warnCheck(def CheckDefinition, source Source) {
 	}
 }
 
-func (a *Agent) warnRaised(c CheckDefinition) {
+func (a *Agent) warnRaised(c definition.Check) {
 	if after := c.DeregisterCriticalServiceAfter; after > 0 && after < minDeregister {
 		a.logger.Warn("deregister_critical_service_after raised to the minimum", "check", cmp.Or(c.ID, c.Name), "service", c.ServiceID, "dur", after, "min", minDeregister)
 	}
@@ -131,7 +132,7 @@ func (a *Agent) warnName(name string) {
 }
 
 // withLiterals adds the tagged addresses that a literal address stands for.
-func withLiterals(def ServiceDefinition) map[string]catalog.ServiceAddress {
+func withLiterals(def definition.Service) map[string]catalog.ServiceAddress {
 	ip, err := netip.ParseAddr(def.Address)
 	if err != nil {
 		return def.TaggedAddresses
@@ -152,22 +153,8 @@ func withLiterals(def ServiceDefinition) map[string]catalog.ServiceAddress {
 	return tagged
 }
 
-// record is the definition as the catalog shows it.
-func (d *ServiceDefinition) record(node string) *catalog.Service {
-	s := &catalog.Service{
-		Node: node, Kind: d.Kind, ID: d.ID, Service: d.Name, Tags: d.Tags,
-		Address: d.Address, Port: d.Port, SocketPath: d.SocketPath,
-		TaggedAddresses: d.TaggedAddresses, Meta: d.Meta,
-		EnableTagOverride: d.EnableTagOverride, Locality: d.Locality,
-	}
-	if d.Weights != nil {
-		s.Weights = *d.Weights
-	}
-	return s
-}
-
 // normalizeServiceChecks names the checks of a service and looks at each.
-func (a *Agent) normalizeServiceChecks(def ServiceDefinition) (ServiceDefinition, error) {
+func (a *Agent) normalizeServiceChecks(def definition.Service) (definition.Service, error) {
 	def.Checks = slices.Clone(def.Checks)
 	seen := map[string]bool{}
 	for i := range def.Checks {
@@ -197,7 +184,7 @@ func (a *Agent) normalizeServiceChecks(def ServiceDefinition) (ServiceDefinition
 }
 
 // normalizeCheck does the same for a check that is registered by itself.
-func (a *Agent) normalizeCheck(def CheckDefinition) (CheckDefinition, error) {
+func (a *Agent) normalizeCheck(def definition.Check) (definition.Check, error) {
 	if def.Name == "" {
 		return def, invalid("Missing check name")
 	}
@@ -207,7 +194,7 @@ func (a *Agent) normalizeCheck(def CheckDefinition) (CheckDefinition, error) {
 	return def, a.validateCheck(&def)
 }
 
-func (a *Agent) validateCheck(c *CheckDefinition) error {
+func (a *Agent) validateCheck(c *definition.Check) error {
 	switch {
 	case c.ID == catalog.SerfHealth || strings.HasPrefix(c.ID, catalog.ServiceMaintPrefix) || c.ID == catalog.NodeMaint:
 		return invalid("Check ID %q is kept for meibo itself: choose another", c.ID)
@@ -235,7 +222,7 @@ func (a *Agent) scriptsAllowed(source Source) bool {
 }
 
 // permit refuses a script that its source may not run.
-func (a *Agent) permit(def *CheckDefinition, source Source) error {
+func (a *Agent) permit(def *definition.Check, source Source) error {
 	if def.Kind() == check.KindScript && !a.scriptsAllowed(source) {
 		return invalid("%v", check.ErrScriptsDisabled)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"meibo/cluster/acl"
 	"meibo/cluster/catalog"
+	"meibo/cluster/definition"
 )
 
 // agentSet are the endpoints under /v1/agent/: this host speaks for itself.
@@ -221,11 +222,11 @@ func (a *agentSet) registerService(r *request) (any, error) {
 
 // mayRegister: the token must write the service, and the one of another name whose ID it
 // takes over.
-func (a *agentSet) mayRegister(r *request, def ServiceDefinition) error {
-	if err := r.authorize(acl.Service, def.Service.Service, acl.Write); err != nil {
+func (a *agentSet) mayRegister(r *request, def definition.Service) error {
+	if err := r.authorize(acl.Service, def.Name, acl.Write); err != nil {
 		return err
 	}
-	if old, ok := a.cfg.Agent.Services()[def.ID]; ok && old.Service != def.Service.Service {
+	if old, ok := a.cfg.Agent.Services()[def.ID]; ok && old.Service != def.Name {
 		return r.authorize(acl.Service, old.Service, acl.Write)
 	}
 	return nil
@@ -314,7 +315,7 @@ func (a *agentSet) registerCheck(r *request) (any, error) {
 	return nil, a.cfg.Agent.RegisterCheck(r.Context(), def)
 }
 
-func (a *agentSet) mayRegisterCheck(r *request, def CheckDefinition) error {
+func (a *agentSet) mayRegisterCheck(r *request, def definition.Check) error {
 	if old, ok := a.cfg.Agent.Checks()[def.ID]; ok {
 		if err := a.mayWriteCheck(r, old); err != nil {
 			return err

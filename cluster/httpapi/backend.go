@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/definition"
 )
 
 // age is how old what is kept may be: nothing while changes are followed.
@@ -58,9 +59,9 @@ type Agent interface {
 
 	// RegisterService adds or replaces a service with its checks. With replaceChecks,
 	// checks of an earlier registration that are not named any more are removed.
-	RegisterService(ctx context.Context, def ServiceDefinition, replaceChecks bool) error
+	RegisterService(ctx context.Context, def definition.Service, replaceChecks bool) error
 	DeregisterService(ctx context.Context, id string) error
-	RegisterCheck(ctx context.Context, def CheckDefinition) error
+	RegisterCheck(ctx context.Context, def definition.Check) error
 	DeregisterCheck(ctx context.Context, id string) error
 	// UpdateTTL reports for a TTL check; [ErrNotTTL] for a check of another kind.
 	UpdateTTL(ctx context.Context, id, status, output string) error
@@ -116,55 +117,6 @@ type LeftOut struct {
 	ID, Name  string
 	ServiceID string // of a check: the service it is a check of
 	What, Why string // for people: which one, and what is wrong with it and where
-}
-
-// ServiceDefinition is a service as a client registers it, with its checks.
-type ServiceDefinition struct {
-	catalog.Service        // Node and the indexes are empty; ID is never empty
-	Token           string // registers and deregisters it in the catalog; empty: the agent's
-	Checks          []CheckDefinition
-}
-
-// CheckDefinition is a check as a client registers it. The field names are Consul's.
-type CheckDefinition struct {
-	ID        string // empty for a service's check without one: the agent makes it up
-	Name      string
-	Notes     string
-	ServiceID string // of the service that it belongs to; empty: the node
-	Token     string
-	Status    string // until the first run; empty means critical
-
-	Args                   []string
-	HTTP                   string
-	Header                 map[string][]string
-	Method                 string
-	Body                   string
-	DisableRedirects       bool
-	TCP                    string
-	TCPUseTLS              bool
-	UDP                    string
-	GRPC                   string
-	GRPCUseTLS             bool
-	H2PING                 string
-	H2PingUseTLS           *bool // nil: true, Consul's default
-	OSService              string
-	DockerContainerID      string
-	Shell                  string
-	TLSServerName          string
-	TLSSkipVerify          bool
-	AliasNode              string
-	AliasService           string
-	TTL                    time.Duration
-	Interval               time.Duration
-	Timeout                time.Duration
-	SuccessBeforePassing   int
-	FailuresBeforeWarning  int
-	FailuresBeforeCritical int
-	OutputMaxSize          int // bytes; 0: the agent's default
-
-	// DeregisterCriticalServiceAfter removes the check's service once the check has
-	// been critical for so long; 0: never.
-	DeregisterCriticalServiceAfter time.Duration
 }
 
 // Self is what /v1/agent/self tells of this host.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // The bodies of requests: every field that Consul's clients send has a place here, those
@@ -258,8 +260,8 @@ func (b *checkDefinitionBody) definition() catalog.CheckDefinition {
 
 // definition turns the body into what the agent takes, after the checks that Consul's
 // endpoint does itself.
-func (b *agentServiceBody) definition() (ServiceDefinition, error) {
-	var def ServiceDefinition
+func (b *agentServiceBody) definition() (definition.Service, error) {
+	var def definition.Service
 	if b.Name == "" {
 		return def, badRequest("Missing service name")
 	}
@@ -279,13 +281,13 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 		TaggedAddresses: b.TaggedAddresses, Meta: b.Meta, Port: b.Port, SocketPath: b.SocketPath,
 		Weights: b.Weights, EnableTagOverride: b.EnableTagOverride, Locality: b.Locality,
 	}
-	def = ServiceDefinition{Service: *body.service(), Token: b.Token}
-	if def.ID == "" {
-		def.ID = def.Service.Service
-	}
-	if err := cmp.Or(catalog.RefuseConnect(def.ID, b.Proxy, b.Connect), def.Service.Validate()); err != nil {
+	s := body.service()
+	s.ID = cmp.Or(s.ID, s.Service)
+	if err := cmp.Or(catalog.RefuseConnect(s.ID, b.Proxy, b.Connect), s.Validate()); err != nil {
 		return def, badRequest("%v", err)
 	}
+	def = definition.FromRecord(s)
+	def.Token = b.Token
 	checks := b.Checks
 	if b.Check != nil && !reflect.ValueOf(*b.Check).IsZero() { // an empty one is none, as in Consul
 		checks = append([]*agentCheckBody{b.Check}, checks...)
@@ -304,23 +306,25 @@ func (b *agentServiceBody) definition() (ServiceDefinition, error) {
 	return def, nil
 }
 
-func (b *agentCheckBody) definition() CheckDefinition {
+func (b *agentCheckBody) definition() definition.Check {
 	id := b.ID
 	if id == "" {
 		id = b.CheckID
 	}
-	return CheckDefinition{
+	return definition.Check{
 		ID: id, Name: b.Name, Notes: b.Notes, ServiceID: b.ServiceID, Token: b.Token, Status: b.Status,
-		Args: b.ScriptArgs, HTTP: b.HTTP, Header: b.Header, Method: b.Method, Body: b.Body,
-		DisableRedirects: b.DisableRedirects, TCP: b.TCP, TCPUseTLS: b.TCPUseTLS, UDP: b.UDP,
-		GRPC: b.GRPC, GRPCUseTLS: b.GRPCUseTLS, H2PING: b.H2PING, H2PingUseTLS: b.H2PingUseTLS,
-		OSService: b.OSService, DockerContainerID: b.DockerContainerID, Shell: b.Shell,
-		TLSServerName: b.TLSServerName, TLSSkipVerify: b.TLSSkipVerify,
-		AliasNode: b.AliasNode, AliasService: b.AliasService,
-		TTL: b.TTL, Interval: b.Interval, Timeout: b.Timeout,
-		SuccessBeforePassing: b.SuccessBeforePassing, FailuresBeforeWarning: b.FailuresBeforeWarning,
-		FailuresBeforeCritical: b.FailuresBeforeCritical, OutputMaxSize: b.OutputMaxSize,
 		DeregisterCriticalServiceAfter: b.DeregisterCriticalServiceAfter,
+		Definition: check.Definition{
+			ScriptArgs: b.ScriptArgs, HTTP: b.HTTP, Header: b.Header, Method: b.Method, Body: b.Body,
+			DisableRedirects: b.DisableRedirects, TCP: b.TCP, TCPUseTLS: b.TCPUseTLS, UDP: b.UDP,
+			GRPC: b.GRPC, GRPCUseTLS: b.GRPCUseTLS, H2PING: b.H2PING, H2PingUseTLS: b.H2PingUseTLS,
+			OSService: b.OSService, DockerContainerID: b.DockerContainerID, Shell: b.Shell,
+			TLSServerName: b.TLSServerName, TLSSkipVerify: b.TLSSkipVerify,
+			AliasNode: b.AliasNode, AliasService: b.AliasService,
+			TTL: b.TTL, Interval: b.Interval, Timeout: b.Timeout,
+			SuccessBeforePassing: b.SuccessBeforePassing, FailuresBeforeWarning: b.FailuresBeforeWarning,
+			FailuresBeforeCritical: b.FailuresBeforeCritical, OutputMaxSize: b.OutputMaxSize,
+		},
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/catalog/state"
+	"meibo/cluster/definition"
 	"meibo/cluster/httpapi"
 )
 
@@ -156,15 +157,15 @@ func (h *host) Changed() <-chan struct{} {
 	return h.changed
 }
 
-func (h *host) RegisterService(_ context.Context, def httpapi.ServiceDefinition, replace bool) error {
+func (h *host) RegisterService(_ context.Context, def definition.Service, replace bool) error {
 	h.mu.Lock()
-	h.services[def.ID] = &def.Service
+	h.services[def.ID] = def.Record("")
 	for i, c := range def.Checks {
 		id := c.ID
 		if id == "" {
 			id = fmt.Sprintf("service:%s:%d", def.ID, i+1)
 		}
-		h.checks[id] = &catalog.Check{CheckID: id, Name: c.Name, Status: catalog.Critical, ServiceID: def.ID, ServiceName: def.Service.Service}
+		h.checks[id] = &catalog.Check{CheckID: id, Name: c.Name, Status: catalog.Critical, ServiceID: def.ID, ServiceName: def.Name}
 	}
 	h.touch()
 	h.mu.Unlock()
@@ -179,12 +180,12 @@ func (h *host) DeregisterService(_ context.Context, id string) error {
 	return h.did("deregister service %s", id)
 }
 
-func (h *host) RegisterCheck(_ context.Context, def httpapi.CheckDefinition) error {
+func (h *host) RegisterCheck(_ context.Context, def definition.Check) error {
 	h.mu.Lock()
 	h.checks[def.ID] = &catalog.Check{CheckID: def.ID, Name: def.Name, Status: catalog.Critical, ServiceID: def.ServiceID}
 	h.touch()
 	h.mu.Unlock()
-	return h.did("register check %s service=%q http=%q interval=%v ttl=%v args=%q", def.ID, def.ServiceID, def.HTTP, def.Interval, def.TTL, def.Args)
+	return h.did("register check %s service=%q http=%q interval=%v ttl=%v args=%q", def.ID, def.ServiceID, def.HTTP, def.Interval, def.TTL, def.ScriptArgs)
 }
 
 func (h *host) DeregisterCheck(_ context.Context, id string) error {

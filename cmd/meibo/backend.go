@@ -13,7 +13,7 @@ import (
 	"meibo/cluster"
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
-	"meibo/cluster/check"
+	"meibo/cluster/definition"
 	"meibo/cluster/httpapi"
 	"meibo/cluster/membership"
 	"meibo/cluster/server"
@@ -121,16 +121,16 @@ func (h hostAgent) intoCatalog(ctx context.Context, err error) error {
 	return nil
 }
 
-func (h hostAgent) RegisterService(ctx context.Context, def httpapi.ServiceDefinition, replaceChecks bool) error {
-	return h.intoCatalog(ctx, h.agent().AddService(serviceDefinition(def), agent.SourceAPI, replaceChecks))
+func (h hostAgent) RegisterService(ctx context.Context, def definition.Service, replaceChecks bool) error {
+	return h.intoCatalog(ctx, h.agent().AddService(def, agent.SourceAPI, replaceChecks))
 }
 
 func (h hostAgent) DeregisterService(ctx context.Context, id string) error {
 	return h.intoCatalog(ctx, h.agent().RemoveService(id))
 }
 
-func (h hostAgent) RegisterCheck(ctx context.Context, def httpapi.CheckDefinition) error {
-	return h.intoCatalog(ctx, h.agent().AddCheck(checkDefinition(def), agent.SourceAPI))
+func (h hostAgent) RegisterCheck(ctx context.Context, def definition.Check) error {
+	return h.intoCatalog(ctx, h.agent().AddCheck(def, agent.SourceAPI))
 }
 
 func (h hostAgent) DeregisterCheck(ctx context.Context, id string) error {
@@ -308,37 +308,6 @@ func (o clusterOperator) AutopilotHealth(context.Context) (httpapi.AutopilotHeal
 		out.Servers = append(out.Servers, httpapi.AutopilotServer(s))
 	}
 	return out, nil
-}
-
-func serviceDefinition(def httpapi.ServiceDefinition) agent.ServiceDefinition {
-	s := def.Service
-	out := agent.ServiceDefinition{
-		Kind: s.Kind, ID: s.ID, Name: s.Service, Tags: s.Tags, Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
-		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta, EnableTagOverride: s.EnableTagOverride, Locality: s.Locality, Token: def.Token,
-	}
-	if s.Weights != (catalog.Weights{}) {
-		out.Weights = &s.Weights
-	}
-	for _, c := range def.Checks {
-		out.Checks = append(out.Checks, checkDefinition(c))
-	}
-	return out
-}
-
-func checkDefinition(c httpapi.CheckDefinition) agent.CheckDefinition {
-	return agent.CheckDefinition{
-		ID: c.ID, Name: c.Name, Notes: c.Notes, Status: c.Status, ServiceID: c.ServiceID, Token: c.Token,
-		DeregisterCriticalServiceAfter: c.DeregisterCriticalServiceAfter,
-		Definition: check.Definition{
-			ScriptArgs: c.Args, HTTP: c.HTTP, Method: c.Method, Header: c.Header, Body: c.Body, DisableRedirects: c.DisableRedirects,
-			TCP: c.TCP, TCPUseTLS: c.TCPUseTLS, UDP: c.UDP, GRPC: c.GRPC, GRPCUseTLS: c.GRPCUseTLS,
-			H2PING: c.H2PING, H2PingUseTLS: c.H2PingUseTLS, OSService: c.OSService,
-			DockerContainerID: c.DockerContainerID, Shell: c.Shell, AliasNode: c.AliasNode, AliasService: c.AliasService,
-			TTL: c.TTL, TLSServerName: c.TLSServerName, TLSSkipVerify: c.TLSSkipVerify,
-			Interval: c.Interval, Timeout: c.Timeout, SuccessBeforePassing: c.SuccessBeforePassing,
-			FailuresBeforeWarning: c.FailuresBeforeWarning, FailuresBeforeCritical: c.FailuresBeforeCritical, OutputMaxSize: c.OutputMaxSize,
-		},
-	}
 }
 
 // mountsOf are the handlers besides Consul's API.

@@ -36,16 +36,17 @@ cluster/feed/frame       < cluster/catalog
 cluster/feed             < cluster/catalog cluster/catalog/state cluster/feed/frame cluster/retry
 cluster/view             < cluster/catalog cluster/feed/frame cluster/atomicfile cluster/retry
 cluster/check            <
-cluster/agent            < cluster/catalog cluster/check cluster/atomicfile
+cluster/definition       < cluster/catalog cluster/check
+cluster/agent            < cluster/definition cluster/catalog cluster/check cluster/atomicfile
 cluster/acl              < cluster/catalog
-cluster/httpapi          < cluster/catalog cluster/acl
+cluster/httpapi          < cluster/catalog cluster/acl cluster/definition cluster/check
 cluster/httpapi/client   < cluster/catalog
 cluster/bootstrap        < cluster/atomicfile cluster/retry
 cluster/rpc              < cluster/catalog cluster/link cluster/retry
 cluster/server           < cluster/catalog cluster/catalog/state cluster/consensus cluster/bootstrap cluster/leader cluster/feed cluster/atomicfile cluster/retry
 cluster                  < cluster/server cluster/bootstrap cluster/rpc cluster/catalog cluster/consensus cluster/gossip cluster/leader cluster/link cluster/membership cluster/view cluster/feed cluster/agent cluster/atomicfile cluster/retry
 cmd/meibo/logging        <
-cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
+cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster cluster/catalog cluster/definition cluster/agent cluster/check cluster/view cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
 cmd/meibo/dnsmasq        < resolver/local resolver/wire
 cmd/meibo/signals        <
 cmd/meibo                < *

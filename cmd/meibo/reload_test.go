@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"meibo/cluster/agent"
+	"meibo/cluster/definition"
 	"meibo/cluster/httpapi/client"
 	"meibo/cmd/meibo/config"
 )
@@ -58,7 +58,7 @@ func TestReload_KeysThatNeedNoRestartAreTaken(t *testing.T) {
 func TestReload_WhatOnePartRefusesNoPartTakes(t *testing.T) {
 	for name, spoil := range map[string]func(*config.Config){
 		"a service": func(c *config.Config) {
-			c.Agent.Services = append(c.Agent.Services, agent.ServiceDefinition{Name: "bad", Address: "0.0.0.0"})
+			c.Agent.Services = append(c.Agent.Services, definition.Service{Name: "bad", Address: "0.0.0.0"})
 		},
 		"a route":  func(c *config.Config) { c.Forward.Routes = append(c.Forward.Routes, c.Forward.Routes[0]) },
 		"a record": func(c *config.Config) { c.Hosts.Records = []string{"nonsense"} },

@@ -27,8 +27,8 @@ import (
 	"net/netip"
 	"time"
 
-	"meibo/cluster/agent"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // Config is a whole configuration: checked, with defaults filled in and address
@@ -215,13 +215,13 @@ type View struct {
 
 // Agent is this host's part: its definitions and how its checks run.
 type Agent struct {
-	Services                []agent.ServiceDefinition
-	Checks                  []agent.CheckDefinition // of the node, or of a service by ServiceID
-	LeftOut                 []LeftOut               // not among them, because of a fault
-	EnableScriptChecks      bool                    // from files and from the API
-	EnableLocalScriptChecks bool                    // from files
-	CheckUpdateInterval     time.Duration           // output-only changes are held back so long
-	CheckOutputMaxSize      int                     // bytes
+	Services                []definition.Service
+	Checks                  []definition.Check // of the node, or of a service by ServiceID
+	LeftOut                 []LeftOut          // not among them, because of a fault
+	EnableScriptChecks      bool               // from files and from the API
+	EnableLocalScriptChecks bool               // from files
+	CheckUpdateInterval     time.Duration      // output-only changes are held back so long
+	CheckOutputMaxSize      int                // bytes
 	DiscardCheckOutput      bool
 	CheckTLS                *check.TLS // what checks over TLS show and trust; nil: no certificate, the system's CAs
 

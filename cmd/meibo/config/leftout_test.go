@@ -10,6 +10,7 @@ import (
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // Each of these is a fault inside one definition: that one is left out, named with file
@@ -139,7 +140,7 @@ func TestLoad_ChecksOfServicesThatTheAPIRegistered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.AddService(agent.ServiceDefinition{Name: "web", ID: "web1", Checks: []agent.CheckDefinition{{Definition: check.Definition{TTL: time.Minute}}}}, agent.SourceAPI, false); err != nil {
+	if err := a.AddService(definition.Service{Name: "web", ID: "web1", Checks: []definition.Check{{Definition: check.Definition{TTL: time.Minute}}}}, agent.SourceAPI, false); err != nil {
 		t.Fatal(err)
 	}
 	const file = `check { name = "x" service_id = "web1" ttl = "1m" }`

@@ -11,6 +11,7 @@ import (
 	"meibo/cluster/agent"
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // at reads a value of a block, its default where it is not set or bad.
@@ -72,8 +73,8 @@ func (b *builder) agent(c *Config) Agent {
 		})
 	}
 	d.ask(&a, c.DataDir, services, checks)
-	a.Services = fit(&d, "service", a.Services, services, func(s agent.ServiceDefinition) string { return s.ID })
-	a.Checks = fit(&d, "check", a.Checks, checks, func(k agent.CheckDefinition) string { return k.ID })
+	a.Services = fit(&d, "service", a.Services, services, func(s definition.Service) string { return s.ID })
+	a.Checks = fit(&d, "check", a.Checks, checks, func(k definition.Check) string { return k.ID })
 	d.moved(&a)
 	a.LeftOut = b.leftOut()
 	a.places = d.places
@@ -191,8 +192,8 @@ func (d *definer) unique(kind, id string, at position) {
 
 var dnsName = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
 
-func (d *definer) service(bl *block) (agent.ServiceDefinition, bool) {
-	s := agent.ServiceDefinition{
+func (d *definer) service(bl *block) (definition.Service, bool) {
+	s := definition.Service{
 		Kind: at[string](bl, "service", "kind"), ID: at[string](bl, "service", "id"), Name: at[string](bl, "service", "name"),
 		Tags: texts(at[[]entry](bl, "service", "tags")), Address: at[string](bl, "service", "address"), Port: int(at[int64](bl, "service", "port")),
 		SocketPath: at[string](bl, "service", "socket_path"), Meta: at[map[string]string](bl, "service", "meta"),
@@ -248,7 +249,7 @@ func (d *definer) refuseConnect(bl *block, id string) {
 }
 
 // serviceNames warns of names that DNS cannot carry, or not everywhere.
-func (d *definer) serviceNames(s *agent.ServiceDefinition, at position) {
+func (d *definer) serviceNames(s *definition.Service, at position) {
 	warn := func(key, text string) {
 		d.warn(Warning{File: at.file, Line: at.line, Key: key, Text: text})
 	}
@@ -267,7 +268,7 @@ func (d *definer) serviceNames(s *agent.ServiceDefinition, at position) {
 }
 
 // taggedAddresses reads { lan { address = "…" port = 80 } }.
-func (d *definer) taggedAddresses(bl *block, s *agent.ServiceDefinition) {
+func (d *definer) taggedAddresses(bl *block, s *definition.Service) {
 	for _, t := range at[[]*tree](bl, "service", "tagged_addresses") {
 		objects, ok := t.objects()
 		if !ok {
@@ -323,12 +324,12 @@ func (d *definer) tagged(f field) (catalog.ServiceAddress, bool) {
 }
 
 // check makes one check. Inside a service it needs neither name nor service_id.
-func (d *definer) check(bl *block, shown string, inside bool) (agent.CheckDefinition, bool) {
+func (d *definer) check(bl *block, shown string, inside bool) (definition.Check, bool) {
 	get := func(path string) string { return at[string](bl, "check", path) }
 	yes := func(path string) bool { return at[bool](bl, "check", path) }
 	number := func(path string) int { return int(at[int64](bl, "check", path)) }
 	span := func(path string) time.Duration { return at[time.Duration](bl, "check", path) }
-	c := agent.CheckDefinition{
+	c := definition.Check{
 		ID: get("id"), Name: get("name"), Notes: get("notes"), Status: get("status"), ServiceID: get("service_id"), Token: get("token"),
 		DeregisterCriticalServiceAfter: span("deregister_critical_service_after"),
 		Definition: check.Definition{
@@ -357,7 +358,7 @@ func (d *definer) check(bl *block, shown string, inside bool) (agent.CheckDefini
 }
 
 // sound checks what belongs together, and raises what is too small.
-func (d *definer) sound(c *agent.CheckDefinition, at position, shown string, inside bool) bool {
+func (d *definer) sound(c *definition.Check, at position, shown string, inside bool) bool {
 	fault := func(text string) {
 		d.fault(&Fault{File: at.file, Line: at.line, Key: shown, Text: text})
 	}
@@ -406,7 +407,7 @@ func hopelessKey(k check.Kind) string {
 }
 
 // unfit says which key of a check does not fit the others, and why.
-func unfit(c *agent.CheckDefinition) (key, text string) {
+func unfit(c *definition.Check) (key, text string) {
 	kind := c.Kind()
 	switch {
 	case kind == check.KindNone:

@@ -10,14 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"meibo/cluster/agent"
 	"meibo/cluster/check"
+	"meibo/cluster/definition"
 )
 
 // describe writes definitions one to a line.
 func describe(a Agent) string {
 	var b strings.Builder
-	line := func(c agent.CheckDefinition, indent string) {
+	line := func(c definition.Check, indent string) {
 		fmt.Fprintf(&b, "%scheck %q name=%q kind=%s args=%q interval=%s ttl=%s after=%s\n", indent, c.ID, c.Name, c.Kind(), c.ScriptArgs, c.Interval, c.TTL, c.DeregisterCriticalServiceAfter)
 	}
 	for _, s := range a.Services {

@@ -1,4 +1,6 @@
-package agent
+// Package definition is a service or a check as a file or the API defines it, before
+// an agent makes records of the catalog of it.
+package definition
 
 import (
 	"time"
@@ -7,26 +9,8 @@ import (
 	"meibo/cluster/check"
 )
 
-// Source says who brought a definition. What a file defines only a file takes
-// away again; what the API registered is kept under DataDir.
-type Source uint8
-
-// The sources.
-const (
-	SourceAPI Source = iota
-	SourceFile
-)
-
-// String returns the name that persisted files use, which is Consul's.
-func (s Source) String() string {
-	if s == SourceFile {
-		return "local"
-	}
-	return "remote"
-}
-
-// ServiceDefinition is a service as a file or the API defines it.
-type ServiceDefinition struct {
+// Service is a service as a file or the API defines it.
+type Service struct {
 	Kind              string
 	ID                string // default: Name
 	Name              string
@@ -40,12 +24,40 @@ type ServiceDefinition struct {
 	EnableTagOverride bool
 	Locality          *catalog.Locality // nil: not said
 	Token             string            // kept, never logged
-	Checks            []CheckDefinition
+	Checks            []Check
 }
 
-// CheckDefinition is a check as a file or the API defines it. Its embedded
+// Record is the service as the catalog shows it, on a node.
+func (s *Service) Record(node string) *catalog.Service {
+	r := &catalog.Service{
+		Node: node, Kind: s.Kind, ID: s.ID, Service: s.Name, Tags: s.Tags,
+		Address: s.Address, Port: s.Port, SocketPath: s.SocketPath,
+		TaggedAddresses: s.TaggedAddresses, Meta: s.Meta,
+		EnableTagOverride: s.EnableTagOverride, Locality: s.Locality,
+	}
+	if s.Weights != nil {
+		r.Weights = *s.Weights
+	}
+	return r
+}
+
+// FromRecord is the service whose record is r, without token and checks.
+func FromRecord(r *catalog.Service) Service {
+	s := Service{
+		Kind: r.Kind, ID: r.ID, Name: r.Service, Tags: r.Tags,
+		Address: r.Address, Port: r.Port, SocketPath: r.SocketPath,
+		TaggedAddresses: r.TaggedAddresses, Meta: r.Meta,
+		EnableTagOverride: r.EnableTagOverride, Locality: r.Locality,
+	}
+	if r.Weights != (catalog.Weights{}) {
+		s.Weights = &r.Weights
+	}
+	return s
+}
+
+// Check is a check as a file or the API defines it. Its embedded
 // part says what runs.
-type CheckDefinition struct {
+type Check struct {
 	// ID defaults to Name for checks of the node, and to "service:<service id>",
 	// with ":<n>" added where there are several, for those of a service.
 	ID    string
@@ -54,7 +66,7 @@ type CheckDefinition struct {
 	// Status is shown until the first result; default critical.
 	Status string
 	// ServiceID ties a check that is registered by itself to a service that
-	// exists. Inside a ServiceDefinition it is ignored.
+	// exists. Inside a Service it is ignored.
 	ServiceID string
 	Token     string // kept, never logged
 	// DeregisterCriticalServiceAfter removes the service once the check has
@@ -65,4 +77,4 @@ type CheckDefinition struct {
 }
 
 // CheckType names the kind of the check, as Consul's HealthCheck.Type does.
-func (d *CheckDefinition) CheckType() string { return string(d.Kind()) }
+func (d *Check) CheckType() string { return string(d.Kind()) }
