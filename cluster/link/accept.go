@@ -90,7 +90,7 @@ func (l *Link) handshake(ctx context.Context, c *conn, place *place) error {
 
 var errBusy = errors.New("no turn for its handshake in time")
 
-// join tells the peer that it is welcome, or why not, and hands it over.
+// join sends the peer the join ack, or why not, and hands it over.
 func (l *Link) join(ctx context.Context, tc *tls.Conn, c *conn, place *place, p Protocol) error {
 	stop := context.AfterFunc(ctx, func() { _ = tc.NetConn().Close() })
 	defer stop()

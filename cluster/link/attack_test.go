@@ -494,12 +494,12 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-func FuzzHearWelcome(f *testing.F) {
+func FuzzReadJoinAck(f *testing.F) {
 	f.Add(joinAck())
 	f.Add(refusal("too many connections"))
 	f.Add([]byte{5, 'a'})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		err := hearWelcome(bytes.NewReader(data))
+		err := readJoinAck(bytes.NewReader(data))
 		if (err == nil) != (len(data) > 0 && data[0] == 0) {
 			t.Errorf("%q: %v", data, err)
 		}

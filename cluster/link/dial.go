@@ -95,7 +95,7 @@ func (l *Link) greet(ctx context.Context, tc *tls.Conn, c *conn, st *state, want
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = tc.SetReadDeadline(time.Unix(1, 0)) })
-	err := hearWelcome(tc)
+	err := readJoinAck(tc)
 	if !stop() {
 		return context.Cause(ctx)
 	}
@@ -111,7 +111,7 @@ func (l *Link) greet(ctx context.Context, tc *tls.Conn, c *conn, st *state, want
 	return nil
 }
 
-// A server's first octet is its word on the connection: zero for welcome, else
+// A server's first octet is its word on the connection: zero is the join ack, else
 // the length of the reason why not.
 func joinAck() []byte { return []byte{0} }
 
@@ -120,7 +120,7 @@ func refusal(text string) []byte {
 	return append([]byte{byte(len(text))}, text...)
 }
 
-func hearWelcome(r io.Reader) error {
+func readJoinAck(r io.Reader) error {
 	var b [256]byte
 	if _, err := io.ReadFull(r, b[:1]); err != nil {
 		return err
