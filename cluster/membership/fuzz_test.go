@@ -10,6 +10,7 @@ import (
 func FuzzMachine(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 0, 2, 2, 3, 1, 4, 9, 5, 1, 6, 1, 7, 1, 8, 1, 9, 1, 10, 20})
 	f.Add([]byte{0, 1, 0, 2, 0, 3, 0, 4, 2, 1, 2, 2, 2, 3, 2, 4, 10, 40, 0, 1, 10, 250})
+	f.Add([]byte{9, 5, 12, 29, 10, 20, 13, 8, 10, 40, 12, 11, 13, 1, 11, 3, 10, 99})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		b := newBook(t, 4)
 		for ; len(script) >= 2; script = script[2:] {
@@ -23,7 +24,7 @@ func FuzzMachine(f *testing.F) {
 				n.Addr = b.node(9).Addr
 			}
 			m := Message{Nonce: uint64(script[1]), LTime: uint64(script[1] >> 2), Life: 7, Name: name, ID: id, From: "n1", Prune: script[1]&0x20 != 0}
-			switch script[0] % 12 {
+			switch script[0] % 14 {
 			case 0:
 				b.Alive(b.now, n)
 			case 1:
@@ -53,6 +54,10 @@ func FuzzMachine(f *testing.F) {
 			case 11:
 				b.Sweep(b.now)
 				b.Confirm(b.now, id)
+			case 12:
+				b.Restore([]Life{{ID: id, Name: name, Status: Status(script[1]>>3) % 5, Since: b.now}})
+			case 13:
+				b.Resync(b.now, []Node{n, b.node(int(script[1]>>3) % 6)})
 			}
 			b.agrees()
 		}

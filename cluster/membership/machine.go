@@ -139,6 +139,7 @@ func (m *Machine) setStatus(now time.Time, r *record, s Status) {
 	if r.Status == s {
 		return
 	}
+	m.dropLife(r.ID) // what was told of one never seen
 	r.Status, r.Since = s, now
 	m.touch(r)
 }

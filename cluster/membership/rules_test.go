@@ -417,6 +417,42 @@ func TestRule19_FailedNeverBecomesNeverSeenAndReapedCountsAsLeft(t *testing.T) {
 	}
 }
 
+func TestResync_MakesTheMembersWhatGossipHas(t *testing.T) {
+	b := newBook(t, 3)
+	b.silent["n1"] = true
+	b.Resync(b.now, []Node{b.node(0), b.node(2), b.node(3)}) // the death of n1 and the arrival of n3 were lost
+	b.pass(time.Second)
+	for i, want := range []Status{Alive, Failed, Alive, Alive} {
+		b.is(b.node(i).Name, want)
+	}
+}
+
+// What is told of a member that others alone have told of counts until it is found
+// out, and is told on once.
+func TestRule19_WhatIsToldOfOneNeverSeenCountsUntilItAnswers(t *testing.T) {
+	b := newBook(t, 2)
+	b.silent["n5"] = true
+	b.Merge(b.now, PushPull{From: "n0", Gone: []Departed{{Node: b.node(5), Status: Failed}}})
+	b.Restore([]Life{{ID: "id5", Name: "n5", Status: Failed, Since: b.now}})
+	b.Publish()
+	told := func() (lives []Status) {
+		for _, l := range b.Table().Lives() {
+			if l.ID == "id5" {
+				lives = append(lives, l.Status)
+			}
+		}
+		return lives
+	}
+	if got := told(); len(got) != 1 || got[0] != Failed || b.Table().Life("id5") != Failed {
+		t.Errorf("told on: %v", got)
+	}
+	delete(b.silent, "n5")
+	b.pass(10 * time.Second)
+	if got := told(); len(got) != 1 || got[0] != Alive || b.Table().Life("id5") != Alive {
+		t.Errorf("after it answered: %v", got)
+	}
+}
+
 func TestIntent_OneOfAnEarlierLifeOrPlayedAgainSaysNothing(t *testing.T) {
 	b := newBook(t, 3)
 	old := Message{Kind: MessageLeave, LTime: 5, Nonce: 1, Name: "n0", ID: "id0", Life: 6}

@@ -94,7 +94,9 @@ func (t *Table) Life(id string) Status {
 func (t *Table) Lives() []Life {
 	lives := make([]Life, 0, len(t.Members())+len(t.lives))
 	for _, m := range t.Members() {
-		lives = append(lives, Life{ID: m.ID, Name: m.Name, Status: t.Life(m.ID), Since: m.Since})
+		if m.Status != NeverSeen {
+			lives = append(lives, Life{ID: m.ID, Name: m.Name, Status: m.Status, Since: m.Since})
+		}
 	}
 	for _, l := range t.lives {
 		lives = append(lives, l)
