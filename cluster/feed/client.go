@@ -61,6 +61,7 @@ type Client struct {
 	backoff  retry.Backoff        // between them
 	failed   map[string]time.Time // when a server last failed
 	prepared *candidate           // where to move to
+	awaited  uint64               // the highest index to hear of
 }
 
 // NewClient returns a client that has no stream yet. It starts nothing.
@@ -91,11 +92,12 @@ func (c *Client) Server() (addr string, since time.Time) {
 	return c.stream.addr, c.since
 }
 
-// Await asks the server of the open stream, if there is one, to tell of an index
-// as soon as it is reached, though nothing that this host follows may have
+// Await asks the server of the open stream, or of the next one, to tell of an
+// index as soon as it is reached, though nothing that this host follows may have
 // changed: otherwise it hears of it with the next heartbeat. It does not block.
 func (c *Client) Await(index uint64) {
 	c.mu.Lock()
+	c.awaited = max(index, c.awaited)
 	s := c.stream
 	c.mu.Unlock()
 	if s != nil {
@@ -274,6 +276,9 @@ func (c *Client) start(ctx context.Context, to *candidate) (*Stream, error) {
 	}
 	c.mu.Lock()
 	c.stream, c.since = s, time.Now()
+	if c.awaited > g.Index {
+		s.await(c.awaited)
+	}
 	c.mu.Unlock()
 	s.wg.Go(s.talk)
 	return s, nil

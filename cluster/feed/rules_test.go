@@ -563,16 +563,57 @@ func TestHostThatWaitsForAnIndexHearsOfItAtOnce(t *testing.T) {
 		for _, after := range []bool{false, true} {
 			settle(1100 * time.Millisecond) // between two heartbeats
 			if after {
-				c.do(&catalog.Deregister{Node: "n1", ServiceID: "no such"})
+				c.do(register("n1", "web", "w1", catalog.Passing)) // which changes nothing
 			}
 			r.client.Await(1000 + c.index + map[bool]uint64{false: 1}[after])
 			if !after {
-				c.do(&catalog.Deregister{Node: "n1", ServiceID: "no such"})
+				c.do(register("n1", "web", "w1", catalog.Passing)) // which changes nothing
 			}
 			settle(100 * time.Millisecond)
 			if p := r.now(); p.Index != 1000+c.index {
 				t.Errorf("the host is at index %d, want %d", p.Index, 1000+c.index)
 			}
+		}
+	})
+}
+
+// A change that every host is told of doesn't end the wait for a later one.
+func TestHostThatAwaitsAnIndexHearsOfItAfterOtherChangesToo(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+		n.start("s1", c.store, nil)
+		r := n.receiver(host)
+		r.equals(c)
+		settle(2500 * time.Millisecond)
+		r.client.Await(1000 + c.index + 2)
+		settle(10 * time.Millisecond)
+		c.do(register("n2", "web", "w1", catalog.Passing))
+		settle(10 * time.Millisecond)
+		c.do(register("n1", "web", "w1", catalog.Passing)) // which changes nothing
+		settle(100 * time.Millisecond)
+		if p := r.now(); p.Index != 1000+c.index {
+			t.Errorf("the host is at index %d, want %d", p.Index, 1000+c.index)
+		}
+	})
+}
+
+// What is awaited while there is no stream is asked of the next one.
+func TestHostThatAwaitsAnIndexBetweenTwoStreamsHearsOfIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+		n.start("s1", c.store, nil)
+		r := n.receiver(host)
+		r.equals(c)
+		n.setDown("s1", true)
+		n.cut("s1")
+		settle(10 * time.Millisecond)
+		r.client.Await(1000 + c.index + 1)
+		n.setDown("s1", false)
+		r.until("stream", func(*picture) bool { addr, _ := r.client.Server(); return addr != "" && r.stream != nil })
+		settle(2500 * time.Millisecond)
+		before := r.count()
+		c.do(register("n1", "web", "w1", catalog.Passing)) // which changes nothing
+		settle(50 * time.Millisecond)
+		if p := r.now(); p.Index != 1000+c.index || r.count() == before {
+			t.Errorf("the host is at index %d, want %d", p.Index, 1000+c.index)
 		}
 	})
 }

@@ -148,14 +148,13 @@ func (s *Server) wake(to touched) {
 	whole, index := s.picture.isWhole(), s.picture.at()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.wakeWaitingLocked(index)
 	if to.base || (whole && len(to.parts) > 0) {
-		clear(s.waiting)
 		for sub := range s.subscribers {
 			sub.poke()
 		}
 		return
 	}
-	s.wakeWaitingLocked(index)
 	// Whoever wrote in this process waits for the index, changes or none.
 	for sub := range s.locals {
 		sub.poke()

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -447,5 +448,47 @@ func TestLookups_DoNotAllocate(t *testing.T) {
 		v.Load().Fresh()
 	}); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// When a name was asked for is remembered while there are contents of it, here or of
+// before, and no longer.
+func TestView_WhenANameWasAskedForIsForgottenWithTheName(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			v := mustNew(t, Config{})
+			ctx, cancel := contextOf(t)
+			var wg sync.WaitGroup
+			src := newScripted(16)
+			wg.Go(func() { v.Run(ctx) })
+			wg.Go(func() { v.Follow(ctx, src) })
+			now := filled(base(1, "web db", three()...), contents(1, "web", "n1"))
+			now.Whole = whole
+			src.updates <- now
+			synctest.Wait()
+			v.Load().Service("web")
+			asked := func() map[string]time.Time {
+				v.Export()
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				return v.asked
+			}
+			time.Sleep(2 * idleAfter) // which ends a subscription
+			if _, ok := asked()["web"]; !ok {
+				t.Errorf("whole %v: not remembered while the name has contents", whole)
+			}
+			gone := update(2)
+			gone.Whole, gone.GoneNames, gone.Confirmed = whole, []string{"web"}, true
+			src.updates <- gone
+			time.Sleep(2 * sweepEvery)
+			if n := len(asked()); n > 0 {
+				t.Errorf("whole %v: %d names are remembered, want none", whole, n)
+			}
+			if n := len(v.ended); n > 0 {
+				t.Errorf("whole %v: %d subscriptions that ended are remembered, want none", whole, n)
+			}
+			cancel()
+			wg.Wait()
+		})
 	}
 }

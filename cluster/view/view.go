@@ -117,8 +117,8 @@ type View struct {
 
 	src     Source // the one that is followed; nil: none
 	subs    map[string]*subscription
-	asks    []string // to be asked of src
-	ended   set      // what src was told to end, and may tell yet
+	asks    []string             // to be asked of src
+	ended   map[string]time.Time // when src was told to end what it may tell yet
 	waiting map[string]chan struct{}
 }
 
@@ -142,7 +142,7 @@ func New(cfg Config) (*View, error) {
 		asked:      make(map[string]time.Time),
 		subs:       make(map[string]*subscription),
 		waiting:    make(map[string]chan struct{}),
-		ended:      make(set),
+		ended:      make(map[string]time.Time),
 		expecting:  cfg.Expecting,
 	}
 	v.state.Store(newState(v))

@@ -254,6 +254,7 @@ func (v *View) sweep(now time.Time) {
 func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.forgetAsked(now)
 	c := v.current
 	if c == nil || c.whole || !c.vouched || v.src == nil {
 		return nil, nil // nothing to end, or nobody to tell
@@ -276,7 +277,7 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 		case now.Sub(sub.tried) >= probation:
 			delete(v.subs, name)
 			delete(c.complete, name)
-			v.ended.add(name)
+			v.ended[name] = now
 			v.origins[name] = &origin{from: fromCatalog, at: v.Confirmed()}
 			v.asked[name] = sub.used
 			d.touchName(name)
@@ -289,6 +290,17 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 	v.publish(d)
 	slices.Sort(ended)
 	return v.src, ended
+}
+
+// forgetAsked forgets when names were asked for of which there are no contents any
+// more, and that subscriptions ended whose last answer has come by now.
+func (v *View) forgetAsked(now time.Time) {
+	s := v.state.Load()
+	maps.DeleteFunc(v.asked, func(name string, _ time.Time) bool {
+		e := s.service(name)
+		return e == nil || len(e.instances) == 0
+	})
+	maps.DeleteFunc(v.ended, func(_ string, at time.Time) bool { return now.Sub(at) > probation })
 }
 
 // originOf says whence the contents of a service are that isn't known; nil
