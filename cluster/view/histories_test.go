@@ -134,7 +134,7 @@ func TestRule14_AnUnconfirmedHistoryDoesNotMakeTheViewFresh(t *testing.T) {
 func TestRule14_ASourceMayNotSlipFromOneHistoryIntoAnother(t *testing.T) {
 	v := mustNew(t, Config{})
 	mustTake(t, v, whole(100))
-	if err := v.take(inHistory("h2", update(101))); err == nil {
+	if err := v.applyUpdate(inHistory("h2", update(101))); err == nil {
 		t.Error("no error")
 	}
 }
@@ -237,7 +237,7 @@ func TestRule17_AgentlessNodesStayUnconfirmedUntilRegisteredAgain(t *testing.T) 
 	wantUnconfirmed(t, v, "ext: all of db web")
 	// That it is confirmed shows in answers, though nothing else of it changes.
 	again := update(201, agentless(node("ext", "10.0.0.1", service("web", 80))))
-	got := moved(v, func() { v.take(inHistory("h2", again)) }, []string{"web", "db"}, []string{"ext"})
+	got := moved(v, func() { v.applyUpdate(inHistory("h2", again)) }, []string{"web", "db"}, []string{"ext"})
 	if diff := cmp.Diff([]string{"any", "node ext", "service db", "service web"}, got); diff != "" {
 		t.Errorf("counters moved (-want +got):\n%s", diff)
 	}

@@ -34,7 +34,7 @@ func (v *View) Export() *Export {
 		})
 	}
 	e.Remembered = layerOf(v.remembered, v.missed)
-	e.Remembered.Reset = v.earlier || v.settled
+	e.Remembered.Reset = v.earlier || v.allSynced
 	if v.rememberedOrigin != nil {
 		e.Remembered.ConfirmedAt = v.rememberedOrigin.at
 	}
@@ -61,7 +61,7 @@ func (v *View) askedFor(now time.Time) map[string]time.Time {
 }
 
 // layerOf takes nodes apart as updates tell them.
-func layerOf(nodes map[string]*held, names set) Layer {
+func layerOf(nodes map[string]*nodeRecord, names set) Layer {
 	var l Layer
 	l.Names = sorted(names)
 	for _, key := range slices.Sorted(maps.Keys(nodes)) {
@@ -88,9 +88,9 @@ func (v *View) lives(e *Export) []LifeOf {
 	return lives
 }
 
-// holding is what was told, as it is held: not vouched for by anybody here.
-func (l *Layer) holding(from string) *holding {
-	h := begin(&l.Update)
+// replica is what was told, as a view has it: not vouched for by anybody here.
+func (l *Layer) replica(from string) *replica {
+	h := beginReplica(&l.Update)
 	h.vouched, h.origin = false, &origin{from: from, at: l.ConfirmedAt}
 	_ = h.apply(&l.Update, newChanges()) // fails for another history only
 	return h
@@ -111,38 +111,37 @@ func (v *View) Import(e *Export, from string) bool {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d := v.newDraft()
-	before := *d.next
+	b := v.newBuilder()
 	for name, at := range e.Asked {
 		if v.asked[name].Before(at) {
 			v.asked[name] = at
 		}
 	}
-	next := e.Current.holding(from)
+	next := e.Current.replica(from)
 	provisional := from != FromDisk && next.history.Provisional
 	switch {
 	case provisional || next.history.ID == "":
 	case v.current == nil && e.Current.Reset:
-		v.adoptWhole(d, e, next)
+		v.importWhole(b, e, next)
 	case v.current != nil && v.current.history.ID == next.history.ID:
-		v.adoptContents(d, e, next)
+		v.importContents(b, e, next)
 	}
-	v.adoptRemembered(d, e, next, from)
+	v.importRemembered(b, e, next, from)
 	if v.current != nil {
-		d.next.history, d.next.index = v.current.history, max(v.current.index, d.next.index)
-		d.setBase()
+		b.next.history, b.next.index = v.current.history, max(v.current.index, b.next.index)
+		b.setBase()
 	}
-	v.redraw(d)
-	if d.isSame(&before) {
+	v.rebuild(b)
+	if !b.isChanged() {
 		return false
 	}
-	news := *d.next != before
-	v.publish(d)
-	return news || len(d.bumps) > 0 // what was looked at anew may be as it was
+	news := *b.next != b.first
+	v.publish(b)
+	return news || len(b.bumps) > 0 // what was looked at anew may be as it was
 }
 
-// adoptWhole begins with what an export says, which no server has vouched for.
-func (v *View) adoptWhole(d *draft, e *Export, next *holding) {
+// importWhole begins with what an export says, which no server has vouched for.
+func (v *View) importWhole(b *stateBuilder, e *Export, next *replica) {
 	v.current = next
 	if v.Confirmed().Before(e.Current.ConfirmedAt) {
 		at := e.Current.ConfirmedAt
@@ -150,13 +149,13 @@ func (v *View) adoptWhole(d *draft, e *Export, next *holding) {
 	}
 	v.logger.Info("catalog is known from before", "from", next.origin.from, "history", next.history.ID,
 		"index", next.index, "confirmed", e.Current.ConfirmedAt)
-	v.askAnew()
-	d.touchAll()
+	v.resubscribe()
+	b.touchAll()
 }
 
-// adoptContents takes over contents of services that exist in the present
+// importContents takes over contents of services that exist in the present
 // history and whose contents are not here: they are older ones.
-func (v *View) adoptContents(d *draft, e *Export, next *holding) {
+func (v *View) importContents(b *stateBuilder, e *Export, next *replica) {
 	c := v.current
 	for key, theirs := range next.nodes {
 		n := c.nodes[key]
@@ -172,24 +171,24 @@ func (v *View) adoptContents(d *draft, e *Export, next *holding) {
 		}
 		if n != c.nodes[key] {
 			c.nodes[key] = n
-			d.touchNode(key)
+			b.touchNode(key)
 		}
 	}
 }
 
-// adoptRemembered takes over what an export says of earlier histories. Of a whole
+// importRemembered takes over what an export says of earlier histories. Of a whole
 // one, all: then this host knows what a host knows that was there. Of one name,
 // its contents on nodes that are remembered here.
-func (v *View) adoptRemembered(d *draft, e *Export, next *holding, from string) {
-	rem := e.Remembered.holding(from)
+func (v *View) importRemembered(b *stateBuilder, e *Export, next *replica, from string) {
+	rem := e.Remembered.replica(from)
 	foreign := v.current != nil && next.history.ID != v.current.history.ID && !next.history.Provisional
 	switch {
 	case v.current == nil:
 		return
 	case !e.Current.Reset:
-		v.adoptMissed(d, rem)
+		v.importMissed(b, rem)
 		return
-	case (v.earlier || v.settled) && v.current != next:
+	case (v.earlier || v.allSynced) && v.current != next:
 		return // this host knows the earlier history itself, or needs it no more
 	case foreign:
 		// A host that has not heard of the present history yet: its word is what
@@ -207,17 +206,17 @@ func (v *View) adoptRemembered(d *draft, e *Export, next *holding, from string) 
 		v.rememberedOrigin = rem.origin
 	}
 	for t := range v.current.tombstones {
-		v.bury(t)
+		v.applyTombstone(t)
 	}
-	d.touchAll()
+	b.touchAll()
 }
 
-// adoptMissed takes over the contents of services that earlier histories had.
-func (v *View) adoptMissed(d *draft, rem *holding) {
+// importMissed takes over the contents of services that earlier histories had.
+func (v *View) importMissed(b *stateBuilder, rem *replica) {
 	for key, theirs := range rem.nodes {
 		if mine := v.remembered[key]; mine != nil {
 			v.remembered[key] = overlay(mine, theirs)
-			d.touchNode(key)
+			b.touchNode(key)
 		}
 	}
 }

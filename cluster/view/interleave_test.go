@@ -56,10 +56,10 @@ func (e *entry) counts() bool {
 	return e.name.Load() == e.nameValue && e.epoch.Load() == e.epochValue
 }
 
-// change is one change of what answers show: settings, then the draft.
+// change is one change of what answers show: settings, then the next state.
 type change struct {
 	set   func(settings *int)
-	draft func(*View) *draft
+	build func(*View) *stateBuilder
 }
 
 // world is what both machines share. Settings stand for all that answers depend
@@ -97,7 +97,7 @@ func (w *writer) begin() {
 	c := w.changes[0]
 	w.changes = w.changes[1:]
 	before := w.v.Load()
-	next, bumps := c.draft(w.v).finish()
+	next, bumps := c.build(w.v).finish()
 	publish := func() { w.v.state.Store(next) }
 	if c.set != nil {
 		w.steps = append(w.steps, func() { c.set(&w.settings) })
@@ -162,7 +162,7 @@ func (r *reader) step() {
 func late(start catalog.Update, changes []change, f faults) (runs, counted int, wrong string) {
 	runs = explore(func(choose func(int) int) {
 		v, _ := New(Config{})
-		v.take(start)
+		v.applyUpdate(start)
 		shared := &world{v: v}
 		w := &writer{world: shared, changes: changes, faults: f}
 		r := &reader{world: shared, faults: f}
@@ -195,12 +195,12 @@ func late(start catalog.Update, changes []change, f faults) (runs, counted int, 
 }
 
 func batchChange(u catalog.Update) change {
-	return change{draft: func(v *View) *draft {
-		d, _, err := v.drawUp(&u)
+	return change{build: func(v *View) *stateBuilder {
+		b, err := v.prepareUpdate(&u)
 		if err != nil {
 			panic(err)
 		}
-		return d
+		return b
 	}}
 }
 
@@ -208,21 +208,21 @@ func batchChange(u catalog.Update) change {
 func configured(value int) change {
 	return change{
 		set: func(settings *int) { *settings = value },
-		draft: func(v *View) *draft {
-			d := v.newDraft()
-			d.bumpEpoch()
-			return d
+		build: func(v *View) *stateBuilder {
+			b := v.newBuilder()
+			b.bumpEpoch()
+			return b
 		},
 	}
 }
 
 // subscriptionEnd is what sweep does to an idle subscription.
 func subscriptionEnd() change {
-	return change{draft: func(v *View) *draft {
-		d := v.newDraft()
+	return change{build: func(v *View) *stateBuilder {
+		b := v.newBuilder()
 		delete(v.current.complete, "web")
-		d.touchName("web")
-		return d
+		b.touchName("web")
+		return b
 	}}
 }
 

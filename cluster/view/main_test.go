@@ -196,7 +196,7 @@ func mustTake(t interface {
 }, v *View, updates ...catalog.Update) {
 	t.Helper()
 	for _, u := range updates {
-		if err := v.take(u); err != nil {
+		if err := v.applyUpdate(u); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -38,7 +38,7 @@ func (v *View) effective(key string) *merged {
 
 // union is what histories say of a node.
 func (v *View) union(key string) *merged {
-	var cur *held
+	var cur *nodeRecord
 	if v.current != nil {
 		cur = v.current.nodes[key]
 	}
@@ -61,7 +61,7 @@ func (v *View) union(key string) *merged {
 
 // addressesOf returns the addresses of a node's services. Older contents of the
 // present history don't count: the base set says how it is now.
-func (v *View) addressesOf(cur, rem, both *held) []catalog.AddressOf {
+func (v *View) addressesOf(cur, rem, both *nodeRecord) []catalog.AddressOf {
 	addresses := both.addresses
 	known := make(set, len(addresses))
 	for _, a := range addresses {
@@ -81,7 +81,7 @@ func (v *View) addressesOf(cur, rem, both *held) []catalog.AddressOf {
 }
 
 // unconfirmed returns the IDs of services that the present history doesn't have.
-func unconfirmed(cur *held, services []*catalog.Service) []string {
+func unconfirmed(cur *nodeRecord, services []*catalog.Service) []string {
 	var ids []string
 	known := make(set)
 	if cur != nil {

@@ -225,7 +225,7 @@ func TestModel_ViewIsWhatANaiveReadingGives(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.take(whole(1))
+		v.applyUpdate(whole(1))
 		index := uint64(1)
 		var entries []cached
 		t.Repeat(map[string]func(*rapid.T){

@@ -35,8 +35,8 @@ const (
 // say.
 var ErrKnowsNothing = errors.New("the neighbour knows nothing of it")
 
-// Knower is what a neighbour is told from: a View. It is called concurrently.
-type Knower interface{ Export() *Export }
+// Exporter is what a neighbour is told from: a View. It is called concurrently.
+type Exporter interface{ Export() *Export }
 
 // AskNeighbour asks the host at the other end of conn for all it knows or, if
 // name isn't "", for one service (VIEWS rules 11, 18 and 26). It takes at most
@@ -80,7 +80,7 @@ func askOver(ctx context.Context, conn net.Conn, ask func() (*Export, error)) (*
 
 // ServeNeighbour answers the one question that comes over conn and closes it. It
 // takes at most 12 s.
-func ServeNeighbour(conn net.Conn, v Knower) error {
+func ServeNeighbour(conn net.Conn, v Exporter) error {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(questionTimeout))
 	name, err := readQuestion(conn)
@@ -127,7 +127,7 @@ func readQuestion(r io.Reader) (name string, err error) {
 // ServeNeighbours serves what l accepts, a few at a time, until l is closed or
 // ctx ends, and those under way have been answered or cut off. A nil logger
 // discards.
-func ServeNeighbours(ctx context.Context, l net.Listener, v Knower, logger *slog.Logger) error {
+func ServeNeighbours(ctx context.Context, l net.Listener, v Exporter, logger *slog.Logger) error {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}

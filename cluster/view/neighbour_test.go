@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// exportOf is a Knower of one image.
+// exportOf is a Exporter of one image.
 type exportOf struct{ img *Export }
 
 func (k exportOf) Export() *Export { return k.img }

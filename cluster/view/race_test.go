@@ -18,7 +18,7 @@ func TestRule5_NoReaderServesLateWhileWritersChange(t *testing.T) {
 	agent := &agentDouble{}
 	agent.set(node("me", "10.0.0.1"))
 	v := mustNew(t, Config{NodeName: "me", NodeID: "id-me", Local: agent})
-	v.take(whole(1))
+	v.applyUpdate(whole(1))
 
 	// started and finished are the newest versions that may show and must show.
 	var started, finished atomic.Int64
@@ -39,7 +39,7 @@ func TestRule5_NoReaderServesLateWhileWritersChange(t *testing.T) {
 	})
 	writers.Go(func() { // another writer, of what readers don't ask for
 		for n := range changes {
-			v.take(update(uint64(n+2), node("n2", "10.0.0.2", service("db", n%7), check("c", catalog.Passing, "db"))))
+			v.applyUpdate(update(uint64(n+2), node("n2", "10.0.0.2", service("db", n%7), check("c", catalog.Passing, "db"))))
 		}
 	})
 	var hits, misses atomic.Int64
@@ -107,11 +107,11 @@ func TestChange_InALargeCatalogTouchesOnlyWhatItChanges(t *testing.T) {
 		nodes = append(nodes, node("n"+n, "10.0."+strconv.Itoa(i/250)+"."+strconv.Itoa(i%250), service("s"+n, 80)))
 	}
 	v := mustNew(t, Config{})
-	v.take(whole(1, nodes...))
+	v.applyUpdate(whole(1, nodes...))
 	n := uint64(1)
 	change := func() {
 		n++
-		v.take(update(n, node("n42", "10.0.0.42", service("s42", int(n)))))
+		v.applyUpdate(update(n, node("n42", "10.0.0.42", service("s42", int(n)))))
 	}
 	// A copy of any of the tables would take thousands.
 	if got := testing.AllocsPerRun(20, change); got > 200 {
@@ -128,7 +128,7 @@ func BenchmarkChange(b *testing.B) {
 	for name, which := range map[string]string{"small": "s42", "with an instance of 5000": "big"} {
 		b.Run(name, func(b *testing.B) {
 			v := mustNew(b, Config{})
-			v.take(whole(1, nodes...))
+			v.applyUpdate(whole(1, nodes...))
 			rec := nodes[42]
 			n := 1
 			b.ReportAllocs()
@@ -141,7 +141,7 @@ func BenchmarkChange(b *testing.B) {
 					}
 					changed.Services = append(changed.Services, s)
 				}
-				v.take(update(uint64(n), changed))
+				v.applyUpdate(update(uint64(n), changed))
 			}
 		})
 	}

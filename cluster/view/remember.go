@@ -14,7 +14,7 @@ import (
 // has (VIEWS rules 16 and 17).
 
 // remember keeps what a history said that ends now.
-func (v *View) remember(old *holding) {
+func (v *View) remember(old *replica) {
 	for key, n := range old.nodes {
 		v.remembered[key] = overlay(n, v.remembered[key])
 	}
@@ -27,7 +27,7 @@ func (v *View) remember(old *holding) {
 
 // overlay returns what two accounts of a node say together; where both speak of
 // one service or check, by ID, it is the upper's word. Either may be nil.
-func overlay(upper, lower *held) *held {
+func overlay(upper, lower *nodeRecord) *nodeRecord {
 	switch {
 	case upper == nil:
 		return lower
@@ -73,7 +73,7 @@ func appendChecks(upper, lower []*catalog.Check, known set) []*catalog.Check {
 	return checks
 }
 
-func (h *held) serviceIDs() set {
+func (h *nodeRecord) serviceIDs() set {
 	ids := make(set)
 	for _, p := range h.parts {
 		for _, s := range p.services {
@@ -83,7 +83,7 @@ func (h *held) serviceIDs() set {
 	return ids
 }
 
-func (h *held) checkIDs() set {
+func (h *nodeRecord) checkIDs() set {
 	ids := make(set)
 	for _, c := range h.checks {
 		ids.add(c.CheckID)
@@ -98,9 +98,9 @@ func (h *held) checkIDs() set {
 
 // without returns the node without services and checks of those IDs; a service
 // takes its checks along.
-func (h *held) without(services, checks set) *held {
+func (h *nodeRecord) without(services, checks set) *nodeRecord {
 	goneCheck := func(c *catalog.Check) bool { return checks.has(c.CheckID) || services.has(c.ServiceID) }
-	next := &held{node: h.node}
+	next := &nodeRecord{node: h.node}
 	next.checks = slices.DeleteFunc(slices.Clone(h.checks), goneCheck)
 	next.addresses = slices.DeleteFunc(slices.Clone(h.addresses), func(a catalog.AddressOf) bool { return services.has(a.ServiceID) })
 	for _, p := range h.parts {
@@ -116,7 +116,7 @@ func (h *held) without(services, checks set) *held {
 // forgetRemoved forgets what the history knew of a node and has removed since:
 // it was named, so nobody remembers it better. Nil means that the node was, or
 // is, not there.
-func (v *View) forgetRemoved(key string, was, is *held) {
+func (v *View) forgetRemoved(key string, was, is *nodeRecord) {
 	rem := v.remembered[key]
 	switch {
 	case rem == nil || was == nil || was == is:
@@ -142,8 +142,8 @@ func missing(was, is set) set {
 	return gone
 }
 
-// bury forgets what a tombstone names.
-func (v *View) bury(t catalog.Tombstone) {
+// applyTombstone forgets what a tombstone names.
+func (v *View) applyTombstone(t catalog.Tombstone) {
 	key := nameKey(t.Node)
 	rem := v.remembered[key]
 	switch {
@@ -157,10 +157,10 @@ func (v *View) bury(t catalog.Tombstone) {
 	}
 }
 
-// tidy forgets what is remembered of a node once that must not show any more: it
+// dropRemembered forgets what is remembered of a node once that must not show any more: it
 // has told this history all it has, has left, or goes by another name now. ids
 // are keys of nodes by ID, as they show.
-func (v *View) tidy(key string, ids *iradix.Txn) {
+func (v *View) dropRemembered(key string, ids *iradix.Txn) {
 	rem := v.remembered[key]
 	if rem == nil {
 		return
@@ -171,7 +171,7 @@ func (v *View) tidy(key string, ids *iradix.Txn) {
 }
 
 // isRenamed reports whether this history has the node's ID under another name.
-func (v *View) isRenamed(key string, rem *held, ids *iradix.Txn) bool {
+func (v *View) isRenamed(key string, rem *nodeRecord, ids *iradix.Txn) bool {
 	id := strings.ToLower(rem.node.ID)
 	now, ok := ids.Get([]byte(id))
 	if id == "" || !ok || now.(string) == key {
@@ -197,7 +197,7 @@ func (v *View) formerName(key string, ids *iradix.Txn) (former string, ok bool) 
 }
 
 // isSynced reports whether the node's agent has told this history all it has.
-func (v *View) isSynced(n *held) bool {
+func (v *View) isSynced(n *nodeRecord) bool {
 	return n != nil && n.node.Synced != "" && n.node.Synced == v.current.history.ID
 }
 

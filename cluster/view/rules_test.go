@@ -59,7 +59,7 @@ func TestRule1_AChangeMovesTheCountersOfWhatItTouches(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			v := mustNew(t, Config{})
 			mustTake(t, v, start)
-			got := moved(v, func() { v.take(tt.change) }, []string{"web", "db"}, []string{"n1", "n2"})
+			got := moved(v, func() { v.applyUpdate(tt.change) }, []string{"web", "db"}, []string{"n1", "n2"})
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("counters moved (-want +got):\n%s", diff)
 			}
@@ -384,7 +384,7 @@ func TestState_AddressOwnerIsTheNodeFirst(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", addr, got, want)
 		}
 	}
-	got := moved(v, func() { v.take(update(2, node("n1", "10.0.0.1"))) }, nil, nil)
+	got := moved(v, func() { v.applyUpdate(update(2, node("n1", "10.0.0.1"))) }, nil, nil)
 	if diff := cmp.Diff([]string{"addresses", "any", "names"}, got); diff != "" {
 		t.Errorf("counters moved (-want +got):\n%s", diff)
 	}

@@ -52,9 +52,9 @@ type State struct {
 	base    bool
 	origin  *origin // of the base set, while no server vouches for it
 	fresh   bool
-	// unsettled says that names may exist that nobody has told this history
+	// mergePending says that names may exist that nobody has told this history
 	// yet, and that no earlier view is there to know them by.
-	unsettled bool
+	mergePending bool
 	// expecting says that there is a base set, and that others who may know more
 	// haven't been heard yet.
 	expecting bool
@@ -151,7 +151,7 @@ func (s *State) Service(name string) (instances []catalog.Instance, counter *ato
 // before: some instances may be missing (rule 18).
 func (s *State) Older(name string) (instances []catalog.Instance, ok bool) {
 	e := s.service(nameKey(name))
-	begun := s.expecting && s.unsettled && s.origin == nil
+	begun := s.expecting && s.mergePending && s.origin == nil
 	if e == nil || e.known || len(e.instances) == 0 || begun {
 		return nil, false
 	}
@@ -275,7 +275,7 @@ func (s *State) Superseded() <-chan struct{} { return s.superseded }
 
 // absent is what is known of a name that is not in the trees.
 func (s *State) absent() Known {
-	if s.base && !s.unsettled && !s.expecting {
+	if s.base && !s.mergePending && !s.expecting {
 		return No
 	}
 	return NotYet

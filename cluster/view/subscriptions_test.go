@@ -287,7 +287,7 @@ func TestRule10_ContentsThatComeAfterTheEndDoNotCount(t *testing.T) {
 func TestRule10_WithoutASourceNothingEnds(t *testing.T) {
 	v := mustNew(t, Config{})
 	mustTake(t, v, filled(base(1, "web", three()...), contents(1, "web", "n1")))
-	v.askAnew()
+	v.resubscribe()
 	for d := range time.Duration(5) {
 		v.sweep(time.Now().Add(d * idleAfter))
 	}

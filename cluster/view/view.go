@@ -12,7 +12,7 @@
 // what nobody needs for an hour ends. A service whose contents are not here is
 // NotYet; what was known of it before is to be had as Older.
 //
-// What is held comes in layers, node by node. On top what the present history
+// What is known comes in layers, node by node. On top what the present history
 // says; below it what is remembered of earlier ones, until the node has told
 // this one all it has, has left, or is named by a tombstone. So a catalog that
 // begins anew, empty, makes no answer shrink. A source that lags behind, or that
@@ -99,18 +99,18 @@ type View struct {
 	own *Record
 	// current is what the present history says; nil: no base set yet. pending
 	// is what the source tells while it doesn't count; nil: it does.
-	current, pending *holding
+	current, pending *replica
 	// remembered is what earlier histories said of nodes, missed are names from
 	// them whose contents were not here.
-	remembered       map[string]*held
+	remembered       map[string]*nodeRecord
 	rememberedOrigin *origin
 	missed           set
 	origins          map[string]*origin   // of older contents, by service key
 	asked            map[string]time.Time // when contents that nobody subscribes to were last asked for
 	// earlier says that this host has known an earlier history, or a file's or
-	// a neighbour's word for it. settled says that all living members have told
+	// a neighbour's word for it. allSynced says that all living members have told
 	// the present one all they have.
-	earlier, settled bool
+	earlier, allSynced bool
 	// expecting says that others may know more, and haven't been heard yet.
 	expecting bool
 	refused   string // the history that was last said to be refused
@@ -136,7 +136,7 @@ func New(cfg Config) (*View, error) {
 		ownKey:     nameKey(cfg.NodeName),
 		base:       make(chan struct{}),
 		heard:      make(chan struct{}, 1),
-		remembered: make(map[string]*held),
+		remembered: make(map[string]*nodeRecord),
 		missed:     make(set),
 		origins:    make(map[string]*origin),
 		asked:      make(map[string]time.Time),
@@ -193,25 +193,22 @@ func (v *View) OnLocalChange() {
 	defer v.mu.Unlock()
 	own := v.cfg.Local.Own()
 	v.own = &own
-	d := v.newDraft()
-	d.touchNode(v.ownKey)
-	v.redraw(d)
-	v.publish(d)
+	b := v.newBuilder()
+	b.touchNode(v.ownKey)
+	v.rebuild(b)
+	v.publish(b)
 }
 
 // OnLifeChange takes over what Liveness says now of the node with the ID.
 func (v *View) OnLifeChange(nodeID string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d := v.newDraft()
-	before := *d.next
-	if key, ok := d.ids.Get([]byte(strings.ToLower(nodeID))); ok {
-		d.touchNode(key.(string))
+	b := v.newBuilder()
+	if key, ok := b.ids.Get([]byte(strings.ToLower(nodeID))); ok {
+		b.touchNode(key.(string))
 	}
-	v.redraw(d)
-	if !d.isSame(&before) {
-		v.publish(d)
-	}
+	v.rebuild(b)
+	v.publishChange(b)
 }
 
 // BumpEpoch drops every answer that was made from the view: for whoever has
@@ -222,30 +219,37 @@ func (v *View) BumpEpoch() {
 	defer v.mu.Unlock()
 	// A new state as well: a reader that read the old values must not take the
 	// new epoch for theirs.
-	d := v.newDraft()
-	d.bumpEpoch()
-	v.publish(d)
+	b := v.newBuilder()
+	b.bumpEpoch()
+	v.publish(b)
 }
 
 // turnStale marks the view stale unless a confirmation came meanwhile.
 func (v *View) turnStale() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d := v.newDraft()
-	if !d.next.fresh || time.Since(v.Confirmed()) < StaleAfter {
+	b := v.newBuilder()
+	if !b.next.fresh || time.Since(v.Confirmed()) < StaleAfter {
 		return
 	}
-	d.next.fresh = false
-	d.bumpEpoch()
+	b.next.fresh = false
+	b.bumpEpoch()
 	v.logger.Warn("no server with a leader confirms the catalog, answers may be stale", "dur", StaleAfter)
-	v.publish(d)
+	v.publish(b)
 }
 
-// publish puts the draft in force: the state first, then the counters, then
+// publishChange publishes the next state unless it is as the present one.
+func (v *View) publishChange(b *stateBuilder) {
+	if b.isChanged() {
+		v.publish(b)
+	}
+}
+
+// publish puts the next state in force: the state first, then the counters, then
 // those who wait. It is called with v.mu held.
-func (v *View) publish(d *draft) {
+func (v *View) publish(b *stateBuilder) {
 	old := v.state.Load()
-	next, bumps := d.finish()
+	next, bumps := b.finish()
 	v.state.Store(next)
 	for _, c := range bumps {
 		c.Add(1)
@@ -255,7 +259,7 @@ func (v *View) publish(d *draft) {
 		close(v.base)
 	}
 	close(old.superseded)
-	v.release(next)
+	v.wakeWaiting(next)
 }
 
 // Wait blocks until changes up to index, base added, show in the view; at most

@@ -10,9 +10,9 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// holding is what is held of one history: the base set whole, and contents of
+// replica is what is known of one history: the base set whole, and contents of
 // some services or of all.
-type holding struct {
+type replica struct {
 	history catalog.History
 	index   uint64
 	// whole says that contents are those of every service.
@@ -23,9 +23,9 @@ type holding struct {
 	vouched bool
 	origin  *origin // of what isn't vouched for
 
-	nodes    map[string]*held // by node key
-	names    set              // service keys that exist
-	complete set              // service keys whose contents are here; unused when whole
+	nodes    map[string]*nodeRecord // by node key
+	names    set                    // service keys that exist
+	complete set                    // service keys whose contents are here; unused when whole
 	// tombstones say what must not be remembered; their indexes are zero.
 	tombstones map[catalog.Tombstone]struct{}
 }
@@ -40,9 +40,9 @@ func (s set) has(key string) bool {
 
 func (s set) add(key string) { s[key] = struct{}{} }
 
-// held is what one history says of one node. It is never modified once it is in
-// a holding.
-type held struct {
+// nodeRecord is what one history says of one node. It is never modified once it is
+// in a replica.
+type nodeRecord struct {
 	node      *catalog.Node
 	checks    []*catalog.Check // the node's own
 	addresses []catalog.AddressOf
@@ -62,35 +62,35 @@ type origin struct {
 	at   time.Time // when a server last confirmed them; zero: unknown
 }
 
-func newHolding() *holding {
-	return &holding{
-		nodes: make(map[string]*held), names: make(set), complete: make(set),
+func newReplica() *replica {
+	return &replica{
+		nodes: make(map[string]*nodeRecord), names: make(set), complete: make(set),
 		tombstones: make(map[catalog.Tombstone]struct{}),
 	}
 }
 
-// begin returns the holding that a Reset begins.
-func begin(u *catalog.Update) *holding {
-	h := newHolding()
+// beginReplica returns the replica that a Reset begins.
+func beginReplica(u *catalog.Update) *replica {
+	h := newReplica()
 	h.history, h.whole, h.vouched = u.History, u.Whole, true
 	return h
 }
 
 // isHere reports whether the service's contents are here, vouched for.
-func (h *holding) isHere(key string) bool { return h.vouched && h.isComplete(key) }
+func (h *replica) isHere(key string) bool { return h.vouched && h.isComplete(key) }
 
-func (h *holding) isComplete(key string) bool { return h.whole || h.complete.has(key) }
+func (h *replica) isComplete(key string) bool { return h.whole || h.complete.has(key) }
 
 // changes collects what an update may have changed: nodes as they were in the
-// holding, nil for those that weren't, and names.
+// replica, nil for those that weren't, and names.
 type changes struct {
-	nodes map[string]*held
+	nodes map[string]*nodeRecord
 	names set
 }
 
-func newChanges() *changes { return &changes{nodes: make(map[string]*held), names: make(set)} }
+func newChanges() *changes { return &changes{nodes: make(map[string]*nodeRecord), names: make(set)} }
 
-func (c *changes) addNode(key string, was *held) {
+func (c *changes) addNode(key string, was *nodeRecord) {
 	if _, ok := c.nodes[key]; !ok {
 		c.nodes[key] = was
 	}
@@ -100,8 +100,8 @@ func (c *changes) addNode(key string, was *held) {
 // Reset.
 var errNotThatHistory = errors.New("the source changed histories without beginning anew")
 
-// apply makes an update part of the holding and notes what it touches.
-func (h *holding) apply(u *catalog.Update, c *changes) error {
+// apply makes an update part of the replica and notes what it touches.
+func (h *replica) apply(u *catalog.Update, c *changes) error {
 	if u.History.ID != "" && u.History.ID != h.history.ID {
 		return fmt.Errorf("%w: %s after %s", errNotThatHistory, u.History.ID, h.history.ID)
 	}
@@ -128,7 +128,7 @@ func (h *holding) apply(u *catalog.Update, c *changes) error {
 	return nil
 }
 
-func (h *holding) applyNodes(u *catalog.Update, c *changes) {
+func (h *replica) applyNodes(u *catalog.Update, c *changes) {
 	for _, name := range u.GoneNodes {
 		c.addNode(nameKey(name), h.nodes[nameKey(name)])
 		delete(h.nodes, nameKey(name))
@@ -136,7 +136,7 @@ func (h *holding) applyNodes(u *catalog.Update, c *changes) {
 	for i := range u.Nodes {
 		n := &u.Nodes[i]
 		key := nameKey(n.Node.Node)
-		next := &held{node: n.Node, checks: n.Checks, addresses: n.Addresses}
+		next := &nodeRecord{node: n.Node, checks: n.Checks, addresses: n.Addresses}
 		if old := h.nodes[key]; old != nil {
 			next.parts = old.parts
 		}
@@ -145,7 +145,7 @@ func (h *holding) applyNodes(u *catalog.Update, c *changes) {
 	}
 }
 
-func (h *holding) applyPart(p *catalog.Part, c *changes) {
+func (h *replica) applyPart(p *catalog.Part, c *changes) {
 	key := nameKey(p.Node)
 	old := h.nodes[key]
 	if old == nil || len(p.Services) == 0 && old.part(nameKey(p.Service)) == nil {
@@ -157,7 +157,7 @@ func (h *holding) applyPart(p *catalog.Part, c *changes) {
 
 // applyComplete takes the named services from nodes that the update doesn't say
 // have them.
-func (h *holding) applyComplete(u *catalog.Update, c *changes) {
+func (h *replica) applyComplete(u *catalog.Update, c *changes) {
 	for _, name := range u.Complete {
 		key := nameKey(name)
 		on := make(set)
@@ -172,7 +172,7 @@ func (h *holding) applyComplete(u *catalog.Update, c *changes) {
 	}
 }
 
-func (h *holding) applyGoneNames(u *catalog.Update, c *changes) {
+func (h *replica) applyGoneNames(u *catalog.Update, c *changes) {
 	for _, name := range u.GoneNames {
 		key := nameKey(name)
 		h.strip(key, nil, c)
@@ -182,7 +182,7 @@ func (h *holding) applyGoneNames(u *catalog.Update, c *changes) {
 }
 
 // strip takes a service from all nodes but those in on.
-func (h *holding) strip(key string, on set, c *changes) {
+func (h *replica) strip(key string, on set, c *changes) {
 	for node, old := range h.nodes {
 		if !on.has(node) && old.part(key) != nil {
 			c.addNode(node, old)
@@ -192,7 +192,7 @@ func (h *holding) strip(key string, on set, c *changes) {
 }
 
 // part returns what the node has of a service, nil if it has nothing.
-func (h *held) part(key string) *part {
+func (h *nodeRecord) part(key string) *part {
 	i, ok := h.find(key)
 	if !ok {
 		return nil
@@ -200,13 +200,13 @@ func (h *held) part(key string) *part {
 	return &h.parts[i]
 }
 
-func (h *held) find(key string) (int, bool) {
+func (h *nodeRecord) find(key string) (int, bool) {
 	return slices.BinarySearchFunc(h.parts, key, func(p part, key string) int { return strings.Compare(p.name, key) })
 }
 
 // with returns the node with one part replaced; one without services takes it
 // out.
-func (h *held) with(p part) *held {
+func (h *nodeRecord) with(p part) *nodeRecord {
 	next := *h
 	i, ok := h.find(p.name)
 	end := i
@@ -221,9 +221,9 @@ func (h *held) with(p part) *held {
 	return &next
 }
 
-// keep takes over contents of an older holding of the same history that this one
+// keep takes over contents of an older replica of the same history that this one
 // doesn't have: they are older ones from now on.
-func (h *holding) keep(old *holding) {
+func (h *replica) keep(old *replica) {
 	if h.whole {
 		return
 	}

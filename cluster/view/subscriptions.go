@@ -55,7 +55,7 @@ func (v *View) Follow(ctx context.Context, src Source) error {
 	v.setSource(src)
 	defer v.setSource(nil)
 	for {
-		v.ask()
+		v.sendSubscriptions()
 		u, err := src.Next(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -63,7 +63,7 @@ func (v *View) Follow(ctx context.Context, src Source) error {
 		case err != nil:
 			return fmt.Errorf("follow the catalog: %w", err)
 		}
-		if err := v.take(u); err != nil {
+		if err := v.applyUpdate(u); err != nil {
 			return fmt.Errorf("follow the catalog: %w", err)
 		}
 	}
@@ -75,12 +75,12 @@ func (v *View) setSource(src Source) {
 	defer v.mu.Unlock()
 	v.src, v.pending = src, nil
 	clear(v.ended)
-	v.askAnew()
+	v.resubscribe()
 }
 
-// askAnew has all subscriptions asked for whose contents are not here: the
+// resubscribe has all subscriptions asked for whose contents are not here: the
 // source knows of those that are, from Resume or because it told them.
-func (v *View) askAnew() {
+func (v *View) resubscribe() {
 	v.asks = nil
 	if v.current != nil && v.current.vouched && v.current.whole {
 		clear(v.subs)
@@ -110,8 +110,8 @@ func (v *View) lastAsked(name string, now time.Time) time.Time {
 	return now
 }
 
-// ask passes on to the source what is to be asked.
-func (v *View) ask() {
+// sendSubscriptions passes on to the source what is to be asked.
+func (v *View) sendSubscriptions() {
 	v.asking.Lock()
 	defer v.asking.Unlock()
 	v.mu.Lock()
@@ -134,18 +134,18 @@ func (v *View) Want(name string) <-chan struct{} {
 	if _, _, known := v.Load().Service(name); known != NotYet {
 		return closed
 	}
-	ch, ask := v.wait(nameKey(name))
+	ch, ask := v.waitFor(nameKey(name))
 	if ask {
-		v.ask()
+		v.sendSubscriptions()
 	}
 	return ch
 }
 
-// wait returns the channel to wait on, and whether the source is to be asked.
-func (v *View) wait(key string) (ch <-chan struct{}, ask bool) {
+// waitFor returns the channel to wait on, and whether the source is to be asked.
+func (v *View) waitFor(key string) (ch <-chan struct{}, ask bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.state.Load().standing(key) != NotYet {
+	if v.state.Load().knows(key) != NotYet {
 		return closed, false
 	}
 	if v.waiting[key] == nil {
@@ -170,19 +170,19 @@ func (v *View) subscribe(key string) {
 	delete(v.ended, key)
 }
 
-// disown sees to it that contents that were under way when their subscription
+// dropEnded sees to it that contents that were under way when their subscription
 // ended don't count: nobody keeps them up to date.
-func (v *View) disown(h *holding) {
+func (v *View) dropEnded(h *replica) {
 	for name := range v.ended {
 		delete(h.complete, name)
 	}
 }
 
-// release wakes those whose name is known by the state, and asks for the others
+// wakeWaiting wakes those whose name is known by the state, and asks for the others
 // if that can be done by now.
-func (v *View) release(s *State) {
+func (v *View) wakeWaiting(s *State) {
 	for key, ch := range v.waiting {
-		if s.standing(key) != NotYet {
+		if s.knows(key) != NotYet {
 			delete(v.waiting, key)
 			close(ch)
 			continue
@@ -191,8 +191,8 @@ func (v *View) release(s *State) {
 	}
 }
 
-// standing says what is known of a service, without asking for it.
-func (s *State) standing(key string) Known {
+// knows says what is known of a service, without asking for it.
+func (s *State) knows(key string) Known {
 	switch e := s.service(key); {
 	case e == nil:
 		return s.absent()
@@ -202,10 +202,10 @@ func (s *State) standing(key string) Known {
 	return NotYet
 }
 
-// standing decides whether a name exists, given the instances that show, and
+// existence decides whether a name exists, given the instances that show, and
 // whether those are its contents. Until a server tells a base set, that is so
 // only of what the agent alone holds.
-func (v *View) standing(name string, e *serviceEntry) (exists, known bool) {
+func (v *View) existence(name string, e *serviceEntry) (exists, known bool) {
 	c, any := v.current, len(e.instances) > 0
 	switch {
 	case c == nil:
@@ -259,10 +259,10 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 	if c == nil || c.whole || !c.vouched || v.src == nil {
 		return nil, nil // nothing to end, or nobody to tell
 	}
-	d := v.newDraft()
+	b := v.newBuilder()
 	for name, sub := range v.subs {
 		var m *mark
-		if e := d.next.service(name); e != nil {
+		if e := b.next.service(name); e != nil {
 			m = e.mark
 		}
 		switch {
@@ -272,7 +272,7 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 		case sub.tried.IsZero():
 			sub.tried = now
 			if m != nil {
-				d.bump(&m.counter)
+				b.bump(&m.counter)
 			}
 		case now.Sub(sub.tried) >= probation:
 			delete(v.subs, name)
@@ -280,14 +280,14 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 			v.ended[name] = now
 			v.origins[name] = &origin{from: fromCatalog, at: v.Confirmed()}
 			v.asked[name] = sub.used
-			d.touchName(name)
+			b.touchName(name)
 			ended = append(ended, name)
 		}
 	}
-	if len(d.bumps) == 0 && len(ended) == 0 {
+	if len(b.bumps) == 0 && len(ended) == 0 {
 		return nil, nil
 	}
-	v.publish(d)
+	v.publish(b)
 	slices.Sort(ended)
 	return v.src, ended
 }

@@ -12,11 +12,12 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// draft is the next state in the making, and the counters that must move once
-// it is published. It touches only what changes.
-type draft struct {
-	view *View
-	next *State
+// stateBuilder makes the next state from the newest one, and gathers the counters
+// that must move once it is published. It touches only what changes.
+type stateBuilder struct {
+	view  *View
+	first State // as next was at first
+	next  *State
 
 	services, nodes, ids, addrs *iradix.Txn
 
@@ -36,14 +37,15 @@ type draft struct {
 	names, addrsSet bool
 }
 
-// newDraft begins a draft on the newest state. It is called with v.mu held, as
+// newBuilder returns a builder on the newest state. It is called with v.mu held, as
 // are all its methods.
-func (v *View) newDraft() *draft {
+func (v *View) newBuilder() *stateBuilder {
 	s := v.state.Load()
 	next := *s
 	next.superseded = make(chan struct{})
-	return &draft{
+	return &stateBuilder{
 		view:         v,
+		first:        next,
 		next:         &next,
 		services:     s.services.Txn(),
 		nodes:        s.nodes.Txn(),
@@ -57,74 +59,74 @@ func (v *View) newDraft() *draft {
 	}
 }
 
-func (d *draft) touchNode(key string) { d.touchedNodes.add(key) }
-func (d *draft) touchName(key string) { d.touchedNames.add(key) }
-func (d *draft) touchAll()            { d.all = true }
+func (b *stateBuilder) touchNode(key string) { b.touchedNodes.add(key) }
+func (b *stateBuilder) touchName(key string) { b.touchedNames.add(key) }
+func (b *stateBuilder) touchAll()            { b.all = true }
 
 // touchShown marks all that the state shows.
-func (d *draft) touchShown() {
-	d.nodes.Root().Walk(func(key []byte, _ any) bool {
-		d.touchNode(string(key))
+func (b *stateBuilder) touchShown() {
+	b.nodes.Root().Walk(func(key []byte, _ any) bool {
+		b.touchNode(string(key))
 		return false
 	})
-	d.services.Root().Walk(func(key []byte, _ any) bool {
-		d.touchName(string(key))
+	b.services.Root().Walk(func(key []byte, _ any) bool {
+		b.touchName(string(key))
 		return false
 	})
 }
 
-// isSame reports whether the draft holds nothing new over the state it began
-// with.
-func (d *draft) isSame(before *State) bool {
-	return *d.next == *before && len(d.touchedNodes) == 0 && len(d.touchedNames) == 0 &&
-		len(d.bumps) == 0 && !d.names && !d.addrsSet
+// isChanged reports whether the next state differs from the one it began with, or
+// may.
+func (b *stateBuilder) isChanged() bool {
+	return *b.next != b.first || len(b.touchedNodes) > 0 || len(b.touchedNames) > 0 ||
+		len(b.bumps) > 0 || b.names || b.addrsSet
 }
 
-// set makes m what shows of a node; nil takes the node out.
-func (d *draft) set(key string, m *merged) {
+// setNode makes m what shows of a node; nil takes the node out.
+func (b *stateBuilder) setNode(key string, m *merged) {
 	var old *nodeEntry
-	if v, ok := d.nodes.Get([]byte(key)); ok {
+	if v, ok := b.nodes.Get([]byte(key)); ok {
 		old = v.(*nodeEntry)
 	}
 	switch {
 	case old == nil && m == nil, old != nil && m != nil && old.isSame(m):
 		return
 	case old == nil:
-		d.countUnconfirmed(&merged{}, m)
-		d.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: new(atomic.Uint64)})
-		d.names = true
-		d.edit(key, &merged{}, m, true)
+		b.countUnconfirmed(&merged{}, m)
+		b.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: new(atomic.Uint64)})
+		b.names = true
+		b.edit(key, &merged{}, m, true)
 	case m == nil:
-		d.countUnconfirmed(old.merged, &merged{})
-		d.nodes.Delete([]byte(key))
-		d.bump(old.counter)
-		d.names = true
-		d.edit(key, old.merged, &merged{}, true)
+		b.countUnconfirmed(old.merged, &merged{})
+		b.nodes.Delete([]byte(key))
+		b.bump(old.counter)
+		b.names = true
+		b.edit(key, old.merged, &merged{}, true)
 	default:
-		d.countUnconfirmed(old.merged, m)
+		b.countUnconfirmed(old.merged, m)
 		// That something is unconfirmed is said with each answer.
 		moved := !nodeShowsSame(&old.Record, &m.Record) || !slices.Equal(old.unconfirmed, m.unconfirmed)
-		d.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: old.counter})
+		b.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: old.counter})
 		if moved {
-			d.bump(old.counter)
+			b.bump(old.counter)
 		}
-		d.edit(key, old.merged, m, moved)
+		b.edit(key, old.merged, m, moved)
 	}
 }
 
-func (d *draft) countUnconfirmed(was, is *merged) {
+func (b *stateBuilder) countUnconfirmed(was, is *merged) {
 	if len(was.unconfirmed) > 0 {
-		d.next.unconfirmed--
+		b.next.unconfirmed--
 	}
 	if len(is.unconfirmed) > 0 {
-		d.next.unconfirmed++
+		b.next.unconfirmed++
 	}
 }
 
 // edit notes what a node's change from old to m does to the services on it and
 // to the indexes of IDs and addresses. nodeMoved says that the node itself shows
 // differently, and with it every service on it.
-func (d *draft) edit(key string, old, m *merged, nodeMoved bool) {
+func (b *stateBuilder) edit(key string, old, m *merged, nodeMoved bool) {
 	was, is := instancesOf(&old.Record), instancesOf(&m.Record)
 	for name := range was {
 		if _, ok := is[name]; !ok {
@@ -135,20 +137,20 @@ func (d *draft) edit(key string, old, m *merged, nodeMoved bool) {
 		if sameInstances(was[name], instances) {
 			continue
 		}
-		if d.edits[name] == nil {
-			d.edits[name] = make(map[string][]catalog.Instance)
+		if b.edits[name] == nil {
+			b.edits[name] = make(map[string][]catalog.Instance)
 		}
-		d.edits[name][key] = instances
+		b.edits[name][key] = instances
 		if nodeMoved || !instancesShowSame(was[name], instances) {
-			d.moved.add(name)
+			b.moved.add(name)
 		}
 	}
-	d.editID(key, old.Node, m.Node)
-	d.editAddrs(addrsOf(key, old), addrsOf(key, m))
+	b.editID(key, old.Node, m.Node)
+	b.editAddrs(addrsOf(key, old), addrsOf(key, m))
 }
 
 // editID keeps the index of node IDs.
-func (d *draft) editID(key string, old, node *catalog.Node) {
+func (b *stateBuilder) editID(key string, old, node *catalog.Node) {
 	var was, is string
 	if old != nil {
 		was = strings.ToLower(old.ID)
@@ -159,76 +161,76 @@ func (d *draft) editID(key string, old, node *catalog.Node) {
 	if was == is {
 		return
 	}
-	d.names = true
+	b.names = true
 	// The ID may have passed to another node name in the same batch.
-	if v, ok := d.ids.Get([]byte(was)); ok && v.(string) == key {
-		d.ids.Delete([]byte(was))
+	if v, ok := b.ids.Get([]byte(was)); ok && v.(string) == key {
+		b.ids.Delete([]byte(was))
 	}
 	if is != "" {
-		d.ids.Insert([]byte(is), key)
+		b.ids.Insert([]byte(is), key)
 	}
 }
 
 // editAddrs keeps the index of addresses.
-func (d *draft) editAddrs(was, is map[string]addrOwner) {
+func (b *stateBuilder) editAddrs(was, is map[string]addrOwner) {
 	for k := range was {
 		if _, ok := is[k]; !ok {
-			d.addrs.Delete([]byte(k))
-			d.addrsSet = true
+			b.addrs.Delete([]byte(k))
+			b.addrsSet = true
 		}
 	}
 	for k, o := range is {
 		if _, ok := was[k]; !ok {
-			d.addrs.Insert([]byte(k), o)
-			d.addrsSet = true
+			b.addrs.Insert([]byte(k), o)
+			b.addrsSet = true
 		}
 	}
 }
 
-func (d *draft) bump(c *atomic.Uint64) { d.bumps[c] = struct{}{} }
+func (b *stateBuilder) bump(c *atomic.Uint64) { b.bumps[c] = struct{}{} }
 
 // bumpEpoch moves the epoch with this state.
-func (d *draft) bumpEpoch() { d.bump(&d.next.counters.epoch) }
+func (b *stateBuilder) bumpEpoch() { b.bump(&b.next.counters.epoch) }
 
 // setBase says that the set of names is known from now on.
-func (d *draft) setBase() {
-	d.next.origin = d.view.current.origin
-	if !d.next.base {
-		d.next.base = true
-		d.names = true
+func (b *stateBuilder) setBase() {
+	b.next.origin = b.view.current.origin
+	if !b.next.base {
+		b.next.base = true
+		b.names = true
 	}
 }
 
 // finish returns the next state and the counters to move after it has been
 // published, each once.
-func (d *draft) finish() (*State, []*atomic.Uint64) {
-	for name := range d.edits {
-		d.touchName(name)
+func (b *stateBuilder) finish() (*State, []*atomic.Uint64) {
+	for name := range b.edits {
+		b.touchName(name)
 	}
-	for name := range d.touchedNames {
-		d.finishService(name, d.edits[name])
+	for name := range b.touchedNames {
+		b.finishService(name, b.edits[name])
 	}
-	c := d.next.counters
-	if d.names {
-		d.bump(&c.names)
+	c := b.next.counters
+	if b.names {
+		b.bump(&c.names)
 	}
-	if d.addrsSet {
-		d.bump(&c.addresses)
+	if b.addrsSet {
+		b.bump(&c.addresses)
 	}
-	if _, epoch := d.bumps[&c.epoch]; len(d.bumps) > 1 || len(d.bumps) == 1 && !epoch {
-		d.bump(&c.any)
+	if _, epoch := b.bumps[&c.epoch]; len(b.bumps) > 1 || len(b.bumps) == 1 && !epoch {
+		b.bump(&c.any)
 	}
-	s := d.next
-	s.services, s.nodes = d.services.CommitOnly(), d.nodes.CommitOnly()
-	s.ids, s.addrs = d.ids.CommitOnly(), d.addrs.CommitOnly()
-	return s, slices.Collect(maps.Keys(d.bumps))
+	s := b.next
+	s.services, s.nodes = b.services.CommitOnly(), b.nodes.CommitOnly()
+	s.ids, s.addrs = b.ids.CommitOnly(), b.addrs.CommitOnly()
+	return s, slices.Collect(maps.Keys(b.bumps))
 }
 
 // finishService makes a service's next entry. nodes are the edits of its
 // instances.
-func (d *draft) finishService(name string, nodes map[string][]catalog.Instance) {
+func (b *stateBuilder) finishService(name string, nodes map[string][]catalog.Instance) {
 	var old *serviceEntry
-	if v, ok := d.services.Get([]byte(name)); ok {
+	if v, ok := b.services.Get([]byte(name)); ok {
 		old = v.(*serviceEntry)
 	}
 	next := &serviceEntry{}
@@ -249,27 +251,27 @@ func (d *draft) finishService(name string, nodes map[string][]catalog.Instance) 
 		next.mark = old.mark
 	}
 	var exists bool
-	exists, next.known = d.view.standing(name, next)
+	exists, next.known = b.view.existence(name, next)
 	if next.known || !exists {
-		delete(d.view.origins, name)
+		delete(b.view.origins, name)
 	}
-	next.origin = d.view.originOf(name, next.known)
+	next.origin = b.view.originOf(name, next.known)
 	if exists && next.known && (old == nil || !old.known) {
-		d.next.filled++
+		b.next.filled++
 	}
 	switch {
 	case !exists && old == nil:
 	case !exists:
-		d.services.Delete([]byte(name))
-		d.bump(&old.mark.counter)
-		d.names = true
+		b.services.Delete([]byte(name))
+		b.bump(&old.mark.counter)
+		b.names = true
 	case old == nil:
-		d.services.Insert([]byte(name), next)
-		d.names = true
+		b.services.Insert([]byte(name), next)
+		b.names = true
 	case len(nodes) > 0 || next.known != old.known || next.origin != old.origin:
-		d.services.Insert([]byte(name), next)
-		if d.moved.has(name) || next.known != old.known {
-			d.bump(&old.mark.counter)
+		b.services.Insert([]byte(name), next)
+		if b.moved.has(name) || next.known != old.known {
+			b.bump(&old.mark.counter)
 		}
 	}
 }

@@ -6,37 +6,32 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// take makes an update part of the view.
-func (v *View) take(u catalog.Update) error {
+// applyUpdate makes an update part of the view.
+func (v *View) applyUpdate(u catalog.Update) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, before, err := v.drawUp(&u)
-	if err != nil {
-		return err
+	b, err := v.prepareUpdate(&u)
+	if err == nil {
+		v.publishChange(b)
 	}
-	if !d.isSame(&before) {
-		v.publish(d)
-	}
-	return nil
+	return err
 }
 
-// drawUp drafts the state that an update leads to; before is what the draft
-// began with.
-func (v *View) drawUp(u *catalog.Update) (d *draft, before State, err error) {
-	d = v.newDraft()
-	before = *d.next
-	if err := v.absorb(d, u); err != nil {
-		return nil, before, err
+// prepareUpdate makes the state that an update leads to.
+func (v *View) prepareUpdate(u *catalog.Update) (*stateBuilder, error) {
+	b := v.newBuilder()
+	if err := v.addUpdate(b, u); err != nil {
+		return nil, err
 	}
 	if v.current != nil {
-		d.next.history, d.next.index = v.current.history, max(v.current.index, d.next.index)
-		d.setBase()
+		b.next.history, b.next.index = v.current.history, max(v.current.index, b.next.index)
+		b.setBase()
 	}
-	v.redraw(d)
+	v.rebuild(b)
 	if u.Confirmed && v.vouches(u) {
-		v.confirm(d)
+		v.confirm(b)
 	}
-	return d, before, nil
+	return b, nil
 }
 
 // vouches reports whether an update that is confirmed confirms the view: it is
@@ -52,13 +47,13 @@ func (v *View) vouches(u *catalog.Update) bool {
 	return true
 }
 
-// absorb takes an update over into what is held, or puts it aside until it
+// addUpdate adds an update to the present replica, or to a pending one until it
 // counts: one of this history until it is past what is known (VIEWS rule 13),
 // one of another until a server that has a leader confirms it (rule 14).
-func (v *View) absorb(d *draft, u *catalog.Update) error {
+func (v *View) addUpdate(b *stateBuilder, u *catalog.Update) error {
 	switch {
 	case u.Reset:
-		v.pending = begin(u)
+		v.pending = beginReplica(u)
 		if err := v.pending.apply(u, newChanges()); err != nil {
 			return err
 		}
@@ -69,19 +64,19 @@ func (v *View) absorb(d *draft, u *catalog.Update) error {
 	case v.current == nil:
 		return errNoBeginning
 	default:
-		return v.goOn(d, u)
+		return v.continueReplica(b, u)
 	}
 	if !v.accepts(v.pending, u.Confirmed) {
 		return nil
 	}
 	next := v.pending
 	v.pending = nil
-	v.install(d, next)
+	v.replaceReplica(b, next)
 	return nil
 }
 
 // accepts reports whether what a source began with counts now.
-func (v *View) accepts(next *holding, confirmed bool) bool {
+func (v *View) accepts(next *replica, confirmed bool) bool {
 	switch {
 	case next.history.ID == "":
 		return false // no history has begun there
@@ -97,36 +92,36 @@ func (v *View) accepts(next *holding, confirmed bool) bool {
 	return confirmed
 }
 
-// goOn takes over an update that follows what is held.
-func (v *View) goOn(d *draft, u *catalog.Update) error {
+// continueReplica adds an update that follows what is known.
+func (v *View) continueReplica(b *stateBuilder, u *catalog.Update) error {
 	if !v.current.vouched {
 		// The source goes on where this host's knowledge ends: so that is right.
 		v.current.vouched, v.current.origin = true, nil
-		d.touchAll()
+		b.touchAll()
 	}
 	c := newChanges()
 	if err := v.current.apply(u, c); err != nil {
 		return err
 	}
-	v.disown(v.current)
+	v.dropEnded(v.current)
 	for _, t := range u.Tombstones {
-		v.bury(t)
+		v.applyTombstone(t)
 	}
 	for key, was := range c.nodes {
 		v.forgetRemoved(key, was, v.current.nodes[key])
-		d.touchNode(key)
+		b.touchNode(key)
 	}
 	for key := range c.names {
-		d.touchName(key)
+		b.touchName(key)
 	}
 	return nil
 }
 
-// install puts what a source began with in the place of what was held.
-func (v *View) install(d *draft, next *holding) {
+// replaceReplica puts what a source began with in the place of what was known.
+func (v *View) replaceReplica(b *stateBuilder, next *replica) {
 	old := v.current
 	v.current = next
-	v.disown(next)
+	v.dropEnded(next)
 	switch {
 	case old == nil:
 		v.logger.Info("catalog is known", "history", next.history.ID, "index", next.index)
@@ -140,14 +135,14 @@ func (v *View) install(d *draft, next *holding) {
 		v.beginHistory(old, next)
 	}
 	for t := range next.tombstones {
-		v.bury(t)
+		v.applyTombstone(t)
 	}
-	v.askAnew()
-	d.touchAll()
+	v.resubscribe()
+	b.touchAll()
 }
 
 // noteOrigin notes when contents were last good that are older ones from now on.
-func (v *View) noteOrigin(old, next *holding) {
+func (v *View) noteOrigin(old, next *replica) {
 	if next.whole || !old.vouched {
 		return
 	}
@@ -161,10 +156,10 @@ func (v *View) noteOrigin(old, next *holding) {
 
 // beginHistory goes over from one history to another. What a provisional one
 // said is dropped (VIEWS rule 29).
-func (v *View) beginHistory(old, next *holding) {
+func (v *View) beginHistory(old, next *replica) {
 	v.logger.Info("catalog began a new history", "history", next.history.ID, "before", old.history.ID,
 		"provisional", old.history.Provisional)
-	v.settled = false
+	v.allSynced = false
 	if old.history.Provisional {
 		return
 	}
@@ -177,69 +172,69 @@ func (v *View) beginHistory(old, next *holding) {
 	v.remember(old)
 }
 
-// redraw brings the draft's trees up to what is held of all that it touches.
-func (v *View) redraw(d *draft) {
-	if d.all {
-		v.touchEverything(d)
+// rebuild brings the next state up to what is known of all that it touches.
+func (v *View) rebuild(b *stateBuilder) {
+	if b.all {
+		v.touchAllKnown(b)
 	}
 	if v.current != nil {
-		for key := range d.touchedNodes {
-			if former, ok := v.formerName(key, d.ids); ok {
+		for key := range b.touchedNodes {
+			if former, ok := v.formerName(key, b.ids); ok {
 				delete(v.remembered, former)
-				d.touchNode(former)
+				b.touchNode(former)
 			}
 		}
 	}
-	for _, key := range sorted(d.touchedNodes) {
-		v.tidy(key, d.ids)
-		d.set(key, v.effective(key))
+	for _, key := range sorted(b.touchedNodes) {
+		v.dropRemembered(key, b.ids)
+		b.setNode(key, v.effective(key))
 	}
-	d.next.remembered = v.rememberedOrigin
-	v.settle(d)
+	b.next.remembered = v.rememberedOrigin
+	v.updateMerging(b)
 }
 
-// touchEverything marks all that is held or shows.
-func (v *View) touchEverything(d *draft) {
+// touchAllKnown marks all that is known or shows.
+func (v *View) touchAllKnown(b *stateBuilder) {
 	if v.current != nil {
 		for key := range v.current.nodes {
-			d.touchNode(key)
+			b.touchNode(key)
 		}
 		for key := range v.current.names {
-			d.touchName(key)
+			b.touchName(key)
 		}
 	}
 	for key := range v.remembered {
-		d.touchNode(key)
+		b.touchNode(key)
 	}
 	for key := range v.missed {
-		d.touchName(key)
+		b.touchName(key)
 	}
-	d.touchShown()
+	b.touchShown()
 }
 
-// settle finds out whether living members have still to tell this history what
+// updateMerging finds out whether living members have still to tell this history what
 // they have. Once none has, that is so for the rest of the history: who comes
 // later brings something new.
-func (v *View) settle(d *draft) {
-	merging, others := v.unsynced(d.ids)
+func (v *View) updateMerging(b *stateBuilder) {
+	merging, others := v.unsynced(b.ids)
 	young := v.isYoung()
-	if !merging && others && v.current != nil && !v.settled && !young {
-		v.settled = true
+	if !merging && others && v.current != nil && !v.allSynced && !young {
+		v.allSynced = true
 		for name := range v.missed {
-			d.touchName(name)
+			b.touchName(name)
 		}
 		clear(v.missed)
 	}
 	if v.expecting && v.current != nil && v.current.vouched && (!merging && !young || v.earlier) {
-		v.learn(d)
+		v.endExpecting(b)
 	}
-	if expecting := v.expecting && v.current != nil; expecting != d.next.expecting {
-		d.next.expecting = expecting
-		d.names = true
+	if expecting := v.expecting && v.current != nil; expecting != b.next.expecting {
+		b.next.expecting = expecting
+		b.names = true
 	}
-	if unsettled := merging && !v.earlier; unsettled != d.next.unsettled {
-		d.next.unsettled = unsettled
-		d.names = true
+	if mergePending := merging && !v.earlier; mergePending != b.next.mergePending {
+		b.next.mergePending = mergePending
+		b.names = true
 	}
 }
 
@@ -258,15 +253,15 @@ func (v *View) isYoung() bool {
 	return time.Since(time.Unix(int64(v.current.history.Base/perSecond), 0)).Abs() < youngFor
 }
 
-// learn ends the time in which others are expected to tell more.
-func (v *View) learn(d *draft) {
+// endExpecting ends the time in which others are expected to tell more.
+func (v *View) endExpecting(b *stateBuilder) {
 	v.expecting = false
-	d.services.Root().Walk(func(key []byte, _ any) bool {
-		d.touchName(string(key))
+	b.services.Root().Walk(func(key []byte, _ any) bool {
+		b.touchName(string(key))
 		return false
 	})
-	for name := range d.edits {
-		d.touchName(name)
+	for name := range b.edits {
+		b.touchName(name)
 	}
 }
 
@@ -279,16 +274,16 @@ func (v *View) Learned() {
 	if !v.expecting || v.current == nil {
 		return // before the first base set there is nothing that could count
 	}
-	d := v.newDraft()
-	v.learn(d)
-	v.redraw(d)
-	v.publish(d)
+	b := v.newBuilder()
+	v.endExpecting(b)
+	v.rebuild(b)
+	v.publish(b)
 }
 
 // unsynced reports whether a living member has not told this history all it has,
 // and whether there are other members at all.
 func (v *View) unsynced(ids interface{ Get([]byte) (any, bool) }) (merging, others bool) {
-	if v.cfg.Living == nil || v.current == nil || v.settled {
+	if v.cfg.Living == nil || v.current == nil || v.allSynced {
 		return false, false
 	}
 	for id := range v.cfg.Living() {
@@ -313,7 +308,7 @@ func (v *View) Lacks() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	merging, _ := v.unsynced(v.state.Load().ids)
-	return v.current == nil || !v.earlier && (merging || !v.settled && v.isYoung())
+	return v.current == nil || !v.earlier && (merging || !v.allSynced && v.isYoung())
 }
 
 // Young reports whether others who have something to tell may not have been met yet,
@@ -362,16 +357,16 @@ func (v *View) Resume() (history catalog.History, index uint64, whole bool, name
 	return c.history, c.index, c.whole, names
 }
 
-// confirm makes the draft fresh and tells the timer.
-func (v *View) confirm(d *draft) {
+// confirm makes the next state fresh and tells the timer.
+func (v *View) confirm(b *stateBuilder) {
 	now := time.Now()
 	v.confirmed.Store(&now)
 	select {
 	case v.heard <- struct{}{}:
 	default:
 	}
-	if !d.next.fresh {
-		d.next.fresh = true
-		d.bumpEpoch()
+	if !b.next.fresh {
+		b.next.fresh = true
+		b.bumpEpoch()
 	}
 }
