@@ -31,7 +31,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
-	size, whole := c.s.picture.measure()
+	size, whole := c.s.snapshot.measure()
 	gauge(descStreams, float64(c.s.streamCount()))
 	gauge(descSize, float64(size))
 	gauge(descWhole, map[bool]float64{true: 1}[whole])

@@ -4,11 +4,11 @@
 //
 // A Server follows a state.Store. It keeps, for every node and for every part (what
 // one node has of one service), the newest value and its encoding, made once and
-// shared by all receivers, in the order of their last change. A stream is a place
-// in that order: whoever comes takes what changed after its place, each thing once
+// shared by all receivers, in the order of their last change. A stream is a cursor
+// in that order: whoever comes takes what changed after its cursor, each thing once
 // and in its newest form. So nothing is queued for a slow reader, and a host that
 // comes back says (history, index) and gets what it missed. What is gone is
-// remembered too, within a bound; whose place lies before that is told everything
+// remembered too, within a bound; whose cursor lies before that is told everything
 // anew.
 //
 // A Client finds a server, stays with it while that server hears from a leader,

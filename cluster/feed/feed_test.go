@@ -22,8 +22,8 @@ func TestHostIsToldTheWholeOfASmallCatalogAndItsChanges(t *testing.T) {
 	r.equals(c)
 	c.do(&catalog.Deregister{Node: "n1"})
 	r.equals(c)
-	if !r.picture.Whole || r.picture.resets != 1 {
-		t.Errorf("whole %v after %d resets: want true, 1", r.picture.Whole, r.picture.resets)
+	if !r.snapshot.Whole || r.snapshot.resets != 1 {
+		t.Errorf("whole %v after %d resets: want true, 1", r.snapshot.Whole, r.snapshot.resets)
 	}
 }
 

@@ -46,7 +46,7 @@ func (c *changes) add(s state.Change) {
 	}
 }
 
-// follow keeps the picture equal to the store until ctx ends.
+// follow keeps the snapshot equal to the store until ctx ends.
 func (s *Server) follow(ctx context.Context) error {
 	sub := s.cfg.Store.Subscribe()
 	defer sub.Close()
@@ -55,8 +55,8 @@ func (s *Server) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.wake(s.picture.follow(r, c, s.limits()))
-		if err := s.rest(ctx); err != nil {
+		s.wake(s.snapshot.follow(r, c, s.limits()))
+		if err := s.pause(ctx); err != nil {
 			return err
 		}
 	}
@@ -78,9 +78,9 @@ func (s *Server) next(ctx context.Context, sub *state.Subscription) (changes, *s
 	}
 }
 
-// rest holds up the next change for as long as the last one keeps the streams
+// pause holds up the next change for as long as the last one keeps the streams
 // busy.
-func (s *Server) rest(ctx context.Context) error {
+func (s *Server) pause(ctx context.Context) error {
 	pace := min(max(minPace, time.Duration(s.streamCount())*pacePerStream), maxPace)
 	timer := time.NewTimer(pace)
 	defer timer.Stop()
@@ -92,15 +92,15 @@ func (s *Server) rest(ctx context.Context) error {
 	}
 }
 
-// bounds are the limits that a picture keeps.
+// bounds are the limits that a snapshot keeps.
 type bounds struct {
 	gone       int
 	wholeBelow int64
 }
 
-// follow makes the picture that of r and says whom it concerns. It is called
-// from one goroutine, which alone changes the picture and so reads it unlocked.
-func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
+// follow makes the snapshot that of r and says whom it concerns. It is called
+// from one goroutine, which alone changes the snapshot and so reads it unlocked.
+func (p *snapshot) follow(r *state.Read, c changes, limit bounds) touched {
 	_, history := r.History(nil)
 	index := history.Base + r.Applied()
 	if history.ID == p.history.ID && index < p.index {
@@ -108,10 +108,10 @@ func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
 		return touched{}
 	}
 	c.resync, p.behind = c.resync || p.behind, false
-	t := p.things
+	t := p.entries
 	anew := history.ID != p.history.ID || t == nil
 	if anew {
-		t = newThings(index)
+		t = newEntries(index)
 	}
 	edits := t.editsFor(r, c, anew)
 	var tombs []*catalog.Tombstone
@@ -125,7 +125,7 @@ func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
 	if !anew && index > p.index+1 {
 		t.addSpan(span{start: p.index, end: index, all: c.resync, nodes: c.nodes, services: c.services})
 	}
-	p.history, p.index, p.things = history, index, t
+	p.history, p.index, p.entries = history, index, t
 	to := t.apply(edits, index)
 	if c.tombs {
 		t.setTombstones(tombs, index, &to)
@@ -138,7 +138,7 @@ func (p *picture) follow(r *state.Read, c changes, limit bounds) touched {
 }
 
 // editsFor compares what changed with what was told.
-func (t *things) editsFor(r *state.Read, c changes, anew bool) []edit {
+func (t *entries) editsFor(r *state.Read, c changes, anew bool) []edit {
 	nodes := c.nodes
 	if anew || c.resync {
 		nodes = make(map[string]bool, len(t.nodes))
@@ -161,14 +161,14 @@ func (t *things) editsFor(r *state.Read, c changes, anew bool) []edit {
 }
 
 // editsOf adds what differs of one node.
-func (t *things) editsOf(r *state.Read, key string, edits []edit) []edit {
-	told := t.nodes[key]
-	if told == nil {
-		told = new(nodeThings)
+func (t *entries) editsOf(r *state.Read, key string, edits []edit) []edit {
+	known := t.nodes[key]
+	if known == nil {
+		known = new(nodeEntries)
 	}
 	now, parts := readNode(r, key)
-	edits = editNode(key, told.node, now, edits)
-	for name, e := range told.parts {
+	edits = editNode(key, known.node, now, edits)
+	for name, e := range known.parts {
 		if parts[name] == nil && !e.gone {
 			gone := entry{kind: ofPart, gone: true, name: name, node: key, label: e.label}
 			edits = append(edits, edit{next: gone})
@@ -177,7 +177,7 @@ func (t *things) editsOf(r *state.Read, key string, edits []edit) []edit {
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
 		p := parts[name]
 		next := entry{kind: ofPart, name: name, node: key, label: p.Node, part: p}
-		e := told.parts[name]
+		e := known.parts[name]
 		switch {
 		case e == nil || e.gone || !partShowsSame(e.part, p):
 			edits = append(edits, edit{next: next})
@@ -188,19 +188,19 @@ func (t *things) editsOf(r *state.Read, key string, edits []edit) []edit {
 	return edits
 }
 
-func editNode(key string, told *entry, now *catalog.NodeState, edits []edit) []edit {
-	there := told != nil && !told.gone
+func editNode(key string, known *entry, now *catalog.NodeState, edits []edit) []edit {
+	there := known != nil && !known.gone
 	if now == nil {
 		if there {
-			edits = append(edits, edit{next: entry{kind: ofNode, gone: true, node: key, label: told.label}})
+			edits = append(edits, edit{next: entry{kind: ofNode, gone: true, node: key, label: known.label}})
 		}
 		return edits
 	}
 	next := entry{kind: ofNode, node: key, label: now.Node.Node, state: now}
 	switch {
-	case !there || !stateShowsSame(told.state, now):
+	case !there || !stateShowsSame(known.state, now):
 		return append(edits, edit{next: next})
-	case !slices.Equal(told.state.Checks, now.Checks):
+	case !slices.Equal(known.state.Checks, now.Checks):
 		return append(edits, edit{next: next, quiet: true})
 	}
 	return edits

@@ -91,8 +91,8 @@ func register(node, service, id, status string) *catalog.Register {
 	return r
 }
 
-// picture is what a host knows: the sum of the updates it was told.
-type picture struct {
+// snapshot is what a host knows: the sum of the updates it was told.
+type snapshot struct {
 	History   catalog.History
 	Index     uint64
 	Whole     bool
@@ -106,15 +106,15 @@ type picture struct {
 	updates, resets int
 }
 
-func newPicture() *picture {
-	return &picture{
+func newSnapshot() *snapshot {
+	return &snapshot{
 		Nodes: map[string]catalog.NodeState{}, Names: map[string]bool{},
 		Parts: map[string]map[string]catalog.Part{}, Complete: map[string]bool{}, Tombs: map[catalog.Tombstone]bool{},
 	}
 }
 
 // take adds an update, and says what a stream may not do.
-func (p *picture) take(u catalog.Update) error {
+func (p *snapshot) take(u catalog.Update) error {
 	p.updates++
 	switch {
 	case u.History.ID == p.History.ID && u.Index < p.Index:
@@ -125,7 +125,7 @@ func (p *picture) take(u catalog.Update) error {
 		return errors.New("whole changed without a reset")
 	}
 	if u.Reset {
-		fresh := newPicture()
+		fresh := newSnapshot()
 		fresh.updates, fresh.resets = p.updates, p.resets+1
 		*p = *fresh
 	}
@@ -166,10 +166,10 @@ func (p *picture) take(u catalog.Update) error {
 	return nil
 }
 
-// wanted is the picture that a host must have of the store: the contents of the
+// wanted is the snapshot that a host must have of the store: the contents of the
 // names, or of all.
-func wanted(r *state.Read, whole bool, names map[string]bool) *picture {
-	p := newPicture()
+func wanted(r *state.Read, whole bool, names map[string]bool) *snapshot {
+	p := newSnapshot()
 	_, nodes := r.Nodes(nil)
 	for _, n := range nodes {
 		key := strings.ToLower(n.Node)
@@ -220,10 +220,10 @@ var details = cmp.Options{
 	}),
 }
 
-// differs says how a picture differs from that of the store; "" for not at all.
-func (p *picture) differs(r *state.Read, names map[string]bool) string {
+// differs says how a snapshot differs from that of the store; "" for not at all.
+func (p *snapshot) differs(r *state.Read, names map[string]bool) string {
 	want := wanted(r, p.Whole, names)
-	got := newPicture()
+	got := newSnapshot()
 	got.Nodes, got.Names = p.Nodes, p.Names
 	for name, parts := range p.Parts {
 		if len(parts) > 0 && (p.Whole || names[name]) {
@@ -233,7 +233,7 @@ func (p *picture) differs(r *state.Read, names map[string]bool) string {
 	for name, parts := range want.Parts {
 		want.Parts[name] = sortedChecks(parts)
 	}
-	opts := cmp.Options{details, cmpopts.IgnoreUnexported(picture{})}
+	opts := cmp.Options{details, cmpopts.IgnoreUnexported(snapshot{})}
 	return cmp.Diff(want, got, opts)
 }
 
@@ -414,15 +414,15 @@ type receiver struct {
 	stop   func()
 	slow   gate // shut: the host doesn't read
 
-	mu      sync.Mutex
-	picture *picture
-	names   map[string]bool
-	ended   map[string]bool
-	stream  *feed.Stream
-	log     []catalog.Update
-	errs    []error
-	changed chan struct{}
-	servers []string // nil: all
+	mu       sync.Mutex
+	snapshot *snapshot
+	names    map[string]bool
+	ended    map[string]bool
+	stream   *feed.Stream
+	log      []catalog.Update
+	errs     []error
+	changed  chan struct{}
+	servers  []string // nil: all
 }
 
 // setServers says which servers the host knows to be alive.
@@ -443,7 +443,7 @@ func (n *network) countAt(hosts []*receiver, addr string) (count int) {
 }
 
 func (n *network) receiver(id string, names ...string) *receiver {
-	r := &receiver{t: n.t, slow: make(gate, 1), picture: newPicture(), names: map[string]bool{}, ended: map[string]bool{}, changed: make(chan struct{})}
+	r := &receiver{t: n.t, slow: make(gate, 1), snapshot: newSnapshot(), names: map[string]bool{}, ended: map[string]bool{}, changed: make(chan struct{})}
 	for _, name := range names {
 		r.names[name] = true
 	}
@@ -475,11 +475,11 @@ func (r *receiver) resume() (catalog.History, uint64, bool, []string) {
 	defer r.mu.Unlock()
 	var known []string
 	for name := range r.names {
-		if r.picture.Complete[name] {
+		if r.snapshot.Complete[name] {
 			known = append(known, name)
 		}
 	}
-	return r.picture.History, r.picture.Index, r.picture.Whole, known
+	return r.snapshot.History, r.snapshot.Index, r.snapshot.Whole, known
 }
 
 func (r *receiver) run(ctx context.Context) {
@@ -500,7 +500,7 @@ func (r *receiver) follow(ctx context.Context, s *feed.Stream) {
 	r.mu.Lock()
 	r.stream = s
 	for name := range r.names {
-		if !r.picture.Complete[name] {
+		if !r.snapshot.Complete[name] {
 			s.Subscribe(name)
 		}
 	}
@@ -518,12 +518,12 @@ func (r *receiver) follow(ctx context.Context, s *feed.Stream) {
 			r.mu.Unlock()
 			return
 		}
-		if err := r.picture.take(u); err != nil {
+		if err := r.snapshot.take(u); err != nil {
 			r.t.Errorf("update %d: %v", len(r.log), err)
 		}
 		if u.Reset {
 			for name := range r.names {
-				if !r.picture.Complete[name] {
+				if !r.snapshot.Complete[name] {
 					s.Subscribe(name)
 				}
 			}
@@ -554,19 +554,19 @@ func (r *receiver) unsubscribe(name string) {
 	defer r.mu.Unlock()
 	delete(r.names, name)
 	r.ended[name] = true
-	delete(r.picture.Complete, name)
+	delete(r.snapshot.Complete, name)
 	if r.stream != nil {
 		r.stream.Unsubscribe(name)
 	}
 }
 
-// until waits for a condition of the picture.
-func (r *receiver) until(what string, ok func(p *picture) bool) {
+// until waits for a condition of the snapshot.
+func (r *receiver) until(what string, ok func(p *snapshot) bool) {
 	r.t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
 		r.mu.Lock()
-		done, changed := ok(r.picture), r.changed
+		done, changed := ok(r.snapshot), r.changed
 		errs := r.errs
 		r.mu.Unlock()
 		if done {
@@ -581,10 +581,10 @@ func (r *receiver) until(what string, ok func(p *picture) bool) {
 }
 
 // now returns what is known at the moment, as a copy that is not written to.
-func (r *receiver) now() picture {
+func (r *receiver) now() snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return *r.picture
+	return *r.snapshot
 }
 
 // count and since return how many updates came, and those after the first n.
@@ -622,7 +622,7 @@ func (r *receiver) equals(c *catalogue) {
 	r.t.Helper()
 	read := c.store.Read()
 	_, h := read.History(nil)
-	r.until(fmt.Sprintf("index %d", h.Base+c.index), func(p *picture) bool {
+	r.until(fmt.Sprintf("index %d", h.Base+c.index), func(p *snapshot) bool {
 		if p.History.ID != h.ID || p.Index < h.Base+c.index {
 			return false
 		}
@@ -635,14 +635,14 @@ func (r *receiver) equals(c *catalogue) {
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if diff := r.picture.differs(read, r.names); diff != "" {
-		r.t.Fatalf("the host's picture at index %d differs from the store's (-want +got):\n%s", r.picture.Index, diff)
+	if diff := r.snapshot.differs(read, r.names); diff != "" {
+		r.t.Fatalf("the host's snapshot at index %d differs from the store's (-want +got):\n%s", r.snapshot.Index, diff)
 	}
 }
 
 // local follows the feed in the server's process.
 func (n *network) local(addr string) *receiver {
-	r := &receiver{t: n.t, slow: make(gate, 1), picture: newPicture(), names: map[string]bool{}, ended: map[string]bool{}, changed: make(chan struct{})}
+	r := &receiver{t: n.t, slow: make(gate, 1), snapshot: newSnapshot(), names: map[string]bool{}, ended: map[string]bool{}, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := n.servers[addr].Local(r.resume)
 	var wg sync.WaitGroup
@@ -654,7 +654,7 @@ func (n *network) local(addr string) *receiver {
 				return
 			}
 			r.mu.Lock()
-			if err := r.picture.take(u); err != nil {
+			if err := r.snapshot.take(u); err != nil {
 				r.t.Errorf("local: %v", err)
 			}
 			close(r.changed)

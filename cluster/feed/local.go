@@ -20,7 +20,7 @@ type Local struct {
 // the start if it is nil. It must be closed.
 func (s *Server) Local(resume Resume) *Local {
 	l := &Local{server: s, sub: subscriber{wake: make(chan struct{}, 1)}}
-	at := &l.sub.place
+	at := &l.sub.cursor
 	at.all, at.anew = true, true
 	if resume != nil {
 		at.history, at.index, at.whole, _ = resume()
@@ -48,7 +48,7 @@ func (l *Local) Next(ctx context.Context) (catalog.Update, error) {
 		case <-timer.C:
 			timer.Reset(heartbeat)
 		}
-		before := l.sub.place.index
+		before := l.sub.cursor.index
 		if u := l.update(); u.Confirmed || u.Reset || u.Index != before || len(u.Complete) > 0 {
 			return u, nil
 		}
@@ -57,12 +57,12 @@ func (l *Local) Next(ctx context.Context) (catalog.Update, error) {
 
 func (l *Local) update() catalog.Update {
 	s := l.server
-	s.take(&l.sub) // this process keeps to no limit
+	s.applyRequests(&l.sub) // this process keeps to no limit
 	var u catalog.Update
-	s.picture.advance(&l.sub.place, s.leader.Load(), &u,
+	s.snapshot.advance(&l.sub.cursor, s.leader.Load(), &u,
 		func(e *entry) { e.tell(&u) },
 		func(name string) { u.Complete = append(u.Complete, name) })
-	u.History = l.sub.place.history
+	u.History = l.sub.cursor.history
 	return u
 }
 

@@ -607,7 +607,7 @@ func TestHostThatAwaitsAnIndexBetweenTwoStreamsHearsOfIt(t *testing.T) {
 		settle(10 * time.Millisecond)
 		r.client.Await(1000 + c.index + 1)
 		n.setDown("s1", false)
-		r.until("stream", func(*picture) bool { addr, _ := r.client.Server(); return addr != "" && r.stream != nil })
+		r.until("stream", func(*snapshot) bool { addr, _ := r.client.Server(); return addr != "" && r.stream != nil })
 		settle(2500 * time.Millisecond)
 		before := r.count()
 		c.do(register("n1", "web", "w1", catalog.Passing)) // which changes nothing

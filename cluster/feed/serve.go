@@ -105,7 +105,7 @@ func (st *serverStream) greet() error {
 	}
 }
 
-// begin sets the place that the host says it is at.
+// begin sets the cursor that the host says it is at.
 func (st *serverStream) begin(payload []byte) error {
 	g, err := decodeBegin(payload)
 	if err != nil {
@@ -119,7 +119,7 @@ func (st *serverStream) begin(payload []byte) error {
 	if err := fold(g.Names); err != nil {
 		return err
 	}
-	st.place = place{history: g.History, index: g.Index, whole: g.Whole, anew: g.Anew}
+	st.cursor = cursor{history: g.History, index: g.Index, whole: g.Whole, anew: g.Anew}
 	s := st.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,14 +152,14 @@ func (st *serverStream) read() error {
 		if buf = grown; cap(buf) > maxFirstFrame {
 			buf = nil // an idle stream holds little
 		}
-		if err := st.hear(kind, payload); err != nil {
+		if err := st.handleFrame(kind, payload); err != nil {
 			return err
 		}
 	}
 }
 
-// hear takes one frame; those of newer hosts and signs of life need nothing.
-func (st *serverStream) hear(kind byte, payload []byte) error {
+// handleFrame takes one frame; those of newer hosts and signs of life need nothing.
+func (st *serverStream) handleFrame(kind byte, payload []byte) error {
 	switch kind {
 	case frame.Subscribe, frame.Unsubscribe:
 		names, err := decodeNames(payload)
@@ -233,7 +233,7 @@ func refuseFirst(conn net.Conn, why error) {
 // push tells the host all that it isn't told yet, be it nothing.
 func (st *serverStream) push() error {
 	s := st.server
-	if err := s.take(&st.subscriber); err != nil {
+	if err := s.applyRequests(&st.subscriber); err != nil {
 		refuse(st.conn, err)
 		return err
 	}
@@ -241,7 +241,7 @@ func (st *serverStream) push() error {
 	out := gatherers.Get().(*gatherer)
 	defer out.release()
 	var head catalog.Update
-	s.picture.advance(&st.place, leader, &head, out.entry, out.complete)
+	s.snapshot.advance(&st.cursor, leader, &head, out.entry, out.complete)
 	if head.Reset {
 		s.counts.resets.Add(1)
 	}

@@ -73,11 +73,11 @@ type ServerConfig struct {
 
 // Server tells hosts what changes in a store.
 type Server struct {
-	cfg     ServerConfig
-	logger  *slog.Logger
-	picture picture
-	leader  atomic.Bool // heard from one lately
-	counts  counters
+	cfg      ServerConfig
+	logger   *slog.Logger
+	snapshot snapshot
+	leader   atomic.Bool // heard from one lately
+	counts   counters
 
 	ran     atomic.Bool
 	stop    chan struct{} // closed when Run's ctx ends
@@ -90,14 +90,14 @@ type Server struct {
 	subscribers map[*subscriber]struct{}
 	locals      map[*subscriber]struct{} // those in this process
 	waiting     map[*subscriber]uint64   // those that want to hear of an index
-	byName      map[string]*audience
+	byName      map[string]*nameSubscribers
 
 	telling sync.Mutex     // held while OnStream is called; guards following
 	up      map[string]int // streams that have begun by node ID
 }
 
-// audience is who has subscribed to a name.
-type audience struct {
+// nameSubscribers is who has subscribed to a name.
+type nameSubscribers struct {
 	name string // one string for all
 	subs map[*subscriber]struct{}
 }
@@ -125,7 +125,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	return &Server{
 		cfg: cfg, logger: cfg.Logger, stop: make(chan struct{}),
 		subscribers: make(map[*subscriber]struct{}), locals: make(map[*subscriber]struct{}),
-		waiting: make(map[*subscriber]uint64), byName: make(map[string]*audience),
+		waiting: make(map[*subscriber]uint64), byName: make(map[string]*nameSubscribers),
 		hosts: make(map[string]int),
 		up:    make(map[string]int),
 	}, nil

@@ -16,7 +16,7 @@ type span struct {
 	services   map[string]bool
 }
 
-func (t *things) addSpan(s span) {
+func (t *entries) addSpan(s span) {
 	t.spans = append(t.spans, s)
 	if len(t.spans) > maxSpans {
 		t.floor = max(t.floor, t.spans[0].end)
@@ -27,7 +27,7 @@ func (t *things) addSpan(s span) {
 
 // spanAround returns the span that the index is strictly inside of, nil if this
 // server has seen the state with that index.
-func (t *things) spanAround(index uint64) *span {
+func (t *entries) spanAround(index uint64) *span {
 	i, _ := slices.BinarySearchFunc(t.spans, index, func(s span, index uint64) int {
 		if s.end <= index {
 			return -1
@@ -44,8 +44,8 @@ func (t *things) spanAround(index uint64) *span {
 const maxPairs = 1024
 
 // tellInside tells what the span touched and the journal doesn't hold after the
-// place.
-func (t *things) tellInside(at *place, in *span, tell func(*entry)) {
+// cursor.
+func (t *entries) tellInside(at *cursor, in *span, tell func(*entry)) {
 	for key := range in.nodes {
 		var e *entry
 		if n := t.nodes[key]; n != nil {
@@ -68,7 +68,7 @@ func (t *things) tellInside(at *place, in *span, tell func(*entry)) {
 
 // tellService tells the parts of the service that the span may have touched, or
 // has it told in full.
-func (in *span) tellService(at *place, name string, s *serviceThings, tell func(*entry)) {
+func (in *span) tellService(at *cursor, name string, s *serviceEntries, tell func(*entry)) {
 	if len(in.nodes)*len(in.services) > maxPairs {
 		if at.asked == nil {
 			at.asked = make(map[string]struct{})
@@ -86,7 +86,7 @@ func (in *span) tellService(at *place, name string, s *serviceThings, tell func(
 }
 
 // tellAgain tells e, or that it is gone if nothing is known of it.
-func tellAgain(at *place, e *entry, gone entry, tell func(*entry)) {
+func tellAgain(at *cursor, e *entry, gone entry, tell func(*entry)) {
 	switch {
 	case e == nil:
 		gone.encode()

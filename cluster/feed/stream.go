@@ -26,9 +26,9 @@ const (
 	firstSeek = time.Second
 	lastSeek  = 30 * time.Second
 	// A host that isn't with the server it likes best goes there after a time
-	// between minSettle and twice that, so that those who fled a server come back
+	// between minRebalance and twice that, so that those who fled a server come back
 	// to it little by little.
-	minSettle = 3 * time.Minute
+	minRebalance = 3 * time.Minute
 )
 
 var (
@@ -53,7 +53,7 @@ type Stream struct {
 
 	mu       sync.Mutex // guards following
 	names    map[string]struct{}
-	orders   map[string]bool // name to "wanted", not sent yet
+	requests map[string]bool // name to "wanted", not sent yet
 	awaited  uint64          // index to hear of, not sent yet
 	full     bool            // said that MaxNames was reached
 	hints    []string        // where there is said to be a leader
@@ -66,7 +66,7 @@ func newStream(c *Client, to *candidate) *Stream {
 	ctx, end := context.WithCancelCause(context.Background())
 	return &Stream{
 		client: c, addr: to.addr, conn: to.conn, ctx: ctx, end: end,
-		wake: make(chan struct{}, 1), names: make(map[string]struct{}), orders: make(map[string]bool),
+		wake: make(chan struct{}, 1), names: make(map[string]struct{}), requests: make(map[string]bool),
 	}
 }
 
@@ -76,14 +76,14 @@ func newStream(c *Client, to *candidate) *Stream {
 func (s *Stream) Next(ctx context.Context) (catalog.Update, error) {
 	defer context.AfterFunc(ctx, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })()
 	for {
-		u, told, err := s.next(ctx)
+		u, news, err := s.next(ctx)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return catalog.Update{}, context.Cause(ctx)
 		case err != nil:
 			s.client.avoid(s.addr)
 			return catalog.Update{}, fmt.Errorf("feed from %s: %w", s.addr, s.why(err))
-		case told:
+		case news:
 			s.client.noteUpdate()
 			return u, nil
 		}
@@ -103,9 +103,9 @@ func (s *Stream) why(err error) error {
 	return err
 }
 
-// next takes one frame; told says that it finished an update that tells
+// next takes one frame; news says that it finished an update that tells
 // something.
-func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err error) {
+func (s *Stream) next(ctx context.Context) (u catalog.Update, news bool, err error) {
 	s.conn.SetReadDeadline(time.Now().Add(silence))
 	if ctx.Err() != nil {
 		return u, false, context.Cause(ctx)
@@ -136,20 +136,20 @@ func (s *Stream) next(ctx context.Context) (u catalog.Update, told bool, err err
 }
 
 // update adds a frame to the update in the making, and returns it when it is
-// whole; told says that it tells something.
-func (s *Stream) update(payload []byte) (u catalog.Update, told bool, err error) {
+// whole; news says that it tells something.
+func (s *Stream) update(payload []byte) (u catalog.Update, news bool, err error) {
 	u, whole, err := s.updates.Add(payload)
 	if err != nil || !whole {
 		return u, false, err
 	}
-	told = u.Confirmed || u.Reset || u.Index != s.index || !u.IsEmpty()
+	news = u.Confirmed || u.Reset || u.Index != s.index || !u.IsEmpty()
 	s.index = u.Index
-	s.vouched(u.Confirmed)
-	return u, told, nil
+	s.noteConfirmed(u.Confirmed)
+	return u, news, nil
 }
 
-// vouched notes whether the server has a leader; without one another is sought.
-func (s *Stream) vouched(confirmed bool) {
+// noteConfirmed notes whether the server has a leader; without one another is sought.
+func (s *Stream) noteConfirmed(confirmed bool) {
 	if !confirmed {
 		s.seek()
 		return
@@ -163,20 +163,20 @@ func (s *Stream) vouched(confirmed bool) {
 func (s *Stream) talk() {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	settle := time.NewTimer(minSettle + rand.N(minSettle))
-	defer settle.Stop()
+	rebalance := time.NewTimer(minRebalance + rand.N(minRebalance))
+	defer rebalance.Stop()
 	for {
 		var out []byte
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.wake:
-			out = s.takeOrders()
+			out = s.takeRequests()
 		case <-beat.C:
 			out = frame.New(frame.Beat, nil)
-		case <-settle.C:
-			s.settle()
-			settle.Reset(minSettle + rand.N(minSettle))
+		case <-rebalance.C:
+			s.rebalance()
+			rebalance.Reset(minRebalance + rand.N(minRebalance))
 		}
 		if len(out) == 0 {
 			continue
@@ -223,7 +223,7 @@ func (s *Stream) Subscribe(names ...string) {
 			continue // no service has that name
 		}
 		s.names[name] = struct{}{}
-		s.orders[name] = true
+		s.requests[name] = true
 	}
 	s.poke()
 }
@@ -238,7 +238,7 @@ func (s *Stream) Unsubscribe(names ...string) {
 		name = strings.ToLower(name)
 		if _, known := s.names[name]; known {
 			delete(s.names, name)
-			s.orders[name] = false
+			s.requests[name] = false
 		}
 	}
 	s.poke()
@@ -259,9 +259,9 @@ func (s *Stream) poke() {
 	}
 }
 
-// takeOrders returns frames that say what this host has asked for since the
+// takeRequests returns frames that say what this host has asked for since the
 // last call, nil for nothing.
-func (s *Stream) takeOrders() []byte {
+func (s *Stream) takeRequests() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []byte
@@ -270,14 +270,14 @@ func (s *Stream) takeOrders() []byte {
 		s.awaited = 0
 	}
 	var want, end []string
-	for _, name := range slices.Sorted(maps.Keys(s.orders)) {
-		if s.orders[name] {
+	for _, name := range slices.Sorted(maps.Keys(s.requests)) {
+		if s.requests[name] {
 			want = append(want, name)
 		} else {
 			end = append(end, name)
 		}
 	}
-	clear(s.orders)
+	clear(s.requests)
 	if len(end) > 0 {
 		out = append(out, namesFrame(frame.Unsubscribe, end)...)
 	}
@@ -320,8 +320,8 @@ func (s *Stream) seek() {
 	})
 }
 
-// settle goes to the server that this host likes best, if it has a leader.
-func (s *Stream) settle() {
+// rebalance goes to the server that this host likes best, if it has a leader.
+func (s *Stream) rebalance() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seeking {

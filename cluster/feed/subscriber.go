@@ -7,16 +7,16 @@ import (
 
 // subscriber is a stream as the server sees it: somebody to be woken.
 type subscriber struct {
-	wake  chan struct{} // holds one
-	place place         // its reader's alone
+	wake   chan struct{} // holds one
+	cursor cursor        // its reader's alone
 
-	mu      sync.Mutex // guards following
-	orders  []order    // what the host has asked for since
-	pending int        // names in them
+	mu       sync.Mutex // guards following
+	requests []request  // what the host has asked for since
+	pending  int        // names in them
 }
 
-// order is a subscription begun or ended.
-type order struct {
+// request is a subscription begun or ended.
+type request struct {
 	names []string
 	end   bool
 }
@@ -42,7 +42,7 @@ func (s *Server) leave(sub *subscriber) {
 	delete(s.subscribers, sub)
 	delete(s.locals, sub)
 	delete(s.waiting, sub)
-	for name := range sub.place.names {
+	for name := range sub.cursor.names {
 		s.unwantLocked(sub, name)
 	}
 }
@@ -61,24 +61,24 @@ func (sub *subscriber) ask(names []string, end bool, limit int) error {
 	if sub.pending += len(names); sub.pending > 2*limit {
 		return fmt.Errorf("the host asks for more than %d names at once", 2*limit)
 	}
-	sub.orders = append(sub.orders, order{names, end})
+	sub.requests = append(sub.requests, request{names, end})
 	sub.poke()
 	return nil
 }
 
-// take carries out what the host has asked for.
-func (s *Server) take(sub *subscriber) error {
+// applyRequests carries out what the host has asked for.
+func (s *Server) applyRequests(sub *subscriber) error {
 	sub.mu.Lock()
-	orders := sub.orders
-	sub.orders, sub.pending = nil, 0
+	requests := sub.requests
+	sub.requests, sub.pending = nil, 0
 	sub.mu.Unlock()
-	if len(orders) == 0 {
+	if len(requests) == 0 {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := &sub.place
-	for _, o := range orders {
+	at := &sub.cursor
+	for _, o := range requests {
 		for _, name := range o.names {
 			if o.end {
 				s.unwantLocked(sub, name)
@@ -103,14 +103,14 @@ func (s *Server) take(sub *subscriber) error {
 func (s *Server) wantLocked(sub *subscriber, name string) string {
 	a := s.byName[name]
 	if a == nil {
-		a = &audience{name: name, subs: make(map[*subscriber]struct{})}
+		a = &nameSubscribers{name: name, subs: make(map[*subscriber]struct{})}
 		s.byName[name] = a
 	}
 	a.subs[sub] = struct{}{}
-	if sub.place.names == nil {
-		sub.place.names = make(map[string]struct{})
+	if sub.cursor.names == nil {
+		sub.cursor.names = make(map[string]struct{})
 	}
-	sub.place.names[a.name] = struct{}{}
+	sub.cursor.names[a.name] = struct{}{}
 	return a.name
 }
 
@@ -131,7 +131,7 @@ func (s *Server) await(sub *subscriber, index uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting[sub] = max(index, s.waiting[sub])
-	s.wakeWaitingLocked(s.picture.at())
+	s.wakeWaitingLocked(s.snapshot.at())
 }
 
 func (s *Server) wakeWaitingLocked(index uint64) {
@@ -145,7 +145,7 @@ func (s *Server) wakeWaitingLocked(index uint64) {
 
 // wake wakes whom a change concerns.
 func (s *Server) wake(to touched) {
-	whole, index := s.picture.isWhole(), s.picture.at()
+	whole, index := s.snapshot.isWhole(), s.snapshot.at()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wakeWaitingLocked(index)

@@ -8,23 +8,23 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// picture is what a server has to tell: every thing in its newest form, in the
+// snapshot is what a server has to tell: every thing in its newest form, in the
 // order of the last change. One goroutine changes it (see follow.go), streams
 // read it.
-type picture struct {
+type snapshot struct {
 	mu      sync.RWMutex // guards following
 	history catalog.History
 	index   uint64
 	whole   bool // every host is told everything
-	things  *things
+	entries *entries
 	behind  bool // the store went back: look at everything once it is past
 }
 
-// things are the entries of one history.
-type things struct {
+// entries are all there is of one history.
+type entries struct {
 	journal  journal
-	nodes    map[string]*nodeThings    // by node key
-	services map[string]*serviceThings // by name
+	nodes    map[string]*nodeEntries    // by node key
+	services map[string]*serviceEntries // by name
 	tombs    map[catalog.Tombstone]*entry
 	// floor is the first index from which on the journal lacks nothing.
 	floor uint64
@@ -35,12 +35,12 @@ type things struct {
 	gone     int         // entries that are gone
 }
 
-type nodeThings struct {
+type nodeEntries struct {
 	node  *entry            // nil while only parts are edited
 	parts map[string]*entry // by service
 }
 
-type serviceThings struct {
+type serviceEntries struct {
 	name  *entry
 	parts map[string]*entry // by node key
 	live  int               // parts that are there
@@ -52,51 +52,51 @@ type departure struct {
 	index uint64
 }
 
-func (p *picture) isWhole() bool {
+func (p *snapshot) isWhole() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.whole
 }
 
-// at returns the index that the picture shows.
-func (p *picture) at() uint64 {
+// at returns the index that the snapshot shows.
+func (p *snapshot) at() uint64 {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.index
 }
 
 // measure returns the size of the catalog as it is told.
-func (p *picture) measure() (size int64, whole bool) {
+func (p *snapshot) measure() (size int64, whole bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if p.things == nil {
+	if p.entries == nil {
 		return 0, false
 	}
-	return p.things.size, p.whole
+	return p.entries.size, p.whole
 }
 
-func newThings(floor uint64) *things {
-	return &things{
-		nodes:    make(map[string]*nodeThings),
-		services: make(map[string]*serviceThings),
+func newEntries(floor uint64) *entries {
+	return &entries{
+		nodes:    make(map[string]*nodeEntries),
+		services: make(map[string]*serviceEntries),
 		tombs:    make(map[catalog.Tombstone]*entry),
 		floor:    floor,
 	}
 }
 
-func (t *things) node(key string) *nodeThings {
+func (t *entries) node(key string) *nodeEntries {
 	n := t.nodes[key]
 	if n == nil {
-		n = &nodeThings{parts: make(map[string]*entry)}
+		n = &nodeEntries{parts: make(map[string]*entry)}
 		t.nodes[key] = n
 	}
 	return n
 }
 
-func (t *things) service(name string) *serviceThings {
+func (t *entries) service(name string) *serviceEntries {
 	s := t.services[name]
 	if s == nil {
-		s = &serviceThings{parts: make(map[string]*entry)}
+		s = &serviceEntries{parts: make(map[string]*entry)}
 		t.services[name] = s
 	}
 	return s
@@ -111,13 +111,13 @@ type edit struct {
 }
 
 // apply carries out edits at an index and returns what they touched.
-func (t *things) apply(edits []edit, index uint64) touched {
+func (t *entries) apply(edits []edit, index uint64) touched {
 	var to touched
 	for i := range edits {
 		t.put(&edits[i], index, &to)
 	}
 	for _, name := range slices.Sorted(maps.Keys(to.parts)) {
-		t.settleName(name, index, &to)
+		t.updateName(name, index, &to)
 	}
 	return to
 }
@@ -140,7 +140,7 @@ func (to *touched) add(e *entry) {
 }
 
 // put makes an edit.
-func (t *things) put(ed *edit, index uint64, to *touched) {
+func (t *entries) put(ed *edit, index uint64, to *touched) {
 	e := t.find(&ed.next)
 	known := e != nil
 	if !known {
@@ -161,7 +161,7 @@ func (t *things) put(ed *edit, index uint64, to *touched) {
 }
 
 // find returns the entry in whose place next is; nil if there is none.
-func (t *things) find(next *entry) *entry {
+func (t *entries) find(next *entry) *entry {
 	switch next.kind {
 	case ofNode:
 		return t.node(next.node).node
@@ -174,7 +174,7 @@ func (t *things) find(next *entry) *entry {
 }
 
 // keep makes the entry one that is found.
-func (t *things) keep(e *entry, wasGone bool) {
+func (t *entries) keep(e *entry, wasGone bool) {
 	switch e.kind {
 	case ofNode:
 		t.node(e.node).node = e
@@ -188,7 +188,7 @@ func (t *things) keep(e *entry, wasGone bool) {
 }
 
 // keepPart counts how many parts of a service are there.
-func (t *things) keepPart(e *entry, wasGone bool) {
+func (t *entries) keepPart(e *entry, wasGone bool) {
 	s := t.service(e.name)
 	t.node(e.node).parts[e.name], s.parts[e.node] = e, e
 	if wasGone && !e.gone {
@@ -198,8 +198,8 @@ func (t *things) keepPart(e *entry, wasGone bool) {
 	}
 }
 
-// settleName makes the name of a service appear or go with its parts.
-func (t *things) settleName(name string, index uint64, to *touched) {
+// updateName makes the name of a service appear or go with its parts.
+func (t *entries) updateName(name string, index uint64, to *touched) {
 	s := t.service(name)
 	there := s.name != nil && !s.name.gone
 	if there == (s.live > 0) {
@@ -212,7 +212,7 @@ func (t *things) settleName(name string, index uint64, to *touched) {
 
 // countGone keeps the number of departures within bounds. wasGone: before, and
 // known as such.
-func (t *things) countGone(e *entry, wasGone bool, index uint64) {
+func (t *entries) countGone(e *entry, wasGone bool, index uint64) {
 	if wasGone {
 		t.gone--
 	}
@@ -222,9 +222,9 @@ func (t *things) countGone(e *entry, wasGone bool, index uint64) {
 	}
 }
 
-// forget drops the oldest departures beyond limit. Whose place lies before one
+// forget drops the oldest departures beyond limit. Whose cursor lies before one
 // of them can't be told of it any more.
-func (t *things) forget(limit int) {
+func (t *entries) forget(limit int) {
 	n := 0
 	for ; n < len(t.departed) && (t.gone > limit || !t.departed[n].counts()); n++ {
 		d := t.departed[n]
@@ -245,7 +245,7 @@ func (t *things) forget(limit int) {
 func (d departure) counts() bool { return d.entry.gone && d.entry.index == d.index }
 
 // drop forgets an entry that is gone.
-func (t *things) drop(e *entry) {
+func (t *entries) drop(e *entry) {
 	t.journal.remove(e)
 	switch e.kind {
 	case ofNode:
@@ -265,7 +265,7 @@ func (t *things) drop(e *entry) {
 }
 
 // setTombstones makes the tombstones those of the list.
-func (t *things) setTombstones(list []*catalog.Tombstone, index uint64, to *touched) {
+func (t *entries) setTombstones(list []*catalog.Tombstone, index uint64, to *touched) {
 	now := make(map[catalog.Tombstone]bool, len(list))
 	for _, tomb := range list {
 		now[*tomb] = true
@@ -283,8 +283,8 @@ func (t *things) setTombstones(list []*catalog.Tombstone, index uint64, to *touc
 	}
 }
 
-// place is where a stream is: what its host has been told.
-type place struct {
+// cursor is where a stream is: what its host has been told.
+type cursor struct {
 	history catalog.History
 	index   uint64
 	whole   bool
@@ -294,11 +294,12 @@ type place struct {
 	asked   map[string]struct{} // of names: those to be told in full
 }
 
-// advance moves a place to the present: it calls tell for each entry that the
+// advance moves a cursor to the present: it calls tell for each entry that the
 // host must hear of and complete for each service that was told in full, and
-// returns the rest of the update. leader says whether this server hears from one. Until it may tell anything (VIEWS.md
+// writes the head of the update into u, the history with a Reset alone. leader
+// says whether this server hears from one. Until it may tell anything (VIEWS.md
 // 13, 14) the update is what the host knows already, and not confirmed.
-func (p *picture) advance(at *place, leader bool, u *catalog.Update, tell func(*entry), complete func(string)) {
+func (p *snapshot) advance(at *cursor, leader bool, u *catalog.Update, tell func(*entry), complete func(string)) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	same := at.history.ID == p.history.ID
@@ -307,16 +308,16 @@ func (p *picture) advance(at *place, leader bool, u *catalog.Update, tell func(*
 		return
 	}
 	whole := p.whole || at.all
-	inside := p.things.spanAround(at.index)
-	reset := !same || at.anew || at.whole != whole || at.index < p.things.floor || (inside != nil && inside.all)
+	inside := p.entries.spanAround(at.index)
+	reset := !same || at.anew || at.whole != whole || at.index < p.entries.floor || (inside != nil && inside.all)
 	switch {
 	case reset:
-		p.things.tellAll(at, whole, tell, complete)
+		p.entries.tellAll(at, whole, tell, complete)
 	case inside != nil:
-		p.things.tellInside(at, inside, tell)
+		p.entries.tellInside(at, inside, tell)
 		fallthrough
 	default:
-		p.things.tellSince(at, tell, complete)
+		p.entries.tellSince(at, tell, complete)
 	}
 	at.history, at.index, at.whole, at.anew, at.asked = p.history, p.index, whole, false, nil
 	if reset {
@@ -325,8 +326,8 @@ func (p *picture) advance(at *place, leader bool, u *catalog.Update, tell func(*
 	u.Index, u.Reset, u.Whole, u.Confirmed = p.index, reset, whole, leader
 }
 
-// tellAll tells the base set and the contents that the place is due.
-func (t *things) tellAll(at *place, whole bool, tell func(*entry), complete func(string)) {
+// tellAll tells the base set and the contents that the cursor is due.
+func (t *entries) tellAll(at *cursor, whole bool, tell func(*entry), complete func(string)) {
 	for e := t.journal.newest; e != nil; e = e.older {
 		if e.gone {
 			continue
@@ -344,8 +345,8 @@ func (t *things) tellAll(at *place, whole bool, tell func(*entry), complete func
 	}
 }
 
-// tellSince tells what changed after the place, and names newly asked for.
-func (t *things) tellSince(at *place, tell func(*entry), complete func(string)) {
+// tellSince tells what changed after the cursor, and names newly asked for.
+func (t *entries) tellSince(at *cursor, tell func(*entry), complete func(string)) {
 	for e := t.journal.newest; e != nil && e.index > at.index; e = e.older {
 		if e.kind != ofPart || t.concerns(at, e) {
 			tell(e)
@@ -364,7 +365,7 @@ func (t *things) tellSince(at *place, tell func(*entry), complete func(string)) 
 }
 
 // concerns reports whether a part that changed is to be told by itself.
-func (t *things) concerns(at *place, e *entry) bool {
+func (t *entries) concerns(at *cursor, e *entry) bool {
 	if _, asked := at.asked[e.name]; asked {
 		return false // told in full
 	}
