@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"meibo/cluster/httpserve"
 )
 
 // Limits of a [Server] that hold when [ServerConfig] leaves them zero.
@@ -205,10 +207,8 @@ func (s *Server) Close() error {
 // Run serves until ctx ends or a listener fails, and returns when every connection is
 // closed. Blocking queries under way are answered with what is at hand.
 func (s *Server) Run(ctx context.Context) error {
-	base, stop := context.WithCancel(ctx)
-	defer stop()
 	if s.cfg.Control {
-		base = asControl(base)
+		ctx = asControl(ctx)
 	}
 	m := s.cfg.Handler.metrics
 	gate := &gate{perClient: s.cfg.ConnsPerClient, metrics: m, open: make(map[netip.Addr]int)}
@@ -218,32 +218,19 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadTimeout:       0, // would cut blocking queries short; bodies have bodyTimeout
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    max(1, s.cfg.HeaderBytes-headerSlop), // which net/http adds
-		BaseContext:       func(net.Listener) context.Context { return base },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	failed := make(chan error, len(s.listeners))
-	var serving sync.WaitGroup
+	var listeners []net.Listener
 	for _, ln := range s.listeners {
 		if s.cfg.Control {
 			ln = &controlListener{ln, func(uid int) {
 				s.log.Warn("refused at the control socket: it is for root and for this daemon's user", "uid", uid)
 			}}
 		}
-		serving.Go(func() { failed <- srv.Serve(&gatedListener{ln, gate}) })
+		listeners = append(listeners, &gatedListener{ln, gate})
 	}
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
-	stop()
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	if srv.Shutdown(drain) != nil {
-		_ = srv.Close() // what would not end in time is cut
-	}
-	serving.Wait()
-	if err == nil || errors.Is(err, http.ErrServerClosed) {
+	err := httpserve.Run(ctx, srv, drainTimeout, listeners...)
+	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("serve http: %w", err)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"meibo/cluster/httpserve"
 )
 
 // Limits of HTTP over a link.
@@ -81,8 +83,6 @@ func PeerFrom(ctx context.Context) (Peer, bool) {
 // ended. It returns when every request is done: those under way at the end see
 // their context end, and have half a second to answer.
 func (l *Link) Serve(ctx context.Context, h http.Handler) error {
-	base, stop := context.WithCancel(ctx)
-	defer stop()
 	var requests sync.WaitGroup
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +90,6 @@ func (l *Link) Serve(ctx context.Context, h http.Handler) error {
 			defer requests.Done()
 			h.ServeHTTP(w, r)
 		}),
-		BaseContext: func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			p, _ := PeerOf(nc)
 			return context.WithValue(ctx, peerKey{}, p)
@@ -106,24 +105,9 @@ func (l *Link) Serve(ctx context.Context, h http.Handler) error {
 		ErrorLog:  slog.NewLogLogger(l.logger.Handler(), slog.LevelDebug),
 	}
 	srv.Protocols.SetHTTP2(true)
-	listener := l.Listener(HTTP)
-	failed := make(chan error, 1)
-	var serving sync.WaitGroup
-	serving.Go(func() { failed <- srv.Serve(listener) })
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
-	stop()
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	if srv.Shutdown(drain) != nil {
-		_ = srv.Close() // what would not end in time is cut
-	}
-	serving.Wait()
+	err := httpserve.Run(ctx, srv, drainTimeout, l.Listener(HTTP))
 	requests.Wait()
-	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve other hosts: %w", err)

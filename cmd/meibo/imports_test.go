@@ -25,13 +25,14 @@ resolver/control         < resolver resolver/wire cache forwarder
 forwarder                < resolver resolver/wire cache
 cluster/atomicfile       <
 cluster/retry            <
+cluster/httpserve        <
 cluster/catalog          <
 cluster/catalog/state    < cluster/catalog
 cluster/consensus        < cluster/atomicfile cluster/retry
 cluster/membership       <
 cluster/gossip           < cluster/membership cluster/atomicfile cluster/retry
 cluster/leader           < cluster/catalog cluster/retry
-cluster/link             < cluster/retry
+cluster/link             < cluster/retry cluster/httpserve
 cluster/feed/frame       < cluster/catalog
 cluster/feed             < cluster/catalog cluster/catalog/state cluster/feed/frame cluster/retry
 cluster/view             < cluster/catalog cluster/feed/frame cluster/atomicfile cluster/retry
@@ -39,7 +40,7 @@ cluster/check            <
 cluster/definition       < cluster/catalog cluster/check
 cluster/agent            < cluster/definition cluster/catalog cluster/check cluster/atomicfile
 cluster/acl              < cluster/catalog
-cluster/httpapi          < cluster/catalog cluster/acl cluster/definition cluster/check
+cluster/httpapi          < cluster/httpserve cluster/catalog cluster/acl cluster/definition cluster/check
 cluster/httpapi/client   < cluster/catalog
 cluster/bootstrap        < cluster/atomicfile cluster/retry
 cluster/rpc              < cluster/catalog cluster/link cluster/retry
