@@ -6,7 +6,7 @@
 // answer what this host holds from the moment New returns, and go on with the
 // last that was known whatever happens to the rest. Gossip and link, by which
 // this host speaks with others, are the second; consensus, its state machine and
-// a leader's duties, which only servers and hosts that are alone have, the
+// the leader loop, which only servers and hosts that are alone have, the
 // third. Each of these two is made anew, with growing pauses, whenever it fails:
 // a port that is taken, an unwritable folder, a full disk or a damaged file costs
 // writes and reads of the newest, not lookups. Status says what is wrong

@@ -27,7 +27,7 @@ const (
 //
 // The parts end in this order, each before the next. The agent: its checks
 // would report to a catalog that is going, and a status that is kept should be
-// the last one. Consensus with the leader's duties: leadership is handed over,
+// the last one. Consensus with the leader loop: leadership is handed over,
 // writes under way are answered, the log is closed. The network. The view last,
 // so that lookups are answered from it as long as anybody asks; its file is
 // written for the last time just before.
@@ -148,7 +148,7 @@ func (n *Node) keepServer(ctx context.Context) {
 			n.sayRemoved(err)
 			continue
 		}
-		if errors.Is(err, consensus.ErrIDSpent) {
+		if errors.Is(err, consensus.ErrIDRetired) {
 			if again := n.serverIDs.Retire(n.raftFolder()); again == nil {
 				n.logger.Warn("Raft files of this server are lost: it comes back under a new ID, without a vote at first", "err", err)
 				continue

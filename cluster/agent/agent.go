@@ -120,7 +120,7 @@ type Agent struct {
 	aliases  map[string]chan struct{} // alias checks, to be told of changes
 	// What the catalog has not heard of yet, besides what is dirty itself.
 	goneServices, goneChecks map[string]bool
-	nodeDirty                dirt
+	nodeDirty                dirtyFlag
 	version                  uint64 // the last one given to anything dirty
 	settled                  uint64 // up to which the catalog was seen to have everything
 	news                     bool   // something was marked since the last wake
@@ -137,7 +137,7 @@ type service struct {
 	def    definition.Service // Checks are those of the last registration
 	source Source
 	record *catalog.Service // replaced, never modified
-	dirty  dirt
+	dirty  dirtyFlag
 }
 
 // New checks cfg, takes in the definitions of files, and brings back what

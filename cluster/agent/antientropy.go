@@ -58,13 +58,13 @@ const (
 	pushesAtOnce = 8
 )
 
-// dirt tells whether the catalog has something as it is now.
-type dirt struct{ version, synced uint64 }
+// dirtyFlag tells whether the catalog has something as it is now.
+type dirtyFlag struct{ version, synced uint64 }
 
-func (d dirt) is() bool { return d.version != d.synced }
+func (d dirtyFlag) isSet() bool { return d.version != d.synced }
 
 // markLocked says that the catalog lacks something.
-func (a *Agent) markLocked(d *dirt) {
+func (a *Agent) markLocked(d *dirtyFlag) {
 	a.version++
 	d.version = a.version
 	a.news = true
@@ -113,7 +113,7 @@ func (a *Agent) AwaitSync(ctx context.Context) {
 // owesLocked reports whether the catalog lacks something that was marked up to a
 // version, or has something too much.
 func (a *Agent) owesLocked(latest uint64) bool {
-	owes := func(d dirt) bool { return d.is() && d.version <= latest }
+	owes := func(d dirtyFlag) bool { return d.isSet() && d.version <= latest }
 	switch {
 	case len(a.goneServices) > 0, len(a.goneChecks) > 0, owes(a.nodeDirty):
 		return true
@@ -140,7 +140,7 @@ func (a *Agent) deferLocked(c *checkState) {
 	switch {
 	case every < 0 || a.running == nil:
 		a.markLocked(&c.dirty)
-	case c.deferred == nil && !c.dirty.is():
+	case c.deferred == nil && !c.dirty.isSet():
 		c.deferred = time.AfterFunc(every/2+rand.N(every), func() {
 			a.mu.Lock()
 			if c.deferred != nil {
@@ -326,7 +326,7 @@ func (s *syncer) do(ctx context.Context, st step) error {
 func (a *Agent) steps() (node, gone, come []step) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.nodeDirty.is() {
+	if a.nodeDirty.isSet() {
 		v := a.nodeDirty.version
 		node = append(node, step{&catalog.Register{Node: a.cfg.Node}, "node", func() { a.nodeDirty.synced = v }})
 	}
@@ -346,13 +346,13 @@ func (a *Agent) steps() (node, gone, come []step) {
 func (a *Agent) registrationsLocked() []step {
 	checks := map[string][]*checkState{}
 	for _, c := range a.checks {
-		if c.dirty.is() {
+		if c.dirty.isSet() {
 			checks[c.def.ServiceID] = append(checks[c.def.ServiceID], c)
 		}
 	}
 	var steps []step
 	for id, s := range a.services {
-		if s.dirty.is() || len(checks[id]) > 0 {
+		if s.dirty.isSet() || len(checks[id]) > 0 {
 			steps = append(steps, a.registrationLocked("service "+id, s, checks[id]))
 		}
 	}
@@ -373,7 +373,7 @@ func (a *Agent) registrationLocked(what string, s *service, checks []*checkState
 	slices.SortFunc(body.Checks, func(x, y *catalog.Check) int { return strings.Compare(x.CheckID, y.CheckID) })
 	var id string
 	var version uint64
-	if s != nil && s.dirty.is() {
+	if s != nil && s.dirty.isSet() {
 		record := *s.record
 		body.Service = &record
 		id, version = s.def.ID, s.dirty.version
@@ -414,7 +414,7 @@ func (a *Agent) compareLocked(remote Remote) (t touched) {
 			a.goneLocked(a.goneServices, r.ID)
 		case s != nil:
 			a.overrideTagsLocked(s, r, &t)
-			a.settleLocked(&s.dirty, sameService(s.record, r))
+			a.setSyncedLocked(&s.dirty, sameService(s.record, r))
 		}
 	}
 	checks := map[string]bool{}
@@ -425,7 +425,7 @@ func (a *Agent) compareLocked(remote Remote) (t touched) {
 		case c == nil && r.CheckID != catalog.SerfHealth:
 			a.goneLocked(a.goneChecks, r.CheckID)
 		case c != nil:
-			a.settleLocked(&c.dirty, sameCheck(c.record, r, c.deferred != nil))
+			a.setSyncedLocked(&c.dirty, sameCheck(c.record, r, c.deferred != nil))
 		}
 	}
 	a.unmarkGoneLocked(services, checks)
@@ -449,8 +449,8 @@ func (a *Agent) unmarkGoneLocked(services, checks map[string]bool) {
 	}
 }
 
-// settleLocked takes in whether the catalog has something as it is now.
-func (a *Agent) settleLocked(d *dirt, same bool) {
+// setSyncedLocked takes in whether the catalog has something as it is now.
+func (a *Agent) setSyncedLocked(d *dirtyFlag, same bool) {
 	if same {
 		d.synced = d.version
 		return

@@ -26,7 +26,7 @@ type checkState struct {
 	def      definition.Check
 	source   Source
 	record   *catalog.Check // replaced, never modified
-	dirty    dirt
+	dirty    dirtyFlag
 	deferred *time.Timer        // an output on its way to the catalog, later
 	critical time.Time          // when it last became so
 	reported bool               // a result has been taken in

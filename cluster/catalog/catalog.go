@@ -216,7 +216,7 @@ type History struct {
 	Provisional bool `codec:"Provisional,omitempty"`
 }
 
-// Autopilot is how the servers are tended. Names and meanings are Consul's; the
+// Autopilot is what autopilot does with the servers. Names and meanings are Consul's; the
 // last three fields are of parts that don't exist here, and are only kept.
 type Autopilot struct {
 	// CleanupDeadServers takes servers that failed out of the configuration

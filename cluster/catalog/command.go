@@ -101,7 +101,7 @@ type Forget struct {
 	Node string `codec:"Node"`
 }
 
-// SetAutopilot replaces how the servers are tended.
+// SetAutopilot replaces what autopilot does with the servers.
 type SetAutopilot struct {
 	// Config's indexes are ignored.
 	Config Autopilot `codec:"Config"`

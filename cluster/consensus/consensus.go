@@ -55,7 +55,7 @@ type OnDamage uint8
 
 const (
 	// Refuse makes Run set log and snapshots aside (FILE.bad-TIME), damaged or
-	// not, and return [ErrDamaged] and [ErrIDSpent]. Right for one server of
+	// not, and return [ErrDamaged] and [ErrIDRetired]. Right for one server of
 	// several: it must come back under another ID, or entries that were
 	// acknowledged could be voted away.
 	Refuse OnDamage = iota
@@ -164,10 +164,10 @@ var (
 	ErrInUse = errors.New("in use by another process")
 	// ErrRemoved means that the other servers removed this one.
 	ErrRemoved = errors.New("this server was removed from the cluster")
-	// ErrIDSpent means that the vote of Config.ID went with its files: what
+	// ErrIDRetired means that the vote of Config.ID went with its files: what
 	// this server acknowledged could be voted away if it came back as the same
 	// server. Make a Replica with a new ID, and add it as a non-voter.
-	ErrIDSpent = errors.New("this server ID lost its Raft files and must not be used again")
+	ErrIDRetired = errors.New("this server ID lost its Raft files and must not be used again")
 	// ErrOtherID means that Dir belongs to a server of another ID.
 	ErrOtherID = errors.New("the Raft files belong to another server ID")
 )
@@ -204,13 +204,13 @@ type Replica struct {
 	open  func() (*stores, error)
 	space func(dir string) (free, total uint64, err error)
 
-	applied  atomic.Uint64
-	settled  atomic.Uint64         // the last term in which this server led and had caught up
-	full     atomic.Pointer[error] // why there is too little space; nil, or points at nil, if there isn't
-	inFlight admission
-	identity identity
-	roll     roll
-	reach    reach
+	applied       atomic.Uint64
+	settled       atomic.Uint64         // the last term in which this server led and had caught up
+	full          atomic.Pointer[error] // why there is too little space; nil, or points at nil, if there isn't
+	inFlight      admission
+	identity      identity
+	committedConf committedConfiguration
+	reach         reach
 
 	mu        sync.Mutex // guards following
 	lead      Leadership
@@ -230,7 +230,7 @@ func New(cfg Config) (*Replica, error) {
 	}
 	cfg.setDefaults()
 	r := &Replica{cfg: cfg, logger: cfg.Logger, guard: newGuard(), opened: make(chan struct{}), changed: make(chan struct{}), space: diskSpace, commits: newCommits()}
-	r.fsm = &machine{sm: cfg.StateMachine, guard: r.guard, applied: &r.applied, roll: &r.roll}
+	r.fsm = &machine{sm: cfg.StateMachine, guard: r.guard, applied: &r.applied, committedConf: &r.committedConf}
 	r.open = r.openStores
 	r.reach.logger = r.logger
 	r.removed.Store(cfg.Removed)

@@ -92,7 +92,7 @@ func TestCutLog_IsSaidAndSetAsideOnlyIfAllowed(t *testing.T) {
 			mustChange(t, filepath.Join(dir, fileLog), tt.change)
 			p := run(t, copyDir(t, dir), nil)
 			err := p.ended()
-			if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrIDSpent) || !strings.Contains(err.Error(), tt.say) || !strings.Contains(err.Error(), fileLog) {
+			if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrIDRetired) || !strings.Contains(err.Error(), tt.say) || !strings.Contains(err.Error(), fileLog) {
 				t.Errorf("refusing: got %v, want it to name %s and say %q", err, fileLog, tt.say)
 			}
 			if len(p.SetAside()) != 2 {

@@ -7,15 +7,15 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// roll is the newest configuration of which it is certain that it is
+// committedConfiguration is the newest configuration of which it is certain that it is
 // committed.
-type roll struct {
+type committedConfiguration struct {
 	mu      sync.Mutex // guards following
 	index   uint64
 	servers []Server
 }
 
-func (c *roll) note(index uint64, conf raft.Configuration) {
+func (c *committedConfiguration) note(index uint64, conf raft.Configuration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if index > c.index {
@@ -23,7 +23,7 @@ func (c *roll) note(index uint64, conf raft.Configuration) {
 	}
 }
 
-func (c *roll) has(id string) (index uint64, ok bool) {
+func (c *committedConfiguration) has(id string) (index uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok = find(c.servers, id)
@@ -47,7 +47,7 @@ func (r *Replica) introduction(h hello) reply {
 	}
 	a.Last, a.Term = rf.LastIndex(), rf.CurrentTerm()
 	a.Leading = rf.State() == raft.Leader // asked after the term
-	a.Config, a.Member = r.roll.has(h.From)
+	a.Config, a.Member = r.committedConf.has(h.From)
 	if _, ok := find(r.Servers(), h.From); ok {
 		a.Member = true
 	}
@@ -64,7 +64,7 @@ func (r *Replica) judge(own hello, a reply) refused {
 	case a.From != own.To:
 		return refused{otherServer, fmt.Sprintf("there is server %s, not %s", a.From, own.To)}
 	case a.Cluster == "" && s.Voter:
-		return refused{spentID, fmt.Sprintf("server %s has a vote, and its Raft files are gone: it must come back under a new ID", own.To)}
+		return refused{retiredID, fmt.Sprintf("server %s has a vote, and its Raft files are gone: it must come back under a new ID", own.To)}
 	case a.Cluster != "" && a.Cluster != own.Cluster:
 		return refused{otherCluster, fmt.Sprintf("server %s is of cluster %s, this one of cluster %s: two bootstraps", own.To, a.Cluster, own.Cluster)}
 	}

@@ -55,7 +55,7 @@ func TestWipedServer_DoesNotVoteAwayWhatWasAcknowledged(t *testing.T) {
 					return s1.IsLeader()
 				})
 				if id == "id2" {
-					s2.ends(ErrIDSpent)
+					s2.ends(ErrIDRetired)
 					s2.id = "id2b"
 					s2.start()
 				}
@@ -82,7 +82,7 @@ func TestWipedServer_BeginsUnderANewIDInTheSameFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.start()
-		m.ends(ErrIDSpent)
+		m.ends(ErrIDRetired)
 		m.id += "b"
 		m.start()
 		ctx, cancel := within(time.Minute)
@@ -105,11 +105,11 @@ func TestFileCutShort_OnOneOfThreeComesBackUnderANewID(t *testing.T) {
 		mustChange(t, filepath.Join(m.dir, fileLog), func(b []byte) []byte { return b[:len(b)/2] })
 		m.start()
 		m.ends(ErrDamaged)
-		if !errors.Is(m.err, ErrIDSpent) || len(m.SetAside()) == 0 {
+		if !errors.Is(m.err, ErrIDRetired) || len(m.SetAside()) == 0 {
 			t.Errorf("got %v, set aside %v", m.err, m.SetAside())
 		}
 		m.start() // whoever doesn't heed it
-		m.ends(ErrIDSpent)
+		m.ends(ErrIDRetired)
 		g.write("k", "without it")
 		m.id, m.change = "fresh", nil
 		m.start()
@@ -132,7 +132,7 @@ func TestRefuse_TakesSnapshotsWithoutAVoteForDamage(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, fileLog)); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(t, dir, nil).ended(); !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrIDSpent) {
+	if err := run(t, dir, nil).ended(); !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrIDRetired) {
 		t.Errorf("got %v, want %v", err, ErrDamaged)
 	}
 	p := run(t, dir, func(c *Config, _ *Replica) { c.ID, c.Bootstrap = "two", false })
@@ -384,7 +384,7 @@ func TestRecover_RefusesWhatCannotBeMeant(t *testing.T) {
 }
 
 func FuzzPreface(f *testing.F) {
-	for _, v := range []any{hello{"c", "a", "b", false}, reply{Cluster: "c", From: "b", Last: 9, Member: true}, refused{spentID, "why"}} {
+	for _, v := range []any{hello{"c", "a", "b", false}, reply{Cluster: "c", From: "b", Last: 9, Member: true}, refused{retiredID, "why"}} {
 		var b bytes.Buffer
 		if err := writeFrame(&b, v); err != nil {
 			f.Fatal(err)

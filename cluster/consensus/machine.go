@@ -15,11 +15,11 @@ type unapplied struct{}
 // machine runs the state machine for Raft. It takes batches because Raft
 // answers a single entry even when Apply ended its goroutine.
 type machine struct {
-	sm      StateMachine
-	guard   *guard
-	applied *atomic.Uint64
-	roll    *roll
-	stopped bool // owned by Raft's FSM goroutine
+	sm            StateMachine
+	guard         *guard
+	applied       *atomic.Uint64
+	committedConf *committedConfiguration
+	stopped       bool // owned by Raft's FSM goroutine
 }
 
 // Apply implements raft.FSM.
@@ -40,7 +40,7 @@ func (m *machine) applyOne(l *raft.Log) (reply any) {
 	}
 	switch l.Type {
 	case raft.LogConfiguration:
-		m.roll.note(l.Index, raft.DecodeConfiguration(l.Data))
+		m.committedConf.note(l.Index, raft.DecodeConfiguration(l.Data))
 	case raft.LogCommand:
 		var err error
 		if reply, err = m.try(l); err != nil {
@@ -113,12 +113,12 @@ func (snapshot) Release() {}
 // are committed.
 type notedSnapshots struct {
 	raft.SnapshotStore
-	roll *roll
+	committedConf *committedConfiguration
 }
 
 // Create implements raft.SnapshotStore.
 func (s notedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
-	s.roll.note(confIndex, conf)
+	s.committedConf.note(confIndex, conf)
 	return s.SnapshotStore.Create(version, index, term, conf, confIndex, t)
 }
 
@@ -128,6 +128,6 @@ func (s notedSnapshots) noteNewest() error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	s.roll.note(list[0].ConfigurationIndex, list[0].Configuration)
+	s.committedConf.note(list[0].ConfigurationIndex, list[0].Configuration)
 	return nil
 }

@@ -80,7 +80,7 @@ func (r *Replica) openStores() (*stores, error) {
 // the server's ID with them.
 func (r *Replica) openLocked(l *lock) (*stores, error) {
 	if r.cfg.OnDamage == Refuse {
-		if err := r.checkSpent(); err != nil {
+		if err := r.checkRetired(); err != nil {
 			return nil, errors.Join(err, r.setAllAside())
 		}
 	}
@@ -90,7 +90,7 @@ func (r *Replica) openLocked(l *lock) (*stores, error) {
 			return s, err
 		}
 		if r.cfg.OnDamage == Refuse {
-			err = r.spend(err) // first: the files may be gone, and the ID unspent, never
+			err = r.retire(err) // first: the files may be gone, and the ID in use, never
 			return nil, errors.Join(err, r.setAllAside())
 		}
 		from := fileLog

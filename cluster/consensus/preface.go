@@ -55,7 +55,7 @@ type refusal string
 const (
 	otherCluster refusal = "other-cluster"
 	otherServer  refusal = "other-server"
-	spentID      refusal = "spent-id"
+	retiredID    refusal = "spent-id"
 	noCluster    refusal = "no-cluster"
 )
 
@@ -71,8 +71,8 @@ type refusedError struct{ refused }
 
 func (e *refusedError) Error() string { return e.Why }
 
-// Is says that a spent ID is [ErrIDSpent].
-func (e *refusedError) Is(target error) bool { return target == ErrIDSpent && e.Code == spentID }
+// Is says that a retired ID is [ErrIDRetired].
+func (e *refusedError) Is(target error) bool { return target == ErrIDRetired && e.Code == retiredID }
 
 func writeFrame(w io.Writer, v any) error {
 	body, err := json.Marshal(v)

@@ -87,7 +87,7 @@ func (r *Replica) newRaft(s *stores, t raft.Transport, leads chan<- bool) (*raft
 	conf := r.raftConfig()
 	conf.NotifyCh = leads
 	g := &guarded{g: r.guard, log: s.log, stable: s.stable}
-	snapshots := notedSnapshots{s.snapshots, &r.roll}
+	snapshots := notedSnapshots{s.snapshots, &r.committedConf}
 	if err := r.prepare(conf, g, snapshots, t); err != nil {
 		return nil, err
 	}

@@ -282,8 +282,8 @@ func (s *stream) respond(c net.Conn, h hello) error {
 	if err := readFrame(c, &no); err != nil {
 		return err
 	}
-	if no.Code == spentID {
-		s.r.guard.report(s.r.spend(fmt.Errorf("server %s says: %w", h.From, no.err())))
+	if no.Code == retiredID {
+		s.r.guard.report(s.r.retire(fmt.Errorf("server %s says: %w", h.From, no.err())))
 	}
 	if err := no.err(); err != nil {
 		return err

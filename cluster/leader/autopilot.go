@@ -7,7 +7,7 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// Autopilot says how the servers are tended. The names and meanings are
+// Autopilot says what autopilot does with the servers. The names and meanings are
 // Consul's.
 type Autopilot struct {
 	// CleanupDeadServers takes servers that failed out of the configuration

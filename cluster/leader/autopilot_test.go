@@ -168,7 +168,7 @@ func (tm *term) comes(name, raftID string) {
 	tm.well(raftID, name)
 }
 
-func TestAutopilot_TendsTheServersByItsRules(t *testing.T) {
+func TestAutopilot_FollowsItsRules(t *testing.T) {
 	tests := []struct {
 		name   string
 		begin  string // servers, "-" after a name: never to vote; a leads
@@ -376,7 +376,7 @@ func TestAutopilot_SaysHowTheServersAre(t *testing.T) {
 	})
 }
 
-func TestNew_NeedsItsOwnIDToTendServers(t *testing.T) {
+func TestNew_NeedsItsOwnIDForAutopilot(t *testing.T) {
 	if _, err := leader.New(leader.Config{Catalog: newLed(), Members: &roster{}, Servers: &fleet{}}); err == nil {
 		t.Error("no error")
 	}

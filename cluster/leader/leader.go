@@ -1,6 +1,6 @@
 // Package leader does what falls to the server that leads: it begins the
 // catalog's history where there is none, makes the catalog say of the members
-// of the cluster what is known of them, and tends the servers.
+// of the cluster what is known of them, and runs autopilot.
 //
 // A member that is alive has a node with serfHealth passing, one that failed
 // has it critical, one that left is deregistered with all that is on it; a
@@ -164,11 +164,11 @@ type Config struct {
 	// ReconnectTimeout is for how long a node that was a member may be none
 	// before it is deregistered; 0: DefaultReconnectTimeout.
 	ReconnectTimeout time.Duration
-	// Autopilot is how the servers are tended where the catalog doesn't say it
+	// Autopilot is what autopilot does with the servers where the catalog doesn't say it
 	// yet; then it is written there.
 	Autopilot Autopilot
 
-	// Servers is the configuration of the servers, to be tended; nil: it is
+	// Servers is the configuration of the servers, for autopilot; nil: it is
 	// left alone. The fields that follow are without meaning then.
 	Servers Servers
 	// RaftID is this server's own ID in it.
@@ -183,7 +183,7 @@ type Config struct {
 	Logger *slog.Logger // nil discards
 }
 
-// Leader does a leader's duties for one time of leading.
+// Leader is the leader loop of one time of leading.
 type Leader struct {
 	cfg    Config
 	logger *slog.Logger
@@ -197,7 +197,7 @@ func New(cfg Config) (*Leader, error) {
 	case cfg.Catalog == nil || cfg.Members == nil:
 		return nil, errors.New("leader: needs a catalog and members")
 	case cfg.Servers != nil && cfg.RaftID == "":
-		return nil, errors.New("leader: needs its own server ID to tend the servers")
+		return nil, errors.New("leader: needs its own server ID for autopilot")
 	}
 	if cfg.Every <= 0 {
 		cfg.Every = DefaultEvery
@@ -224,7 +224,7 @@ type Beginning struct {
 }
 
 // Begin begins a history if the catalog has none, or Anew says so, and has the
-// catalog say how the servers are tended. It is to be
+// catalog say what autopilot does with the servers. It is to be
 // called by a server that leads and has applied what was committed before.
 func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	r := l.cfg.Catalog.Read()
@@ -243,13 +243,13 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	return l.keepPolicy(ctx)
 }
 
-// Run keeps the catalog and the members in agreement, and tends the servers,
+// Run keeps the catalog and the members in agreement, and runs autopilot,
 // until ctx ends. It returns nil when all it started has ended.
 func (l *Leader) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.keepCatalog(ctx) })
 	if l.cfg.Servers != nil {
-		wg.Go(func() { l.tend(ctx) })
+		wg.Go(func() { l.runAutopilot(ctx) })
 	}
 	wg.Wait()
 	return nil

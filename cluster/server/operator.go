@@ -155,7 +155,7 @@ func (s *Server) AutopilotHealth() (leader.AutopilotHealth, error) {
 // errNotLooked: right after an election the leader has yet to ask the servers.
 var errNotLooked = errors.New("the leader has only begun and hasn't asked the servers yet: try again")
 
-// healthAlone is the health of servers that nobody tends: of the one there is.
+// healthAlone is the health of servers that autopilot leaves alone: of the one there is.
 func (s *Server) healthAlone() (leader.AutopilotHealth, error) {
 	servers := s.replica.Servers()
 	if len(servers) != 1 || servers[0].ID != s.id {

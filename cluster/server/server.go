@@ -252,7 +252,7 @@ func (s *Server) IsReady() bool {
 	}
 }
 
-// Leads reports whether this server leads and does a leader's duties.
+// Leads reports whether this server leads and runs the leader loop.
 func (s *Server) Leads() bool { return s.replica.IsLeader() && s.IsReady() }
 
 // Leadership is who leads, as far as this server knows; the channel is closed when that
@@ -312,7 +312,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// leaderLoop does a leader's duties whenever this server leads.
+// leaderLoop runs the leader loop whenever this server leads.
 func (s *Server) leaderLoop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		lead, changed := s.replica.Leadership()
@@ -332,7 +332,7 @@ func (s *Server) leaderLoop(ctx context.Context) error {
 			<-done
 		case err := <-done:
 			if err != nil && ctx.Err() == nil {
-				s.logger.Error("leader cannot do its duties, will try again", "err", err)
+				s.logger.Error("leader loop failed, will start again", "err", err)
 				retry.Wait(ctx, leadAgain)
 			}
 		}

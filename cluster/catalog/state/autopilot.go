@@ -6,7 +6,7 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// setAutopilot replaces the one record that says how the servers are tended.
+// setAutopilot replaces the one record that says what autopilot does with the servers.
 func (w *writer) setAutopilot(s *catalog.SetAutopilot) error {
 	var old catalog.Autopilot
 	if row := first(w.tx, tableAutopilot, byID, key("autopilot")); row != nil {
@@ -27,7 +27,7 @@ func (w *writer) setAutopilot(s *catalog.SetAutopilot) error {
 	return nil
 }
 
-// Autopilot is how the servers are tended, nil where nobody has said it yet.
+// Autopilot is what autopilot does with the servers, nil where nobody has said it yet.
 func (r *Read) Autopilot(ws catalog.Watch) (uint64, *catalog.Autopilot) {
 	r.watch(ws)
 	ch, row, err := r.tx.FirstWatch(tableAutopilot, byID, key("autopilot"))

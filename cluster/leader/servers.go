@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// tendEvery is how often the servers are asked how they are, besides when
+	// autopilotEvery is how often the servers are asked how they are, besides when
 	// members change. It is Consul's.
-	tendEvery = 2 * time.Second
-	// tendGap is the least time between two rounds of asking.
-	tendGap = time.Second
+	autopilotEvery = 2 * time.Second
+	// autopilotGap is the least time between two rounds of asking.
+	autopilotGap = time.Second
 	// askTimeout bounds the wait for a server to say so.
 	askTimeout = time.Second
 	// stepTimeout bounds one change of the configuration.
@@ -31,7 +31,7 @@ const (
 )
 
 // Health is what this leader knows of the servers; of none until it has asked
-// them, or if it tends none.
+// them, or if autopilot is off.
 func (l *Leader) Health() *AutopilotHealth {
 	if h := l.health.Load(); h != nil {
 		return h
@@ -51,7 +51,7 @@ func (l *Leader) keepPolicy(ctx context.Context) error {
 	return fmt.Errorf("keep autopilot's configuration: %w", err)
 }
 
-// policy is how the servers are tended at present.
+// policy is what autopilot does with the servers at present.
 func (l *Leader) policy() Autopilot {
 	if _, kept := l.cfg.Catalog.Read().Autopilot(nil); kept != nil {
 		return policyOf(kept)
@@ -59,8 +59,8 @@ func (l *Leader) policy() Autopilot {
 	return l.cfg.Autopilot
 }
 
-// tender is what is remembered of the servers from one round to the next.
-type tender struct {
+// autopilot is what is remembered of the servers from one round to the next.
+type autopilot struct {
 	*Leader
 	stable map[string]steady    // by server ID
 	absent map[string]time.Time // by server ID: since when no member has it
@@ -73,26 +73,26 @@ type steady struct {
 	since   time.Time
 }
 
-// tend keeps the servers' configuration fit until ctx ends, one step at a time.
-func (l *Leader) tend(ctx context.Context) {
-	t := &tender{Leader: l, stable: make(map[string]steady), absent: make(map[string]time.Time), said: make(map[string]string)}
+// runAutopilot keeps the servers' configuration fit until ctx ends, one step at a time.
+func (l *Leader) runAutopilot(ctx context.Context) {
+	t := &autopilot{Leader: l, stable: make(map[string]steady), absent: make(map[string]time.Time), said: make(map[string]string)}
 	for ctx.Err() == nil {
 		members, guarded, changed := l.cfg.Members.Servers()
 		s := t.survey(ctx, members, guarded)
 		t.publish(s)
 		t.sayRefused(s)
-		gap := tendGap
+		gap := autopilotGap
 		if next, ok := s.decide(); ok && ctx.Err() == nil && t.take(ctx, next) {
 			gap = burst // there may be more to do
 		}
-		if retry.WaitFor(ctx, gap, nil) && gap == tendGap {
-			retry.WaitFor(ctx, tendEvery-gap, changed)
+		if retry.WaitFor(ctx, gap, nil) && gap == autopilotGap {
+			retry.WaitFor(ctx, autopilotEvery-gap, changed)
 		}
 	}
 }
 
 // take carries out a step and reports whether it is done.
-func (t *tender) take(ctx context.Context, next step) bool {
+func (t *autopilot) take(ctx context.Context, next step) bool {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	err := next.run(ctx, t.cfg.Servers)
@@ -107,7 +107,7 @@ func (t *tender) take(ctx context.Context, next step) bool {
 }
 
 // sayRefused says of servers of another cluster that they aren't taken.
-func (t *tender) sayRefused(s *survey) {
+func (t *autopilot) sayRefused(s *survey) {
 	for id, h := range s.answers {
 		if s.isForeign(h) && t.said[id] != h.ClusterID {
 			t.said[id] = h.ClusterID
@@ -120,7 +120,7 @@ func (t *tender) sayRefused(s *survey) {
 
 // survey asks all servers, those in the configuration and those that could be,
 // how they are.
-func (t *tender) survey(ctx context.Context, members []Member, guarded bool) *survey {
+func (t *autopilot) survey(ctx context.Context, members []Member, guarded bool) *survey {
 	conf, committed := t.cfg.Servers.Configuration()
 	s := &survey{
 		now: time.Now(), self: t.cfg.RaftID, clusterID: t.cfg.ClusterID, expect: t.cfg.Expect, policy: t.policy(),
@@ -158,7 +158,7 @@ func (m Member) raftID() string { return cmp.Or(m.Server.RaftID, m.Node.ID) }
 // ask asks the servers at the addresses, by server ID, all at once. An answer
 // by another server than the one that was meant is none. It returns how long
 // each took, too.
-func (t *tender) ask(ctx context.Context, addresses map[string]string) (map[string]ServerHealth, map[string]time.Duration) {
+func (t *autopilot) ask(ctx context.Context, addresses map[string]string) (map[string]ServerHealth, map[string]time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	answers, took := make(map[string]ServerHealth), make(map[string]time.Duration)
@@ -181,7 +181,7 @@ func (t *tender) ask(ctx context.Context, addresses map[string]string) (map[stri
 }
 
 // noteAbsent keeps since when each server of the configuration is no member.
-func (t *tender) noteAbsent(s *survey) map[string]time.Duration {
+func (t *autopilot) noteAbsent(s *survey) map[string]time.Duration {
 	absent := make(map[string]time.Duration)
 	for _, c := range s.conf {
 		if _, ok := s.member[c.ID]; ok {
@@ -197,7 +197,7 @@ func (t *tender) noteAbsent(s *survey) map[string]time.Duration {
 }
 
 // states is what is known of each server of the configuration.
-func (t *tender) states(s *survey) map[string]ServerState {
+func (t *autopilot) states(s *survey) map[string]ServerState {
 	states := make(map[string]ServerState, len(s.conf))
 	for _, c := range s.conf {
 		state := ServerState{ID: c.ID, Address: c.Addr, Voter: c.Voter, Leader: c.ID == s.self, SerfStatus: "none", LastContact: -1}
@@ -222,7 +222,7 @@ func (t *tender) states(s *survey) map[string]ServerState {
 }
 
 // publish makes Health say what the survey found.
-func (t *tender) publish(s *survey) {
+func (t *autopilot) publish(s *survey) {
 	h := &AutopilotHealth{Healthy: len(s.conf) > 0}
 	healthy := 0
 	for _, c := range s.conf {
