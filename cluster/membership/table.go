@@ -147,7 +147,13 @@ func (m *Machine) touch(r *record) {
 
 // Publish makes the table show what has changed, and returns what is to be done.
 func (m *Machine) Publish() Wants {
-	old, next := m.table.Load(), *m.table.Load()
+	w := m.want
+	m.want = Wants{}
+	old := m.table.Load()
+	if len(m.touched)+len(m.lives) == 0 && old.guarded == m.guard.on && old.clock == m.clock {
+		return w
+	}
+	next := *old
 	next.guarded, next.clock = m.guard.on, m.clock
 	if len(m.lives) > 0 {
 		next.lives = maps.Clone(m.restored)
@@ -167,7 +173,6 @@ func (m *Machine) Publish() Wants {
 		m.lives[r.ID] = struct{}{}
 	}
 	next.self = m.self.shown
-	w := m.want
 	w.Changed = w.Changed || old.guarded != next.guarded
 	if w.Changed {
 		next.changed = make(chan struct{})
@@ -181,7 +186,6 @@ func (m *Machine) Publish() Wants {
 			w.Lives = append(w.Lives, id)
 		}
 	}
-	m.want = Wants{}
 	clear(m.touched)
 	clear(m.lives)
 	return w
