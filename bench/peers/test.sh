@@ -19,7 +19,7 @@ begin=$SECONDS
 steadily $race -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' $(go list ./... | grep -v /packaging$)
 echo "tests: $((SECONDS - begin)) s"
 begin=$SECONDS
-steadily $race -run '^TestFleet' ./cmd/meibo
+steadily $race -run '^TestFleet' ./bench/fleet
 echo "fleets of hosts: $((SECONDS - begin)) s"
 begin=$SECONDS
 steadily -skip '^TestLint$' ./packaging

@@ -28,7 +28,7 @@ one() { # NAME COMMAND...: does it hold?
   if "${@:2}"; then held+=("$1"); else failed+=("$1"); fi
 }
 fuzzOne() { one "${1%%:*}" timeout 300 bench/peers/fuzz.sh 2m "${1#*:}" "${1%%:*}"; }
-fleetOne() { one "$1" gotest -timeout 12m -run "^$1\$" ./cmd/meibo; }
+fleetOne() { one "$1" gotest -timeout 12m -run "^$1\$" ./bench/fleet; }
 
 case $part in fuzz|bars|kills|models|forwarder|packages|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
 [ -n "${MEIBO_ALONE:-}" ] || exec bench/peers/alone.sh bench/peers/verify.sh "$@"
@@ -59,7 +59,7 @@ fleet)
   tests=()
   while read -r name; do
     [ -n "${RUN:-}" ] && [ "$RUN" != "$name" ] || tests+=("$name")
-  done < <(grep -rho --include='*_test.go' '^func TestFleet[A-Za-z0-9_]*' cmd bench | cut -d' ' -f2 | sort)
+  done < <(grep -rho --include='*_test.go' '^func TestFleet[A-Za-z0-9_]*' bench/fleet | cut -d' ' -f2 | sort)
   [ ${#tests[@]} -gt 0 ] || { echo "there is no fleet test \"$RUN\"" >&2; exit 2; }
   rota fleet 840 fleetOne "${tests[@]}" ;;
 esac

@@ -67,7 +67,7 @@ func TestOpenListener_ResolvesForAttachedNetworksAlone(t *testing.T) {
 			})
 		}
 		settled()
-		p.said(t, "dns is served beyond this host", "10.9.0.0/24", "allow_recursion")
+		p.Said(t, "dns is served beyond this host", "10.9.0.0/24", "allow_recursion")
 		// A reload takes services before it takes clients.
 		soon := func(client, want string) {
 			t.Helper()
@@ -116,6 +116,6 @@ func TestOpenListener_ResolvesForAttachedNetworksAlone(t *testing.T) {
 		want("203.0.113.9", "www.example.net", "REFUSED 18")
 		setIP(t, "addr", "add", "203.0.113.1/24", "dev", "lo")
 		soon("203.0.113.9", "NOERROR") // a new network of this host is known
-		p.stop(t)
+		p.Stop(t)
 	})
 }

@@ -34,7 +34,7 @@ func TestAutoReload_FilesAreReadAgainWhenTheyChange(t *testing.T) {
 	answers("a file renamed over another is read", "late.service.consul", "192.0.2.21")
 
 	writeFile(t, s.dir, "conf/late.hcl", `servise {}`)
-	p.said(t, "configuration not taken", "late.hcl:1")
+	p.Said(t, "configuration not taken", "late.hcl:1")
 	must(t, wantAnswer(s.dns, "late.service.consul", dns.TypeA, "A 192.0.2.21"))
 
 	writeFile(t, s.dir, "elsewhere/real.hcl", late("192.0.2.22"))
@@ -46,8 +46,8 @@ func TestAutoReload_FilesAreReadAgainWhenTheyChange(t *testing.T) {
 
 	must(t, os.Remove(filepath.Join(s.dir, "conf", "late.hcl")))
 	answers("a file that was removed is forgotten", "late.service.consul", "")
-	p.stop(t)
-	if n := strings.Count(p.output.String(), "configuration not taken"); n != 1 {
+	p.Stop(t)
+	if n := strings.Count(p.Output.String(), "configuration not taken"); n != 1 {
 		t.Errorf("a bad file was tried %d times", n)
 	}
 }

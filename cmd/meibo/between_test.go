@@ -65,6 +65,6 @@ func TestCatalogChanges_AreNeverAFailure(t *testing.T) {
 		stop.Store(true)
 		wg.Wait()
 		t.Logf("%q: %d questions", view, asked.Load())
-		p.stop(t)
+		p.Stop(t)
 	}
 }

@@ -99,7 +99,7 @@ func TestUnusableSettings_AreNamedAtTheStart(t *testing.T) {
 			s := newSite(t, tc.more)
 			p := s.start(t)
 			s.up(t)
-			p.said(t, tc.want...)
+			p.Said(t, tc.want...)
 		})
 	}
 }

@@ -26,11 +26,11 @@ import (
 func hangUp(t *testing.T, s *site, p *process, round int) {
 	t.Helper()
 	writeFile(t, s.dir, "conf/round.hcl", fmt.Sprintf("service { name = \"round%d\" address = \"192.0.2.%d\" port = 1 }", round, round))
-	before := strings.Count(p.output.String(), "configuration taken")
+	before := strings.Count(p.Output.String(), "configuration taken")
 	must(t, p.Process.Signal(syscall.SIGHUP))
 	eventually(t, "the configuration is taken", func() error {
-		if strings.Count(p.output.String(), "configuration taken") == before {
-			return fmt.Errorf("not yet; it said:\n%s", p.output)
+		if strings.Count(p.Output.String(), "configuration taken") == before {
+			return fmt.Errorf("not yet; it said:\n%s", p.Output)
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func TestReload_ForwardedAnswersSurviveUnlessTheirRouteChanged(t *testing.T) {
 	wantAsked(t, world, "pinned.example.net", 2)
 	wantAsked(t, corp, "db.corp.example", 1)
 	wantAsked(t, corp2, "db.corp.example", 1)
-	p.stop(t)
+	p.Stop(t)
 }
 
 // TestReload_FixedDomainsAndFilters: what is fixed, and what is filtered, changes with a reload, for cached answers too.
@@ -152,7 +152,7 @@ func TestReload_FixedDomainsAndFilters(t *testing.T) {
 	conf(`forward "." { local = true }`) // nobody is asked at all
 	hangUp(t, s, p, 4)
 	all("NXDOMAIN", "NXDOMAIN", "NXDOMAIN")
-	p.stop(t)
+	p.Stop(t)
 }
 
 // TestRestart_ForwardedAnswersAreKept: asked for before a restart, answered after it without an upstream.
@@ -174,7 +174,7 @@ func TestRestart_ForwardedAnswersAreKept(t *testing.T) {
 			t.Error(err)
 		}
 		wantAsked(t, world, "www.example.net", want)
-		p.stop(t)
+		p.Stop(t)
 		file := filepath.Join(s.dir, "data/view/answers.cache")
 		info, err := os.Stat(file)
 		must(t, err)
@@ -194,7 +194,7 @@ func TestReload_RouteToItselfChangesNothing(t *testing.T) {
 	s.up(t)
 	writeFile(t, s.dir, "conf/self.hcl", fmt.Sprintf("forward \"corp.example\" { servers = [%q] }\nservice { name = \"late\" address = \"192.0.2.20\" port = 1 }", s.dns))
 	must(t, p.Process.Signal(syscall.SIGHUP))
-	p.said(t, "not taken", "corp.example", "no server to ask")
+	p.Said(t, "not taken", "corp.example", "no server to ask")
 	reply, err := ask(s.dns, "udp", "late.service.consul", dns.TypeA)
 	must(t, err)
 	if len(reply.Answer) > 0 {
@@ -289,7 +289,7 @@ func TestForwarding_BlackBox(t *testing.T) {
 			return nil
 		})
 	})
-	p.stop(t)
+	p.Stop(t)
 }
 
 // TestEDNSVersionClassAndOpcode_AreJudgedByTheRFCs: RFC 6891 section 6.1.3, RFC 1035 section 4.1, RFC 5936 for transfers.
@@ -323,7 +323,7 @@ func TestEDNSVersionClassAndOpcode_AreJudgedByTheRFCs(t *testing.T) {
 			}
 		}
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 // TestResolvConfNamingOnlyUs_IsNoUpstreamAndIsFollowed: the host's resolv.conf says 127.0.0.1 and we listen there.
@@ -343,7 +343,7 @@ func TestResolvConfNamingOnlyUs_IsNoUpstreamAndIsFollowed(t *testing.T) {
 		if reply.Rcode != dns.RcodeRefused {
 			t.Errorf("without an upstream: %v", reply)
 		}
-		p.said(t, "names only this host (127.0.0.1)", "recursors")
+		p.Said(t, "names only this host (127.0.0.1)", "recursors")
 
 		conn, err := net.ListenPacket("udp", "127.0.0.2:53")
 		must(t, err)
@@ -361,11 +361,11 @@ func TestResolvConfNamingOnlyUs_IsNoUpstreamAndIsFollowed(t *testing.T) {
 		t.Logf("followed after %v", took)
 		must(t, os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.1\n"), 0o644))
 		must(t, p.Process.Signal(syscall.SIGHUP))
-		p.said(t, "configuration taken")
+		p.Said(t, "configuration taken")
 		if err := wantAnswer(here, "other.example.net", dns.TypeA, "A 203.0.113.5"); err != nil {
 			t.Errorf("a reload forgot the upstreams known last: %v", err)
 		}
-		p.stop(t)
+		p.Stop(t)
 	})
 }
 
@@ -457,6 +457,6 @@ func TestDeregister_IsNeverAFailure(t *testing.T) {
 			s.mustCall(t, "PUT", "/v1/agent/service/deregister/"+name, "")
 			rcodes(dns.RcodeNameError)
 		}
-		p.stop(t)
+		p.Stop(t)
 	}
 }

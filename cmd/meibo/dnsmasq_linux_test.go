@@ -219,8 +219,8 @@ func sameAnswers(t *testing.T, conf, first string, differs map[string]string, qu
 	if t.Failed() {
 		t.Logf("made of it:\n%s", made.HCL)
 	}
-	ours.stop(t)
-	theirs.stop(t)
+	ours.Stop(t)
+	theirs.Stop(t)
 }
 
 // said is the response code and the answer section, in order, in lower case, without TTLs.

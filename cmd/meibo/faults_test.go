@@ -100,22 +100,6 @@ func (s *site) mustCall(t *testing.T, method, path, body string) string {
 	return out
 }
 
-func (p *process) said(t *testing.T, words ...string) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("a log line with %q", words), func() error {
-		for line := range strings.Lines(p.output.String()) {
-			found := true
-			for _, w := range words {
-				found = found && strings.Contains(line, w)
-			}
-			if found {
-				return nil
-			}
-		}
-		return fmt.Errorf("not said; output so far:\n%s", p.output)
-	})
-}
-
 // TestDataDirOfAnotherUser: root keeps off it, before anything is read or written there.
 func TestDataDirOfAnotherUser_IsLeftAlone(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -125,10 +109,10 @@ func TestDataDirOfAnotherUser_IsLeftAlone(t *testing.T) {
 	must(t, os.MkdirAll(s.data(), 0o700))
 	must(t, os.Chown(s.data(), 61001, 61001))
 	p := s.start(t)
-	if code := p.wait(t); code != 1 {
+	if code := p.Exit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	p.said(t, s.data(), "belongs to user 61001", "runuser -u 61001")
+	p.Said(t, s.data(), "belongs to user 61001", "runuser -u 61001")
 	if left, err := os.ReadDir(s.data()); err != nil || len(left) > 0 {
 		t.Errorf("it wrote %v, %v", left, err)
 	}
@@ -143,12 +127,12 @@ func TestControlSocket_DeletedIsMadeAgain(t *testing.T) {
 	must(t, resp.Body.Close())
 	path := resp.Header.Get("X-Meibo-Control")
 	must(t, os.Remove(path))
-	p.said(t, "no control socket", path, "was deleted")
+	p.Said(t, "no control socket", path, "was deleted")
 	eventually(t, "another one", func() error {
 		_, err := os.Stat(path)
 		return err
 	})
-	p.stop(t)
+	p.Stop(t)
 }
 
 // TestDataDirTaken: a second daemon on one data_dir touches nothing there, whatever its configuration.
@@ -161,16 +145,16 @@ func TestDataDirTaken_ExitsAndNamesTheHolder(t *testing.T) {
 	must(t, err)
 	other := newSite(t, `encrypt = "bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmU="`)
 	second := startMeibo(t, "-config-dir", filepath.Join(other.dir, "conf"), "-data-dir", s.data())
-	if code := second.wait(t); code != 1 {
+	if code := second.Exit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	second.said(t, "is another meibo's", fmt.Sprintf("pid %d", p.Process.Pid), "data_dir of its own")
+	second.Said(t, "is another meibo's", fmt.Sprintf("pid %d", p.Process.Pid), "data_dir of its own")
 	if after, err := os.ReadFile(ring); err != nil || string(after) != string(before) {
 		t.Errorf("the keyring was changed: %v", err)
 	}
 	s.up(t)
 	must(t, p.Process.Kill())
-	<-p.done
+	<-p.Done
 	s.start(t) // what a killed one held is free
 	s.up(t)
 }
@@ -189,12 +173,12 @@ func TestDNSPortTaken_ExitsAndNamesTheHolder(t *testing.T) {
 				defer c.Close()
 			}
 			p := s.start(t)
-			if code := p.wait(t); code == 0 {
+			if code := p.Exit(t); code == 0 {
 				t.Error("exit code 0 though the port was taken")
 			}
 			for _, want := range []string{s.dns, fmt.Sprintf("pid %d", os.Getpid())} {
-				if !strings.Contains(p.output.String(), want) {
-					t.Errorf("the reason does not name %q:\n%s", want, p.output)
+				if !strings.Contains(p.Output.String(), want) {
+					t.Errorf("the reason does not name %q:\n%s", want, p.Output)
 				}
 			}
 		})
@@ -209,11 +193,11 @@ func TestSecondDaemonOnTheSamePort_Exits(t *testing.T) {
 	must(t, err)
 	cmd := exec.Command(bin, "agent", "-config-dir", filepath.Join(s.dir, "conf"), "-data-dir", t.TempDir())
 	second := start(t, cmd)
-	if code := second.wait(t); code == 0 {
+	if code := second.Exit(t); code == 0 {
 		t.Error("a second daemon shared the port")
 	}
-	if want := fmt.Sprintf("pid %d", first.Process.Pid); !strings.Contains(second.output.String(), want) {
-		t.Errorf("the second daemon does not name the first (%s):\n%s", want, second.output)
+	if want := fmt.Sprintf("pid %d", first.Process.Pid); !strings.Contains(second.Output.String(), want) {
+		t.Errorf("the second daemon does not name the first (%s):\n%s", want, second.Output)
 	}
 }
 
@@ -223,14 +207,14 @@ func TestHTTPPortTaken_DNSGoesOnAndTheAPIComesBack(t *testing.T) {
 	must(t, err)
 	p := s.start(t)
 	s.up(t)
-	p.said(t, s.http, fmt.Sprintf("pid %d", os.Getpid()))
+	p.Said(t, s.http, fmt.Sprintf("pid %d", os.Getpid()))
 	must(t, l.Close())
 	took := eventually(t, "the API is back once its port is free", func() error {
 		_, _, err := s.call("GET", "/v1/status/leader", "")
 		return err
 	})
 	t.Logf("API back after %v", took)
-	p.stop(t)
+	p.Stop(t)
 }
 
 // TestPortsBetweenHostsTaken_AreNamedWithWhoHasThem: in the log, in the words of lookup, and of validate before.
@@ -260,7 +244,7 @@ func TestPortsBetweenHostsTaken_AreNamedWithWhoHasThem(t *testing.T) {
 			}
 			p := s.start(t)
 			s.up(t)
-			p.said(t, "cannot speak to others", at.String(), who)
+			p.Said(t, "cannot speak to others", at.String(), who)
 			eventually(t, "lookup names the holder", func() error {
 				out, _ := run(t, exec.Command(bin, "lookup", "-http-addr", s.http, "web.service.consul"))
 				if !strings.Contains(out, "trouble") || !strings.Contains(out, who) {
@@ -290,11 +274,11 @@ func TestUnwritableDataDir_DNSGoesOnAndRecovers(t *testing.T) {
 		must(t, unix.Mount("", s.data(), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 		p := s.start(t)
 		s.up(t)
-		p.said(t, s.data(), "read-only file system")
+		p.Said(t, s.data(), "read-only file system")
 		must(t, unix.Mount("", s.data(), "", unix.MS_REMOUNT, ""))
 		s.led(t)
 		s.up(t)
-		p.stop(t)
+		p.Stop(t)
 	})
 }
 
@@ -311,7 +295,7 @@ func TestRaftFileCutShort_DNSUpAndRetried(t *testing.T) {
 	s.up(t)
 	s.led(t)
 	s.mustCall(t, "PUT", "/v1/catalog/register", `{"Node":"ext1","Address":"198.51.100.1","Service":{"Service":"ext","Port":1}}`)
-	p.stop(t)
+	p.Stop(t)
 	var cut []string
 	must(t, filepath.WalkDir(s.data(), func(path string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".db") {
@@ -325,12 +309,12 @@ func TestRaftFileCutShort_DNSUpAndRetried(t *testing.T) {
 	}
 	p = s.start(t)
 	s.up(t)
-	p.said(t, cut[0])
+	p.Said(t, cut[0])
 	s.led(t)
 	if err := wantAnswer(s.dns, "web.service.consul", dns.TypeA, "A 192.0.2.10"); err != nil {
 		t.Error(err)
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestDiskFull_DNSGoesOnWritesAreRefusedClearly(t *testing.T) {
@@ -373,7 +357,7 @@ func TestDiskFull_DNSGoesOnWritesAreRefusedClearly(t *testing.T) {
 			return err
 		})
 		t.Logf("in the catalog after %v", took)
-		p.stop(t)
+		p.Stop(t)
 	})
 }
 
@@ -397,7 +381,7 @@ func TestKilledDaemon_KeepsEveryAcknowledgedRegistration(t *testing.T) {
 			acknowledged++
 		}
 		must(t, p.Process.Signal(syscall.SIGKILL))
-		<-p.done
+		<-p.Done
 	}
 	t.Logf("%d registrations over 5 kills, none lost", acknowledged)
 }
@@ -408,7 +392,7 @@ func TestReload_BadFileKeepsTheOldState(t *testing.T) {
 	s.up(t)
 	extra := writeFile(t, s.dir, "conf/extra.hcl", "service { name = \"late\" adress = \"192.0.2.20\" port = 1 }\n")
 	must(t, p.Process.Signal(syscall.SIGHUP))
-	p.said(t, extra, "adress", "address")
+	p.Said(t, extra, "adress", "address")
 	if err := wantAnswer(s.dns, "web.service.consul", dns.TypeA, "A 192.0.2.10"); err != nil {
 		t.Error(err)
 	}
@@ -426,7 +410,7 @@ func TestReload_BadFileKeepsTheOldState(t *testing.T) {
 		}
 		return err
 	})
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestMalformedPackets_AreJudgedAndSurvived(t *testing.T) {
@@ -492,7 +476,7 @@ func TestMalformedPackets_AreJudgedAndSurvived(t *testing.T) {
 			}
 		})
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestHTTPBodyWithUnknownField_NamesIt(t *testing.T) {

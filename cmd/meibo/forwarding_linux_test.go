@@ -174,7 +174,7 @@ func TestRandomSubdomainFlood(t *testing.T) {
 		t.Logf("new names are back after %v", back.Round(time.Millisecond))
 		waitAll(t, wg)
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 // stubborn asks as a stub resolver does, again when nothing comes: a queue of the kernel's that a flood has filled loses
@@ -242,7 +242,7 @@ func TestNetworkDownAndUp(t *testing.T) {
 				t.Errorf("%v until new names were answered", back)
 			}
 		}
-		p.stop(t)
+		p.Stop(t)
 	})
 }
 

@@ -57,5 +57,5 @@ func TestHandedOverSockets_AreServed(t *testing.T) {
 	if m, err := ask(s.dns, "tcp", "web.service.consul", dns.TypeA); err != nil || len(m.Answer) != 1 {
 		t.Errorf("over TCP: %v %v", m, err)
 	}
-	p.stop(t)
+	p.Stop(t)
 }

@@ -108,7 +108,7 @@ func checkArrow(t *testing.T, room, imported string, arrows []string) {
 
 // isForTests reports whether a room is for tests and measurements alone: bench, packaging, and what stands in a folder named …test.
 func isForTests(room string) bool {
-	return room == "bench" || room == "packaging" || strings.Contains(room+"/", "test/")
+	return room == "bench" || strings.HasPrefix(room, "bench/") || room == "packaging" || strings.Contains(room+"/", "test/")
 }
 
 type listedPackage struct {

@@ -43,7 +43,7 @@ func TestUnixSockets_AreGivenToUserAndGroup(t *testing.T) {
 	if got := s.metric(t, `consul_log_lost_lines_total{to="stderr"}`); got != "0" {
 		t.Errorf("metrics_prefix: got %q", got)
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestUnixSockets_AnOwnerThatIsNobodyKeepsNothingFromStarting(t *testing.T) {
@@ -52,8 +52,8 @@ func TestUnixSockets_AnOwnerThatIsNobodyKeepsNothingFromStarting(t *testing.T) {
 		unix_sockets { user = "nobody-of-this-name" }`, filepath.Join(t.TempDir(), "http.sock")))
 	p := s.start(t)
 	s.up(t)
-	p.said(t, "http api is not served", "nobody-of-this-name")
-	p.stop(t)
+	p.Said(t, "http api is not served", "nobody-of-this-name")
+	p.Stop(t)
 }
 
 func TestRetryJoin_AProgramSaysWhomToJoin(t *testing.T) {
@@ -83,9 +83,9 @@ func TestRetryJoin_AProgramSaysWhomToJoin(t *testing.T) {
 	eventually(t, "both are members", func() error {
 		body := first.mustCall(t, http.MethodGet, "/v1/agent/members", "")
 		if !strings.Contains(body, `"h2"`) {
-			return fmt.Errorf("%s\n%s", body, p.output)
+			return fmt.Errorf("%s\n%s", body, p.Output)
 		}
 		return nil
 	})
-	p.stop(t)
+	p.Stop(t)
 }

@@ -29,9 +29,9 @@ service { name = "fine" address = "192.0.2.20" port = 1 }`)
 	s.up(t)
 	must(t, wantAnswer(s.dns, "fine.service.consul", dns.TypeA, "A 192.0.2.20"))
 	s.led(t)
-	p.said(t, `service \"any1\"`, file+":2: ", "service.address")
-	p.said(t, `check \"script\"`, file+":3: ", "enable_local_script_checks")
-	p.said(t, `check \"orphan\"`, file+":4: ", "nobody")
+	p.Said(t, `service \"any1\"`, file+":2: ", "service.address")
+	p.Said(t, `check \"script\"`, file+":3: ", "enable_local_script_checks")
+	p.Said(t, `check \"orphan\"`, file+":4: ", "nobody")
 
 	metrics := s.mustCall(t, "GET", "/v1/agent/metrics?format=prometheus", "")
 	for _, want := range []string{`meibo_config_left_out{kind="service"} 1`, `meibo_config_left_out{kind="check"} 2`} {
@@ -89,7 +89,7 @@ service { name = "fine" address = "192.0.2.20" port = 1 }`)
 	}
 	writeFile(t, s.dir, "conf/agent.hcl", strings.Replace(string(mustRead(t, filepath.Join(s.dir, "conf/agent.hcl"))), `"192.0.2.10"`, `"0.0.0.0"`, 1))
 	must(t, p.Process.Signal(syscall.SIGHUP))
-	p.said(t, "configuration not taken", filepath.Join(s.dir, "conf/agent.hcl")+":6: ")
+	p.Said(t, "configuration not taken", filepath.Join(s.dir, "conf/agent.hcl")+":6: ")
 	s.up(t)
 	writeFile(t, s.dir, "conf/agent.hcl", strings.Replace(string(mustRead(t, filepath.Join(s.dir, "conf/agent.hcl"))), `"0.0.0.0"`, `"192.0.2.10"`, 1))
 	writeFile(t, s.dir, "conf/bad.hcl", `service { name = "any" id = "any1" address = "192.0.2.40" port = 5000 }`)
@@ -98,7 +98,7 @@ service { name = "fine" address = "192.0.2.20" port = 1 }`)
 	if metrics := s.mustCall(t, "GET", "/v1/agent/metrics?format=prometheus", ""); !strings.Contains(metrics, `meibo_config_left_out{kind="service"} 0`) {
 		t.Error("the metric counts what is mended")
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 func mustRead(t *testing.T, file string) []byte {
@@ -123,7 +123,7 @@ func TestRestart_AFilesCheckOfAServiceOfTheAPI(t *testing.T) {
 	writeFile(t, s.dir, "conf/check.hcl", `check { id = "filed" name = "filed" service_id = "web1" ttl = "1h" status = "passing" }`)
 	s.mustCall(t, "PUT", "/v1/agent/reload", "")
 	must(t, wantAnswer(s.dns, "kept.service.consul", dns.TypeA, "A 192.0.2.50"))
-	p.stop(t)
+	p.Stop(t)
 
 	bin, err := meiboBinary()
 	must(t, err)
@@ -144,7 +144,7 @@ func TestRestart_AFilesCheckOfAServiceOfTheAPI(t *testing.T) {
 		}
 		return err
 	})
-	p.stop(t)
+	p.Stop(t)
 }
 
 // What comes while the daemon starts waits until it has started. The file is a pipe: the daemon has begun, and is not
@@ -182,17 +182,17 @@ func TestSignalsWhileStarting_WaitUntilItHasStarted(t *testing.T) {
 			}
 			return err
 		})
-		p.said(t, "configuration taken")
+		p.Said(t, "configuration taken")
 		must(t, wantAnswer(s.dns, "late.service.consul", dns.TypeA, "A 192.0.2.30"))
 		// A reload that hangs, as nobody writes to the pipe, doesn't keep the daemon from ending.
 		must(t, p.Process.Signal(syscall.SIGHUP))
-		p.stop(t)
+		p.Stop(t)
 	})
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			_, p, _ := starting(t) // the pipe says nothing, for as long as it takes
 			must(t, p.Process.Signal(sig))
-			if code := p.wait(t); code != 0 {
+			if code := p.Exit(t); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 		})
@@ -204,7 +204,7 @@ func TestSignalsWhileStarting_WaitUntilItHasStarted(t *testing.T) {
 		}
 		say()
 		s.up(t)
-		p.stop(t)
+		p.Stop(t)
 	})
 }
 
@@ -239,15 +239,15 @@ func TestPIDFile_ThatCantBeWrittenIsSaidAndNoMore(t *testing.T) {
 	s := newSite(t, `pid_file = "/dev/null/meibo.pid"`)
 	p := s.start(t)
 	s.up(t)
-	p.said(t, "pid_file cannot be written", "/dev/null/meibo.pid")
-	p.stop(t)
+	p.Said(t, "pid_file cannot be written", "/dev/null/meibo.pid")
+	p.Stop(t)
 }
 
 func TestRefusedStart_NamesTheFilesThatWerePassedOver(t *testing.T) {
 	s := newSite(t, "")
 	writeFile(t, s.dir, "meibo.conf", `domain = "x"`)
 	p := startMeibo(t, "-config-file", filepath.Join(s.dir, "meibo.conf"))
-	if code := p.wait(t); code != 1 || !strings.Contains(p.output.String(), "meibo.conf: skipped: ") || !strings.Contains(p.output.String(), "-config-format") {
-		t.Errorf("exit code %d:\n%s", code, p.output)
+	if code := p.Exit(t); code != 1 || !strings.Contains(p.Output.String(), "meibo.conf: skipped: ") || !strings.Contains(p.Output.String(), "-config-format") {
+		t.Errorf("exit code %d:\n%s", code, p.Output)
 	}
 }

@@ -24,7 +24,7 @@ func (s *site) startOn(t *testing.T, stdout, stderr *os.File, args ...string) *p
 	bin, err := meiboBinary()
 	must(t, err)
 	args = append([]string{"agent", "-config-dir", filepath.Join(s.dir, "conf"), "-data-dir", s.data()}, args...)
-	p := &process{Cmd: exec.Command(bin, args...), output: &syncBuffer{}, done: make(chan struct{})}
+	p := &process{Cmd: exec.Command(bin, args...), Output: &syncBuffer{}, Done: make(chan struct{})}
 	if stdout == nil {
 		p.Cmd = exec.Command("/bin/sh", append([]string{"-c", `exec "$0" "$@" >&- 2>&-`, bin}, args...)...)
 	}
@@ -33,8 +33,8 @@ func (s *site) startOn(t *testing.T, stdout, stderr *os.File, args ...string) *p
 		p.Stdout, p.Stderr = stdout, stderr
 	}
 	must(t, p.Start())
-	go func() { p.err = p.Cmd.Wait(); close(p.done) }()
-	t.Cleanup(func() { _ = p.Process.Kill(); <-p.done })
+	go func() { p.Ended = p.Cmd.Wait(); close(p.Done) }()
+	t.Cleanup(func() { _ = p.Process.Kill(); <-p.Done })
 	return p
 }
 
@@ -68,7 +68,7 @@ func (s *site) goesOn(t *testing.T, p *process, lost string) {
 		})
 	}
 	must(t, wantAnswer(s.dns, "web.service.consul", 1, "A 192.0.2.10"))
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestOutput_WhateverBecomesOfItTheDaemonLives(t *testing.T) {
@@ -122,10 +122,10 @@ func TestOutput_WhateverBecomesOfItTheDaemonLives(t *testing.T) {
 func TestBanner_IsForTerminals(t *testing.T) {
 	s := newSite(t, "")
 	p := s.start(t)
-	p.said(t, `msg="meibo started"`, "node=h1", "dns="+s.dns, "http="+s.http)
+	p.Said(t, `msg="meibo started"`, "node=h1", "dns="+s.dns, "http="+s.http)
 	s.up(t)
-	p.stop(t)
-	if out := p.output.String(); strings.Contains(out, "==>") || strings.Contains(out, "Try:") {
+	p.Stop(t)
+	if out := p.Output.String(); strings.Contains(out, "==>") || strings.Contains(out, "Try:") {
 		t.Errorf("who is no person is shown\n%s", out)
 	}
 
@@ -156,14 +156,14 @@ func TestStartLine_SaysWhoIsAServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, tt.config)
 			p := s.start(t)
-			p.said(t, `msg="meibo started"`, fmt.Sprintf("server=%t ", tt.want))
+			p.Said(t, `msg="meibo started"`, fmt.Sprintf("server=%t ", tt.want))
 			s.up(t)
 			var self struct{ Config struct{ Server bool } }
 			must(t, json.Unmarshal([]byte(s.mustCall(t, "GET", "/v1/agent/self", "")), &self))
 			if self.Config.Server != tt.self {
 				t.Errorf("/v1/agent/self says %t", self.Config.Server)
 			}
-			p.stop(t)
+			p.Stop(t)
 		})
 	}
 }
@@ -192,12 +192,12 @@ func TestWarnings_AreSaidOnceEach(t *testing.T) {
 	s.up(t)
 	count := func(want int, what string) {
 		t.Helper()
-		if out := p.output.String(); strings.Count(out, what) != want {
+		if out := p.Output.String(); strings.Count(out, what) != want {
 			t.Errorf("%q is not said %d times in\n%s", what, want, out)
 		}
 	}
 	s.mustCall(t, http.MethodPut, "/v1/agent/reload", "")
-	p.said(t, "configuration taken")
+	p.Said(t, "configuration taken")
 	count(1, "acl_datacenter")
 	count(1, "service mesh")
 	count(1, "dotted.name")
@@ -205,12 +205,12 @@ func TestWarnings_AreSaidOnceEach(t *testing.T) {
 	for range 2 {
 		s.mustCall(t, http.MethodPut, "/v1/agent/reload", "")
 	}
-	p.said(t, "waits for a restart") // the log is written by itself
-	p.said(t, "no web interface")
+	p.Said(t, "waits for a restart") // the log is written by itself
+	p.Said(t, "no web interface")
 	count(1, "waits for a restart")
 	count(1, "no web interface") // is new
 	count(1, "service mesh")
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestOutput_ProgramsOfChecksHearOfABrokenPipe(t *testing.T) {
@@ -257,15 +257,15 @@ func TestLogFile_DirectoryAndRotation(t *testing.T) {
 		}
 		return nil
 	})
-	p.stop(t)
+	p.Stop(t)
 }
 
 func TestLogFile_OneThatCannotBeHadKeepsNothingFromStarting(t *testing.T) {
 	s := newSite(t, `enable_syslog = true`) // nor does a syslog that isn't there
 	writeFile(t, s.dir, "file", "")
 	p := s.start(t, "-log-file", filepath.Join(s.dir, "file", "logs")+"/", "-pid-file", filepath.Join(s.dir, "file", "pid"))
-	p.said(t, "level=ERROR", "to=file", "not a directory")
-	p.said(t, "level=ERROR", "pid_file")
+	p.Said(t, "level=ERROR", "to=file", "not a directory")
+	p.Said(t, "level=ERROR", "pid_file")
 	s.goesOn(t, p, "file")
 }
 
@@ -294,12 +294,12 @@ func TestSublevels_AreTakenByAReload(t *testing.T) {
 	s.up(t)
 	writeFile(t, s.dir, "conf/more.hcl", `log_sublevels { meibo = "info" }`)
 	must(t, p.Process.Signal(syscall.SIGHUP))
-	p.said(t, "level=INFO", "configuration taken")
+	p.Said(t, "level=INFO", "configuration taken")
 	writeFile(t, s.dir, "conf/more.hcl", `log_sublevels { "cluster.gossip" = "debug", "agent.http" = "trace" }`)
 	must(t, p.Process.Signal(syscall.SIGHUP))
 	s.led(t)
-	p.stop(t)
-	if out := p.output.String(); strings.Count(out, "configuration taken") != 1 || strings.Contains(out, "leadership") || strings.Contains(out, "warning=") {
+	p.Stop(t)
+	if out := p.Output.String(); strings.Count(out, "configuration taken") != 1 || strings.Contains(out, "leadership") || strings.Contains(out, "warning=") {
 		t.Errorf("it said\n%s", out)
 	}
 }

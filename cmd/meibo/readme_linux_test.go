@@ -19,6 +19,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"meibo/bench/hosttest"
+	"meibo/bench/netswitch"
 	"meibo/cmd/meibo/config"
 )
 
@@ -159,7 +161,7 @@ func readmeBlocks(t *testing.T) []readmeBlock {
 // readmeSite is the hosts that the README is followed on, and the world outside them.
 type readmeSite struct {
 	t     *testing.T
-	net   *netSwitch
+	net   *netswitch.Switch
 	repo  string
 	dir   string
 	hosts map[string]*readmeHost
@@ -180,7 +182,7 @@ func newReadmeSite(t *testing.T) *readmeSite {
 	t.Helper()
 	repo, err := filepath.Abs("../..")
 	must(t, err)
-	s := &readmeSite{t: t, net: newSwitch(t), repo: repo, dir: t.TempDir(), hosts: map[string]*readmeHost{}, fill: map[string]string{}}
+	s := &readmeSite{t: t, net: netswitch.New(t), repo: repo, dir: t.TempDir(), hosts: map[string]*readmeHost{}, fill: map[string]string{}}
 	must(t, unix.Mount("tmpfs", s.dir, "tmpfs", 0, "mode=0755"))
 	t.Cleanup(func() { _ = unix.Unmount(s.dir, unix.MNT_DETACH) })
 	// What is built and installed is so for all hosts, and for nobody else.
@@ -231,7 +233,7 @@ func (s *readmeSite) programs() {
 		return
 	}
 	if root := peersRoot(); root != "" {
-		writeFile(s.t, s.dir, "bin/dig", fmt.Sprintf("#!/bin/sh\nexec chroot %q %s \"$@\"\n", root, peerPath(root, "dig")))
+		writeFile(s.t, s.dir, "bin/dig", fmt.Sprintf("#!/bin/sh\nexec chroot %q %s \"$@\"\n", root, hosttest.PeerPath(root, "dig")))
 		must(s.t, os.Chmod(filepath.Join(s.dir, "bin/dig"), 0o755))
 		return
 	}
@@ -254,7 +256,7 @@ func (h *readmeHost) boot() {
 	t := h.site.t
 	t.Helper()
 	last := h.addr.As4()[3]
-	h.do = h.site.net.attach(t, last, h.addr, func() error {
+	h.do = h.site.net.Attach(t, last, h.addr, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_FS); err != nil {
 			return err
 		}
@@ -270,7 +272,7 @@ func (h *readmeHost) boot() {
 		if h.name == "world" {
 			outside = netip.AddrFrom4([4]byte{192, 0, 2, 53})
 		}
-		if err := setAddr(fd, "eth0:1", outside); err != nil {
+		if err := netswitch.SetAddr(fd, "eth0:1", outside); err != nil {
 			return err
 		}
 		_ = unix.Unmount("/etc/resolv.conf", unix.MNT_DETACH) // the one of inHost; this host has its own
@@ -358,7 +360,7 @@ func (h *readmeHost) follow(b readmeBlock, step readmeStep) {
 		h.stop()
 		h.inside(func() { h.daemon = start(t, h.shell(text, "-ec", true)) })
 		eventually(t, what, func() error { return h.ready("127.0.0.1:" + step.stays) })
-		h.said = h.daemon.output.String()
+		h.said = h.daemon.Output.String()
 	} else {
 		eventually(t, what, func() error {
 			flags := "-ec"
@@ -416,8 +418,8 @@ func (h *readmeHost) run(text, flags string) (out string, err error) {
 // ready reports whether something on the host accepts at an address, or that the daemon has ended.
 func (h *readmeHost) ready(addr string) (err error) {
 	select {
-	case <-h.daemon.done:
-		h.site.t.Fatalf("on %s: it ended and said:\n%s", h.name, h.daemon.output)
+	case <-h.daemon.Done:
+		h.site.t.Fatalf("on %s: it ended and said:\n%s", h.name, h.daemon.Output)
 	default:
 	}
 	h.inside(func() {
@@ -437,8 +439,8 @@ func (h *readmeHost) stop() {
 	t := h.site.t
 	t.Helper()
 	must(t, unix.Kill(-h.daemon.Process.Pid, unix.SIGINT))
-	h.daemon.wait(t) // the exit code is the shell's, which tells of the key
-	for line := range strings.Lines(h.daemon.output.String()) {
+	h.daemon.Exit(t) // the exit code is the shell's, which tells of the key
+	for line := range strings.Lines(h.daemon.Output.String()) {
 		if strings.Contains(line, "level=ERROR") {
 			t.Errorf("on %s, where everything was done as it is written: %s", h.name, line)
 		}

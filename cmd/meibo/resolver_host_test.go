@@ -62,7 +62,7 @@ func TestHostResolvesThroughMeibo(t *testing.T) {
 		})
 		t.Run("nginx", func(t *testing.T) { nginxFindsBackend(t, dir, port) })
 		t.Run("haproxy", func(t *testing.T) { haproxyFindsBackends(t, dir) })
-		daemon.stop(t)
+		daemon.Stop(t)
 	})
 }
 
@@ -205,12 +205,4 @@ func wantOutput(t *testing.T, cmd *exec.Cmd, want string) {
 	if err != nil || !strings.Contains(out, want) {
 		t.Errorf("%v: got %q (%v), want %q in it", cmd.Args, strings.TrimSpace(out), err, want)
 	}
-}
-
-func writeFile(t testing.TB, dir, name, text string) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(t, os.WriteFile(path, []byte(text), 0o644))
-	return path
 }

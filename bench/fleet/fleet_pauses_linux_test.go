@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"fmt"
@@ -210,7 +210,7 @@ func (f *fleet) terminate(h *fleetHost) {
 	if err := h.proc.Process.Signal(syscall.SIGTERM); err != nil {
 		f.t.Errorf("%s: its daemon is gone already: %v", h.name, err)
 	}
-	<-h.proc.done
+	<-h.proc.Done
 	if code := h.proc.ProcessState.ExitCode(); code != 0 {
 		f.t.Errorf("%s: after SIGTERM exit code %d", h.name, code)
 	}

@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"meibo/bench/netswitch"
 
 	"github.com/miekg/dns"
 )
@@ -323,7 +325,7 @@ func (l *load) turnovers(viewer, h *fleetHost, since time.Time) int {
 		if got.viewer != viewer || got.err != nil || len(l.turns[instanceKey{got.service, h.name}]) == 0 {
 			continue
 		}
-		has := slices.Contains(got.addrs, hostAddr(h.n))
+		has := slices.Contains(got.addrs, netswitch.HostAddr(h.n))
 		if was, seen := last[got.service]; seen && was != has && got.at.After(since) {
 			count[got.service]++
 			most = max(most, count[got.service])
@@ -349,7 +351,7 @@ func (l *load) exact(got lookup) error {
 	for _, h := range l.fleet.hosts {
 		turns := l.turns[instanceKey{got.service, h.name}]
 		if len(turns) > 0 && turns[len(turns)-1].is == present {
-			want = append(want, hostAddr(h.n))
+			want = append(want, netswitch.HostAddr(h.n))
 		}
 	}
 	slices.SortFunc(got.addrs, netip.Addr.Compare)
@@ -441,7 +443,7 @@ func (l *load) wrong(got lookup) string {
 		if len(l.turns[key]) == 0 {
 			continue
 		}
-		has := slices.Contains(got.addrs, hostAddr(h.n))
+		has := slices.Contains(got.addrs, netswitch.HostAddr(h.n))
 		unsure := l.was(l.unsure[pairKey{got.viewer.name, h.name}], either, rising, got.at)
 		surely := l.stayed(l.turns[key], present, rising, got.at)
 		if surely && !unsure {

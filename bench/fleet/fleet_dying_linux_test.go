@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 )
 
 // outWithin is within what time a host that dies is to be left out everywhere, among ten.
@@ -144,10 +146,10 @@ func TestFleet_NobodyDiesByLoss(t *testing.T) {
 		w := newWitness(f)
 
 		begin := w.mark()
-		f.between(f.hosts, f.hosts, path{loss: 0.2})
+		f.between(f.hosts, f.hosts, netswitch.Path{Loss: 0.2})
 		f.client.soak(long(10*time.Minute, 15*time.Second))
 		w.calm(t, begin, func(_, _ *fleetHost) bool { return false })
-		f.net.heal()
+		f.net.Heal()
 		f.whole()
 
 		for _, agent := range f.agents()[:min(times(4), 4)] {
@@ -169,7 +171,7 @@ func (f *fleet) cutsStream(t *testing.T, agent *fleetHost) {
 		t.Fatalf("%s is fed by %q, which is none of the servers", agent.name, s.Server)
 	}
 	begin := time.Now()
-	f.net.setBoth(agent.n, f.servers()[at].n, path{cut: true})
+	f.net.SetBoth(agent.n, f.servers()[at].n, netswitch.Path{Cut: true})
 	eventually(t, "another server feeds the agent", func() error {
 		now, err := agent.outlook()
 		if err == nil && (now.Server == s.Server || now.Server == "" || now.Stale) {
@@ -182,7 +184,7 @@ func (f *fleet) cutsStream(t *testing.T, agent *fleetHost) {
 	if verifying() && !raceEnabled && took > 3*time.Second {
 		t.Errorf("moved after %v, want ≤ 3 s", took)
 	}
-	f.net.heal()
+	f.net.Heal()
 }
 
 // cutsGossip cuts a leader's gossip: to it all the others seem dead, and it is the one who could take them all out.
@@ -192,7 +194,7 @@ func (f *fleet) cutsGossip(t *testing.T, w *witness, leader *fleetHost) {
 	others := but(f.hosts, leader)
 	begin := w.mark()
 	f.client.fogAll(leader)
-	f.between([]*fleetHost{leader}, others, path{cut: true, port: port})
+	f.between([]*fleetHost{leader}, others, netswitch.Path{Cut: true, Port: port})
 	took := w.outOn(t, leader, others)
 	eventually(t, "the leader suspects itself", func() error {
 		s, err := leader.outlook()
@@ -224,7 +226,7 @@ func TestFleet_WorksFarApart(t *testing.T) {
 	beside(t)
 	inHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 4)
-		f.between(f.hosts, f.hosts, path{delay: 200 * time.Millisecond, loss: 0.1})
+		f.between(f.hosts, f.hosts, netswitch.Path{Delay: 200 * time.Millisecond, Loss: 0.1})
 		start := time.Now()
 		for _, h := range f.hosts {
 			h.up()

@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 
 	"github.com/anishathalye/porcupine"
 )
@@ -83,9 +85,9 @@ func (f *fleet) split(minority []*fleetHost, d time.Duration) {
 		f.client.fogAll(h)
 	}
 	f.client.apart(minority, f.hosts)
-	f.between(minority, majority, path{cut: true})
+	f.between(minority, majority, netswitch.Path{Cut: true})
 	f.client.soak(d)
-	f.between(minority, majority, path{})
+	f.between(minority, majority, netswitch.Path{})
 	f.whole()
 	for _, h := range minority {
 		f.client.risesAll(h)
@@ -98,10 +100,10 @@ func (f *fleet) split(minority []*fleetHost, d time.Duration) {
 func (f *fleet) mute(h *fleetHost, d time.Duration) {
 	f.client.apart(f.hosts, f.hosts)
 	for _, o := range f.others(h) {
-		f.net.set(h.n, o.n, path{cut: true})
+		f.net.Set(h.n, o.n, netswitch.Path{Cut: true})
 	}
 	f.client.soak(d)
-	f.net.heal()
+	f.net.Heal()
 	f.whole()
 	f.client.settled()
 	f.client.together(f.hosts, f.hosts)
@@ -294,7 +296,7 @@ func (f *fleet) seedStaleRead(rec *catalogHistory) {
 		return nil
 	})
 	f.client.apart(f.hosts, f.hosts)
-	f.between([]*fleetHost{cut}, f.others(cut), path{cut: true})
+	f.between([]*fleetHost{cut}, f.others(cut), netswitch.Path{Cut: true})
 	write("192.0.2.2")
 	if verifying() { // it waits long for a leader
 		if seen := read("consistent"); seen == "192.0.2.1" {
@@ -304,7 +306,7 @@ func (f *fleet) seedStaleRead(rec *catalogHistory) {
 	if seen := read("stale"); seen != "192.0.2.1" {
 		t.Errorf("a stale read on %s, which is cut off: %s, want what it knew", cut.name, seen)
 	}
-	f.net.heal()
+	f.net.Heal()
 	if verdict := porcupine.CheckOperationsTimeout(nodeModel, rec.history(), patience); verdict != porcupine.Illegal {
 		t.Errorf("a history with a stale read in it is %s, want %s", verdict, porcupine.Illegal)
 	}

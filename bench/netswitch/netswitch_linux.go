@@ -1,4 +1,8 @@
-package main
+// Package netswitch is the network between hosts that tests make: a switch in this
+// process. Each host has a network namespace with one TAP device in it, and the switch
+// holds the other end, so that any frame of any pair can be dropped or held up without
+// asking the kernel for a queueing discipline or a packet filter that it may not have.
+package netswitch
 
 import (
 	"container/heap"
@@ -17,22 +21,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The network between hosts: a switch in this process. Each host has a network namespace with one TAP device in it, and
-// the switch holds the other end, so that any frame of any pair can be dropped or held up without asking the kernel for
-// a queueing discipline or a packet filter that it may not have.
-
-// path is what happens to frames from one host to another.
-type path struct {
-	cut   bool
-	loss  float64 // of 1
-	delay time.Duration
-	port  uint16 // if set, only UDP and this port of TCP fare so
+// Path is what happens to frames from one host to another.
+type Path struct {
+	Cut   bool
+	Loss  float64 // of 1
+	Delay time.Duration
+	Port  uint16 // if set, only UDP and this port of TCP fare so
 }
 
 // concerns reports whether the path is one for this frame.
-func (p path) concerns(frame []byte) bool {
+func (p Path) concerns(frame []byte) bool {
 	const ipv4, minimum = 0x0800, 14 + 20 + 4
-	if p.port == 0 {
+	if p.Port == 0 {
 		return true
 	}
 	if len(frame) < minimum || binary.BigEndian.Uint16(frame[12:]) != ipv4 {
@@ -48,16 +48,16 @@ func (p path) concerns(frame []byte) bool {
 			return false
 		}
 		segment := packet[header:]
-		return binary.BigEndian.Uint16(segment) == p.port || binary.BigEndian.Uint16(segment[2:]) == p.port
+		return binary.BigEndian.Uint16(segment) == p.Port || binary.BigEndian.Uint16(segment[2:]) == p.Port
 	}
 	return false
 }
 
-// netSwitch forwards frames by the last octet of their destination's MAC address.
-type netSwitch struct {
+// Switch forwards frames by the last octet of their destination's MAC address.
+type Switch struct {
 	mu    sync.Mutex // guards following
 	ports map[byte]*os.File
-	paths map[[2]byte]path
+	paths map[[2]byte]Path
 	late  frameHeap
 	rng   *rand.Rand
 	see   func(from, to byte, frame []byte) // is shown each frame that is forwarded; nil: nobody
@@ -67,9 +67,9 @@ type netSwitch struct {
 	wg   sync.WaitGroup
 }
 
-func newSwitch(t *testing.T) *netSwitch {
-	s := &netSwitch{
-		ports: map[byte]*os.File{}, paths: map[[2]byte]path{}, rng: rand.New(rand.NewPCG(1, 2)),
+func New(t *testing.T) *Switch {
+	s := &Switch{
+		ports: map[byte]*os.File{}, paths: map[[2]byte]Path{}, rng: rand.New(rand.NewPCG(1, 2)),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	s.wg.Go(s.deliverLate)
@@ -85,43 +85,43 @@ func newSwitch(t *testing.T) *netSwitch {
 	return s
 }
 
-// set changes what happens to frames from one host to another.
-func (s *netSwitch) set(from, to byte, p path) {
+// Set changes what happens to frames from one host to another.
+func (s *Switch) Set(from, to byte, p Path) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paths[[2]byte{from, to}] = p
 }
 
-// setBoth is set in both directions.
-func (s *netSwitch) setBoth(a, b byte, p path) {
-	s.set(a, b, p)
-	s.set(b, a, p)
+// SetBoth is Set in both directions.
+func (s *Switch) SetBoth(a, b byte, p Path) {
+	s.Set(a, b, p)
+	s.Set(b, a, p)
 }
 
-// watch shows each frame that is forwarded to see, which must not keep it; nil ends that.
-func (s *netSwitch) watch(see func(from, to byte, frame []byte)) {
+// Watch shows each frame that is forwarded to see, which must not keep it; nil ends that.
+func (s *Switch) Watch(see func(from, to byte, frame []byte)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.see = see
 }
 
-// inject delivers a frame to a host once more.
-func (s *netSwitch) inject(to byte, frame []byte) {
+// Inject delivers a frame to a host once more.
+func (s *Switch) Inject(to byte, frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = s.ports[to].Write(frame)
 }
 
-// heal forgets all that was set.
-func (s *netSwitch) heal() {
+// Heal forgets all that was set.
+func (s *Switch) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.paths)
 }
 
-// attach makes a host on the switch, a network namespace with the address, and returns what its thread is told to do;
+// Attach makes a host on the switch, a network namespace with the address, and returns what its thread is told to do;
 // arrange, if not nil, is the first thing that runs there.
-func (s *netSwitch) attach(t *testing.T, n byte, addr netip.Addr, arrange func() error) (do chan func()) {
+func (s *Switch) Attach(t *testing.T, n byte, addr netip.Addr, arrange func() error) (do chan func()) {
 	t.Helper()
 	do = make(chan func())
 	ready := make(chan error)
@@ -148,7 +148,7 @@ func (s *netSwitch) attach(t *testing.T, n byte, addr netip.Addr, arrange func()
 }
 
 // plug makes the calling thread's network namespace a host on the switch: a device eth0 with an address of a /24.
-func (s *netSwitch) plug(n byte, addr netip.Addr) error {
+func (s *Switch) plug(n byte, addr netip.Addr) error {
 	f, err := openTAP("eth0")
 	if err != nil {
 		return err
@@ -195,11 +195,11 @@ func configure(name string, n byte, addr netip.Addr) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return errors.Join(setMAC(fd, name, n), setAddr(fd, name, addr), setUp(fd, name), setUp(fd, "lo"))
+	return errors.Join(setMAC(fd, name, n), SetAddr(fd, name, addr), setUp(fd, name), setUp(fd, "lo"))
 }
 
-// setAddr gives a device an IPv4 address of a /24; NAME:1 is a second address of the device NAME.
-func setAddr(fd int, name string, addr netip.Addr) error {
+// SetAddr gives a device an IPv4 address of a /24; NAME:1 is a second address of the device NAME.
+func SetAddr(fd int, name string, addr netip.Addr) error {
 	return errors.Join(
 		setDevice(fd, name, unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr(addr.AsSlice()) }),
 		setDevice(fd, name, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{255, 255, 255, 0}) }),
@@ -222,7 +222,7 @@ func setDevice(fd int, name string, call uint, edit func(*unix.Ifreq) error) err
 }
 
 // forward reads a host's frames until its device is closed.
-func (s *netSwitch) forward(from byte, f *os.File) {
+func (s *Switch) forward(from byte, f *os.File) {
 	buf := make([]byte, 65536)
 	for {
 		n, err := f.Read(buf)
@@ -236,7 +236,7 @@ func (s *netSwitch) forward(from byte, f *os.File) {
 	}
 }
 
-func (s *netSwitch) send(from byte, frame []byte) {
+func (s *Switch) send(from byte, frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	broadcast := frame[0]&1 == 1
@@ -249,12 +249,12 @@ func (s *netSwitch) send(from byte, frame []byte) {
 		}
 		p := s.paths[[2]byte{from, to}]
 		if !p.concerns(frame) {
-			p = path{}
+			p = Path{}
 		}
 		switch {
-		case p.cut, p.loss > 0 && s.rng.Float64() < p.loss:
-		case p.delay > 0:
-			heap.Push(&s.late, lateFrame{time.Now().Add(p.delay), append([]byte(nil), frame...), port})
+		case p.Cut, p.Loss > 0 && s.rng.Float64() < p.Loss:
+		case p.Delay > 0:
+			heap.Push(&s.late, lateFrame{time.Now().Add(p.Delay), append([]byte(nil), frame...), port})
 			select {
 			case s.wake <- struct{}{}:
 			default:
@@ -266,7 +266,7 @@ func (s *netSwitch) send(from byte, frame []byte) {
 }
 
 // deliverLate hands over what was held up.
-func (s *netSwitch) deliverLate() {
+func (s *Switch) deliverLate() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -310,5 +310,5 @@ func (h *frameHeap) Pop() any {
 	return last
 }
 
-// hostAddr is the address of the n-th host.
-func hostAddr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, n}) }
+// HostAddr is the address of the n-th host.
+func HostAddr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, n}) }

@@ -1,6 +1,6 @@
 //go:build race
 
-package main
+package fleet
 
 // Under the race detector daemons are some ten times slower, and elections with the usual timeouts would follow one
 // another.

@@ -1,4 +1,4 @@
-package main
+package netswitch
 
 import (
 	"unsafe"

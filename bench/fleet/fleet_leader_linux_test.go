@@ -1,15 +1,11 @@
-package main
+package fleet
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
 )
-
-// verifying reports whether this is the long form, with its bars in seconds.
-func verifying() bool { return os.Getenv("MEIBO_VERIFY") != "" }
 
 // times is how often a fault is repeated: once, or as often as the long form says.
 func times(long int) int {

@@ -1,10 +1,12 @@
-package main
+package fleet
 
 import (
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 )
 
 // healedWithin is how long a cluster may take to be whole after what parted it.
@@ -26,7 +28,7 @@ func TestFleet_AnswersInPartitions(t *testing.T) {
 		begin := w.mark()
 		f.part(minority, but(f.hosts, minority...))
 		f.part([]*fleetHost{lone}, but(f.hosts, lone))
-		f.net.set(heard.n, deaf.n, path{cut: true}) // deaf is heard by it, and doesn't hear it
+		f.net.Set(heard.n, deaf.n, netswitch.Path{Cut: true}) // deaf is heard by it, and doesn't hear it
 		out := w.outOn(t, minority[1], majority)
 		w.outOn(t, minority[0], majority)
 		w.outOn(t, lone, majority)
@@ -94,12 +96,12 @@ func TestFleet_LeavesOutTheMisrouted(t *testing.T) {
 		mute, deaf := f.agents()[0], f.agents()[1]
 		f.misroute(t, w, mute, "hears all and is heard by none", func(others []*fleetHost) {
 			for _, o := range others {
-				f.net.set(mute.n, o.n, path{cut: true})
+				f.net.Set(mute.n, o.n, netswitch.Path{Cut: true})
 			}
 		})
 		f.misroute(t, w, deaf, "is heard by all and hears none", func(others []*fleetHost) {
 			for _, o := range others {
-				f.net.set(o.n, deaf.n, path{cut: true})
+				f.net.Set(o.n, deaf.n, netswitch.Path{Cut: true})
 			}
 		})
 		f.client.check()
@@ -128,13 +130,13 @@ func (f *fleet) misroute(t *testing.T, w *witness, h *fleetHost, how string, do 
 // themselves died at once, are to suspect themselves, and to answer with everybody still.
 func (f *fleet) part(a, b []*fleetHost) {
 	f.client.apart(b, a)
-	f.between(a, b, path{cut: true})
+	f.between(a, b, netswitch.Path{Cut: true})
 }
 
 // rejoin mends all that parted hosts, and waits until they are one cluster again and answer alike.
 func (f *fleet) rejoin(t *testing.T, after string) {
 	t.Helper()
-	f.net.heal()
+	f.net.Heal()
 	for _, h := range f.hosts {
 		f.client.fogAll(h)
 	}

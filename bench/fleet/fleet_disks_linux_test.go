@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"cmp"
@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 
 	"golang.org/x/sys/unix"
 )
@@ -177,7 +179,7 @@ func (f *fleet) recovered(h *fleetHost, w *recorder) time.Duration {
 // exited reports whether the host's daemon ended by itself.
 func (h *fleetHost) exited() bool {
 	select {
-	case <-h.proc.done:
+	case <-h.proc.Done:
 		return true
 	default:
 		return false
@@ -369,7 +371,7 @@ func (f *fleet) damagedView(h *fleetHost, damage func([]byte) []byte) {
 func (f *fleet) exactElse(h *fleetHost) error {
 	for _, service := range f.client.services() {
 		got := h.lookup(service)
-		got.addrs = slices.DeleteFunc(got.addrs, func(a netip.Addr) bool { return a == hostAddr(h.n) })
+		got.addrs = slices.DeleteFunc(got.addrs, func(a netip.Addr) bool { return a == netswitch.HostAddr(h.n) })
 		if err := f.client.exact(got); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 )
 
 // TestFleet_ReplayedTrafficChangesNothing records all that hosts say to one another while one of them dies, is forced out,
@@ -21,10 +23,10 @@ func TestFleet_ReplayedTrafficChangesNothing(t *testing.T) {
 		thief := f.stranger("x1", 31, "")
 		f.start()
 		tape := newTape()
-		f.net.watch(tape.record)
+		f.net.Watch(tape.record)
 		origin := f.agents()[2]
 		f.goAndReturn(origin)
-		f.net.watch(nil)
+		f.net.Watch(nil)
 		streams := tape.streams()
 		for _, when := range []string{"at once", "after the host of origin has started again"} {
 			before := f.standing()
@@ -58,7 +60,7 @@ func (f *fleet) goAndReturn(h *fleetHost) {
 	if out, err := h.meibo("leave"); err != nil {
 		f.t.Fatalf("leave: %v\n%s", err, out)
 	}
-	<-h.proc.done
+	<-h.proc.Done
 	h.proc = nil
 	f.state(h, "left")
 	h.up()
@@ -140,7 +142,7 @@ func (f *fleet) replay(tape *tape, thief *fleetHost, streams []stream) int {
 	rounds := max(1, 4000*times(25)/max(1, len(tape.frames)))
 	for range rounds {
 		for i, frame := range tape.frames {
-			f.net.inject(frame.to, frame.data)
+			f.net.Inject(frame.to, frame.data)
 			if i%100 == 99 {
 				pause(5 * time.Millisecond) // or the devices' queues are full and lose the rest
 			}
@@ -165,7 +167,7 @@ func (h *fleetHost) say(s stream) {
 	var conn net.Conn
 	var err error
 	h.inside(func() {
-		conn, err = net.DialTimeout("tcp", fmt.Sprintf("%s:%d", hostAddr(s.to), s.port), time.Second)
+		conn, err = net.DialTimeout("tcp", fmt.Sprintf("%s:%d", netswitch.HostAddr(s.to), s.port), time.Second)
 	})
 	if err != nil {
 		return

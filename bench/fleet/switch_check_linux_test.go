@@ -1,9 +1,11 @@
-package main
+package fleet
 
 import (
 	"net"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 )
 
 // TestSwitch_CarriesCutsAndDelays holds the network of the tests themselves to what they rely on.
@@ -47,11 +49,11 @@ func TestSwitch_CarriesCutsAndDelays(t *testing.T) {
 			}
 			return nil
 		})
-		f.net.set(b.n, a.n, path{cut: true})
+		f.net.Set(b.n, a.n, netswitch.Path{Cut: true})
 		if _, ok := round(100 * time.Millisecond); ok {
 			t.Error("cut one way: an answer came back")
 		}
-		f.net.setBoth(a.n, b.n, path{delay: 30 * time.Millisecond})
+		f.net.SetBoth(a.n, b.n, netswitch.Path{Delay: 30 * time.Millisecond})
 		if took, ok := round(5 * time.Second); !ok || took < 60*time.Millisecond {
 			t.Errorf("delayed 30 ms each way: %v, %v", took, ok)
 		}

@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 )
 
 // quickLeave has a host that leaves not wait for those who may still ask it.
@@ -107,7 +109,7 @@ func (f *fleet) cloneElsewhere() {
 			return fmt.Errorf("printer: %v, want NXDOMAIN", err)
 		}
 		addrs, err := clone.resolve("web.service.consul.") // which the copy offers itself
-		if err != nil || len(addrs) != 1 || addrs[0] != hostAddr(clone.n) {
+		if err != nil || len(addrs) != 1 || addrs[0] != netswitch.HostAddr(clone.n) {
 			return fmt.Errorf("web: %v %w, want the clone's own", addrs, err)
 		}
 		return nil
@@ -174,7 +176,7 @@ func (f *fleet) aloneThenJoined() {
 
 	f.client.ended(alone)
 	alone.operate("leave")
-	if code := alone.proc.wait(f.t); code != 0 {
+	if code := alone.proc.Exit(f.t); code != 0 {
 		f.t.Errorf("after leave exit code %d", code)
 	}
 	alone.proc = nil
@@ -225,7 +227,7 @@ func (f *fleet) serverComesAndGoes(w *recorder) {
 	}
 	f.client.ended(fourth)
 	fourth.operate("leave")
-	if code := fourth.proc.wait(f.t); code != 0 {
+	if code := fourth.proc.Exit(f.t); code != 0 {
 		f.t.Errorf("after leave exit code %d", code)
 	}
 	eventually(f.t, "a server that leaves gives up its vote", func() error { return f.voters(3) })

@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/netswitch"
 	"meibo/cluster/link"
 )
 
@@ -67,7 +68,7 @@ func TestFleet_WithoutKeyOnlyInWords(t *testing.T) {
 		mute := f.stranger("x1", 31, "")
 		f.start()
 		mute.start()
-		if code := mute.proc.wait(t); code == 0 {
+		if code := mute.proc.Exit(t); code == 0 {
 			t.Error("a host without a key that is to join other machines ended with 0")
 		}
 		for _, part := range []string{"retry_join", "encrypt", "meibo keygen", `encrypt = "none"`} {
@@ -196,7 +197,7 @@ func (f *fleet) dials(x *fleetHost, key string, to *fleetHost, p link.Protocol) 
 	x.inside(func() {
 		var l *link.Link
 		if l, err = link.New(link.Config{
-			Listen: netip.AddrPortFrom(hostAddr(x.n), 0), Keys: keys, Logger: slog.New(slog.DiscardHandler),
+			Listen: netip.AddrPortFrom(netswitch.HostAddr(x.n), 0), Keys: keys, Logger: slog.New(slog.DiscardHandler),
 			Self: link.Peer{ID: "6d616465-2075-7020-6279-207465737473", Name: "made-up", Datacenter: "dc1"},
 		}); err != nil {
 			return

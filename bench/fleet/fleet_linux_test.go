@@ -1,4 +1,4 @@
-package main
+package fleet
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meibo/bench/netswitch"
 )
 
 // fleetKey is the secret of the test's clusters.
@@ -23,7 +25,7 @@ const fleetKey = "bWVpYm8gdGVzdCBmbGVldCBrZXkgMDEyMzQ1Njc4OWE="
 // fleet is several hosts on one switch, each a network namespace of its own with one daemon in it.
 type fleet struct {
 	t      *testing.T
-	net    *netSwitch
+	net    *netswitch.Switch
 	dir    string
 	hosts  []*fleetHost
 	made   []*fleetHost // hosts, outsiders too
@@ -48,7 +50,7 @@ type fleetHost struct {
 // newFleet makes the hosts s1… (servers) and a1… (agents) and starts nothing. It must be called inHost.
 func newFleet(t *testing.T, servers, agents int) *fleet {
 	t.Helper()
-	f := &fleet{t: t, net: newSwitch(t), dir: t.TempDir()}
+	f := &fleet{t: t, net: netswitch.New(t), dir: t.TempDir()}
 	for i := range servers + agents {
 		name := fmt.Sprintf("s%d", i+1)
 		if i >= servers {
@@ -107,7 +109,7 @@ func (f *fleet) outsider(name string, edit func(config string) string) *fleetHos
 // live makes the host's namespace, kept by a thread that runs what is to happen on the host.
 func (h *fleetHost) live(t *testing.T) {
 	t.Helper()
-	h.do = h.fleet.net.attach(t, h.n, hostAddr(h.n), nil)
+	h.do = h.fleet.net.Attach(t, h.n, netswitch.HostAddr(h.n), nil)
 	h.http = &http.Client{Timeout: 12 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
 			h.inside(func() { c, err = net.DialTimeout(network, addr, 2*time.Second) })
@@ -122,7 +124,7 @@ func (h *fleetHost) inside(f func()) {
 	<-done
 }
 
-func (h *fleetHost) addr() string { return hostAddr(h.n).String() }
+func (h *fleetHost) addr() string { return netswitch.HostAddr(h.n).String() }
 
 // config is the host's configuration file.
 func (h *fleetHost) config() string {
@@ -192,7 +194,7 @@ func (h *fleetHost) start() {
 func (h *fleetHost) kill() {
 	h.fleet.client.ended(h)
 	_ = h.proc.Process.Kill()
-	<-h.proc.done
+	<-h.proc.Done
 	h.proc = nil
 }
 
@@ -202,7 +204,7 @@ func (h *fleetHost) down() {
 	t.Helper()
 	h.fleet.client.ended(h)
 	must(t, h.proc.Process.Signal(syscall.SIGTERM))
-	if code := h.proc.wait(t); code != 0 {
+	if code := h.proc.Exit(t); code != 0 {
 		t.Errorf("%s: after SIGTERM exit code %d", h.name, code)
 	}
 	h.proc = nil
@@ -396,17 +398,17 @@ func (f *fleet) leader() *fleetHost {
 func (f *fleet) cable(h *fleetHost, cut bool) {
 	for _, o := range f.hosts {
 		if o != h {
-			f.net.setBoth(h.n, o.n, path{cut: cut})
+			f.net.SetBoth(h.n, o.n, netswitch.Path{Cut: cut})
 		}
 	}
 }
 
 // between sets what happens on every path between two groups.
-func (f *fleet) between(a, b []*fleetHost, p path) {
+func (f *fleet) between(a, b []*fleetHost, p netswitch.Path) {
 	for _, x := range a {
 		for _, y := range b {
 			if x != y {
-				f.net.setBoth(x.n, y.n, p)
+				f.net.SetBoth(x.n, y.n, p)
 			}
 		}
 	}
@@ -418,16 +420,16 @@ func startQuiet(t *testing.T, cmd *exec.Cmd, path string) *process {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(t, err)
 	defer out.Close()
-	p := &process{Cmd: cmd, output: &syncBuffer{}, done: make(chan struct{})}
+	p := &process{Cmd: cmd, Output: &syncBuffer{}, Done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = out, out
 	must(t, cmd.Start())
 	go func() {
-		p.err = cmd.Wait()
-		close(p.done)
+		p.Ended = cmd.Wait()
+		close(p.Done)
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-p.done
+		<-p.Done
 	})
 	return p
 }
