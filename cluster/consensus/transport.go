@@ -52,6 +52,9 @@ func (t *transport) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte 
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if !isHeartbeat(args) {
+		t.awaitReach(string(id), args.Term)
+	}
 	start := time.Now()
 	err := again(func() error { return t.NetworkTransport.AppendEntries(id, addr, args, resp) })
 	if isHeartbeat(args) {
@@ -61,6 +64,40 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, arg
 		}
 	}
 	return err
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *transport) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	t.awaitReach(string(id), args.Term)
+	return t.NetworkTransport.InstallSnapshot(id, addr, args, resp, data)
+}
+
+// reachPoll is how soon it is noticed that a server is in reach again.
+const reachPoll = 20 * time.Millisecond
+
+// awaitReach waits while no heartbeat reaches a server, as long as it is a member and
+// this one leads in the term. Raft waits longer after each failure before it sends
+// entries again, up to 10 s, whatever heartbeats say; a server that is back would be
+// behind for so long, and not know it. So what can't be sent isn't tried, and doesn't
+// fail.
+func (t *transport) awaitReach(id string, term uint64) {
+	for t.reach.isLost(id) && t.leads(id, term) {
+		select {
+		case <-t.stream.closed:
+			return
+		case <-time.After(reachPoll):
+		}
+	}
+}
+
+// leads reports whether this server leads the other in the term.
+func (t *transport) leads(id string, term uint64) bool {
+	rf := t.stream.r.raft.Load()
+	if rf == nil || rf.State() != raft.Leader || rf.CurrentTerm() != term {
+		return false
+	}
+	_, member := find(t.stream.r.Servers(), id)
+	return member
 }
 
 func isHeartbeat(a *raft.AppendEntriesRequest) bool {
@@ -189,6 +226,13 @@ func (r *reach) note(id string, err error) {
 	default:
 		r.logger.Info("raft server is in reach again", "peer", id)
 	}
+}
+
+// isLost reports whether the last exchange that was noted failed.
+func (r *reach) isLost(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost[id]
 }
 
 func (r *reach) follows(id string, term uint64, at time.Time) {
