@@ -291,7 +291,7 @@ func (j *Judge) serving(got Lookup) bool {
 func (j *Judge) graceFrom(at time.Time, grace time.Duration) time.Time {
 	from := at.Add(-grace)
 	if j.exact.After(from) && j.exact.Before(at) {
-		from = j.exact
+		from = j.exact.Add(-1) // what changed at that instant changed after it
 	}
 	return from
 }
