@@ -239,7 +239,7 @@ func (n *Node) Neighbour(ctx context.Context, name string) bool {
 			continue
 		}
 		asked++
-		if w.askNeighbour(ctx, m, name) {
+		if more, _ := w.askNeighbour(ctx, m, name); more {
 			return true
 		}
 	}
@@ -247,8 +247,8 @@ func (n *Node) Neighbour(ctx context.Context, name string) bool {
 }
 
 // askNeighbour asks a member for one service, or for all it knows, and reports
-// whether this host knows more now.
-func (w *network) askNeighbour(ctx context.Context, m *Member, name string) bool {
+// whether this host knows more now, and whether the member has said all it knew.
+func (w *network) askNeighbour(ctx context.Context, m *Member, name string) (more, told bool) {
 	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
 	defer cancel()
 	ask := view.AskNeighbour
@@ -258,17 +258,17 @@ func (w *network) askNeighbour(ctx context.Context, m *Member, name string) bool
 		conn, err = w.link.Dial(ctx, linkAddr(m), view.ProtocolV1, m.ID)
 	}
 	if err != nil {
-		return false
+		return false, false
 	}
 	known, err := ask(ctx, conn, name)
 	if err != nil {
 		w.logger.Debug("a neighbour tells nothing", "node", m.Name, "service", name, "err", err)
-		return false
+		return false, errors.Is(err, view.ErrKnowsNothing)
 	}
 	w.node.restoreLives(known.Lives)
 	if !w.node.view.Import(known, view.FromNeighbour) {
-		return false
+		return false, true
 	}
 	w.logger.Info("a neighbour tells what it knows", "node", m.Name, "service", name)
-	return true
+	return true, true
 }

@@ -416,10 +416,19 @@ func (w *network) meet(ctx context.Context) {
 	if err := w.node.keyring.SetMet(); err != nil {
 		w.logger.Error("cannot keep that the keyring is the cluster's", "err", err)
 	}
-	for v := w.node.view; v.Lacks(); {
+	told := make(map[string]bool) // who has, by node ID
+	var due time.Time
+	for v, pause := w.node.view, neighbourPause; v.Lacks(); {
 		changed := w.gossip.Members().Changed()
 		based := v.Load().HasBase()
-		w.askForAll(ctx)
+		// Who knows the catalog itself has time, and most know no more than it does.
+		switch {
+		case !based:
+			w.askForAll(ctx, make(map[string]bool))
+		case !time.Now().Before(due):
+			w.askForAll(ctx, told)
+			due, pause = time.Now().Add(pause), 2*pause
+		}
 		if based && v.Lacks() && !v.Young() {
 			v.Learned() // no neighbour knows either
 		}
@@ -437,9 +446,10 @@ func (w *network) meet(ctx context.Context) {
 	}
 }
 
-// askForAll asks neighbours for all they know, one after the other, until this
-// host lacks nothing. Agents come first: what the servers know, a stream tells.
-func (w *network) askForAll(ctx context.Context) {
+// askForAll asks neighbours for all they know, but those who have told it, one after
+// the other, until this host lacks nothing. Agents come first: what the servers
+// know, a stream tells.
+func (w *network) askForAll(ctx context.Context, told map[string]bool) {
 	members := shuffled(w.gossip.Members().Members())
 	rank := func(m *Member) int {
 		if isServer(m) {
@@ -453,9 +463,9 @@ func (w *network) askForAll(ctx context.Context) {
 		if asked == neighboursAskedForAll || ctx.Err() != nil || !w.node.view.Lacks() {
 			return
 		}
-		if m.ID != w.node.cfg.NodeID && m.Status == membership.Alive {
+		if m.ID != w.node.cfg.NodeID && m.Status == membership.Alive && !told[m.ID] {
 			asked++
-			w.askNeighbour(ctx, m, "")
+			_, told[m.ID] = w.askNeighbour(ctx, m, "")
 		}
 	}
 }
