@@ -26,13 +26,10 @@ func (c *Client) order(servers []string, careful bool) []string {
 	}
 	ordered := slices.Clone(servers)
 	slices.SortFunc(ordered, func(a, b string) int {
-		_, badA := c.failed[a]
-		_, badB := c.failed[b]
-		switch {
-		case careful && badA && !badB:
-			return 1
-		case careful && badB && !badA:
-			return -1
+		if careful { // who hasn't failed, then who failed longest ago
+			if order := c.failed[a].Compare(c.failed[b]); order != 0 {
+				return order
+			}
 		}
 		return bytes.Compare(weights[a], weights[b])
 	})
