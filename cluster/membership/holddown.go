@@ -64,7 +64,7 @@ func (h holddown) until(back time.Time, cfg *Config) time.Time {
 // returning: a failed member answers.
 func (m *Machine) returning(now time.Time, r *record) {
 	switch {
-	case r.back.IsZero():
+	case r.back.IsZero() && !r.lived:
 		r.back = now
 		r.HeldUntil = r.hold.until(now, &m.cfg)
 		r.nextPing = now.Add(min(returnPing, r.HeldUntil.Sub(now)))
@@ -107,7 +107,8 @@ func (m *Machine) stepReturn(now time.Time, r *record) {
 
 // relapse: a member on its way back is gone again.
 func (m *Machine) relapse(now time.Time, r *record) {
-	r.back, r.HeldUntil = time.Time{}, time.Time{}
+	r.back, r.HeldUntil, r.lived = time.Time{}, time.Time{}, false
+	delete(m.recalled, r)
 	r.hold.flap(now, &m.cfg)
 	m.counts.Flaps++
 	r.Flaps = r.hold.flaps

@@ -125,6 +125,21 @@ func (m *Machine) Merge(now time.Time, s PushPull) {
 			m.mergeDeparted(now, d, s.From)
 		}
 	}
+	m.mergeReturns(now, s)
+}
+
+// mergeReturns takes another's word for it that members have come back and are
+// steady whose death a file told: it saw them return, and this host didn't.
+func (m *Machine) mergeReturns(now time.Time, s PushPull) {
+	for r := range m.recalled {
+		switch {
+		case r.Status != Failed:
+			delete(m.recalled, r)
+		case r.Told == Alive && !slices.ContainsFunc(s.Gone, func(d Departed) bool { return d.ID == r.ID }):
+			r.lived, r.HeldUntil, r.nextPing = true, now, now
+			m.wake(r)
+		}
+	}
 }
 
 func (m *Machine) mergeDeparted(now time.Time, d Departed, by string) {
@@ -166,7 +181,7 @@ func (m *Machine) mergeUnknown(now time.Time, d Departed, by string) {
 	case d.Status == Left:
 		r.Status = Left
 	case was.Status == Failed:
-		r.failedSince(was.Since)
+		m.recall(r, was.Since)
 	default:
 		if was.Status == Alive {
 			r.Status, r.Since, r.aliveFrom = Alive, was.Since, was.Since

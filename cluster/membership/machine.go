@@ -36,6 +36,9 @@ type record struct {
 	lastPong  time.Time
 	back      time.Time // its first answer since it failed; zero: not on its way back
 	hold      holddown
+	// lived says of one whose death a file told that somebody who was there
+	// meanwhile has it alive again.
+	lived bool
 
 	leftLTime   uint64    // Lamport time of its last return: older orders are void
 	forcedUntil time.Time // its death counts as having left
@@ -77,6 +80,7 @@ type Machine struct {
 	byName    map[string]*record
 	byID      map[string]*record
 	active    map[*record]struct{} // those that Step has something to do for
+	recalled  map[*record]struct{} // those whose death is what a file told
 	restored  map[string]Life      // by ID, of no members: told by a file, or Left as they were reaped, pruned or replaced
 	asked     map[uint64]asked
 	conflicts map[conflictKey]*conflict
@@ -106,7 +110,7 @@ type Machine struct {
 func New(now time.Time, cfg Config) *Machine {
 	m := &Machine{
 		cfg: cfg, started: now, self: &record{aliveFrom: now},
-		byName: make(map[string]*record), byID: make(map[string]*record), active: make(map[*record]struct{}),
+		byName: make(map[string]*record), byID: make(map[string]*record), active: make(map[*record]struct{}), recalled: make(map[*record]struct{}),
 		restored: make(map[string]Life), asked: make(map[uint64]asked), conflicts: make(map[conflictKey]*conflict),
 		touched: make(map[*record]struct{}), lives: make(map[string]struct{}),
 	}
@@ -174,6 +178,7 @@ func (m *Machine) erase(now time.Time, r *record) {
 		delete(m.byID, r.ID)
 	}
 	delete(m.active, r)
+	delete(m.recalled, r)
 	m.keepLife(Life{ID: r.ID, Name: r.Name, Status: Left, Since: now})
 	r.Status = Left
 	m.touch(r)
@@ -240,7 +245,7 @@ func (m *Machine) arrive(now time.Time, n Node) {
 	r.leftLTime = m.clock
 	switch was.Status {
 	case Failed:
-		r.failedSince(was.Since)
+		m.recall(r, was.Since)
 		m.wake(r)
 	case Left:
 		r.Status, r.Since = Left, now
@@ -250,9 +255,10 @@ func (m *Machine) arrive(now time.Time, n Node) {
 	}
 }
 
-// failedSince makes it one that was found dead before this process began.
-func (r *record) failedSince(at time.Time) {
+// recall makes it one that was found dead before this process began.
+func (m *Machine) recall(r *record, at time.Time) {
 	r.Status, r.Since, r.dead, r.excepted, r.diedAt = Failed, at, true, true, at
+	m.recalled[r] = struct{}{}
 }
 
 // refresh: a known member is told alive, perhaps with other tags or elsewhere.
@@ -309,7 +315,8 @@ func (m *Machine) Dead(now time.Time, name, by string) {
 // revive: a member lives.
 func (m *Machine) revive(now time.Time, r *record) {
 	was, since := r.Status, r.aliveFrom
-	r.dead, r.excepted, r.unaccused = false, false, false
+	r.dead, r.excepted, r.unaccused, r.lived = false, false, false, false
+	delete(m.recalled, r)
 	r.back, r.HeldUntil, r.forcedUntil = time.Time{}, time.Time{}, time.Time{}
 	if was == Alive {
 		return

@@ -516,3 +516,35 @@ func TestIntent_RingTakesEachOnceAndNoOldOnes(t *testing.T) {
 		}
 	}
 }
+
+// A host that was away while another came back takes the word of those who saw it, and
+// holds down only whom they don't have alive either.
+func TestHoldDown_OfAReturnWhileThisHostWasAway(t *testing.T) {
+	for _, tt := range []struct {
+		others PushPull
+		after  time.Duration
+	}{
+		{PushPull{From: "n2"}, 100 * time.Millisecond},
+		{PushPull{From: "n2", Gone: []Departed{{Node: Node{Name: "n0", ID: "id0"}, Status: Failed}}}, DefaultHoldDown},
+	} {
+		b := newBook(t, 3)
+		b.die("n0")
+		b.pass(5 * time.Second)
+		b.is("n0", Failed)
+		kept := b.Snapshot()
+
+		again := &book{t: t, now: b.now, silent: make(map[string]bool)}
+		again.Machine = New(again.now, standard)
+		again.Load(kept)
+		for i := range 3 {
+			again.Alive(again.now, b.node(i))
+		}
+		again.Merge(again.now, tt.others)
+		again.pass(tt.after - 2*turn)
+		if tt.after > time.Second {
+			again.is("n0", Failed)
+		}
+		again.pass(6 * turn)
+		again.is("n0", Alive)
+	}
+}

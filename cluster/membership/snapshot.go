@@ -61,7 +61,7 @@ func (m *Machine) Load(s Snapshot) {
 		r.Since = k.Since
 		switch k.Status {
 		case Failed.String():
-			r.failedSince(k.Since)
+			m.recall(r, k.Since)
 		case Left.String():
 			r.Status, r.Told = Left, Left
 		default:
