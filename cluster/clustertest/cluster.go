@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"meibo/cluster/check"
 	"meibo/cluster/clustertest/memnet"
 	"meibo/cluster/gossip"
+	"meibo/cluster/membership"
 )
 
 // Options say what a cluster is made of.
@@ -39,6 +41,8 @@ type Options struct {
 	Disks bool
 	// Every is how often the load asks each host for some service; 0: 15 ms.
 	Every time.Duration
+	// Level is from which on hosts' logs are kept.
+	Level slog.Level
 	// Edit changes the configuration of a host before each of its starts.
 	Edit func(h *Host, cfg *cluster.Config)
 }
@@ -59,6 +63,7 @@ type Cluster struct {
 	opts Options
 	dir  string
 	load *load
+	ends []func() // of what looks on
 }
 
 // Run runs f with a cluster in a bubble. No host has been started. When f returns
@@ -70,7 +75,7 @@ func Run(t *testing.T, opts Options, f func(c *Cluster)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Cluster{T: t, Net: memnet.New(opts.Seed), Judge: NewJudge(), opts: opts, dir: dir}
 		for i := range opts.Servers + opts.Agents {
-			h := &Host{c: c, Name: fmt.Sprintf("s%d", i+1), Server: i < opts.Servers, n: i + 1}
+			h := &Host{c: c, Name: fmt.Sprintf("s%d", i+1), Server: i < opts.Servers, n: i + 1, offers: map[string]agent.ServiceDefinition{}}
 			if !h.Server {
 				h.Name = fmt.Sprintf("a%d", i+1-opts.Servers)
 			}
@@ -100,9 +105,14 @@ func (c *Cluster) end() {
 	if c.load != nil {
 		c.load.stop()
 	}
+	for _, end := range c.ends {
+		end()
+	}
 	var wg sync.WaitGroup
 	for _, h := range c.Hosts {
-		h.Net.Kill() // nobody waits for anybody
+		if h.Net != nil {
+			h.Net.Kill() // nobody waits for anybody
+		}
 	}
 	for _, h := range c.Hosts {
 		wg.Go(func() {
@@ -137,6 +147,7 @@ type Host struct {
 	c      *Cluster
 	n      int
 	lives  int
+	offers map[string]agent.ServiceDefinition
 	dir    string // of the present or last life
 	life   *life  // nil: it is down
 	paused bool
@@ -148,7 +159,7 @@ type Host struct {
 // life is a process.
 type life struct {
 	node   *cluster.Node
-	names  *names
+	zone   *zone
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -166,6 +177,8 @@ func (h *Host) Node() *cluster.Node {
 	}
 	return h.life.node
 }
+
+func (h *Host) id() string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", h.n) }
 
 // IsUp reports whether the host's daemon runs and isn't frozen.
 func (h *Host) IsUp() bool { return h.life != nil && !h.paused }
@@ -185,11 +198,11 @@ func (h *Host) config() cluster.Config {
 	}
 	began := time.Now()
 	cfg := cluster.Config{
-		NodeName: h.Name, NodeID: fmt.Sprintf("00000000-0000-4000-8000-%012x", h.n), Address: h.Addr.String(),
+		NodeName: h.Name, NodeID: h.id(), Address: h.Addr.String(),
 		Server: h.Server, Key: key, Network: h.Net, Version: "1.21.0",
 		Gossip: gossip.Config{Bind: netip.AddrPortFrom(h.Addr, gossipPort), RetryJoin: join, RetryInterval: time.Second},
 		Agent:  agent.Config{Now: func() time.Duration { return time.Since(began) }},
-		Logger: slog.New(slog.NewTextHandler(&h.log, nil)).With("host", h.Name),
+		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: h.c.opts.Level})).With("host", h.Name),
 	}
 	if h.Server {
 		cfg.BootstrapExpect = h.c.opts.Servers
@@ -197,6 +210,10 @@ func (h *Host) config() cluster.Config {
 	if h.c.opts.Disks {
 		cfg.DataDir, cfg.ViewPath = filepath.Join(h.dir, "data"), filepath.Join(h.dir, "view")
 		cfg.KeyringPath = filepath.Join(cfg.DataDir, "serf", "local.keyring")
+	} else {
+		for _, name := range slices.Sorted(maps.Keys(h.offers)) {
+			cfg.Agent.Services = append(cfg.Agent.Services, h.offers[name])
+		}
 	}
 	if h.c.opts.Edit != nil {
 		h.c.opts.Edit(h, &cfg)
@@ -227,7 +244,7 @@ func (h *Host) start() {
 		h.c.Fatal(err)
 	}
 	l := &life{node: node}
-	if l.names, err = newNames(node, cfg.Logger); err != nil {
+	if l.zone, err = newZone(node, cfg.Logger); err != nil {
 		h.c.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -237,7 +254,7 @@ func (h *Host) start() {
 			h.c.Errorf("%s: %v", h.Name, err)
 		}
 	})
-	l.wg.Go(func() { l.names.run(ctx) })
+	l.wg.Go(func() { l.zone.run(ctx) })
 	h.life, h.paused = l, false
 }
 
@@ -299,6 +316,7 @@ func (h *Host) Wipe() {
 		h.c.Fatalf("%s runs", h.Name)
 	}
 	h.dir = h.nextDir() + "-wiped"
+	h.c.Judge.Forgets(h.Name)
 }
 
 // Dir is where a host that is down has its disk: data, and the file view.
@@ -325,7 +343,7 @@ func (h *Host) Lookup(service string) Lookup {
 	if l := h.life; l == nil {
 		got.Err = fmt.Errorf("%s is down", h.Name)
 	} else {
-		got.Addrs, got.Err = l.names.lookup(service)
+		got.Addrs, got.Err = l.zone.lookup(service)
 	}
 	got.At = time.Now()
 	return got
@@ -337,13 +355,19 @@ func (h *Host) Register(service string, port int) {
 	def := agent.ServiceDefinition{Name: service, ID: service, Port: port, Checks: []agent.CheckDefinition{{
 		ID: service + "-up", Status: "passing", Definition: check.Definition{TTL: 240 * time.Hour},
 	}}}
-	h.becomes(service, Present, func() error { return h.life.node.Agent().AddService(def, agent.SourceAPI, false) })
+	h.becomes(service, Present, func() error {
+		h.offers[service] = def
+		return h.life.node.Agent().AddService(def, agent.SourceAPI, false)
+	})
 }
 
 // Deregister ends that.
 func (h *Host) Deregister(service string) {
 	h.c.Helper()
-	h.becomes(service, Absent, func() error { return h.life.node.Agent().RemoveService(service) })
+	h.becomes(service, Absent, func() error {
+		delete(h.offers, service)
+		return h.life.node.Agent().RemoveService(service)
+	})
 }
 
 // SetCheck gives the service's check a status.
@@ -353,7 +377,10 @@ func (h *Host) SetCheck(service, status string) {
 	if status == "critical" {
 		is = Absent
 	}
-	h.becomes(service, is, func() error { return h.life.node.Agent().UpdateTTL(service+"-up", status, "") })
+	h.becomes(service, is, func() error {
+		h.offers[service].Checks[0].Status = status
+		return h.life.node.Agent().UpdateTTL(service+"-up", status, "")
+	})
 }
 
 func (h *Host) becomes(service string, is Truth, call func() error) {
@@ -382,6 +409,14 @@ func (c *Cluster) Host(name string) *Host {
 // But are the hosts without some.
 func But(hosts []*Host, without ...*Host) []*Host {
 	return slices.DeleteFunc(slices.Clone(hosts), func(h *Host) bool { return slices.Contains(without, h) })
+}
+
+func names(hosts []*Host) []string {
+	list := make([]string, 0, len(hosts))
+	for _, h := range hosts {
+		list = append(list, h.Name)
+	}
+	return list
 }
 
 func addrs(hosts []*Host) []netip.Addr {
@@ -458,7 +493,7 @@ func (h *Host) seesAll() error {
 		return nil
 	}
 	for _, o := range h.c.Hosts {
-		if s := h.MakesOf(o); o.IsUp() && s != gossip.Alive {
+		if s := h.MakesOf(o); o.IsUp() && s != membership.Alive {
 			return fmt.Errorf("%s has %s for %v", h.Name, o.Name, s)
 		}
 	}
@@ -472,15 +507,13 @@ func (h *Host) seesAll() error {
 }
 
 // MakesOf is what the host makes of another.
-func (h *Host) MakesOf(o *Host) gossip.Status {
+func (h *Host) MakesOf(o *Host) membership.Status {
 	if h.life != nil {
-		for _, m := range h.life.node.Members() {
-			if m.Name == o.Name {
-				return m.Status
-			}
+		if m := h.life.node.MemberOf(o.id()); m != nil {
+			return m.Status
 		}
 	}
-	return gossip.NeverSeen
+	return membership.NeverSeen
 }
 
 // Leader waits for a server that leads.
@@ -537,6 +570,30 @@ func (c *Cluster) Offer() {
 	c.Servers()[0].Register("db", 5432)
 	c.Settled()
 	c.Load()
+}
+
+// Part cuts a group off from a larger one. What that answers of them is open from
+// then on. They themselves, since all but themselves died at once, are to doubt it,
+// and to answer with everybody still.
+func (c *Cluster) Part(a, b []*Host) {
+	c.Judge.Apart(names(b), names(a))
+	c.Between(a, b, memnet.Path{Cut: true})
+}
+
+// Rejoin mends all paths, and waits until all hosts are one cluster again, and then
+// until they answer alike. It returns how long that took.
+func (c *Cluster) Rejoin() time.Duration {
+	c.Helper()
+	c.Net.Heal()
+	for _, h := range c.Hosts {
+		c.Judge.TurnAll(h.Name, Either)
+	}
+	whole := c.Whole()
+	for _, h := range c.Hosts {
+		c.Judge.TurnAll(h.Name, Present)
+	}
+	c.Judge.Together(names(c.Hosts), names(c.Hosts))
+	return whole + c.Settled()
 }
 
 // Settled waits until every running host answers exactly what is true now.

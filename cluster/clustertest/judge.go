@@ -42,6 +42,7 @@ type Judge struct {
 	hosts    []string
 	addrs    map[string]netip.Addr
 	services []string
+	offered  map[instanceKey]Truth // by the host, if it is there
 	turns    map[instanceKey][]turn
 	unsure   map[pairKey][]turn // Either from then on, or Absent: back to what turns say
 	states   map[string][]turn  // Absent: down, Either: starting, Present: answers
@@ -70,7 +71,7 @@ type turn struct {
 func NewJudge() *Judge {
 	return &Judge{
 		Falling: 5 * time.Second, Rising: 12 * time.Second,
-		addrs: map[string]netip.Addr{}, turns: map[instanceKey][]turn{}, unsure: map[pairKey][]turn{}, states: map[string][]turn{},
+		addrs: map[string]netip.Addr{}, offered: map[instanceKey]Truth{}, turns: map[instanceKey][]turn{}, unsure: map[pairKey][]turn{}, states: map[string][]turn{},
 		flips: map[flipKey][]time.Time{}, last: map[flipKey]bool{},
 	}
 }
@@ -92,6 +93,9 @@ func (j *Judge) Becomes(service, host string, is Truth, call func() error) error
 		return err
 	}
 	j.turn(service, host, is)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.offered[instanceKey{service, host}] = is
 	return nil
 }
 
@@ -105,14 +109,29 @@ func (j *Judge) turn(service, host string, is Truth) {
 	}
 }
 
-// TurnAll says that from now on all services that are ever on the host are there, or
-// gone for everybody but itself, or that nobody can say.
+// TurnAll says that from now on all services that the host offers are there, or gone
+// for everybody but itself, or that nobody can say.
 func (j *Judge) TurnAll(host string, is Truth) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for key := range j.turns {
+	for key, turns := range j.turns {
 		if key.host == host {
-			j.turns[key] = append(j.turns[key], turn{time.Now(), is})
+			t := turn{time.Now(), is}
+			if is == Present {
+				t.is = j.offered[key]
+			}
+			j.turns[key] = append(turns, t)
+		}
+	}
+}
+
+// Forgets says that the host, which is down, lost what it offers with its disk.
+func (j *Judge) Forgets(host string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for key := range j.offered {
+		if key.host == host {
+			delete(j.offered, key)
 		}
 	}
 }
@@ -176,6 +195,7 @@ func (j *Judge) Exact(got Lookup) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.noteFlips(got)
 	var want []netip.Addr
 	for _, h := range j.hosts {
 		turns := j.turns[instanceKey{got.Service, h}]

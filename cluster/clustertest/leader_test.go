@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"context"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -10,18 +11,16 @@ import (
 )
 
 // sizes are those of the clusters that scenarios are played in: that of the fleets of
-// daemons, and a larger one.
+// daemons, and, where that doesn't take minutes, a larger one.
 func sizes(t *testing.T, f func(t *testing.T, opts Options)) {
 	t.Helper()
 	t.Run("7 hosts", func(t *testing.T) { f(t, Options{Servers: 3, Agents: 4}) })
 	t.Run("50 hosts", func(t *testing.T) {
+		if raceEnabled && os.Getenv("MEIBO_VERIFY") == "" {
+			t.Skip("takes long under the race detector")
+		}
 		f(t, Options{Servers: 3, Agents: 47, Every: 200 * time.Millisecond})
 	})
-}
-
-// register registers a node that no agent answers for, through a server.
-func (h *Host) register(node, addr string) error {
-	return h.apply(&catalog.Register{Node: catalog.Node{Node: node, Address: addr}})
 }
 
 // write writes something into the catalog through the host: its own node, as it is.

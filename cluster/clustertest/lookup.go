@@ -23,16 +23,16 @@ import (
 // patience is how long a stub resolver waits.
 const patience = 2 * time.Second
 
-// names answers names on one host as its daemon would: resolver, cache and zone
+// zone answers names on one host as its daemon would: resolver, cache and zone
 // over the host's view, without sockets.
-type names struct{ resolver *resolver.Resolver }
+type zone struct{ resolver *resolver.Resolver }
 
-func newNames(node *cluster.Node, logger *slog.Logger) (*names, error) {
+func newZone(node *cluster.Node, logger *slog.Logger) (*zone, error) {
 	began := time.Now()
-	n := new(names)
-	zone, err := consul.New(consul.Options{
+	z := new(zone)
+	names, err := consul.New(consul.Options{
 		Source: source{node.View()}, Moved: node.View().BumpEpoch, Neighbour: node.Neighbour, Logger: logger,
-		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return n.resolver.Lookup(ctx, q) },
+		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return z.resolver.Lookup(ctx, q) },
 	})
 	if err != nil {
 		return nil, err
@@ -41,25 +41,25 @@ func newNames(node *cluster.Node, logger *slog.Logger) (*names, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.resolver, err = resolver.New(resolver.Config{
-		Cache: kept, Table: resolver.Table{Mounts: zone.Mounts()}, Logger: logger,
+	z.resolver, err = resolver.New(resolver.Config{
+		Cache: kept, Table: resolver.Table{Mounts: names.Mounts()}, Logger: logger,
 		Now: func() time.Duration { return time.Since(began) },
 	})
-	return n, err
+	return z, err
 }
 
 // run answers until ctx ends.
-func (n *names) run(ctx context.Context) { _ = n.resolver.Run(ctx) }
+func (z *zone) run(ctx context.Context) { _ = z.resolver.Run(ctx) }
 
 // lookup asks for the addresses of a service.
-func (n *names) lookup(service string) ([]netip.Addr, error) {
+func (z *zone) lookup(service string) ([]netip.Addr, error) {
 	name, err := wire.ParseName(service + ".service.consul.")
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	res, err := n.resolver.Lookup(ctx, wire.NewQuery(name, dns.TypeA))
+	res, err := z.resolver.Lookup(ctx, wire.NewQuery(name, dns.TypeA))
 	if err != nil {
 		return nil, err
 	}
