@@ -27,6 +27,7 @@ import (
 	"meibo/cluster/agent"
 	"meibo/cluster/check"
 	"meibo/cluster/clustertest/memnet"
+	"meibo/cluster/definition"
 	"meibo/cluster/gossip"
 	"meibo/cluster/membership"
 )
@@ -75,7 +76,7 @@ func Run(t *testing.T, opts Options, f func(c *Cluster)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Cluster{T: t, Net: memnet.New(opts.Seed), Judge: NewJudge(), opts: opts, dir: dir}
 		for i := range opts.Servers + opts.Agents {
-			h := &Host{c: c, Name: fmt.Sprintf("s%d", i+1), Server: i < opts.Servers, n: i + 1, offers: map[string]agent.ServiceDefinition{}}
+			h := &Host{c: c, Name: fmt.Sprintf("s%d", i+1), Server: i < opts.Servers, n: i + 1, offers: map[string]definition.Service{}}
 			if !h.Server {
 				h.Name = fmt.Sprintf("a%d", i+1-opts.Servers)
 			}
@@ -147,7 +148,7 @@ type Host struct {
 	c      *Cluster
 	n      int
 	lives  int
-	offers map[string]agent.ServiceDefinition
+	offers map[string]definition.Service
 	dir    string // of the present or last life
 	life   *life  // nil: it is down
 	paused bool
@@ -352,7 +353,7 @@ func (h *Host) Lookup(service string) Lookup {
 // Register makes the host offer a service, checked by a TTL that the test sets.
 func (h *Host) Register(service string, port int) {
 	h.c.Helper()
-	def := agent.ServiceDefinition{Name: service, ID: service, Port: port, Checks: []agent.CheckDefinition{{
+	def := definition.Service{Name: service, ID: service, Port: port, Checks: []definition.Check{{
 		ID: service + "-up", Status: "passing", Definition: check.Definition{TTL: 240 * time.Hour},
 	}}}
 	h.becomes(service, Present, func() error {

@@ -128,14 +128,14 @@ func (m *Machine) Merge(now time.Time, s PushPull) {
 	m.mergeReturns(now, s)
 }
 
-// mergeReturns takes another's word for it that members have come back and are
-// steady whose death a file told: it saw them return, and this host didn't.
+// mergeReturns takes another's word for it that members live whose death a file told,
+// if they ran before this process did: others saw them return, and this host didn't.
 func (m *Machine) mergeReturns(now time.Time, s PushPull) {
 	for r := range m.recalled {
 		switch {
 		case r.Status != Failed:
 			delete(m.recalled, r)
-		case r.Told == Alive && !slices.ContainsFunc(s.Gone, func(d Departed) bool { return d.ID == r.ID }):
+		case r.Told == Alive && r.Life < m.self.Life && r.Name != s.From && !slices.ContainsFunc(s.Gone, func(d Departed) bool { return d.ID == r.ID }):
 			r.lived, r.HeldUntil, r.nextPing = true, now, now
 			m.wake(r)
 		}

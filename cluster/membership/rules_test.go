@@ -522,10 +522,13 @@ func TestIntent_RingTakesEachOnceAndNoOldOnes(t *testing.T) {
 func TestHoldDown_OfAReturnWhileThisHostWasAway(t *testing.T) {
 	for _, tt := range []struct {
 		others PushPull
+		life   uint64 // of this process; the other one's is 7
 		after  time.Duration
 	}{
-		{PushPull{From: "n2"}, 100 * time.Millisecond},
-		{PushPull{From: "n2", Gone: []Departed{{Node: Node{Name: "n0", ID: "id0"}, Status: Failed}}}, DefaultHoldDown},
+		{PushPull{From: "n2"}, 8, 100 * time.Millisecond},
+		{PushPull{From: "n2"}, 6, DefaultHoldDown},
+		{PushPull{From: "n0"}, 8, DefaultHoldDown},
+		{PushPull{From: "n2", Gone: []Departed{{Node: Node{Name: "n0", ID: "id0"}, Status: Failed}}}, 8, DefaultHoldDown},
 	} {
 		b := newBook(t, 3)
 		b.die("n0")
@@ -534,7 +537,9 @@ func TestHoldDown_OfAReturnWhileThisHostWasAway(t *testing.T) {
 		kept := b.Snapshot()
 
 		again := &book{t: t, now: b.now, silent: make(map[string]bool)}
-		again.Machine = New(again.now, standard)
+		cfg := standard
+		cfg.Self.Life = tt.life
+		again.Machine = New(again.now, cfg)
 		again.Load(kept)
 		for i := range 3 {
 			again.Alive(again.now, b.node(i))
