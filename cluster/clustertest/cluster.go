@@ -275,6 +275,18 @@ func (h *Host) stop() {
 	l.end()
 }
 
+// stopAll ends all daemons in peace at once; the truth about their services doesn't
+// change.
+func (c *Cluster) stopAll() {
+	var wg sync.WaitGroup
+	for _, h := range c.Hosts {
+		l := h.life
+		h.life = nil
+		wg.Go(l.end)
+	}
+	wg.Wait()
+}
+
 // Kill ends the daemon as SIGKILL does; its machine lives, and refuses connections.
 func (h *Host) Kill() { h.die((*memnet.Host).Kill) }
 

@@ -3,12 +3,18 @@ package clustertest
 import (
 	"context"
 	"os"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
 
 	"meibo/cluster/catalog"
 )
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // what is alive is little beside what is made
+	os.Exit(m.Run())
+}
 
 // sizes are those of the clusters that scenarios are played in: that of the fleets of
 // daemons, and, where that doesn't take minutes, a larger one.

@@ -24,7 +24,7 @@ type Change struct {
 	Out bool
 }
 
-const witnessEvery = 100 * time.Millisecond
+const witnessEvery = 200 * time.Millisecond
 
 // Witness begins to look. All hosts are there.
 func (c *Cluster) Witness() *Witness {
