@@ -42,7 +42,7 @@ type Judge struct {
 	hosts    []string
 	addrs    map[string]netip.Addr
 	services []string
-	offered  map[instanceKey]Truth // by the host, if it is there
+	offered  map[instanceKey]turn // by the host, if it is there
 	turns    map[instanceKey][]turn
 	unsure   map[pairKey][]turn // Either from then on, or Absent: back to what turns say
 	states   map[string][]turn  // Absent: down, Either: starting, Present: answers
@@ -71,7 +71,7 @@ type turn struct {
 func NewJudge() *Judge {
 	return &Judge{
 		Falling: 5 * time.Second, Rising: 12 * time.Second,
-		addrs: map[string]netip.Addr{}, offered: map[instanceKey]Truth{}, turns: map[instanceKey][]turn{}, unsure: map[pairKey][]turn{}, states: map[string][]turn{},
+		addrs: map[string]netip.Addr{}, offered: map[instanceKey]turn{}, turns: map[instanceKey][]turn{}, unsure: map[pairKey][]turn{}, states: map[string][]turn{},
 		flips: map[flipKey][]time.Time{}, last: map[flipKey]bool{},
 	}
 }
@@ -95,7 +95,7 @@ func (j *Judge) Becomes(service, host string, is Truth, call func() error) error
 	j.turn(service, host, is)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.offered[instanceKey{service, host}] = is
+	j.offered[instanceKey{service, host}] = turn{time.Now(), is}
 	return nil
 }
 
@@ -118,7 +118,7 @@ func (j *Judge) TurnAll(host string, is Truth) {
 		if key.host == host {
 			t := turn{time.Now(), is}
 			if is == Present {
-				t.is = j.offered[key]
+				t.is = j.offered[key].is
 			}
 			j.turns[key] = append(turns, t)
 		}
@@ -238,18 +238,37 @@ func (j *Judge) Judge(got Lookup) {
 	j.noteFlips(got)
 	if !j.serving(got) {
 		// Before its first answer a host may fail, and may not deny.
-		if got.Err != nil && strings.HasPrefix(got.Err.Error(), "NXDOMAIN") && j.fault(got) != "" {
+		if got.denies() && j.fault(got) != "" {
 			j.wrong = append(j.wrong, describe(got, got.Err.Error()))
 		}
 		return
 	}
 	j.judged++
 	j.took = append(j.took, got.At.Sub(got.Asked))
-	if got.Err != nil {
+	if got.Err != nil && !j.mayDeny(got) {
 		j.failed = append(j.failed, describe(got, got.Err.Error()))
 	} else if why := j.fault(got); why != "" {
 		j.wrong = append(j.wrong, describe(got, why))
 	}
+}
+
+// denies reports whether the answer says that there is no such name.
+func (got Lookup) denies() bool {
+	return got.Err != nil && strings.HasPrefix(got.Err.Error(), "NXDOMAIN")
+}
+
+// mayDeny reports whether the answer denies a name, and no host has offered it for
+// long enough: not even one that is dead, with which it would be answered still.
+func (j *Judge) mayDeny(got Lookup) bool {
+	if !got.denies() {
+		return false
+	}
+	for key, t := range j.offered {
+		if key.service == got.Service && t.is == Present && t.at.Before(j.graceFrom(got.Asked, j.Rising)) {
+			return false
+		}
+	}
+	return true
 }
 
 func describe(got Lookup, why string) string {

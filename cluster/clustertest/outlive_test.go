@@ -119,8 +119,9 @@ func TestWipedServer_ComesBackAsAnother(t *testing.T) {
 					c.Fatal(err)
 				}
 				if _, offers := s.offers["db"]; offers { // it would be lost with the disk
-					s.Deregister("db")
 					But(c.Servers(), s)[0].Register("db", 5432)
+					c.Settled()
+					s.Deregister("db")
 					c.Settled()
 				}
 				s.Kill()
