@@ -2,7 +2,6 @@ package frame
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -123,6 +122,19 @@ func (f *Fields) count() int {
 // may turn out to be damaged.
 func room(n int) int { return min(n, 64) }
 
+func (f *Fields) addresses() map[string]catalog.ServiceAddress {
+	n := f.count()
+	if n == 0 {
+		return nil
+	}
+	m := make(map[string]catalog.ServiceAddress, room(n))
+	for range n {
+		k := f.shared()
+		m[k] = catalog.ServiceAddress{Address: f.String(), Port: f.integer()}
+	}
+	return m
+}
+
 // Time reads a time.
 func (f *Fields) Time() time.Time {
 	if nanos := f.Number(); nanos != 0 {
@@ -162,61 +174,6 @@ func (f *Fields) pairs() map[string]string {
 	return m
 }
 
-func (f *Fields) node() *catalog.Node {
-	n := &catalog.Node{
-		Node: f.String(), ID: f.String(), Address: f.String(), Datacenter: f.shared(),
-		TaggedAddresses: f.pairs(), Meta: f.pairs(),
-		CreateIndex: f.Number(), ModifyIndex: f.Number(),
-		Synced: f.shared(),
-	}
-	flags := f.Number()
-	n.Agentless = flags&1 != 0
-	if flags&2 != 0 {
-		n.Locality = &catalog.Locality{Region: f.shared(), Zone: f.shared()}
-	}
-	return n
-}
-
-func (f *Fields) service(node string) *catalog.Service {
-	s := &catalog.Service{
-		Node: node,
-		ID:   f.shared(), Service: f.shared(), Kind: f.shared(), Address: f.String(), SocketPath: f.String(),
-		Port: f.integer(), Tags: f.List(), Meta: f.pairs(),
-	}
-	if n := f.count(); n > 0 {
-		s.TaggedAddresses = make(map[string]catalog.ServiceAddress, room(n))
-		for range n {
-			k := f.shared()
-			s.TaggedAddresses[k] = catalog.ServiceAddress{Address: f.String(), Port: f.integer()}
-		}
-	}
-	s.Weights = catalog.Weights{Passing: f.integer(), Warning: f.integer()}
-	s.CreateIndex, s.ModifyIndex = f.Number(), f.Number()
-	flags := f.Number()
-	s.EnableTagOverride = flags&1 != 0
-	if flags&2 != 0 {
-		s.Locality = &catalog.Locality{Region: f.shared(), Zone: f.shared()}
-	}
-	return s
-}
-
-func (f *Fields) check(node string) *catalog.Check {
-	c := &catalog.Check{
-		Node:    node,
-		CheckID: f.shared(), Name: f.shared(), Status: f.shared(), ServiceID: f.shared(), ServiceName: f.shared(),
-		Output: f.shared(), Notes: f.shared(),
-		Type: f.shared(), Interval: f.shared(), Timeout: f.shared(),
-		ExposedPort: f.integer(), ServiceTags: f.List(),
-	}
-	if d := f.bytes(); len(d) > 0 {
-		if err := json.Unmarshal(d, &c.Definition); err != nil && f.err == nil {
-			f.err = fmt.Errorf("definition of check %q: %w", c.CheckID, err)
-		}
-	}
-	c.CreateIndex, c.ModifyIndex = f.Number(), f.Number()
-	return c
-}
-
 // decoder makes an update of records. Records may come in several runs; the
 // context lasts until take.
 type decoder struct {
@@ -247,14 +204,24 @@ func (d *decoder) decode(b []byte) error {
 	return nil
 }
 
-// record takes one record.
+// record takes one record. Where it belongs to another it is of that one's node.
 func (d *decoder) record(kind byte, f *Fields) error {
-	u := &d.update
+	u, c := &d.update, codec{f: f}
 	switch kind {
-	case recordNode, recordPart:
-		return d.begin(kind, f)
+	case recordNode:
+		u.Nodes = append(u.Nodes, catalog.NodeState{Node: new(catalog.Node)})
+		d.node, d.part = &u.Nodes[len(u.Nodes)-1], nil
+		if c.node(d.node.Node); d.node.Node.Node == "" {
+			return errors.New("a node without a name")
+		}
+	case recordPart:
+		u.Parts = append(u.Parts, catalog.Part{Service: f.shared(), Node: f.shared()})
+		d.node, d.part = nil, &u.Parts[len(u.Parts)-1]
+		if d.part.Node == "" || d.part.Service == "" {
+			return errors.New("a part without the name of its node or service")
+		}
 	case recordAddress, recordService, recordCheck:
-		return d.belonging(kind, f)
+		return d.belonging(kind, c)
 	case recordGoneNode:
 		u.GoneNodes = append(u.GoneNodes, f.String())
 	case recordName:
@@ -264,46 +231,32 @@ func (d *decoder) record(kind byte, f *Fields) error {
 	case recordComplete:
 		u.Complete = append(u.Complete, f.shared())
 	case recordTombstone:
-		u.Tombstones = append(u.Tombstones, catalog.Tombstone{
-			Node: f.String(), ServiceID: f.String(), CheckID: f.String(), Index: f.Number(),
-		})
+		var t catalog.Tombstone
+		c.tombstone(&t)
+		u.Tombstones = append(u.Tombstones, t)
 	}
 	return nil // a kind from a newer program
 }
 
-// begin takes a record that others belong to.
-func (d *decoder) begin(kind byte, f *Fields) error {
-	u := &d.update
-	d.node, d.part = nil, nil
-	if kind == recordPart {
-		u.Parts = append(u.Parts, catalog.Part{Service: f.shared(), Node: f.shared()})
-		d.part = &u.Parts[len(u.Parts)-1]
-		if d.part.Node == "" || d.part.Service == "" {
-			return errors.New("a part without the name of its node or service")
-		}
-		return nil
-	}
-	u.Nodes = append(u.Nodes, catalog.NodeState{Node: f.node()})
-	d.node = &u.Nodes[len(u.Nodes)-1]
-	if d.node.Node.Node == "" {
-		return errors.New("a node without a name")
-	}
-	return nil
-}
-
 // belonging takes a record that belongs to another.
-func (d *decoder) belonging(kind byte, f *Fields) error {
+func (d *decoder) belonging(kind byte, c codec) error {
 	switch {
 	case kind == recordAddress && d.node != nil:
-		d.node.Addresses = append(d.node.Addresses, catalog.AddressOf{
-			Address: f.String(), Service: f.shared(), ServiceID: f.shared(),
-		})
+		var a catalog.AddressOf
+		c.address(&a)
+		d.node.Addresses = append(d.node.Addresses, a)
 	case kind == recordCheck && d.node != nil:
-		d.node.Checks = append(d.node.Checks, f.check(d.node.Node.Node))
+		check := &catalog.Check{Node: d.node.Node.Node}
+		c.check(check)
+		d.node.Checks = append(d.node.Checks, check)
 	case kind == recordCheck && d.part != nil:
-		d.part.Checks = append(d.part.Checks, f.check(d.part.Node))
+		check := &catalog.Check{Node: d.part.Node}
+		c.check(check)
+		d.part.Checks = append(d.part.Checks, check)
 	case kind == recordService && d.part != nil:
-		d.part.Services = append(d.part.Services, f.service(d.part.Node))
+		service := &catalog.Service{Node: d.part.Node}
+		c.service(service)
+		d.part.Services = append(d.part.Services, service)
 	default:
 		return fmt.Errorf("record of kind %d belongs to nothing", kind)
 	}

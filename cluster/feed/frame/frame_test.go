@@ -78,7 +78,7 @@ func TestUnknownRecordsAndFieldsAreSkipped(t *testing.T) {
 	var e Encoder
 	e.Strings("of the future")
 	e.end(99)
-	e.node(&catalog.Node{Node: "n1", Address: "192.0.2.1"})
+	codec{e: &e}.node(&catalog.Node{Node: "n1", Address: "192.0.2.1"})
 	e.Strings("a field that was added")
 	e.end(recordNode)
 	got, err := decodeUpdate(e.out)
