@@ -259,3 +259,11 @@ type Watch interface {
 func (s *Service) HasTag(tag string) bool {
 	return slices.ContainsFunc(s.Tags, func(t string) bool { return strings.EqualFold(t, tag) })
 }
+
+// ChecksShowSame reports whether checks, in the same order, show the same in an
+// answer: what they print and their indexes left aside.
+func ChecksShowSame(a, b []*Check) bool {
+	return slices.EqualFunc(a, b, func(a, b *Check) bool {
+		return a == b || a.CheckID == b.CheckID && a.Status == b.Status && a.ServiceID == b.ServiceID
+	})
+}

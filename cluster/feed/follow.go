@@ -246,18 +246,12 @@ func readNode(r *state.Read, key string) (*catalog.NodeState, map[string]*catalo
 // difference at once: if there is one, it is in the details of checks.
 func stateShowsSame(a, b *catalog.NodeState) bool {
 	return (a.Node == b.Node || reflect.DeepEqual(a.Node, b.Node)) &&
-		slices.Equal(a.Addresses, b.Addresses) && checksShowSame(a.Checks, b.Checks)
+		slices.Equal(a.Addresses, b.Addresses) && catalog.ChecksShowSame(a.Checks, b.Checks)
 }
 
 func partShowsSame(a, b *catalog.Part) bool {
-	return a.Node == b.Node && checksShowSame(a.Checks, b.Checks) &&
+	return a.Node == b.Node && catalog.ChecksShowSame(a.Checks, b.Checks) &&
 		slices.EqualFunc(a.Services, b.Services, func(a, b *catalog.Service) bool {
 			return a == b || reflect.DeepEqual(a, b)
 		})
-}
-
-func checksShowSame(a, b []*catalog.Check) bool {
-	return slices.EqualFunc(a, b, func(a, b *catalog.Check) bool {
-		return a == b || (a.CheckID == b.CheckID && a.Status == b.Status && a.ServiceID == b.ServiceID)
-	})
 }

@@ -58,8 +58,8 @@ type Stream struct {
 	full     bool            // said that MaxNames was reached
 	hints    []string        // where there is said to be a leader
 	seeking  bool
-	nextSeek time.Time
-	seekWait time.Duration
+	nextSeek time.Time // not before; zero: the server has a leader
+	backoff  retry.Backoff
 }
 
 func newStream(c *Client, to *candidate) *Stream {
@@ -67,6 +67,7 @@ func newStream(c *Client, to *candidate) *Stream {
 	return &Stream{
 		client: c, addr: to.addr, conn: to.conn, ctx: ctx, end: end,
 		wake: make(chan struct{}, 1), names: make(map[string]struct{}), requests: make(map[string]bool),
+		backoff: retry.Backoff{Min: firstSeek, Max: lastSeek},
 	}
 }
 
@@ -156,7 +157,8 @@ func (s *Stream) noteConfirmed(confirmed bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seekWait, s.nextSeek = 0, time.Time{}
+	s.nextSeek = time.Time{}
+	s.backoff.Reset()
 }
 
 // talk sends what this host asks for, and signs of life, until the stream ends.
@@ -301,19 +303,19 @@ func (s *Stream) hint(others []string) {
 func (s *Stream) seek() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.seeking || time.Now().Before(s.nextSeek) {
+	now := time.Now()
+	if s.seeking || now.Before(s.nextSeek) {
 		return
 	}
 	var pause time.Duration
-	if s.seekWait == 0 {
+	if s.nextSeek.IsZero() {
 		pause = firstSeek + rand.N(max(firstSeek, s.client.spread()))
 	}
-	s.seekWait = min(max(2*s.seekWait, firstSeek), lastSeek)
-	s.nextSeek = time.Now().Add(pause + s.seekWait/2 + rand.N(s.seekWait))
+	s.nextSeek = now.Add(pause + s.backoff.Next())
 	s.lookLocked(pause, func() []string {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.seekWait == 0 {
+		if s.nextSeek.IsZero() {
 			return nil
 		}
 		return append(slices.Clone(s.hints), s.client.order(s.client.cfg.Servers(), true)...)

@@ -27,7 +27,7 @@ func sameInstances(a, b []catalog.Instance) bool {
 // nodeShowsSame reports whether two records of a node, its services left aside,
 // show the same: the node and its own checks.
 func nodeShowsSame(a, b *Record) bool {
-	return nodesShowSame(a.Node, b.Node) && checksShowSame(ofNode(a.Checks), ofNode(b.Checks))
+	return nodesShowSame(a.Node, b.Node) && catalog.ChecksShowSame(ofNode(a.Checks), ofNode(b.Checks))
 }
 
 func ofNode(checks []*catalog.Check) []*catalog.Check {
@@ -44,7 +44,7 @@ func nodesShowSame(a, b *catalog.Node) bool {
 // compared before.
 func instancesShowSame(a, b []catalog.Instance) bool {
 	return slices.EqualFunc(a, b, func(x, y catalog.Instance) bool {
-		return servicesShowSame(x.Service, y.Service) && checksShowSame(x.Checks, y.Checks)
+		return servicesShowSame(x.Service, y.Service) && catalog.ChecksShowSame(x.Checks, y.Checks)
 	})
 }
 
@@ -53,10 +53,4 @@ func servicesShowSame(a, b *catalog.Service) bool {
 		a.Address == b.Address && a.Port == b.Port && a.SocketPath == b.SocketPath && a.Weights == b.Weights &&
 		slices.Equal(a.Tags, b.Tags) &&
 		maps.Equal(a.TaggedAddresses, b.TaggedAddresses) && maps.Equal(a.Meta, b.Meta)
-}
-
-func checksShowSame(a, b []*catalog.Check) bool {
-	return slices.EqualFunc(a, b, func(x, y *catalog.Check) bool {
-		return x == y || x.CheckID == y.CheckID && x.Status == y.Status && x.ServiceID == y.ServiceID
-	})
 }
