@@ -3,6 +3,7 @@ package membership
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -514,6 +515,30 @@ func TestIntent_RingTakesEachOnceAndNoOldOnes(t *testing.T) {
 		if got := r.fresh(test.clock, test.ltime, test.id); got != test.want {
 			t.Errorf("%+v: got %v", test, got)
 		}
+	}
+}
+
+// Who holds a member down doesn't vouch for its return.
+func TestHoldDown_IsTold(t *testing.T) {
+	b := newBook(t, 3)
+	told := func() string {
+		b.Publish()
+		var names []string
+		for _, d := range b.Table().PushPull(b.now).Gone {
+			names = append(names, d.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	b.die("n0")
+	b.pass(2 * time.Second)
+	for i, want := range []string{"n0", "n0", ""} {
+		if got := told(); got != want {
+			t.Errorf("%d: told %q, want %q", i, got, want)
+		}
+		if i == 0 {
+			b.rise("n0")
+		}
+		b.pass(DefaultHoldDown/2 + time.Second)
 	}
 }
 

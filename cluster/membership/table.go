@@ -129,7 +129,8 @@ func (t *Table) Changed() <-chan struct{} { return t.changed }
 func (t *Table) PushPull(now time.Time) PushPull {
 	s := PushPull{From: t.self.Name, Clock: t.clock}
 	for _, m := range t.Members() {
-		if m.gone() && !m.InTouch() && m != t.self && m.Addr.IsValid() {
+		held := !m.HeldUntil.IsZero() // back, and not believed yet: no witness of its return
+		if m.gone() && (!m.InTouch() || held) && m != t.self && m.Addr.IsValid() {
 			s.Gone = append(s.Gone, Departed{Node: m.Node, Status: m.Status, Ago: now.Sub(m.Since)})
 		}
 	}
