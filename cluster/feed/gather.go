@@ -11,9 +11,11 @@ import (
 
 // gatherer turns what advance tells into frames. Idle streams hold none.
 type gatherer struct {
+	head    catalog.Update
 	records [][]byte
 	names   []string // told in full
 	frame   []byte
+	conn    net.Conn
 }
 
 var gatherers = sync.Pool{New: func() any { return new(gatherer) }}
@@ -22,6 +24,7 @@ func (g *gatherer) entry(e *entry)       { g.records = append(g.records, e.recor
 func (g *gatherer) complete(name string) { g.names = append(g.names, name) }
 
 func (g *gatherer) release() {
+	g.head = catalog.Update{}
 	clear(g.records)
 	clear(g.names)
 	g.records, g.names = g.records[:0], g.names[:0]
@@ -30,19 +33,19 @@ func (g *gatherer) release() {
 	}
 }
 
-// send writes the update whose head is given.
-func (g *gatherer) send(conn net.Conn, head *catalog.Update) (written int, err error) {
+// send writes the update.
+func (g *gatherer) send(conn net.Conn) (written int, err error) {
 	if len(g.names) > 0 {
 		g.records = append(g.records, frame.Records(&catalog.Update{Complete: g.names}))
 	}
-	written, g.frame, err = frame.WriteUpdate(patientWriter{conn}, g.frame, head, g.records...)
+	g.conn = conn
+	written, g.frame, err = frame.WriteUpdate(g, g.frame, &g.head, g.records...)
+	g.conn = nil
 	return written, err
 }
 
-// patientWriter gives a host patience for each write.
-type patientWriter struct{ net.Conn }
-
-func (w patientWriter) Write(b []byte) (int, error) {
-	w.SetWriteDeadline(time.Now().Add(patience))
-	return w.Conn.Write(b)
+// Write writes a frame, for which the host has patience.
+func (g *gatherer) Write(b []byte) (int, error) {
+	g.conn.SetWriteDeadline(time.Now().Add(patience))
+	return g.conn.Write(b)
 }

@@ -240,12 +240,11 @@ func (st *serverStream) push() error {
 	leader := s.leader.Load()
 	out := gatherers.Get().(*gatherer)
 	defer out.release()
-	var head catalog.Update
-	s.snapshot.advance(&st.cursor, leader, &head, out.entry, out.complete)
-	if head.Reset {
+	s.snapshot.advance(&st.cursor, leader, &out.head, out.entry, out.complete)
+	if out.head.Reset {
 		s.counts.resets.Add(1)
 	}
-	n, err := out.send(st.conn, &head)
+	n, err := out.send(st.conn)
 	s.counts.bytes.Add(uint64(n))
 	s.counts.updates.Add(1)
 	if err != nil || leader {

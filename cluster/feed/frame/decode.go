@@ -178,6 +178,7 @@ func (f *Fields) pairs() map[string]string {
 // context lasts until take.
 type decoder struct {
 	common interner
+	fields Fields // of one record after the other
 	update catalog.Update
 	node   *catalog.NodeState // what checks and addresses belong to, or
 	part   *catalog.Part      // what services and checks belong to
@@ -193,12 +194,12 @@ func (d *decoder) decode(b []byte) error {
 		}
 		body := b[1+size : 1+size+int(n)]
 		b = b[1+size+int(n):]
-		f := Fields{b: body, common: d.common}
-		if err := d.record(kind, &f); err != nil {
+		d.fields = Fields{b: body, common: d.common}
+		if err := d.record(kind, &d.fields); err != nil {
 			return err
 		}
-		if f.err != nil {
-			return fmt.Errorf("record of kind %d: %w", kind, f.err)
+		if d.fields.err != nil {
+			return fmt.Errorf("record of kind %d: %w", kind, d.fields.err)
 		}
 	}
 	return nil
