@@ -40,9 +40,9 @@ bench: build
 	@bench/peers/alone.sh go test -run '^$$' -bench . -benchtime 2s ./resolver/... ./cache/... ./forwarder/... ./cluster/...
 	@MEIBO_BIN=$$PWD/bin/meibo bench/peers/alone.sh go test -count=1 -run '^$$' -bench . -benchtime 5x ./bench/...
 
-# Three hundred hosts against three servers, for a few minutes; the figures go into bench/RESULTS.md.
+# Three hundred hosts, or HOSTS of them, against three servers, for a few minutes; the figures go into bench/RESULTS.md.
 bench-feed: build
-	@MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
+	@MEIBO_FEED_COUNT=$(HOSTS) MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
 
 # meibo beside its peers, some five minutes for each round, as root on Debian; the figures go into bench/RESULTS.md. With
 # KEEP=1 the rounds are added to those that were kept on the same commit: runs of one round each make a table of five.

@@ -137,6 +137,25 @@ type played struct {
 	opened atomic.Int64 // when the present stream first confirmed anything
 }
 
+// playedAddr is the n-th host's own: servers bound what comes from one.
+func playedAddr(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 2, byte(n / 250), byte(n%250 + 1)})
+}
+
+// fromAddr dials from an address.
+type fromAddr struct{ addr netip.Addr }
+
+// Listen implements link.Network.
+func (f fromAddr) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, network, address)
+}
+
+// DialContext implements link.Network.
+func (f fromAddr) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.addr, 0))}
+	return d.DialContext(ctx, network, address)
+}
+
 type oneKey []byte
 
 // Keys implements link.Keys.
@@ -150,7 +169,7 @@ func newPlayed(cfg hostsConfig, n int) (*played, error) {
 		return nil, err
 	}
 	l, err := link.New(link.Config{
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Self: link.Peer{ID: id, Name: name, Datacenter: "dc1"}, Keys: oneKey(cfg.Key),
+		Listen: netip.AddrPortFrom(playedAddr(n), 0), Network: fromAddr{playedAddr(n)}, Self: link.Peer{ID: id, Name: name, Datacenter: "dc1"}, Keys: oneKey(cfg.Key),
 	})
 	if err != nil {
 		return nil, err

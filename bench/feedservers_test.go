@@ -188,18 +188,23 @@ func (c *realCluster) fill(bodies []string) {
 }
 
 // cpu is what the servers have used so far, to 10 ms each.
-func (c *realCluster) cpu() (sum time.Duration) {
+func (c *realCluster) cpu() time.Duration {
 	c.t.Helper()
-	for _, h := range c.servers {
+	return serversCPU(c.t, c.servers)
+}
+
+func serversCPU(t *testing.T, hosts []*realHost) (sum time.Duration) {
+	t.Helper()
+	for _, h := range hosts {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.cmd.Process.Pid))
 		if err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
 		}
 		f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 		for _, ticks := range f[11:13] { // utime, stime: proc_pid_stat(5)
 			n, err := strconv.ParseInt(ticks, 10, 64)
 			if err != nil {
-				c.t.Fatal(err)
+				t.Fatal(err)
 			}
 			sum += time.Duration(n) * 10 * time.Millisecond
 		}
