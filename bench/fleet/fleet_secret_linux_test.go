@@ -169,8 +169,8 @@ func (f *fleet) refusesLinks(x *fleetHost, keys ...string) {
 	f.t.Helper()
 	for _, key := range keys {
 		for h, passengers := range map[*fleetHost][]link.Protocol{
-			f.servers()[0]: {"meibo-raft/1", "meibo-feed/1", "meibo-view/1", link.HTTP},
-			f.agents()[0]:  {"meibo-view/1", link.HTTP},
+			f.servers()[0]: {"meibo-raft/1", "meibo-feed/1", "meibo-view/2", link.HTTP},
+			f.agents()[0]:  {"meibo-view/2", link.HTTP},
 		} {
 			for _, p := range passengers {
 				if err := f.dials(x, key, h, p); !errors.Is(err, link.ErrKey) {

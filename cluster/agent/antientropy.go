@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/retry"
 )
 
 // ErrLeft is what a Catalog says on a host that has left its cluster.
@@ -199,6 +200,7 @@ func (s *syncer) run(ctx context.Context) {
 	full := true // the next turn of the timer is a full sync
 	begun := false
 	failures := 0
+	again := retry.Backoff{Min: retryFirst, Max: retryMost}
 	for timer := time.NewTimer(0); ; {
 		// While turns fail, changes wait for the next try like all the rest; for a
 		// full sync that is due later they don't.
@@ -213,6 +215,7 @@ func (s *syncer) run(ctx context.Context) {
 			return
 		case within := <-s.resync:
 			full, failures = true, 0
+			again.Reset()
 			timer.Reset(jitter(within))
 			continue
 		case <-timer.C:
@@ -236,7 +239,7 @@ func (s *syncer) run(ctx context.Context) {
 				level = slog.LevelDebug
 			}
 			s.a.logger.Log(ctx, level, "cannot sync with the catalog; will try again", "full", now, "err", err)
-			timer.Reset(retryAfter(failures))
+			timer.Reset(again.Next())
 			continue
 		}
 		if full && !now {
@@ -247,6 +250,7 @@ func (s *syncer) run(ctx context.Context) {
 			timer.Reset(syncInterval + jitter(syncInterval*time.Duration(Scale(s.a.cfg.Members()))))
 		}
 		full, failures = false, 0
+		again.Reset()
 	}
 }
 
@@ -414,7 +418,7 @@ func (a *Agent) compareLocked(remote Remote) (t touched) {
 			a.goneLocked(a.goneServices, r.ID)
 		case s != nil:
 			a.overrideTagsLocked(s, r, &t)
-			a.setSyncedLocked(&s.dirty, sameService(s.record, r))
+			a.setSyncedLocked(&s.dirty, catalog.SameService(s.record, r))
 		}
 	}
 	checks := map[string]bool{}
@@ -481,15 +485,6 @@ func sameNode(own, remote *catalog.Node) bool {
 		maps.Equal(own.TaggedAddresses, remote.TaggedAddresses) && maps.Equal(own.Meta, remote.Meta)
 }
 
-func sameService(own, remote *catalog.Service) bool {
-	return own.Kind == remote.Kind && own.Service == remote.Service &&
-		slices.Equal(own.Tags, remote.Tags) &&
-		own.Address == remote.Address && own.Port == remote.Port && own.SocketPath == remote.SocketPath &&
-		maps.Equal(own.TaggedAddresses, remote.TaggedAddresses) && maps.Equal(own.Meta, remote.Meta) &&
-		own.Weights == remote.Weights && own.EnableTagOverride == remote.EnableTagOverride &&
-		catalog.SameLocality(own.Locality, remote.Locality)
-}
-
 // sameCheck leaves out the name and tags of the service, which the catalog
 // fills in itself, and an output that is on its way.
 func sameCheck(own, remote *catalog.Check, outputLater bool) bool {
@@ -504,10 +499,4 @@ func jitter(most time.Duration) time.Duration {
 		return 0
 	}
 	return rand.N(most)
-}
-
-// retryAfter doubles with each failure, and is spread by half of itself.
-func retryAfter(failures int) time.Duration {
-	pause := min(retryFirst<<min(failures-1, 10), retryMost)
-	return pause/2 + jitter(pause)
 }

@@ -511,7 +511,7 @@ func TestConcurrentWrites_EndEqual(t *testing.T) {
 			return false
 		}
 		for _, s := range own.Services {
-			if r := f.services[s.ID]; r == nil || !sameService(s, r) {
+			if r := f.services[s.ID]; r == nil || !catalog.SameService(s, r) {
 				return false
 			}
 		}

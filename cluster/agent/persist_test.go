@@ -422,7 +422,7 @@ func TestRestore_LocalityComesBackAndIsMadeKnown(t *testing.T) {
 	if own == nil || own.Locality == nil || *own.Locality != *def.Locality {
 		t.Fatalf("got %+v", own)
 	}
-	if sameService(own, &catalog.Service{ID: "db", Service: "db", Weights: own.Weights}) {
+	if catalog.SameService(own, &catalog.Service{ID: "db", Service: "db", Weights: own.Weights}) {
 		t.Error("a catalog that lacks it is as the agent has it")
 	}
 	err := a.AddService(definition.Service{Name: "x", Locality: &catalog.Locality{Zone: "eu-1"}}, SourceAPI, false)

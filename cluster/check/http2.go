@@ -122,14 +122,14 @@ func newGRPCProber(d *Definition, t *TLS) *grpcProber {
 }
 
 func (p *grpcProber) probe(ctx context.Context) (status, output string) {
-	if err := p.ask(ctx); err != nil {
+	if err := p.call(ctx); err != nil {
 		return Critical, fmt.Sprintf("gRPC check %s: %v", p.def.GRPC, err)
 	}
 	return Passing, fmt.Sprintf("gRPC check %s: success", p.def.GRPC)
 }
 
-// ask returns nil if the server says SERVING.
-func (p *grpcProber) ask(ctx context.Context) error {
+// call returns nil if the server says SERVING.
+func (p *grpcProber) call(ctx context.Context) error {
 	scheme := "http"
 	if p.def.GRPCUseTLS {
 		scheme = "https"

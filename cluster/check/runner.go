@@ -168,7 +168,7 @@ func (r *Runner) runInterval(ctx context.Context) {
 // runOnce waits for a slot, runs the prober and reports; false when ctx ended.
 func (r *Runner) runOnce(ctx context.Context) bool {
 	if r.cfg.Slots != nil {
-		done := r.cfg.Slots.take(ctx, r.kind)
+		done := r.cfg.Slots.acquire(ctx, r.kind)
 		if done == nil {
 			return false
 		}

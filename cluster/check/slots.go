@@ -58,9 +58,9 @@ func (s *Slots) Loads() []Load {
 	return all
 }
 
-// take waits for a slot of the kind. done, which is nil if ctx ended first, is
+// acquire waits for a slot of the kind. done, which is nil if ctx ended first, is
 // to be called once at the end of the run.
-func (s *Slots) take(ctx context.Context, kind Kind) (done func()) {
+func (s *Slots) acquire(ctx context.Context, kind Kind) (done func()) {
 	of := s.kinds[kind]
 	of.waiting.Add(1)
 	defer of.waiting.Add(-1)

@@ -373,7 +373,7 @@ func (r *Replica) Verify(ctx context.Context) error {
 			return ErrNoLeader
 		}
 		term := rf.CurrentTerm()
-		if err := r.settle(ctx, term); err != nil {
+		if err := r.commitTerm(ctx, term); err != nil {
 			return err
 		}
 		err := r.propose(ctx, 0, func(rf *raft.Raft) error { return rf.VerifyLeader().Error() })
@@ -393,8 +393,8 @@ func (r *Replica) Verify(ctx context.Context) error {
 	}
 }
 
-// settle has a new leader catch up with what its predecessors committed.
-func (r *Replica) settle(ctx context.Context, term uint64) error {
+// commitTerm has a new leader catch up with what its predecessors committed.
+func (r *Replica) commitTerm(ctx context.Context, term uint64) error {
 	if r.settled.Load() == term {
 		return nil
 	}

@@ -34,7 +34,7 @@ func (r *Replica) askWhenLonely(ctx context.Context, rf *raft.Raft) {
 		case <-tick.C:
 		}
 		if r.isLonely(rf) && time.Since(asked) > askAgain {
-			r.askAll()
+			r.inquireAll()
 			asked = time.Now()
 		}
 	}
@@ -63,22 +63,22 @@ func (r *Replica) waitsToBeAdded(rf *raft.Raft) bool {
 // expectsNoLeader reports whether no leader is to call on this server.
 func (r *Replica) expectsNoLeader() bool { return r.isAlone() || r.removed.Load() }
 
-func (r *Replica) askAll() {
+func (r *Replica) inquireAll() {
 	var wg sync.WaitGroup
 	for _, s := range r.Servers() {
 		if s.ID != r.cfg.ID {
-			wg.Go(func() { _, _ = r.ask(s) }) // who can't be reached is asked again
+			wg.Go(func() { _, _ = r.inquire(s) }) // who can't be reached is asked again
 		}
 	}
 	wg.Wait()
 }
 
-// ask returns what a server says of itself.
-func (r *Replica) ask(s Server) (reply, error) {
+// inquire returns what a server says of itself.
+func (r *Replica) inquire(s Server) (reply, error) {
 	if r.cfg.Address != nil {
 		if addr, ok := r.cfg.Address(s.ID); ok {
 			s.Addr = addr
 		}
 	}
-	return r.stream.ask(s.Addr, s.ID, transportTimeout)
+	return r.stream.inquire(s.Addr, s.ID, transportTimeout)
 }

@@ -180,7 +180,7 @@ func (r *Replica) makeRoom(ctx context.Context, s Server) error {
 		if former.Addr != s.Addr || former.ID == s.ID || !r.IsLeader() || r.stream == nil {
 			continue
 		}
-		if _, err := r.ask(s); err != nil {
+		if _, err := r.inquire(s); err != nil {
 			return fmt.Errorf("add raft server %s at the address of %s: %w", s.ID, former.ID, err)
 		}
 		if err := r.RemoveServer(ctx, former.ID); err != nil {
@@ -234,7 +234,7 @@ func (r *Replica) awaitCaughtUp(ctx context.Context, s Server) error {
 		if rf == nil || rf.State() != raft.Leader {
 			return ErrNoLeader
 		}
-		a, err := r.ask(s)
+		a, err := r.inquire(s)
 		if err == nil && a.Cluster == r.identity.cluster() && a.Last+caughtUp >= rf.LastIndex() {
 			return nil
 		}

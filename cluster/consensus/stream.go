@@ -174,8 +174,8 @@ func (s *stream) dialTarget(addr string, timeout time.Duration) (net.Conn, error
 	return c, nil
 }
 
-// ask dials a server for its answer alone.
-func (s *stream) ask(addr, id string, timeout time.Duration) (reply, error) {
+// inquire dials a server for its answer alone.
+func (s *stream) inquire(addr, id string, timeout time.Duration) (reply, error) {
 	_, a, err := s.call(addr, id, timeout, true)
 	return a, err
 }

@@ -82,7 +82,7 @@ func (l *Leader) runAutopilot(ctx context.Context) {
 		t.publish(s)
 		t.sayRefused(s)
 		gap := autopilotGap
-		if next, ok := s.decide(); ok && ctx.Err() == nil && t.take(ctx, next) {
+		if next, ok := s.decide(); ok && ctx.Err() == nil && t.apply(ctx, next) {
 			gap = burst // there may be more to do
 		}
 		if retry.WaitFor(ctx, gap, nil) && gap == autopilotGap {
@@ -91,8 +91,8 @@ func (l *Leader) runAutopilot(ctx context.Context) {
 	}
 }
 
-// take carries out a step and reports whether it is done.
-func (t *autopilot) take(ctx context.Context, next step) bool {
+// apply carries out a step and reports whether it is done.
+func (t *autopilot) apply(ctx context.Context, next step) bool {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	err := next.run(ctx, t.cfg.Servers)
@@ -131,7 +131,7 @@ func (t *autopilot) survey(ctx context.Context, members []Member, guarded bool) 
 		s.young = s.now.Sub(*began) < s.policy.ServerStabilizationTime
 	}
 	s.member = serversOf(members)
-	s.answers, s.took = t.ask(ctx, s.addresses())
+	s.answers, s.took = t.pollHealth(ctx, s.addresses())
 	s.absent = t.noteAbsent(s)
 	s.states = t.states(s)
 	return s
@@ -155,10 +155,10 @@ func serversOf(members []Member) map[string]Member {
 
 func (m Member) raftID() string { return cmp.Or(m.Server.RaftID, m.Node.ID) }
 
-// ask asks the servers at the addresses, by server ID, all at once. An answer
+// pollHealth asks the servers at the addresses, by server ID, all at once. An answer
 // by another server than the one that was meant is none. It returns how long
 // each took, too.
-func (t *autopilot) ask(ctx context.Context, addresses map[string]string) (map[string]ServerHealth, map[string]time.Duration) {
+func (t *autopilot) pollHealth(ctx context.Context, addresses map[string]string) (map[string]ServerHealth, map[string]time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	answers, took := make(map[string]ServerHealth), make(map[string]time.Duration)

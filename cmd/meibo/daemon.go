@@ -334,7 +334,7 @@ func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.take(cfg); err != nil {
+	if err := d.applyConfig(cfg); err != nil {
 		return nil, err
 	}
 	d.warn(warnings)
@@ -356,9 +356,9 @@ func (d *daemon) Reload(ctx context.Context) (waiting []string, err error) {
 	return waiting, nil
 }
 
-// take has every part check its share of a configuration before the first takes its own. What can fail after that is
+// applyConfig has every part check its share of a configuration before the first takes its own. What can fail after that is
 // the disk alone: the agent says so and is asked before DNS, so that nothing of it has changed then.
-func (d *daemon) take(cfg *config.Config) error {
+func (d *daemon) applyConfig(cfg *config.Config) error {
 	a, api := d.node.Agent(), cfg.HTTPConfig()
 	if err := errors.Join(httpapi.CheckAccess(api), a.CheckReload(cfg.Agent.Services, cfg.Agent.Checks)); err != nil {
 		return err

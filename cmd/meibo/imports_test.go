@@ -38,7 +38,7 @@ cluster/feed             < cluster/catalog cluster/catalog/state cluster/feed/fr
 cluster/view             < cluster/catalog cluster/feed/frame cluster/atomicfile cluster/retry
 cluster/check            <
 cluster/definition       < cluster/catalog cluster/check
-cluster/agent            < cluster/definition cluster/catalog cluster/check cluster/atomicfile
+cluster/agent            < cluster/definition cluster/catalog cluster/check cluster/atomicfile cluster/retry
 cluster/acl              < cluster/catalog
 cluster/httpapi          < cluster/httpserve cluster/catalog cluster/acl cluster/definition cluster/check
 cluster/httpapi/client   < cluster/catalog

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"maps"
 	"slices"
 
 	"meibo/cluster/catalog"
@@ -30,7 +29,7 @@ func (w *writer) putService(in *catalog.Service, node string) {
 	old := w.service(s.Node, s.ID)
 	if old != nil {
 		s.CreateIndex = old.CreateIndex
-		if sameService(old, &s) {
+		if catalog.SameService(old, &s) {
 			return
 		}
 		if fold(old.Service) != fold(s.Service) {
@@ -55,15 +54,6 @@ func (w *writer) followService(s *catalog.Service) {
 	for _, c := range w.checksOf(s.Node, s.ID) {
 		w.putCheck(c, s.Node)
 	}
-}
-
-// sameService compares all but indexes.
-func sameService(a, b *catalog.Service) bool {
-	return a.ID == b.ID && a.Service == b.Service && a.Kind == b.Kind &&
-		a.Address == b.Address && a.Port == b.Port && a.SocketPath == b.SocketPath &&
-		a.Weights == b.Weights && a.EnableTagOverride == b.EnableTagOverride &&
-		catalog.SameLocality(a.Locality, b.Locality) &&
-		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.TaggedAddresses, b.TaggedAddresses) && maps.Equal(a.Meta, b.Meta)
 }
 
 // removeInstance takes the row out and says so to all who see its name.
