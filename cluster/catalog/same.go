@@ -14,11 +14,3 @@ func SameService(a, b *Service) bool {
 		SameLocality(a.Locality, b.Locality) &&
 		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.TaggedAddresses, b.TaggedAddresses) && maps.Equal(a.Meta, b.Meta)
 }
-
-// ChecksShowSame reports whether two lists of checks make the same of what they belong
-// to: what checks print and where they stand in the log shows in no answer.
-func ChecksShowSame(a, b []*Check) bool {
-	return slices.EqualFunc(a, b, func(x, y *Check) bool {
-		return x == y || x.CheckID == y.CheckID && x.Status == y.Status && x.ServiceID == y.ServiceID
-	})
-}
