@@ -1,6 +1,15 @@
 package feed
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// counters are what a server counts.
+type counters struct {
+	refused, slow, resets, updates, bytes atomic.Uint64
+}
 
 // Descriptions of the metrics. All have a fixed number of series.
 var (

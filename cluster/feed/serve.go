@@ -238,7 +238,7 @@ func (st *serverStream) push() error {
 		return err
 	}
 	leader := s.leader.Load()
-	out := gatherers.Get().(*gatherer)
+	out := updateWriters.Get().(*updateWriter)
 	defer out.release()
 	s.snapshot.advance(&st.cursor, leader, &out.head, out.entry, out.complete)
 	if out.head.Reset {
