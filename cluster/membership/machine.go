@@ -13,9 +13,11 @@ const (
 	MaxMembers  = 20_000
 	maxRestored = 20_000 // lives of hosts that are no members
 	// MaxLeap is what a Lamport clock may be ahead of ours: more is no clock's.
-	MaxLeap   = 1 << 40
-	maxAsked  = 16_384 // pings that may still be answered
-	askedKept = 5 * time.Second
+	MaxLeap = 1 << 40
+	// restartCalls is how many members compare lists with one whose process began anew.
+	restartCalls = 3
+	maxAsked     = 16_384 // pings that may still be answered
+	askedKept    = 5 * time.Second
 )
 
 // record is a member and what the rules need of it.
@@ -285,6 +287,11 @@ func (m *Machine) refresh(now time.Time, r *record, n Node) {
 func (m *Machine) describe(r *record, n Node) {
 	if r.At() != n.At() || r.Life != n.Life || r.Meta != n.Meta || !maps.Equal(r.Tags, n.Tags) {
 		m.touch(r)
+	}
+	if r.Life != 0 && r.Life < n.Life && rand.IntN(len(m.byName)) < restartCalls {
+		// A process that began anew may have met nobody who knows the others: it hears
+		// of those that something happens to, and of nobody else.
+		m.want.Syncs = append(m.want.Syncs, n.At())
 	}
 	n.Name = r.Name
 	r.Node = n

@@ -578,3 +578,25 @@ func TestHoldDown_OfAReturnWhileThisHostWasAway(t *testing.T) {
 		again.is("n0", Alive)
 	}
 }
+
+// Who began anew and met nobody who knows the others is told of them by some who hear of
+// its new life, in a large cluster by few.
+func TestRestart_IsCalled(t *testing.T) {
+	const rounds = 300
+	for members, want := range map[int][2]int{3: {rounds, rounds}, 400: {0, 20}} {
+		b := newBook(t, members)
+		n, called := b.node(1), 0
+		for range rounds {
+			b.Updated(b.now, n)
+			if syncs := b.Publish().Syncs; len(syncs) != 0 {
+				t.Fatalf("a member of the same life is called: %v", syncs)
+			}
+			n.Life++
+			b.Updated(b.now, n)
+			called += len(b.Publish().Syncs)
+		}
+		if called < want[0] || called > want[1] {
+			t.Errorf("one of %d members began anew %d times and was called %d times, want %v", members, rounds, called, want)
+		}
+	}
+}
