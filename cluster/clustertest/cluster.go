@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,8 +118,8 @@ func (c *Cluster) end() {
 	}
 	for _, h := range c.Hosts {
 		wg.Go(func() {
-			if h.life != nil {
-				h.life.end()
+			if l := h.life.Load(); l != nil {
+				l.end()
 			}
 			h.ghosts.Wait()
 		})
@@ -149,10 +150,9 @@ type Host struct {
 	n      int
 	lives  int
 	offers map[string]definition.Service
-	dir    string // of the present or last life
-	life   *life  // nil: it is down
-	paused bool
-	asked  int // by the load
+	dir    string               // of the present or last life
+	asked  int                  // by the load
+	life   atomic.Pointer[life] // nil: it is down
 	log    logBuffer
 	ghosts sync.WaitGroup // lives that were killed and have yet to notice
 }
@@ -161,6 +161,7 @@ type Host struct {
 type life struct {
 	node   *cluster.Node
 	zone   *zone
+	paused atomic.Bool
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -173,16 +174,19 @@ func (l *life) end() {
 
 // Node is the host's node; nil while it is down.
 func (h *Host) Node() *cluster.Node {
-	if h.life == nil {
-		return nil
+	if l := h.life.Load(); l != nil {
+		return l.node
 	}
-	return h.life.node
+	return nil
 }
 
 func (h *Host) id() string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", h.n) }
 
 // IsUp reports whether the host's daemon runs and isn't frozen.
-func (h *Host) IsUp() bool { return h.life != nil && !h.paused }
+func (h *Host) IsUp() bool {
+	l := h.life.Load()
+	return l != nil && !l.paused.Load()
+}
 
 // Log is what the host's daemons have said.
 func (h *Host) Log() string { return h.log.String() }
@@ -231,7 +235,7 @@ func (h *Host) Start() {
 
 func (h *Host) start() {
 	h.c.Helper()
-	if h.life != nil {
+	if h.life.Load() != nil {
 		h.c.Fatalf("%s runs already", h.Name)
 	}
 	if h.dir == "" {
@@ -256,7 +260,7 @@ func (h *Host) start() {
 		}
 	})
 	l.wg.Go(func() { l.zone.run(ctx) })
-	h.life, h.paused = l, false
+	h.life.Store(l)
 }
 
 func (h *Host) nextDir() string {
@@ -270,9 +274,7 @@ func (h *Host) Stop() {
 }
 
 func (h *Host) stop() {
-	l := h.life
-	h.life = nil
-	l.end()
+	h.life.Swap(nil).end()
 }
 
 // stopAll ends all daemons in peace at once; the truth about their services doesn't
@@ -280,9 +282,7 @@ func (h *Host) stop() {
 func (c *Cluster) stopAll() {
 	var wg sync.WaitGroup
 	for _, h := range c.Hosts {
-		l := h.life
-		h.life = nil
-		wg.Go(l.end)
+		wg.Go(h.life.Swap(nil).end)
 	}
 	wg.Wait()
 }
@@ -300,8 +300,7 @@ func (h *Host) die(kill func(*memnet.Host)) {
 	synctest.Wait()
 	h.c.Judge.Ended(h.Name)
 	kill(h.Net)
-	l := h.life
-	h.life = nil
+	l := h.life.Swap(nil)
 	if h.c.opts.Disks {
 		old := h.dir
 		h.dir = h.nextDir()
@@ -325,7 +324,7 @@ func (h *Host) Restart() {
 // Wipe empties the disk of a host that is down.
 func (h *Host) Wipe() {
 	h.c.Helper()
-	if h.life != nil {
+	if h.life.Load() != nil {
 		h.c.Fatalf("%s runs", h.Name)
 	}
 	h.dir = h.nextDir() + "-wiped"
@@ -339,13 +338,13 @@ func (h *Host) Dir() string { return h.dir }
 // counts its services as gone, and doesn't judge what it answers.
 func (h *Host) Pause() {
 	h.c.Judge.Ended(h.Name)
-	h.paused = true
+	h.life.Load().paused.Store(true)
 	h.Net.Freeze(true)
 }
 
 // Resume has a paused daemon go on.
 func (h *Host) Resume() {
-	h.paused = false
+	h.life.Load().paused.Store(false)
 	h.Net.Freeze(false)
 	h.c.Judge.Began(h.Name)
 }
@@ -353,7 +352,7 @@ func (h *Host) Resume() {
 // Lookup asks the host for the addresses of a service.
 func (h *Host) Lookup(service string) Lookup {
 	got := Lookup{Viewer: h.Name, Service: service, Asked: time.Now()}
-	if l := h.life; l == nil {
+	if l := h.life.Load(); l == nil {
 		got.Err = fmt.Errorf("%s is down", h.Name)
 	} else {
 		got.Addrs, got.Err = l.zone.lookup(service)
@@ -370,7 +369,7 @@ func (h *Host) Register(service string, port int) {
 	}}}
 	h.becomes(service, Present, func() error {
 		h.offers[service] = def
-		return h.life.node.Agent().AddService(def, agent.SourceAPI, false)
+		return h.Node().Agent().AddService(def, agent.SourceAPI, false)
 	})
 }
 
@@ -379,7 +378,7 @@ func (h *Host) Deregister(service string) {
 	h.c.Helper()
 	h.becomes(service, Absent, func() error {
 		delete(h.offers, service)
-		return h.life.node.Agent().RemoveService(service)
+		return h.Node().Agent().RemoveService(service)
 	})
 }
 
@@ -392,7 +391,7 @@ func (h *Host) SetCheck(service, status string) {
 	}
 	h.becomes(service, is, func() error {
 		h.offers[service].Checks[0].Status = status
-		return h.life.node.Agent().UpdateTTL(service+"-up", status, "")
+		return h.Node().Agent().UpdateTTL(service+"-up", status, "")
 	})
 }
 
@@ -510,10 +509,10 @@ func (h *Host) seesAll() error {
 			return fmt.Errorf("%s has %s for %v", h.Name, o.Name, s)
 		}
 	}
-	if h.Server && h.life.node.Leader() == "" {
+	if h.Server && h.Node().Leader() == "" {
 		return fmt.Errorf("%s knows no leader", h.Name)
 	}
-	if !h.life.node.View().Load().Fresh() {
+	if !h.Node().View().Load().Fresh() {
 		return fmt.Errorf("the view of %s is stale", h.Name)
 	}
 	return nil
@@ -521,8 +520,8 @@ func (h *Host) seesAll() error {
 
 // MakesOf is what the host makes of another.
 func (h *Host) MakesOf(o *Host) membership.Status {
-	if h.life != nil {
-		if m := h.life.node.MemberOf(o.id()); m != nil {
+	if n := h.Node(); n != nil {
+		if m := n.MemberOf(o.id()); m != nil {
 			return m.Status
 		}
 	}
@@ -535,7 +534,7 @@ func (c *Cluster) Leader() *Host {
 	var found *Host
 	c.Until("a leader", func() error {
 		for _, h := range c.Servers() {
-			if h.IsUp() && h.life.node.Leadership().Leading {
+			if h.IsUp() && h.Node().Leadership().Leading {
 				found = h
 				return nil
 			}

@@ -16,11 +16,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// sizes are those of the clusters that scenarios are played in: that of the fleets of
-// daemons, and, where that doesn't take minutes, a larger one.
+// small is a cluster of the size of the fleets of daemons.
+var small = Options{Servers: 3, Agents: 4}
+
+// sizes are those of the clusters that scenarios are played in: a small
+// one, and, where that doesn't take minutes, a larger one.
 func sizes(t *testing.T, f func(t *testing.T, opts Options)) {
 	t.Helper()
-	t.Run("7 hosts", func(t *testing.T) { f(t, Options{Servers: 3, Agents: 4}) })
+	t.Run("7 hosts", func(t *testing.T) { f(t, small) })
 	t.Run("50 hosts", func(t *testing.T) {
 		if raceEnabled && os.Getenv("MEIBO_VERIFY") == "" {
 			t.Skip("takes long under the race detector")
@@ -30,12 +33,12 @@ func sizes(t *testing.T, f func(t *testing.T, opts Options)) {
 }
 
 // write writes something into the catalog through the host: its own node, as it is.
-func (h *Host) write() error { return h.apply(&catalog.Register{Node: h.life.node.Record()}) }
+func (h *Host) write() error { return h.apply(&catalog.Register{Node: h.Node().Record()}) }
 
 func (h *Host) apply(body catalog.Body) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Second)
 	defer cancel()
-	_, err := h.life.node.Apply(ctx, body)
+	_, err := h.Node().Apply(ctx, body)
 	return err
 }
 

@@ -28,6 +28,9 @@ func (c *Cluster) Load() {
 	if every == 0 {
 		every = askEvery
 	}
+	if raceEnabled {
+		every *= 5
+	}
 	for i, h := range c.Hosts {
 		c.load.wg.Go(func() {
 			// Not all at the same instant.
