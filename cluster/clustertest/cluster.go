@@ -456,7 +456,7 @@ const (
 	// of what is measured by them.
 	look = 10 * time.Millisecond
 	// never is when a condition is given up.
-	never = 2 * time.Minute
+	never = 10 * time.Minute
 )
 
 // Until waits until there is no error any more and says how long that took.

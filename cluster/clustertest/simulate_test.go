@@ -1,0 +1,406 @@
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"meibo/cluster/catalog"
+	"meibo/cluster/clustertest/memnet"
+)
+
+var (
+	seedFlag     = flag.Uint64("seed", 0, "the one seed to simulate; 0: others, until the time is over")
+	simulateFlag = flag.Duration("simulate", 30*time.Second, "how long to simulate")
+)
+
+// A schedule is what befalls a cluster: steps in order of time, in episodes. Each
+// episode ends when all faults are over and every host answers what is true.
+type schedule struct {
+	seed            uint64
+	servers, agents int
+	episodes        [][]step
+}
+
+// step is a fault that lasts for a while, or a change.
+type step struct {
+	at, lasts time.Duration // after the episode's begin
+	kind      kind
+	host      int // of all
+	other     int
+	loss      float64
+	service   string
+}
+
+type kind string
+
+const (
+	cutOff    kind = "cut off from all"
+	cutPair   kind = "cut off from another, one way"
+	splitOff  kind = "cut off with others"
+	lossy     kind = "loses packets of all"
+	paused    kind = "frozen"
+	killed    kind = "killed"
+	powerless kind = "without power"
+	wiped     kind = "killed, and its disk lost"
+	restarted kind = "restarted"
+	registers kind = "registers"
+	leaves    kind = "deregisters"
+	flaps     kind = "has its check flap"
+	writes    kind = "writes"
+)
+
+func (s step) String() string {
+	text := fmt.Sprintf("after %v host %d", s.at, s.host)
+	switch s.kind {
+	case registers, leaves, flaps:
+		return fmt.Sprintf("%s %s %s", text, s.kind, s.service)
+	case cutPair, splitOff:
+		text += fmt.Sprintf(" (with %d)", s.other)
+	case lossy:
+		text += fmt.Sprintf(" (%.2f)", s.loss)
+	}
+	return fmt.Sprintf("%s: %s for %v", text, s.kind, s.lasts)
+}
+
+func (s schedule) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %d servers, %d agents", s.seed, s.servers, s.agents)
+	for i, steps := range s.episodes {
+		for _, step := range steps {
+			fmt.Fprintf(&b, "\n  %d: %v", i, step)
+		}
+	}
+	return b.String()
+}
+
+// newSchedule makes one from a seed.
+func newSchedule(seed uint64) schedule {
+	dice := rand.New(rand.NewPCG(seed, 2))
+	s := schedule{seed: seed, servers: 3, agents: 3 + dice.IntN(4)}
+	hosts := s.servers + s.agents
+	faults := []kind{cutOff, cutOff, cutPair, splitOff, lossy, paused, killed, killed, powerless, wiped, restarted}
+	changes := []kind{registers, leaves, flaps, flaps, writes, writes, writes}
+	for range 3 {
+		var steps []step
+		lost := false // one disk in an episode: two of three are the catalog
+		for range 1 + dice.IntN(4) {
+			one := step{
+				kind: faults[dice.IntN(len(faults))], at: spread(dice, 30*time.Second), lasts: spread(dice, 40*time.Second),
+				host: dice.IntN(hosts), other: dice.IntN(hosts), loss: dice.Float64() * 0.3,
+			}
+			if one.kind == wiped && lost {
+				one.kind = killed
+			}
+			lost = lost || one.kind == wiped
+			steps = append(steps, one)
+		}
+		for range dice.IntN(6) {
+			steps = append(steps, step{
+				kind: changes[dice.IntN(len(changes))], at: spread(dice, 60*time.Second), host: dice.IntN(hosts),
+				service: []string{"web", "api", "db"}[dice.IntN(3)],
+			})
+		}
+		slices.SortStableFunc(steps, func(a, b step) int { return int(a.at - b.at) })
+		s.episodes = append(s.episodes, steps)
+	}
+	return s
+}
+
+// spread is a time up to most, short ones as likely as long ones.
+func spread(dice *rand.Rand, most time.Duration) time.Duration {
+	d := most >> dice.IntN(8)
+	return (d/2 + time.Duration(dice.Int64N(int64(d/2)))).Round(time.Millisecond)
+}
+
+// simulation is a cluster to which a schedule happens.
+type simulation struct {
+	*Cluster
+	touched  map[*Host]bool      // in this episode
+	busy     map[*Host]bool      // by a fault that is not over
+	restless map[string]bool     // services that changed in this episode
+	written  map[string]string   // acknowledged: nodes and their addresses
+	open     map[string][]string // of unknown outcome
+	count    int
+}
+
+// play plays the schedule and returns how long that took the cluster.
+func (s schedule) play(t *testing.T) (lived time.Duration) {
+	Run(t, Options{Servers: s.servers, Agents: s.agents, Seed: s.seed, Disks: true, Every: 50 * time.Millisecond}, func(c *Cluster) {
+		began := time.Now()
+		sim := &simulation{Cluster: c, written: map[string]string{}, open: map[string][]string{}}
+		c.StartAll()
+		for _, steps := range s.episodes {
+			sim.episode(steps)
+		}
+		lived = time.Since(began)
+	})
+	return lived
+}
+
+// event is the begin of a step, or its end.
+type event struct {
+	at time.Duration
+	do func()
+}
+
+func (s *simulation) episode(steps []step) {
+	s.Helper()
+	s.touched, s.busy, s.restless = map[*Host]bool{}, map[*Host]bool{}, map[string]bool{}
+	begin := time.Now()
+	var events []event
+	for _, one := range steps {
+		events = append(events, event{one.at, func() {
+			if end := s.begin(one); end != nil {
+				events = append(events, event{one.at + one.lasts, end})
+			}
+		}})
+	}
+	for len(events) > 0 {
+		i := 0
+		for j := range events {
+			if events[j].at < events[i].at {
+				i = j
+			}
+		}
+		next := events[i]
+		events = slices.Delete(events, i, i+1)
+		if d := next.at - time.Since(begin); d > 0 {
+			time.Sleep(d)
+		}
+		next.do()
+	}
+	s.rest()
+}
+
+// touch has the judge look away from what a fault does to a host: from what the host
+// answers, but that it does, and from what others answer of it.
+func (s *simulation) touch(h *Host) {
+	s.touched[h], s.busy[h] = true, true
+	s.Judge.TurnAll(h.Name, Either)
+	s.Judge.Apart([]string{h.Name}, names(s.Hosts))
+	if len(s.touched) > len(s.Hosts)/4 || s.count2(s.Servers()) > 1 { // others may doubt themselves, or not hear of changes
+		s.Judge.Apart(names(s.Hosts), names(s.Hosts))
+	}
+}
+
+func (s *simulation) count2(hosts []*Host) (n int) {
+	for _, h := range hosts {
+		if s.touched[h] {
+			n++
+		}
+	}
+	return n
+}
+
+// begin begins a step and returns what ends it.
+func (s *simulation) begin(one step) (end func()) {
+	h, other := s.Hosts[one.host], s.Hosts[one.other]
+	free := func() { delete(s.busy, h) }
+	switch one.kind {
+	case registers, leaves, flaps, writes:
+		s.change(one, h)
+		return nil
+	case lossy:
+		s.Judge.Apart(names(s.Hosts), names(s.Hosts))
+		s.Between(s.Hosts, s.Hosts, memnet.Path{Loss: one.loss, Jitter: 5 * time.Millisecond})
+		return s.Net.Heal
+	}
+	if s.busy[h] || !h.IsUp() {
+		return nil
+	}
+	switch one.kind {
+	case cutOff:
+		s.touch(h)
+		s.Cable(h, true)
+		return func() { s.Cable(h, false); free() }
+	case cutPair:
+		s.touch(h)
+		s.touch(other)
+		s.Toward([]*Host{h}, []*Host{other}, memnet.Path{Cut: true})
+		return func() { s.Toward([]*Host{h}, []*Host{other}, memnet.Path{}); free(); delete(s.busy, other) }
+	case splitOff:
+		group := slices.Compact([]*Host{h, other, s.Hosts[(one.host+1)%len(s.Hosts)]})
+		for _, g := range group {
+			s.touch(g)
+		}
+		s.Between(group, But(s.Hosts, group...), memnet.Path{Cut: true})
+		return func() {
+			s.Between(group, But(s.Hosts, group...), memnet.Path{})
+			for _, g := range group {
+				delete(s.busy, g)
+			}
+		}
+	case paused:
+		s.touch(h)
+		h.Pause()
+		s.Judge.TurnAll(h.Name, Either)
+		return func() {
+			if h.life.Load() != nil {
+				h.Resume()
+				s.Judge.TurnAll(h.Name, Either)
+			}
+			free()
+		}
+	}
+	s.touch(h)
+	switch one.kind {
+	case killed, wiped:
+		h.Kill()
+	case powerless:
+		h.SwitchOff()
+	case restarted:
+		h.Stop()
+	}
+	s.Judge.TurnAll(h.Name, Either)
+	if one.kind == wiped {
+		h.Wipe()
+	}
+	return func() {
+		h.Start()
+		s.Judge.TurnAll(h.Name, Either)
+		free()
+	}
+}
+
+// change changes something that a host that runs offers, or writes through it.
+func (s *simulation) change(one step, h *Host) {
+	if !h.IsUp() {
+		return
+	}
+	_, offers := h.offers[one.service]
+	switch {
+	case one.kind == writes:
+		s.write(h)
+		return
+	case one.kind == registers && !offers:
+		h.Register(one.service, 80)
+	case one.kind == leaves && offers:
+		h.Deregister(one.service)
+	case one.kind == flaps && offers:
+		h.SetCheck(one.service, "critical")
+		time.Sleep(100 * time.Millisecond)
+		h.SetCheck(one.service, "passing")
+	default:
+		return
+	}
+	s.restless[one.service] = true
+	if len(s.touched) > 0 { // who knows when the servers can take it
+		s.Judge.Apart(names(s.Hosts), []string{h.Name})
+		s.Judge.TurnAll(h.Name, Either)
+		s.touched[h] = true
+	}
+}
+
+// write registers a node that no agent answers for.
+func (s *simulation) write(h *Host) {
+	if !h.Server {
+		return
+	}
+	s.count++
+	node, addr := fmt.Sprintf("ext-%d", s.count%5), fmt.Sprintf("192.0.2.%d", 1+s.count%250)
+	if err := h.apply(&catalog.Register{Node: catalog.Node{Node: node, Address: addr}}); err == nil {
+		s.written[node], s.open[node] = addr, nil
+	} else if !errors.Is(err, catalog.ErrNoLeader) {
+		s.open[node] = append(s.open[node], addr)
+	}
+}
+
+// rest waits until all is well after the faults: every host sees every other, all
+// answer what is true, and nothing that was acknowledged is missing.
+func (s *simulation) rest() {
+	s.Helper()
+	s.Net.Heal()
+	for _, h := range s.Hosts {
+		if h.life.Load() == nil {
+			h.Start()
+		}
+	}
+	whole := s.Whole()
+	for h := range s.touched {
+		s.Judge.TurnAll(h.Name, Present)
+	}
+	for _, h := range s.Hosts {
+		s.Judge.TurnAll(h.Name, Present)
+	}
+	settled := s.Within(30*time.Second, "all hosts answer what is true", func() error {
+		for _, h := range s.Hosts {
+			if err := s.ExactOn(h); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	s.Judge.AllExact()
+	s.Judge.Together(names(s.Hosts), names(s.Hosts))
+	s.Within(30*time.Second, "all that was acknowledged is there", s.holds)
+	s.Within(30*time.Second, "three servers vote", func() error { return s.voters(3) })
+	s.Logf("%d hosts touched: whole after %v, all answers exact %v later", len(s.touched), whole, settled)
+}
+
+func (s *simulation) holds() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r, _, err := s.Leader().Node().Read(ctx, catalog.Consistent)
+	if err != nil {
+		return err
+	}
+	for name, want := range s.written {
+		_, node := r.Node(nil, name)
+		if node == nil || node.Address != want && !slices.Contains(s.open[name], node.Address) {
+			return fmt.Errorf("node %s is %+v, want it at %s", name, node, want)
+		}
+	}
+	return nil
+}
+
+// TestSimulate plays schedules from seeds until its time is over. One that fails is
+// shortened, and printed; -seed plays it again.
+func TestSimulate(t *testing.T) {
+	if *seedFlag != 0 {
+		s := newSchedule(*seedFlag)
+		t.Log(s)
+		s.play(t)
+		return
+	}
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	var lived time.Duration
+	seeds := 0
+	first := uint64(time.Now().UnixNano()) >> 10 & 0xffffffff
+	for end := time.Now().Add(*simulateFlag); time.Now().Before(end); seeds++ {
+		s := newSchedule(first + uint64(seeds))
+		ok := t.Run(fmt.Sprintf("seed %d", s.seed), func(t *testing.T) { lived += s.play(t) })
+		if !ok {
+			t.Errorf("fails; go test ./cluster/clustertest -run TestSimulate -seed %d; shortened:\n%v", s.seed, s.shortened(t, time.Now().Add(time.Minute)))
+			return
+		}
+	}
+	t.Logf("%d clusters lived %.1f hours", seeds, lived.Hours())
+}
+
+// shortened leaves out of a schedule that fails what it fails without, as far as
+// there is time.
+func (s schedule) shortened(t *testing.T, end time.Time) schedule {
+	for e := len(s.episodes) - 1; e >= 0; e-- {
+		for i := len(s.episodes[e]) - 1; i >= 0; i-- {
+			if time.Now().After(end) {
+				return s
+			}
+			less := s
+			less.episodes = slices.Clone(s.episodes)
+			less.episodes[e] = slices.Delete(slices.Clone(s.episodes[e]), i, i+1)
+			if !t.Run(fmt.Sprintf("without %d of %d", i, e), func(t *testing.T) { less.play(t) }) {
+				s = less
+			}
+		}
+	}
+	return s
+}
