@@ -371,8 +371,8 @@ func (f *fleet) damagedView(h *fleetHost, damage func([]byte) []byte) {
 func (f *fleet) exactElse(h *fleetHost) error {
 	for _, service := range f.client.services() {
 		got := h.lookup(service)
-		got.addrs = slices.DeleteFunc(got.addrs, func(a netip.Addr) bool { return a == netswitch.HostAddr(h.n) })
-		if err := f.client.exact(got); err != nil {
+		got.Addrs = slices.DeleteFunc(got.Addrs, func(a netip.Addr) bool { return a == netswitch.HostAddr(h.n) })
+		if err := f.client.judge.Exact(got); err != nil {
 			return err
 		}
 	}

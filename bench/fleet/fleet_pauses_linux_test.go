@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meibo/cluster/clustertest"
 )
 
 // TestFleet_AnswersWhileHostsFreeze stops the processes of the leader, a follower and an agent, and lets them go on: the
@@ -105,15 +107,15 @@ func (f *fleet) agree(h *fleetHost, slept []*fleetHost) error {
 	return nil
 }
 
-func (f *fleet) without(got lookup, hosts []*fleetHost) string {
+func (f *fleet) without(got clustertest.Lookup, hosts []*fleetHost) string {
 	var list []string
-	for _, addr := range got.addrs {
+	for _, addr := range got.Addrs {
 		if !slices.ContainsFunc(hosts, func(h *fleetHost) bool { return h.addr() == addr.String() }) {
 			list = append(list, addr.String())
 		}
 	}
 	slices.Sort(list)
-	return fmt.Sprint(list, got.err)
+	return fmt.Sprint(list, got.Err)
 }
 
 // neverStale reads consistently on the host; an error is allowed, an older value is not.

@@ -117,8 +117,8 @@ func (f *fleet) nowhere(strangers ...*fleetHost) {
 				f.t.Errorf("%s could write to a catalog", x.name)
 			}
 		})
-		if got := x.lookup("web"); got.err == nil {
-			f.t.Errorf("%s resolves web.service.consul to %v", x.name, got.addrs)
+		if got := x.lookup("web"); got.Err == nil {
+			f.t.Errorf("%s resolves web.service.consul to %v", x.name, got.Addrs)
 		}
 	}
 	tries.Wait()

@@ -6,146 +6,86 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"meibo/bench/netswitch"
+	"meibo/cluster/clustertest"
 
 	"github.com/miekg/dns"
 )
 
-// A load asks every host's own resolver for every service, all the time, and keeps each answer with its time. When the
-// test has ended, it is compared with what was true: an instance that was there for long enough must be in the answer,
-// one that was gone for long enough must not.
+// A load asks every host's own resolver for every service, all the time, and has each answer judged.
 
 const (
 	askEvery   = 15 * time.Millisecond
 	askTimeout = 2 * time.Second // as stub resolvers have it in these hosts' resolv.conf
 )
 
-// lookup is one question and what came of it.
-type lookup struct {
-	at      time.Time // when the answer was there
-	took    time.Duration
-	viewer  *fleetHost
-	service string
-	addrs   []netip.Addr
-	err     error
-}
-
-// truth is whether a service is on a host.
-type truth uint8
-
 const (
-	absent truth = iota
-	present
-	either // the host is starting, or what is right depends on who is asked
+	absent  = clustertest.Absent
+	present = clustertest.Present
+	either  = clustertest.Either // the host is starting, or what is right depends on who is asked
 )
-
-type instanceKey struct{ service, host string }
-
-type turn struct {
-	at time.Time
-	is truth
-}
-
-type pairKey struct{ viewer, host string }
 
 type load struct {
 	fleet *fleet
-	// falling and rising are how long after a change an answer may still be, or not yet be, what it was before.
-	falling, rising time.Duration
-
-	mu     sync.Mutex // guards following
-	turns  map[instanceKey][]turn
-	unsure map[pairKey][]turn // either from then on, or absent: back to what turns say
-	down   map[string][]turn  // absent: down, either: starting, present: answers
-	all    []lookup
-	exacts []time.Time // when all hosts answered what was true
-
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	judge *clustertest.Judge
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
 }
 
 func newLoad(f *fleet) *load {
-	l := &load{
-		fleet: f, falling: 5 * time.Second, rising: 12 * time.Second,
-		turns: map[instanceKey][]turn{}, unsure: map[pairKey][]turn{}, down: map[string][]turn{},
+	l := &load{fleet: f, judge: clustertest.NewJudge()}
+	for _, h := range f.hosts {
+		l.judge.AddHost(h.name, netswitch.HostAddr(h.n))
 	}
 	if raceEnabled {
-		l.falling, l.rising = 20*time.Second, 40*time.Second
+		l.judge.Falling, l.judge.Rising = 20*time.Second, 40*time.Second
 	}
 	return l
 }
 
-// becomes says that after the call the service is on the host, or isn't. While the call is under way hosts may answer
-// both: its first viewers see the change before the caller hears that it is done.
-func (l *load) becomes(service string, h *fleetHost, is truth, call func() error) {
+// becomes says that after the call the service is on the host, or isn't.
+func (l *load) becomes(service string, h *fleetHost, is clustertest.Truth, call func() error) {
 	l.fleet.t.Helper()
-	l.turn(service, h, either)
-	must(l.fleet.t, call())
-	l.turn(service, h, is)
-}
-
-func (l *load) turn(service string, h *fleetHost, is truth) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	key := instanceKey{service, h.name}
-	l.turns[key] = append(l.turns[key], turn{time.Now(), is})
+	must(l.fleet.t, l.judge.Becomes(service, h.name, is, call))
 }
 
 // fallsAll says that the host's services are gone for everybody but itself from now on, risesAll that they are back.
-func (l *load) fallsAll(h *fleetHost) { l.turnAll(h, absent) }
-func (l *load) risesAll(h *fleetHost) { l.turnAll(h, present) }
+func (l *load) fallsAll(h *fleetHost) { l.judge.TurnAll(h.name, absent) }
+func (l *load) risesAll(h *fleetHost) { l.judge.TurnAll(h.name, present) }
 
 // fogAll says that from now on nobody can say whether the host's services are there; risesAll ends it.
-func (l *load) fogAll(h *fleetHost) { l.turnAll(h, either) }
-
-func (l *load) turnAll(h *fleetHost, is truth) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key := range l.turns {
-		if key.host == h.name {
-			l.turns[key] = append(l.turns[key], turn{time.Now(), is})
-		}
-	}
-}
+func (l *load) fogAll(h *fleetHost) { l.judge.TurnAll(h.name, either) }
 
 // apart says that what these viewers answer of those hosts is not judged from now on, together that it is again.
-func (l *load) apart(viewers, hosts []*fleetHost)    { l.pair(viewers, hosts, either) }
-func (l *load) together(viewers, hosts []*fleetHost) { l.pair(viewers, hosts, absent) }
+func (l *load) apart(viewers, hosts []*fleetHost)    { l.judge.Apart(names(viewers), names(hosts)) }
+func (l *load) together(viewers, hosts []*fleetHost) { l.judge.Together(names(viewers), names(hosts)) }
 
-func (l *load) pair(viewers, hosts []*fleetHost, is truth) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, v := range viewers {
-		for _, h := range hosts {
-			if v != h {
-				key := pairKey{v.name, h.name}
-				l.unsure[key] = append(l.unsure[key], turn{time.Now(), is})
-			}
-		}
+func names(hosts []*fleetHost) []string {
+	var list []string
+	for _, h := range hosts {
+		list = append(list, h.name)
 	}
+	return list
 }
 
 // began says that the host's daemon starts, ended that it is no more.
-func (l *load) began(h *fleetHost) {
-	l.state(h, either)
-	l.risesAll(h)
+func (l *load) began(h *fleetHost) { l.judge.Began(h.name) }
+func (l *load) ended(h *fleetHost) { l.judge.Ended(h.name) }
+
+// state says that of the daemon alone; nothing is said of its services.
+func (l *load) state(h *fleetHost, is clustertest.Truth) { l.judge.State(h.name, is) }
+
+// turnovers is how often a host went from a viewer's answers, or came back to them, since then.
+func (l *load) turnovers(viewer, h *fleetHost, since time.Time) int {
+	return l.judge.Turnovers(viewer.name, h.name, since)
 }
 
-func (l *load) ended(h *fleetHost) {
-	l.state(h, absent)
-	l.fallsAll(h)
-}
-
-func (l *load) state(h *fleetHost, is truth) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.down[h.name] = append(l.down[h.name], turn{time.Now(), is})
-}
+// services are the names that are asked for.
+func (l *load) services() []string { return l.judge.Services() }
 
 // run begins to ask.
 func (l *load) run() {
@@ -155,22 +95,6 @@ func (l *load) run() {
 		l.wg.Go(func() { l.askOn(ctx, h) })
 	}
 	l.fleet.t.Cleanup(func() { cancel(); l.wg.Wait() })
-}
-
-// services are the names that are asked for.
-func (l *load) services() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	seen := map[string]bool{}
-	for key := range l.turns {
-		seen[key.service] = true
-	}
-	var names []string
-	for name := range seen {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 func (l *load) askOn(ctx context.Context, h *fleetHost) {
@@ -186,23 +110,15 @@ func (l *load) askOn(ctx context.Context, h *fleetHost) {
 		if len(names) == 0 {
 			continue
 		}
-		got := h.lookup(names[i%len(names)])
-		l.mu.Lock()
-		if turns := l.down[h.name]; got.err == nil && len(turns) > 0 && turns[len(turns)-1].is == either {
-			l.down[h.name] = append(turns, turn{got.at.Add(-got.took), present})
-		}
-		l.all = append(l.all, got)
-		l.mu.Unlock()
+		l.judge.Judge(h.lookup(names[i%len(names)]))
 	}
 }
 
 // lookup asks the host's resolver for the addresses of a service, once.
-func (h *fleetHost) lookup(service string) lookup {
-	got := lookup{viewer: h, service: service}
-	begin := time.Now()
-	got.addrs, got.err = h.resolve(service + ".service.consul.")
-	got.at = time.Now()
-	got.took = got.at.Sub(begin)
+func (h *fleetHost) lookup(service string) clustertest.Lookup {
+	got := clustertest.Lookup{Viewer: h.name, Service: service, Asked: time.Now()}
+	got.Addrs, got.Err = h.resolve(service + ".service.consul.")
+	got.At = time.Now()
 	return got
 }
 
@@ -257,35 +173,21 @@ func (l *load) settled() time.Duration {
 				if h.proc == nil {
 					continue
 				}
-				if err := l.exact(h.lookup(service)); err != nil {
+				if err := l.judge.Exact(h.lookup(service)); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.exacts = append(l.exacts, time.Now())
+	l.judge.AllExact()
 	return took
 }
 
-// graceFrom is since when something must have been so for an answer to be wrong: for as long as the grace, or since all
-// hosts knew.
-func (l *load) graceFrom(at time.Time, grace time.Duration) time.Time {
-	from := at.Add(-grace)
-	for _, exact := range l.exacts {
-		if exact.After(from) && exact.Before(at) {
-			from = exact
-		}
-	}
-	return from
-}
-
-// exactOn is exact for every service on one host.
+// exactOn compares all that one host answers with what is true at this moment.
 func (l *load) exactOn(h *fleetHost) error {
 	for _, service := range l.services() {
-		if err := l.exact(h.lookup(service)); err != nil {
+		if err := l.judge.Exact(h.lookup(service)); err != nil {
 			return err
 		}
 	}
@@ -295,8 +197,8 @@ func (l *load) exactOn(h *fleetHost) error {
 // answersOn reports the first service that the host has no answer for.
 func (l *load) answersOn(h *fleetHost) error {
 	for _, service := range l.services() {
-		if got := h.lookup(service); got.err != nil || len(got.addrs) == 0 {
-			return fmt.Errorf("%s on %s: %v %w", service, h.name, got.addrs, got.err)
+		if got := h.lookup(service); got.Err != nil || len(got.Addrs) == 0 {
+			return fmt.Errorf("%s on %s: %v %w", service, h.name, got.Addrs, got.Err)
 		}
 	}
 	return nil
@@ -315,50 +217,9 @@ func (l *load) settledOn(hosts []*fleetHost) time.Duration {
 	})
 }
 
-// turnovers is how often a host went from a viewer's answers, or came back to them, since then: of its services, the
-// one that did so most often.
-func (l *load) turnovers(viewer, h *fleetHost, since time.Time) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	most, count, last := 0, map[string]int{}, map[string]bool{}
-	for _, got := range l.all {
-		if got.viewer != viewer || got.err != nil || len(l.turns[instanceKey{got.service, h.name}]) == 0 {
-			continue
-		}
-		has := slices.Contains(got.addrs, netswitch.HostAddr(h.n))
-		if was, seen := last[got.service]; seen && was != has && got.at.After(since) {
-			count[got.service]++
-			most = max(most, count[got.service])
-		}
-		last[got.service] = has
-	}
-	return most
-}
-
 // soak lets the load go on for so long: the one wait here that is for time itself.
 func (l *load) soak(d time.Duration) {
 	<-time.After(d)
-}
-
-// exact compares an answer with what is true at this moment.
-func (l *load) exact(got lookup) error {
-	if got.err != nil {
-		return fmt.Errorf("%s on %s: %w", got.service, got.viewer.name, got.err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var want []netip.Addr
-	for _, h := range l.fleet.hosts {
-		turns := l.turns[instanceKey{got.service, h.name}]
-		if len(turns) > 0 && turns[len(turns)-1].is == present {
-			want = append(want, netswitch.HostAddr(h.n))
-		}
-	}
-	slices.SortFunc(got.addrs, netip.Addr.Compare)
-	if !slices.Equal(want, got.addrs) {
-		return fmt.Errorf("%s on %s: %v, want %v", got.service, got.viewer.name, got.addrs, want)
-	}
-	return nil
 }
 
 // check ends the load and fails the test for each failed or wrong lookup; the figures are printed.
@@ -367,36 +228,7 @@ func (l *load) check() {
 	t.Helper()
 	l.stop()
 	l.wg.Wait()
-	var failed, wrong []string
-	var took []time.Duration
-	judged := 0
-	for _, got := range l.all {
-		if !l.serving(got.viewer.name, got.at.Add(-got.took), got.at) {
-			// Before its first answer a host may fail, and may not deny.
-			if got.err != nil && strings.HasPrefix(got.err.Error(), dns.RcodeToString[dns.RcodeNameError]) && l.wrong(got) != "" {
-				wrong = append(wrong, l.describe(got, got.err.Error()))
-			}
-			continue
-		}
-		judged++
-		took = append(took, got.took)
-		if got.err != nil {
-			failed = append(failed, l.describe(got, got.err.Error()))
-		} else if why := l.wrong(got); why != "" {
-			wrong = append(wrong, l.describe(got, why))
-		}
-	}
-	slices.Sort(took)
-	if judged == 0 {
-		t.Fatal("no lookup was judged")
-	}
-	t.Logf("%d lookups judged, %d failed, %d wrong; p50 %v, p99 %v, max %v", judged, len(failed), len(wrong),
-		took[judged/2].Round(time.Microsecond), took[judged*99/100].Round(time.Microsecond), took[judged-1].Round(time.Microsecond))
-	for what, list := range map[string][]string{"failed": failed, "wrong": wrong} {
-		if len(list) > 0 {
-			t.Errorf("%d %s, the first:\n%s", len(list), what, strings.Join(list[:min(len(list), 12)], "\n"))
-		}
-	}
+	l.judge.Report(t)
 	for _, h := range l.fleet.hosts {
 		if log := h.log(); strings.Contains(log, "WARNING: DATA RACE") || strings.Contains(log, "\npanic:") || strings.Contains(log, "goroutine 1 [") {
 			t.Errorf("%s: its daemon raced or panicked:\n%s", h.name, excerpt(log))
@@ -412,75 +244,4 @@ func excerpt(log string) string {
 		}
 	}
 	return ""
-}
-
-func (l *load) describe(got lookup, why string) string {
-	return fmt.Sprintf("%s %s asked on %s: %s", got.at.Format("15:04:05.000"), got.service, got.viewer.name, why)
-}
-
-// serving reports whether the viewer's daemon was up and had answered this question or one before, and was still up after it.
-func (l *load) serving(viewer string, from, to time.Time) bool {
-	for i, turn := range l.down[viewer] {
-		next := to.Add(time.Hour)
-		if i+1 < len(l.down[viewer]) {
-			next = l.down[viewer][i+1].at
-		}
-		if turn.is == present && !from.Before(turn.at) && to.Before(next) {
-			return true
-		}
-	}
-	return false
-}
-
-// wrong says what is wrong with an answer, "" if nothing is.
-func (l *load) wrong(got lookup) string {
-	any := false // an instance is surely there
-	var missing, extra []string
-	asked := got.at.Add(-got.took)
-	rising, falling := l.graceFrom(asked, l.rising), l.graceFrom(asked, l.falling)
-	for _, h := range l.fleet.hosts {
-		key := instanceKey{got.service, h.name}
-		if len(l.turns[key]) == 0 {
-			continue
-		}
-		has := slices.Contains(got.addrs, netswitch.HostAddr(h.n))
-		unsure := l.was(l.unsure[pairKey{got.viewer.name, h.name}], either, rising, got.at)
-		surely := l.stayed(l.turns[key], present, rising, got.at)
-		if surely && !unsure {
-			any = true
-			if !has {
-				missing = append(missing, h.name)
-			}
-		}
-		if has && !unsure && h != got.viewer && l.stayed(l.turns[key], absent, falling, got.at) {
-			extra = append(extra, h.name)
-		}
-	}
-	switch {
-	case len(missing) > 0:
-		return fmt.Sprintf("%v lacks %v", got.addrs, missing)
-	case len(extra) > 0 && any: // the last of a service is answered even when dead
-		return fmt.Sprintf("%v has %v, gone longer than %v", got.addrs, extra, l.falling)
-	}
-	return ""
-}
-
-// stayed reports whether it was so from one time to the other without a break.
-func (l *load) stayed(turns []turn, is truth, from, to time.Time) bool {
-	i, _ := slices.BinarySearchFunc(turns, to, func(t turn, at time.Time) int { return t.at.Compare(at) })
-	return i > 0 && turns[i-1].is == is && !turns[i-1].at.After(from)
-}
-
-// was reports whether it was so at any time between the two.
-func (l *load) was(turns []turn, is truth, from, to time.Time) bool {
-	for i, t := range turns {
-		end := to
-		if i+1 < len(turns) {
-			end = turns[i+1].at
-		}
-		if t.is == is && t.at.Before(to) && !end.Before(from) {
-			return true
-		}
-	}
-	return false
 }

@@ -53,6 +53,8 @@ type change struct {
 	out bool
 }
 
+type pairKey struct{ viewer, host string }
+
 // witness looks at what every host makes of every other, all the time. Returns are held down for seconds, so that it
 // misses none.
 type witness struct {

@@ -328,6 +328,7 @@ func (h *Host) Wipe() {
 		h.c.Fatalf("%s runs", h.Name)
 	}
 	h.dir = h.nextDir() + "-wiped"
+	clear(h.offers)
 	h.c.Judge.Forgets(h.Name)
 }
 
@@ -635,7 +636,9 @@ func (c *Cluster) SettledOn(hosts []*Host) time.Duration {
 // ExactOn compares all that a host answers with what is true now.
 func (c *Cluster) ExactOn(h *Host) error {
 	for _, service := range c.Judge.Services() {
-		if err := c.Judge.Exact(h.Lookup(service)); err != nil {
+		got := h.Lookup(service)
+		c.Judge.Note(got)
+		if err := c.Judge.Exact(got); err != nil {
 			return err
 		}
 	}

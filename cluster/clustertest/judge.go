@@ -190,18 +190,20 @@ func (j *Judge) AllExact() {
 
 // Exact compares an answer with what is true at this moment.
 func (j *Judge) Exact(got Lookup) error {
-	if got.Err != nil {
+	if got.Err != nil && !got.denies() {
 		return fmt.Errorf("%s on %s: %w", got.Service, got.Viewer, got.Err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.noteFlips(got)
 	var want []netip.Addr
 	for _, h := range j.hosts {
 		turns := j.turns[instanceKey{got.Service, h}]
 		if len(turns) > 0 && turns[len(turns)-1].is == Present {
 			want = append(want, j.addrs[h])
 		}
+	}
+	if got.Err != nil && len(want) > 0 {
+		return fmt.Errorf("%s on %s: %w", got.Service, got.Viewer, got.Err)
 	}
 	has := slices.SortedFunc(slices.Values(got.Addrs), netip.Addr.Compare)
 	if slices.SortFunc(want, netip.Addr.Compare); !slices.Equal(want, has) {
@@ -275,6 +277,14 @@ func describe(got Lookup, why string) string {
 	return fmt.Sprintf("%s %s asked on %s: %s", got.At.Format("15:04:05.000"), got.Service, got.Viewer, why)
 }
 
+// Note notes an answer that isn't judged, so that [Judge.Turnovers] counts from it.
+// Answers of one host come in order.
+func (j *Judge) Note(got Lookup) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.noteFlips(got)
+}
+
 // noteFlips notes which hosts went from a viewer's answers, or came back to them.
 func (j *Judge) noteFlips(got Lookup) {
 	if got.Err != nil {
@@ -307,6 +317,14 @@ func (j *Judge) Turnovers(viewer, host string, since time.Time) (most int) {
 		most = max(most, count)
 	}
 	return most
+}
+
+// IsServing reports whether the host's daemon starts, or answers.
+func (j *Judge) IsServing(host string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	turns := j.states[host]
+	return len(turns) > 0 && turns[len(turns)-1].is != Absent
 }
 
 // serving reports whether the viewer's daemon was up and had answered this question

@@ -263,8 +263,10 @@ func (s *simulation) begin(one step) (end func()) {
 		h.Wipe()
 	}
 	return func() {
-		h.Start()
-		s.Judge.TurnAll(h.Name, Either)
+		h.start()
+		if one.kind != wiped { // that one knows nothing at first
+			s.Judge.State(h.Name, Either)
+		}
 		free()
 	}
 }
@@ -323,6 +325,11 @@ func (s *simulation) rest() {
 		}
 	}
 	whole := s.Whole()
+	for _, h := range s.Hosts {
+		if !s.Judge.IsServing(h.Name) {
+			s.Judge.State(h.Name, Either)
+		}
+	}
 	for h := range s.touched {
 		s.Judge.TurnAll(h.Name, Present)
 	}
@@ -341,6 +348,7 @@ func (s *simulation) rest() {
 	s.Judge.Together(names(s.Hosts), names(s.Hosts))
 	s.Within(30*time.Second, "all that was acknowledged is there", s.holds)
 	s.Within(30*time.Second, "three servers vote", func() error { return s.voters(3) })
+	time.Sleep(5 * time.Second)
 	s.Logf("%d hosts touched: whole after %v, all answers exact %v later", len(s.touched), whole, settled)
 }
 
