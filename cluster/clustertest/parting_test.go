@@ -158,7 +158,7 @@ func TestBadLines_BetweenServersAndAgents(t *testing.T) {
 				from, to = to, from
 			}
 			c.Toward(from, to, memnet.Path{Loss: 0.6, Jitter: 30 * time.Millisecond})
-			time.Sleep(10 * time.Second)
+			time.Sleep(5 * time.Second)
 			if i%4 == 3 {
 				c.Net.Heal()
 			}

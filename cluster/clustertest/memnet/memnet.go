@@ -404,8 +404,9 @@ func (h *Host) dial(ctx context.Context, to netip.AddrPort) (*end, time.Duration
 	d, lost := n.takes(there)
 	e, lostBack := n.takes(back)
 	other := n.hosts[to.Addr()]
+	inVain := lost || lostBack || there.cuts(from.Port(), to.Port()) || other == nil || other.off
 	n.mu.Unlock()
-	if lost || lostBack || there.cuts(from.Port(), to.Port()) || other == nil || other.off {
+	if inVain {
 		return nil, redial, nil
 	}
 	if err := sleep(ctx, d); err != nil {
