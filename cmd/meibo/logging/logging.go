@@ -279,8 +279,9 @@ var consuls = map[string]string{
 var parts = strings.Fields(`
 	meibo meibo.config meibo.dnsmasq meibo.logging meibo.signals cache forwarder
 	resolver resolver.consul resolver.control resolver.filewatch resolver.listen resolver.local resolver.resolvconf resolver.wire
-	cluster cluster.acl cluster.agent cluster.catalog cluster.catalog.state cluster.check cluster.consensus cluster.feed cluster.gossip
-	cluster.httpapi cluster.httpapi.client cluster.leader cluster.link cluster.view`)
+	cluster cluster.acl cluster.agent cluster.atomicfile cluster.bootstrap cluster.catalog cluster.catalog.state cluster.check
+	cluster.consensus cluster.definition cluster.feed cluster.feed.frame cluster.gossip cluster.httpapi cluster.httpapi.client
+	cluster.httpserve cluster.leader cluster.link cluster.membership cluster.retry cluster.rpc cluster.server cluster.view`)
 
 // Part returns the part that a name means: a part's own name, the last label of
 // it ("gossip"), or what Consul calls the part that does the same, which begins
