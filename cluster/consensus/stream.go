@@ -168,6 +168,9 @@ func (s *stream) dialTarget(addr string, timeout time.Duration) (net.Conn, error
 		return nil, fmt.Errorf("no server is known at %s", addr)
 	}
 	c, _, err := s.call(at, id, timeout, false)
+	if isBroken(err) { // in its preface: a key left the ring meanwhile, or the server begins anew
+		c, _, err = s.call(at, id, timeout, false)
+	}
 	if err != nil {
 		return nil, &dialError{err}
 	}

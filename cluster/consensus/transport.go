@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -145,7 +146,8 @@ func isBroken(err error) bool {
 		return false
 	}
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, e) {
+		// The decoder of messages keeps no more than the text.
+		if errors.Is(err, e) || strings.HasSuffix(err.Error(), e.Error()) {
 			return true
 		}
 	}

@@ -39,7 +39,11 @@ var (
 // handshake's time-out. The caller closes the connection; it breaks when its key
 // leaves the ring or Run ends.
 func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (*tls.Conn, error) {
-	tc, err := l.dial(ctx, addr, p, want)
+	st := l.current()
+	tc, err := l.dial(ctx, addr, p, want, st)
+	if now := l.current(); err != nil && now.ring != st.ring && ctx.Err() == nil {
+		tc, err = l.dial(ctx, addr, p, want, now) // the ring has changed under it
+	}
 	if err == nil {
 		l.metrics.conns.WithLabelValues("out", string(p)).Inc()
 		return tc, nil
@@ -61,14 +65,13 @@ func (l *Link) Dial(ctx context.Context, addr string, p Protocol, want string) (
 	return nil, err
 }
 
-func (l *Link) dial(ctx context.Context, addr string, p Protocol, want string) (*tls.Conn, error) {
+func (l *Link) dial(ctx context.Context, addr string, p Protocol, want string, st *state) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
 	nc, err := l.network.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	st := l.current()
 	c := &conn{Conn: nc}
 	cfg := st.client.Clone()
 	cfg.NextProtos = []string{string(p)}

@@ -267,6 +267,34 @@ func TestLink_RotationOfKeysCutsNobodyUntilTheOldOneLeaves(t *testing.T) {
 	}
 }
 
+// onDial lets a test do something while a connection is made.
+type onDial struct {
+	net.Dialer
+	do func()
+}
+
+func (d *onDial) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, network, address)
+}
+
+func (d *onDial) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d.do()
+	return d.Dialer.DialContext(ctx, network, address)
+}
+
+// A handshake that began under a key which leaves the ring meanwhile is made anew.
+func TestLink_DialWhileTheKeyChanges(t *testing.T) {
+	ringA, ringB := newRing("old", "new"), newRing("old", "new")
+	slow := &onDial{do: func() {
+		ringA.set("new")
+		ringB.set("new")
+	}}
+	a, b := start(t, "a", ringA, func(c *Config) { c.Network = slow }), start(t, "b", ringB)
+	if err := echoes(a.mustDial(b)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLink_DialRefusesAnotherHost(t *testing.T) {
 	a, b := start(t, "a", nil), start(t, "b", nil)
 	_, err := a.Dial(t.Context(), b.addr(), echo, "id-of-c")
@@ -275,7 +303,7 @@ func TestLink_DialRefusesAnotherHost(t *testing.T) {
 	}
 }
 
-func TestLink_UnknownPassengerIsRefusedWithAWord(t *testing.T) {
+func TestLink_UnknownProtocolIsRefusedWithAWord(t *testing.T) {
 	a, b := start(t, "a", nil), start(t, "b", nil)
 	_, err := a.Dial(t.Context(), b.addr(), "test-absent/1", "")
 	if !errors.Is(err, ErrProtocol) {
