@@ -16,6 +16,7 @@ make verify PART=NAME runs one of:
   bars      1 min       start, memory, size and other figures of one host against their bars
   kills     1 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
   models    2 min       cache, view and state against their models, 4,000 runs each
+  simulate 14 min      whole clusters in fake time: random faults for ten minutes, each answer judged; the scenarios at 50 hosts
   forwarder 3 min       ten million forged replies; a minute of names that nobody has, upstreams answering and silent; the network down and up
   packages  5 min      the packages on Debian 12 and 13, as an rpm, and what lintian and rpmlint say
   fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
@@ -30,7 +31,7 @@ one() { # NAME COMMAND...: does it hold?
 fuzzOne() { one "${1%%:*}" timeout 300 bench/peers/fuzz.sh 2m "${1#*:}" "${1%%:*}"; }
 fleetOne() { one "$1" gotest -timeout 12m -run "^$1\$" ./bench/fleet; }
 
-case $part in fuzz|bars|kills|models|forwarder|packages|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
+case $part in fuzz|bars|kills|models|simulate|forwarder|packages|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
 [ -n "${MEIBO_ALONE:-}" ] || exec bench/peers/alone.sh bench/peers/verify.sh "$@"
 prepare
 export MEIBO_VERIFY=1
@@ -50,6 +51,9 @@ kills)
   one "the leader killed" gotest -timeout 6m -run TestKilledLeader ./cluster/consensus -leaderkills 20 ;;
 models)
   one models gotest -timeout 14m ./cluster/catalog/state ./cluster/view ./cache -rapid.checks 4000 ;;
+simulate)
+  one "random faults" gotest -timeout 13m -run '^TestSimulate$' ./cluster/clustertest -simulate 10m
+  one "scenarios at 50 hosts" gotest -timeout 10m -run '/50_hosts' ./cluster/clustertest ;;
 forwarder)
   one "forged replies" gotest -timeout 5m -run '^TestForgedReplies' ./forwarder
   one "random names, the network down and up" gotest -timeout 8m -run '^Test(RandomSubdomainFlood|NetworkDownAndUp|Forwarding_BlackBox)$' ./cmd/meibo ;;

@@ -298,9 +298,6 @@ func (h *Host) SwitchOff() { h.die((*memnet.Host).SwitchOff) }
 func (h *Host) die(kill func(*memnet.Host)) {
 	h.c.Helper()
 	synctest.Wait()
-	h.c.Judge.Ended(h.Name)
-	kill(h.Net)
-	l := h.life.Swap(nil)
 	if h.c.opts.Disks {
 		old := h.dir
 		h.dir = h.nextDir()
@@ -308,7 +305,9 @@ func (h *Host) die(kill func(*memnet.Host)) {
 			h.c.Fatal(err)
 		}
 	}
-	h.ghosts.Go(l.end)
+	h.c.Judge.Ended(h.Name)
+	kill(h.Net)
+	h.ghosts.Go(h.life.Swap(nil).end)
 }
 
 // Restart stops the daemon in peace and starts it again; its services are there all
