@@ -122,12 +122,12 @@ func spread(dice *rand.Rand, most time.Duration) time.Duration {
 // simulation is a cluster to which a schedule happens.
 type simulation struct {
 	*Cluster
-	touched  map[*Host]bool      // in this episode
-	busy     map[*Host]bool      // by a fault that is not over
-	restless map[string]bool     // services that changed in this episode
-	written  map[string]string   // acknowledged: nodes and their addresses
-	open     map[string][]string // of unknown outcome
-	count    int
+	touched map[*Host]bool      // in this episode
+	busy    map[*Host]bool      // by a fault that is not over
+	news    bool                // in this episode a service may come to be
+	written map[string]string   // acknowledged: nodes and their addresses
+	open    map[string][]string // of unknown outcome
+	count   int
 }
 
 // play plays the schedule and returns how long that took the cluster.
@@ -136,6 +136,7 @@ func (s schedule) play(t *testing.T) (lived time.Duration) {
 		began := time.Now()
 		sim := &simulation{Cluster: c, written: map[string]string{}, open: map[string][]string{}}
 		c.StartAll()
+		time.Sleep(3 * time.Second) // until all of that is on disk
 		for _, steps := range s.episodes {
 			sim.episode(steps)
 		}
@@ -152,7 +153,8 @@ type event struct {
 
 func (s *simulation) episode(steps []step) {
 	s.Helper()
-	s.touched, s.busy, s.restless = map[*Host]bool{}, map[*Host]bool{}, map[string]bool{}
+	s.touched, s.busy = map[*Host]bool{}, map[*Host]bool{}
+	s.news = slices.ContainsFunc(steps, func(one step) bool { return one.kind == registers })
 	begin := time.Now()
 	var events []event
 	for _, one := range steps {
@@ -264,7 +266,7 @@ func (s *simulation) begin(one step) (end func()) {
 	}
 	return func() {
 		h.start()
-		if one.kind != wiped { // that one knows nothing at first
+		if one.kind != wiped && !s.news { // or it doesn't know all at first
 			s.Judge.State(h.Name, Either)
 		}
 		free()
@@ -292,7 +294,6 @@ func (s *simulation) change(one step, h *Host) {
 	default:
 		return
 	}
-	s.restless[one.service] = true
 	if len(s.touched) > 0 { // who knows when the servers can take it
 		s.Judge.Apart(names(s.Hosts), []string{h.Name})
 		s.Judge.TurnAll(h.Name, Either)
