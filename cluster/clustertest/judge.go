@@ -247,7 +247,7 @@ func (j *Judge) Judge(got Lookup) {
 	}
 	j.judged++
 	j.took = append(j.took, got.At.Sub(got.Asked))
-	if got.Err != nil && !j.mayDeny(got) {
+	if got.Err != nil && j.isOffered(got) {
 		j.failed = append(j.failed, describe(got, got.Err.Error()))
 	} else if why := j.fault(got); why != "" {
 		j.wrong = append(j.wrong, describe(got, why))
@@ -259,18 +259,16 @@ func (got Lookup) denies() bool {
 	return got.Err != nil && strings.HasPrefix(got.Err.Error(), "NXDOMAIN")
 }
 
-// mayDeny reports whether the answer denies a name, and no host has offered it for
-// long enough: not even one that is dead, with which it would be answered still.
-func (j *Judge) mayDeny(got Lookup) bool {
-	if !got.denies() {
-		return false
-	}
+// isOffered reports whether a host has offered what was asked for long enough, though
+// it be dead: the last of a service is answered. No answer for a name that nobody
+// offers is none that anybody misses.
+func (j *Judge) isOffered(got Lookup) bool {
 	for key, t := range j.offered {
 		if key.service == got.Service && t.is == Present && t.at.Before(j.graceFrom(got.Asked, j.Rising)) {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 func describe(got Lookup, why string) string {

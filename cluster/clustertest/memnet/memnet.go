@@ -38,15 +38,16 @@ const (
 	received = 1 << 20
 	// backlog is how many streams wait to be accepted.
 	backlog = 128
-	// resend is after how long a lost segment is sent again, redial a lost request
-	// for a stream; dials is how often that is done.
-	resend, redial = 200 * time.Millisecond, time.Second
-	dials          = 7
+	// resend is after how long a lost segment is sent again; dials is how often a
+	// lost request for a stream is made.
+	resend = 200 * time.Millisecond
+	dials  = 7
 	// firstPort is where free ports are looked for.
 	firstPort = 32768
 
 	defaultDelay     = 500 * time.Microsecond
 	defaultDeadAfter = 3 * time.Second
+	defaultRedial    = time.Second
 )
 
 // Path is what befalls what one host sends to another.
@@ -67,10 +68,12 @@ func (p Path) cuts(a, b uint16) bool {
 
 // Network is a number of hosts. Its methods and theirs are safe for concurrent use.
 type Network struct {
-	// DeadAfter is after how long a stream breaks whose peer isn't heard; 0: 3 s.
+	// DeadAfter is after how long a stream breaks whose peer isn't heard: 3 s.
 	DeadAfter time.Duration
+	// Redial is after how long a lost request for a stream is made again: 1 s.
+	Redial time.Duration
 	// Tap, if not nil, is shown every packet that is sent, lost or not. It must
-	// not call the network. Set it before the network is used.
+	// not call the network. All three are set before the network is used.
 	Tap func(from, to netip.AddrPort, packet []byte)
 
 	mu    sync.Mutex // guards following, and all below; held for moments
@@ -83,7 +86,7 @@ type Network struct {
 // New makes a network without hosts.
 func New(seed uint64) *Network {
 	return &Network{
-		DeadAfter: defaultDeadAfter, dice: rand.New(rand.NewPCG(seed, 1)),
+		DeadAfter: defaultDeadAfter, Redial: defaultRedial, dice: rand.New(rand.NewPCG(seed, 1)),
 		hosts: make(map[netip.Addr]*Host), paths: make(map[[2]netip.Addr]Path), conns: make(map[*conn]struct{}),
 	}
 }
@@ -230,7 +233,7 @@ func (h *Host) switchOn() {
 		for _, e := range c.ends {
 			if e.host == h {
 				c.pathChanged()
-				e.peer.arrives(segment{kind: reset, due: time.Now().Add(redial)})
+				e.peer.arrives(segment{kind: reset, due: time.Now().Add(h.net.Redial)})
 			}
 		}
 	}
@@ -375,7 +378,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	failed := func(err error) error {
 		return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to), Err: err}
 	}
-	for range dials {
+	for range dials * int(max(1, defaultRedial/h.net.Redial)) {
 		e, pause, err := h.dial(ctx, to)
 		if e != nil {
 			return e, nil
@@ -407,7 +410,7 @@ func (h *Host) dial(ctx context.Context, to netip.AddrPort) (*end, time.Duration
 	inVain := lost || lostBack || there.cuts(from.Port(), to.Port()) || other == nil || other.off
 	n.mu.Unlock()
 	if inVain {
-		return nil, redial, nil
+		return nil, n.Redial, nil
 	}
 	if err := sleep(ctx, d); err != nil {
 		return nil, 0, err
@@ -419,7 +422,7 @@ func (h *Host) dial(ctx context.Context, to netip.AddrPort) (*end, time.Duration
 	switch {
 	case other.off, l != nil && len(l.queue) >= backlog, n.path(to, from).cuts(to.Port(), from.Port()):
 		n.mu.Unlock()
-		return nil, redial, nil
+		return nil, n.Redial, nil
 	case l != nil:
 		c = n.connect(h, other, from, to)
 		l.queue = append(l.queue, c.ends[1])

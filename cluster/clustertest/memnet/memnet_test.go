@@ -264,7 +264,7 @@ func TestDial_WaitsForALostRequest(t *testing.T) {
 			p.net.Heal()
 		}()
 		began := time.Now()
-		if _, err := p.a.DialContext(p.Context(), "tcp", "10.0.0.2:80"); err != nil || time.Since(began) < 2*redial {
+		if _, err := p.a.DialContext(p.Context(), "tcp", "10.0.0.2:80"); err != nil || time.Since(began) < 2*defaultRedial {
 			p.Errorf("%v after %v", err, time.Since(began))
 		}
 		if _, err := p.b.Listen(p.Context(), "tcp", "10.0.0.2:80"); !errors.Is(err, syscall.EADDRINUSE) {
