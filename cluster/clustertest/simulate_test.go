@@ -187,12 +187,16 @@ func (s *simulation) touch(h *Host) {
 	s.touched[h], s.busy[h] = true, true
 	s.Judge.TurnAll(h.Name, Either)
 	s.Judge.Apart([]string{h.Name}, names(s.Hosts))
-	if len(s.touched) > len(s.Hosts)/4 || s.count2(s.Servers()) > 1 { // others may doubt themselves, or not hear of changes
+	if len(s.touched) > len(s.Hosts)/4 || s.among(s.Servers()) > 1 { // others may doubt themselves, or not hear of changes
 		s.Judge.Apart(names(s.Hosts), names(s.Hosts))
+		for _, h := range s.Hosts { // and then who isn't touched is dead to the others, and so to itself
+			s.Judge.TurnAll(h.Name, Either)
+		}
 	}
 }
 
-func (s *simulation) count2(hosts []*Host) (n int) {
+// among counts those of the hosts that were touched.
+func (s *simulation) among(hosts []*Host) (n int) {
 	for _, h := range hosts {
 		if s.touched[h] {
 			n++
