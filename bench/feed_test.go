@@ -19,7 +19,6 @@ const (
 	feedProcesses = 4
 	feedChanges   = 200
 	feedRate      = 10 // changes each second
-	feedServices  = 60
 	feedNames     = 20 // services that each host uses
 
 	maxFleetStart = 10 * time.Second
@@ -34,6 +33,9 @@ var feedHosts = func() int {
 	}
 	return 300
 }()
+
+// feedServices is how many services the hosts offer, four each: twenty instances of each.
+var feedServices = feedHosts / 5
 
 // report is the table, row by row.
 type report struct{ rows [][]string }

@@ -171,7 +171,14 @@ func (c *realCluster) fill(bodies []string) {
 	for range 16 {
 		wg.Go(func() {
 			for body := range work {
-				if err := leader.register(body); err != nil {
+				err := leader.register(body)
+				for range 5 { // while another server comes to lead
+					if err == nil {
+						break
+					}
+					err = leader.register(body)
+				}
+				if err != nil {
 					c.t.Error(err)
 				}
 			}
