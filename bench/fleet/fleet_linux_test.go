@@ -262,16 +262,6 @@ func (h *fleetHost) deregister(name string) {
 	h.fleet.client.becomes(name, h, absent, func() error { return h.call("PUT", "/v1/agent/service/deregister/"+name, "", nil) })
 }
 
-// setCheck makes the service's check pass or fail.
-func (h *fleetHost) setCheck(name, status string) {
-	h.fleet.t.Helper()
-	verb, is := "pass", present
-	if status == "critical" {
-		verb, is = "fail", absent
-	}
-	h.fleet.client.becomes(name, h, is, func() error { return h.call("PUT", "/v1/agent/check/"+verb+"/"+name+"-up", "", nil) })
-}
-
 // host is the host of that name.
 func (f *fleet) host(name string) *fleetHost {
 	f.t.Helper()
@@ -392,15 +382,6 @@ func (f *fleet) leader() *fleetHost {
 		return fmt.Errorf("none")
 	})
 	return found
-}
-
-// cable pulls or plugs a host's cable.
-func (f *fleet) cable(h *fleetHost, cut bool) {
-	for _, o := range f.hosts {
-		if o != h {
-			f.net.SetBoth(h.n, o.n, netswitch.Path{Cut: cut})
-		}
-	}
 }
 
 // between sets what happens on every path between two groups.

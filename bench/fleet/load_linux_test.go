@@ -54,7 +54,6 @@ func (l *load) becomes(service string, h *fleetHost, is clustertest.Truth, call 
 }
 
 // fallsAll says that the host's services are gone for everybody but itself from now on, risesAll that they are back.
-func (l *load) fallsAll(h *fleetHost) { l.judge.TurnAll(h.name, absent) }
 func (l *load) risesAll(h *fleetHost) { l.judge.TurnAll(h.name, present) }
 
 // fogAll says that from now on nobody can say whether the host's services are there; risesAll ends it.
@@ -78,11 +77,6 @@ func (l *load) ended(h *fleetHost) { l.judge.Ended(h.name) }
 
 // state says that of the daemon alone; nothing is said of its services.
 func (l *load) state(h *fleetHost, is clustertest.Truth) { l.judge.State(h.name, is) }
-
-// turnovers is how often a host went from a viewer's answers, or came back to them, since then.
-func (l *load) turnovers(viewer, h *fleetHost, since time.Time) int {
-	return l.judge.Turnovers(viewer.name, h.name, since)
-}
 
 // services are the names that are asked for.
 func (l *load) services() []string { return l.judge.Services() }
@@ -202,19 +196,6 @@ func (l *load) answersOn(h *fleetHost) error {
 		}
 	}
 	return nil
-}
-
-// settledOn is settled on some hosts only: the others have reasons to answer something else.
-func (l *load) settledOn(hosts []*fleetHost) time.Duration {
-	l.fleet.t.Helper()
-	return eventually(l.fleet.t, "hosts answer what is true", func() error {
-		for _, h := range hosts {
-			if err := l.exactOn(h); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // soak lets the load go on for so long: the one wait here that is for time itself.
