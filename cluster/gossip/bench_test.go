@@ -13,7 +13,7 @@ import (
 // the servers among them, or through all of them.
 func BenchmarkMembers(b *testing.B) {
 	at := netip.MustParseAddrPort("10.9.0.1:8301")
-	g, err := New(Config{ID: id(1), Name: "h1", Bind: at, transport: newNetwork().port(at)})
+	g, err := New(Config{ID: id(1), Name: "h1", Bind: at, Network: newNetwork().Host(at.Addr())})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-
 	"meibo/cluster/membership"
 )
 
@@ -71,17 +69,6 @@ type Config struct {
 	// dead. That overrides the mass-failure guard. It must not block; nil: nobody does.
 	Confirmed func(nodeID string) bool
 	Logger    *slog.Logger // nil: discard
-
-	// transport, in tests, is used instead of sockets.
-	transport transporter
-}
-
-// transporter is what carries packets and streams. It reads from the network
-// once open has been called; inject gives it a packet before.
-type transporter interface {
-	memberlist.NodeAwareTransport
-	open()
-	inject(packet []byte)
 }
 
 func (cfg Config) withDefaults() Config {

@@ -213,7 +213,7 @@ func TestReplay_RecordedPacketsChangeNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		seen := hosts[0].watch("h4")
 		for _, b := range recorded {
-			n.find(address(1)).put(b, address(4))
+			n.Inject(address(4), address(1), b)
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(10 * time.Second)
@@ -227,7 +227,7 @@ func TestReplay_RecordedPacketsChangeNothing(t *testing.T) {
 // self, louder than it speaks. memberlist must hear that, to speak louder still.
 func TestConflict_AHostHearsOfItsFormerSelf(t *testing.T) {
 	here, elsewhere := netip.MustParseAddrPort("192.0.2.1:8301"), netip.MustParseAddrPort("192.0.2.2:8301")
-	g, err := New(Config{ID: id(1), Name: "h1", Datacenter: "dc1", Bind: here, transport: newNetwork().port(here)})
+	g, err := New(Config{ID: id(1), Name: "h1", Datacenter: "dc1", Bind: here, Network: newNetwork().Host(here.Addr())})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -354,10 +353,7 @@ func TestLoss_20PercentEachWayShowsNoDeath(t *testing.T) {
 				}
 			}
 		}
-		dice := rand.New(rand.NewPCG(1, 2))
-		n.mu.Lock()
-		n.lose = func() bool { return dice.IntN(5) == 0 }
-		n.mu.Unlock()
+		n.lose(0.2)
 		time.Sleep(10 * time.Minute)
 		for _, s := range seen {
 			if slices.Contains(s.list(), membership.Failed) {

@@ -26,7 +26,7 @@ type Gossip struct {
 	cfg        Config
 	logger     *slog.Logger
 	self       membership.Node // as it was at the start: its tags change
-	transport  transporter
+	transport  *sockets
 	inbox      *inbox
 	broadcasts *memberlist.TransmitLimitedQueue
 
@@ -64,19 +64,13 @@ func New(cfg Config) (*Gossip, error) {
 	if self.Meta, err = encodeMeta(self.Life, self.Tags); err != nil {
 		return nil, err
 	}
-	if cfg.transport == nil {
-		if cfg.transport, err = bind(cfg); err != nil {
-			return nil, err
-		}
-	}
-	ip, port, err := cfg.transport.FinalAdvertiseAddr("", 0)
+	transport, err := bind(cfg)
 	if err != nil {
-		return nil, errors.Join(err, cfg.transport.Shutdown())
+		return nil, err
 	}
-	addr, _ := netip.AddrFromSlice(ip)
-	self.Addr, self.Port = addr.Unmap(), uint16(port)
+	self.Addr, self.Port = transport.advertise.Addr(), transport.advertise.Port()
 	g := &Gossip{
-		cfg: cfg, logger: cfg.Logger, self: self, transport: cfg.transport, inbox: &inbox{ready: make(chan struct{}, 1)},
+		cfg: cfg, logger: cfg.Logger, self: self, transport: transport, inbox: &inbox{ready: make(chan struct{}, 1)},
 		started: make(chan struct{}), dial: make(chan netip.AddrPort, maxDials), joined: make(chan struct{}),
 		tell: make(chan struct{}, 1), called: make(map[netip.AddrPort]time.Time), accused: make(map[string]time.Time),
 		changedLives: make(map[string]struct{}),

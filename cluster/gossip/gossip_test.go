@@ -37,8 +37,8 @@ func (n *network) start(t *testing.T, i int, edit func(*Config)) *host {
 	if edit != nil {
 		edit(&cfg)
 	}
-	if cfg.transport == nil {
-		cfg.transport = n.port(cfg.Bind)
+	if cfg.Network == nil {
+		cfg.Network = n.Host(cfg.Bind.Addr())
 	}
 	return run(t, cfg)
 }

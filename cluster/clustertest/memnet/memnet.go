@@ -534,6 +534,15 @@ func (s *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	return len(b), nil
 }
 
+// Inject has a packet arrive as if it had come from somewhere.
+func (n *Network) Inject(from, to netip.AddrPort, data []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h := n.hosts[to.Addr()]; h != nil && !h.off {
+		h.sockets[to.Port()].arrives(packet{from, append([]byte(nil), data...)})
+	}
+}
+
 func (s *packetConn) arrives(p packet) {
 	if s == nil || s.bytes+len(p.data) > received {
 		return
