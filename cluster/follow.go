@@ -65,7 +65,7 @@ func (n *Node) followStream(ctx context.Context, w *network, changed, netChanged
 	own := make(chan struct{})
 	defer n.cancelOn(ctx, cancel, own, netChanged)()
 	if n.holdsCatalog() {
-		defer n.closeWhenReady(ctx, own, changed)()
+		defer n.closeWhenReady(ctx, cancel, own, changed)()
 	}
 	stream, err := w.feed.Open(ctx)
 	if err != nil {
@@ -99,7 +99,7 @@ func (n *Node) cancelOn(ctx context.Context, cancel func(), a, b <-chan struct{}
 }
 
 // closeWhenReady closes own once the server of this host knows the catalog.
-func (n *Node) closeWhenReady(ctx context.Context, own chan struct{}, changed <-chan struct{}) (wait func()) {
+func (n *Node) closeWhenReady(ctx context.Context, cancel func(), own chan struct{}, changed <-chan struct{}) (wait func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -116,7 +116,7 @@ func (n *Node) closeWhenReady(ctx context.Context, own chan struct{}, changed <-
 			}
 		}
 	}()
-	return func() { <-done }
+	return func() { cancel(); <-done }
 }
 
 const (
