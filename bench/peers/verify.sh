@@ -15,7 +15,7 @@ make verify PART=NAME runs one of:
   fuzz     14 min       2 minutes of each fuzz target, as many as fit, the longest unfuzzed first; TARGET=Fuzz… for one
   bars      1 min       start, memory, size and other figures of one host against their bars
   kills     1 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
-  models    2 min       cache, view and state against their models, 4,000 runs each
+  models    3 min       cache, view and state against their models, 4,000 runs each; histories under faults, and which servers begin, in the long form
   simulate 14 min      whole clusters in fake time: random faults for ten minutes, each answer judged; the scenarios at 50 hosts
   forwarder 3 min       ten million forged replies; a minute of names that nobody has, upstreams answering and silent; the network down and up
   packages  5 min      the packages on Debian 12 and 13, as an rpm, and what lintian and rpmlint say
@@ -50,7 +50,9 @@ kills)
   one "killed in mid-write" gotest -timeout 8m -run TestKillMidWrite ./cluster/consensus -kills 200
   one "the leader killed" gotest -timeout 6m -run TestKilledLeader ./cluster/consensus -leaderkills 20 ;;
 models)
-  one models gotest -timeout 14m ./cluster/catalog/state ./cluster/view ./cache -rapid.checks 4000 ;;
+  one models gotest -timeout 14m ./cluster/catalog/state ./cluster/view ./cache -rapid.checks 4000
+  one "histories under faults" gotest -timeout 4m -run '^TestHistories' ./cluster/consensus -faults 20s
+  one "which servers begin" gotest -timeout 4m -run '^TestBootstrap' ./cluster/bootstrap -storms 1500 -viewsstep 1 ;;
 simulate)
   one "random faults" gotest -timeout 13m -run '^TestSimulate$' ./cluster/clustertest -simulate 10m
   one "scenarios at 50 hosts" gotest -timeout 10m -run '/50_hosts' ./cluster/clustertest ;;

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -287,16 +288,17 @@ func (all *beginners) clusters() []string {
 	return slices.Sorted(maps.Keys(ids))
 }
 
+var (
+	storms    = flag.Int("storms", 300, "how many storms beginning hosts come through")
+	viewsStep = flag.Int("viewsstep", 17, "each how manieth of all ways to see one another is tried; 1: all")
+)
+
 // Whatever each of them sees, whatever is lost, late or crashes: no two begin
 // that anybody could take for one cluster. And when all that is over, all
 // belong to one.
 func TestBootstrap_NeverMakesTwoClustersOfOverlappingViews(t *testing.T) {
-	runs := 1500
-	if testing.Short() {
-		runs = 200
-	}
 	began, before := 0, 0
-	for seed := range runs {
+	for seed := range *storms {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 7))
 			expects := make([]int, 3+rng.IntN(3))
@@ -324,7 +326,7 @@ func TestBootstrap_NeverMakesTwoClustersOfOverlappingViews(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("of %d runs a cluster began in %d amid the faults, in %d two of hosts that had not seen each other", runs, before, began)
+	t.Logf("of %d runs a cluster began in %d amid the faults, in %d two of hosts that had not seen each other", *storms, before, began)
 }
 
 // storm is two minutes of everything that can go wrong.
@@ -389,11 +391,7 @@ func (all *beginners) add() {
 
 // Every way in which four servers, and three of five, may see one another.
 func TestBootstrap_BeginsAtMostOnceWhoeverSeesWhom(t *testing.T) {
-	step := 1
-	if testing.Short() {
-		step = 17
-	}
-	for views := 0; views < 1<<12; views += step {
+	for views := 0; views < 1<<12; views += *viewsStep {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(views), 1))
 			all := newBeginners(rng, 2, 2, 2, 2)

@@ -19,6 +19,7 @@ func TestFollower_BackFromAnyAbsenceIsUpToDateSoon(t *testing.T) {
 	} {
 		for _, away := range []time.Duration{2 * time.Second, 20 * time.Second, 31 * time.Second, 47 * time.Second, 5 * time.Minute} {
 			t.Run(fmt.Sprint(tc.what, " for ", away), func(t *testing.T) {
+				t.Parallel()
 				inBubble(t, 3, func(t *testing.T, g *group) {
 					m := g.others(g.leader())[0]
 					tc.leave(g, m)

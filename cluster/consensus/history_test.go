@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -230,16 +231,19 @@ var faults = map[string]func(g *group, dice *rand.Rand){
 	},
 }
 
+var faultsFor = flag.Duration("faults", 5*time.Second, "for how long each fault strikes again and again, in fake time")
+
 func TestHistories_AreLinearizableUnderFaults(t *testing.T) {
 	for name, fault := range faults {
 		for _, n := range []int{3, 5} {
 			t.Run(fmt.Sprint(name, " of ", n), func(t *testing.T) {
+				t.Parallel()
 				rec := new(recorder)
 				inBubble(t, n, func(t *testing.T, g *group) {
 					ctx, stop := context.WithCancel(context.Background())
 					wg := g.clients(ctx, rec, 4, 15*time.Millisecond)
 					dice := rand.New(rand.NewPCG(uint64(n), 3))
-					for start := time.Now(); time.Since(start) < 20*time.Second; time.Sleep(300 * time.Millisecond) {
+					for start := time.Now(); time.Since(start) < *faultsFor; time.Sleep(300 * time.Millisecond) {
 						fault(g, dice)
 					}
 					stop()

@@ -31,7 +31,7 @@ type way struct {
 // newNetwork makes one on which nobody waits for a kernel to dial again.
 func newNetwork(seed uint64) *network {
 	n := memnet.New(seed)
-	n.Redial = 10 * time.Millisecond
+	n.Redial = 100 * time.Millisecond
 	return &network{Network: n, addrs: make(map[string]netip.Addr), hosts: make(map[string]*memnet.Host)}
 }
 
