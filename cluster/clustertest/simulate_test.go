@@ -353,8 +353,22 @@ func (s *simulation) rest() {
 	s.Judge.Together(names(s.Hosts), names(s.Hosts))
 	s.Within(30*time.Second, "all that was acknowledged is there", s.holds)
 	s.Within(30*time.Second, "three servers vote", func() error { return s.voters(3) })
+	s.Within(30*time.Second, "every server answers from its own catalog", s.ready)
 	time.Sleep(5 * time.Second)
 	s.Logf("%d hosts touched: whole after %v, all answers exact %v later", len(s.touched), whole, settled)
+}
+
+// ready reports which server doesn't hold the catalog again.
+func (s *simulation) ready() error {
+	for _, h := range s.Servers() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, info, err := h.Node().Read(ctx, catalog.Stale)
+		cancel()
+		if err != nil || info.Kept {
+			return fmt.Errorf("%s: %+v %w: %v", h.Name, info, err, h.Node().Stats()["raft"])
+		}
+	}
+	return nil
 }
 
 func (s *simulation) holds() error {

@@ -205,8 +205,9 @@ type Replica struct {
 	space func(dir string) (free, total uint64, err error)
 
 	applied       atomic.Uint64
-	settled       atomic.Uint64         // the last term in which this server led and had caught up
-	full          atomic.Pointer[error] // why there is too little space; nil, or points at nil, if there isn't
+	log           atomic.Pointer[raft.LogStore] // nil while Run isn't running
+	settled       atomic.Uint64                 // the last term in which this server led and had caught up
+	full          atomic.Pointer[error]         // why there is too little space; nil, or points at nil, if there isn't
 	inFlight      admission
 	identity      identity
 	committedConf committedConfiguration
@@ -304,6 +305,29 @@ func (r *Replica) IsLeader() bool {
 
 // Applied is the index of the last entry that the state machine has applied.
 func (r *Replica) Applied() uint64 { return r.applied.Load() }
+
+// HasApplied reports whether the state machine has applied all that it is given of the
+// log up to an index. A new leader's first entry is none of that, so [Replica.Applied]
+// may stay behind the last that is committed for good.
+func (r *Replica) HasApplied(index uint64) bool {
+	applied, log := r.applied.Load(), r.log.Load()
+	if applied >= index || log == nil {
+		return applied >= index
+	}
+	given := true // what can't be read is nothing to go by
+	err := protect(func() error {
+		first, err := (*log).FirstIndex()
+		for i := index; err == nil && i > applied && i >= first; i-- { // what is cut off is in a snapshot that was restored
+			var l raft.Log
+			if err = (*log).GetLog(i, &l); err == nil && (l.Type == raft.LogCommand || l.Type == raft.LogConfiguration) {
+				return nil
+			}
+		}
+		given = err != nil
+		return err
+	})
+	return err == nil && !given
+}
 
 // SetAside names the files that were damaged and set aside when Run opened
 // them, none if all was well. If there are any, entries may be lost: once

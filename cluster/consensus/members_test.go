@@ -472,3 +472,26 @@ func TestElection_NeedsNoNewConnection(t *testing.T) {
 		}
 	})
 }
+
+// A follower that comes back to a cluster where nothing is written knows that it has
+// applied all there is, though the last entry is one of Raft's own.
+func TestFollower_BackInAQuietClusterHasAppliedAll(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, g *group) {
+		g.write("k", "v")
+		led := g.leader()
+		m := g.others(led)[0]
+		_ = m.end()
+		_ = led.end() // another leads, and says so in the log
+		m.start()
+		next := g.leader()
+		g.until("all is committed there", func() bool { return m.Committed() > 0 && m.Committed() == next.Committed() })
+		g.until("all is applied there", func() bool { return m.HasApplied(m.Committed()) })
+		if m.sm.get("k") != "v" {
+			t.Error("it has not applied what was written")
+		}
+		if m.HasApplied(m.Committed() + 1) {
+			t.Error("it has applied an entry that there isn't")
+		}
+		led.start()
+	})
+}

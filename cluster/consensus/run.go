@@ -95,6 +95,7 @@ func (r *Replica) newRaft(s *stores, t raft.Transport, leads chan<- bool) (*raft
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
+	r.log.Store(&s.log)
 	r.applied.CompareAndSwap(0, rf.AppliedIndex()) // the snapshot's, before anything else is applied
 	return rf, nil
 }
@@ -168,6 +169,7 @@ func (r *Replica) serve(ctx context.Context, rf *raft.Raft, leads <-chan bool) e
 	close(ended)
 	wg.Wait()
 	r.raft.Store(nil)
+	r.log.Store(nil)
 	r.publish(Leadership{})
 	return err
 }

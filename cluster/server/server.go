@@ -305,7 +305,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		if target == 0 {
 			target = s.replica.Committed()
 		}
-		if _, h := s.store.Read().History(nil); target > 0 && s.replica.Applied() >= target && h.ID != "" {
+		if _, h := s.store.Read().History(nil); target > 0 && s.replica.HasApplied(target) && h.ID != "" {
 			s.setReady()
 		}
 	}
