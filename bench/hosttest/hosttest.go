@@ -153,6 +153,7 @@ type Process struct {
 	Ended  error         // why; set before Done is closed
 }
 
+// Start starts a program, which ends with the test at the latest.
 func Start(t *testing.T, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{Cmd: cmd, Output: &SyncBuffer{}, Done: make(chan struct{})}
@@ -194,6 +195,7 @@ func (p *Process) Exit(t *testing.T) int {
 	}
 }
 
+// Stop ends the process in order; an exit code other than 0 fails the test.
 func (p *Process) Stop(t *testing.T) {
 	t.Helper()
 	Must(t, p.Process.Signal(syscall.SIGTERM))
@@ -283,6 +285,7 @@ func FreePort(t *testing.T) int {
 	return 0
 }
 
+// Run runs a program to its end, for Patience at most, and returns what it printed.
 func Run(t *testing.T, cmd *exec.Cmd) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -298,6 +301,7 @@ func Run(t *testing.T, cmd *exec.Cmd) (string, error) {
 	return out.String(), err
 }
 
+// Must ends the test with err, if it is one.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -313,12 +317,14 @@ type SyncBuffer struct {
 
 var _ io.Writer = (*SyncBuffer)(nil)
 
+// Write implements io.Writer.
 func (b *SyncBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
 }
 
+// String is what was written so far.
 func (b *SyncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -67,6 +67,7 @@ type Switch struct {
 	wg   sync.WaitGroup
 }
 
+// New starts a switch, which ends with the test.
 func New(t *testing.T) *Switch {
 	s := &Switch{
 		ports: map[byte]*os.File{}, paths: map[[2]byte]Path{}, rng: rand.New(rand.NewPCG(1, 2)),

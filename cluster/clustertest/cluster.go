@@ -404,7 +404,9 @@ func (h *Host) becomes(service string, is Truth, call func() error) {
 
 // Servers are the hosts that are servers, Agents the others.
 func (c *Cluster) Servers() []*Host { return c.Hosts[:c.opts.Servers] }
-func (c *Cluster) Agents() []*Host  { return c.Hosts[c.opts.Servers:] }
+
+// Agents are the hosts that are no servers.
+func (c *Cluster) Agents() []*Host { return c.Hosts[c.opts.Servers:] }
 
 // Host is the host of that name.
 func (c *Cluster) Host(name string) *Host {

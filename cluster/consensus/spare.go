@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -25,8 +26,9 @@ const (
 
 // spares are connections that nobody uses yet, by server ID.
 type spares struct {
-	mu    sync.Mutex // guards ready
-	ready map[string]*spare
+	mu      sync.Mutex // guards ready
+	ready   map[string]*spare
+	readers sync.WaitGroup // one for each, until it ends or is taken
 }
 
 type spare struct {
@@ -36,7 +38,7 @@ type spare struct {
 	err  error         // why; set before lost is closed
 }
 
-// keepSpares keeps them until ctx ends.
+// keepSpares keeps them until ctx ends, which is after Raft has, and closes them then.
 func (r *Replica) keepSpares(ctx context.Context) {
 	if r.stream == nil {
 		return
@@ -45,11 +47,14 @@ func (r *Replica) keepSpares(ctx context.Context) {
 	failed := make(map[string]time.Time)
 	tick := time.NewTicker(spareLook)
 	defer tick.Stop()
+	defer r.stream.spares.readers.Wait()
+	defer r.stream.spares.keepOnly(nil)
 	for {
 		var wg sync.WaitGroup
 		var mu sync.Mutex // guards failed
 		servers := r.Servers()
 		r.stream.spares.keepOnly(servers)
+		maps.DeleteFunc(failed, func(id string, _ time.Time) bool { _, ok := find(servers, id); return !ok })
 		for _, s := range servers {
 			to, err := addrs.ServerAddr(raft.ServerID(s.ID))
 			mu.Lock()
@@ -89,10 +94,10 @@ func (s *spares) put(id, addr string, conn net.Conn) {
 	s.ready[id] = p
 	s.mu.Unlock()
 	old.close()
-	go func() { // ends with the connection, which its stream closes in the end, or when it is taken
+	s.readers.Go(func() {
 		defer close(p.lost)
 		_, p.err = conn.Read(make([]byte, 1)) // nothing comes unasked
-	}()
+	})
 }
 
 func (p *spare) close() {
