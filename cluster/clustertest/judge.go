@@ -47,6 +47,7 @@ type Judge struct {
 	unsure   map[pairKey][]turn // Either from then on, or Absent: back to what turns say
 	states   map[string][]turn  // Absent: down, Either: starting, Present: answers
 	exact    time.Time          // when all hosts last answered what was true
+	known    map[string]bool    // services that all hosts knew then, and that were there ever since
 	flips    map[flipKey][]time.Time
 	last     map[flipKey]bool
 
@@ -72,7 +73,7 @@ func NewJudge() *Judge {
 	return &Judge{
 		Falling: 5 * time.Second, Rising: 12 * time.Second,
 		addrs: map[string]netip.Addr{}, offered: map[instanceKey]turn{}, turns: map[instanceKey][]turn{}, unsure: map[pairKey][]turn{}, states: map[string][]turn{},
-		flips: map[flipKey][]time.Time{}, last: map[flipKey]bool{},
+		known: map[string]bool{}, flips: map[flipKey][]time.Time{}, last: map[flipKey]bool{},
 	}
 }
 
@@ -96,7 +97,24 @@ func (j *Judge) Becomes(service, host string, is Truth, call func() error) error
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.offered[instanceKey{service, host}] = turn{time.Now(), is}
+	j.forgetUnoffered()
 	return nil
+}
+
+// forgetUnoffered forgets what was known of services that nobody offers any more.
+func (j *Judge) forgetUnoffered() {
+	for service := range j.known {
+		j.known[service] = j.known[service] && j.anybodyOffers(service)
+	}
+}
+
+func (j *Judge) anybodyOffers(service string) bool {
+	for key, t := range j.offered {
+		if key.service == service && t.is == Present {
+			return true
+		}
+	}
+	return false
 }
 
 func (j *Judge) turn(service, host string, is Truth) {
@@ -134,6 +152,7 @@ func (j *Judge) Forgets(host string) {
 			delete(j.offered, key)
 		}
 	}
+	j.forgetUnoffered()
 }
 
 // Apart says that what these viewers answer of those hosts is not judged from now on,
@@ -186,6 +205,9 @@ func (j *Judge) AllExact() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.exact = time.Now()
+	for _, service := range j.services {
+		j.known[service] = j.anybodyOffers(service)
+	}
 }
 
 // Exact compares an answer with what is true at this moment.
@@ -240,7 +262,7 @@ func (j *Judge) Judge(got Lookup) {
 	j.noteFlips(got)
 	if !j.serving(got) {
 		// Before its first answer a host may fail, and may not deny.
-		if got.denies() && j.fault(got) != "" {
+		if got.denies() && (j.known[got.Service] || j.fault(got) != "") {
 			j.wrong = append(j.wrong, describe(got, got.Err.Error()))
 		}
 		return
@@ -259,16 +281,37 @@ func (got Lookup) denies() bool {
 	return got.Err != nil && strings.HasPrefix(got.Err.Error(), "NXDOMAIN")
 }
 
-// isOffered reports whether a host has offered what was asked for long enough, though
-// it be dead: the last of a service is answered. No answer for a name that nobody
-// offers is none that anybody misses.
+// isOffered reports whether what was asked for is there, and the viewer can know it:
+// all knew it and somebody offers it still, though it be dead (the last of a service
+// is answered); or somebody has offered it for long enough. No answer for a name that
+// nobody offers is none that anybody misses.
 func (j *Judge) isOffered(got Lookup) bool {
+	if j.known[got.Service] {
+		return true
+	}
+	from := j.graceFrom(got.Asked, j.Rising)
 	for key, t := range j.offered {
-		if key.service == got.Service && t.is == Present && t.at.Before(j.graceFrom(got.Asked, j.Rising)) {
+		if key.service == got.Service && t.is == Present && t.at.Before(from) && j.wasTold(got, t.at, from) &&
+			!was(j.unsure[pairKey{got.Viewer, key.host}], Either, t.at, got.At) {
 			return true
 		}
 	}
 	return false
+}
+
+// toldWithin is how soon who runs is told of what is new.
+const toldWithin = 2 * time.Second
+
+// wasTold reports whether the viewer's daemon ran when something came to be, or has
+// run for long since.
+func (j *Judge) wasTold(got Lookup, at, from time.Time) bool {
+	turns := j.states[got.Viewer]
+	for i, t := range turns {
+		if t.is == Absent && t.at.After(at.Add(-toldWithin)) && (i+1 == len(turns) || turns[i+1].at.After(from)) {
+			return false
+		}
+	}
+	return true
 }
 
 func describe(got Lookup, why string) string {

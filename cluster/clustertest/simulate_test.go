@@ -5,11 +5,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anishathalye/porcupine"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/clustertest/memnet"
@@ -35,6 +40,7 @@ type step struct {
 	host      int // of all
 	other     int
 	loss      float64
+	later     time.Duration // what clocks gain
 	service   string
 }
 
@@ -48,12 +54,17 @@ const (
 	paused    kind = "frozen"
 	killed    kind = "killed"
 	powerless kind = "without power"
+	torn      kind = "killed in mid-write"
 	wiped     kind = "killed, and its disk lost"
+	diskFull  kind = "cannot write to its disk"
 	restarted kind = "restarted"
+	// Of all servers, or of all hosts.
+	mostLost  kind = "is the one server that keeps its disk"
+	allLost   kind = "and all servers lose their disks"
+	dark      kind = "and all others have no power, and later clocks"
 	registers kind = "registers"
 	leaves    kind = "deregisters"
 	flaps     kind = "has its check flap"
-	writes    kind = "writes"
 )
 
 func (s step) String() string {
@@ -65,6 +76,8 @@ func (s step) String() string {
 		text += fmt.Sprintf(" (with %d)", s.other)
 	case lossy:
 		text += fmt.Sprintf(" (%.2f)", s.loss)
+	case dark:
+		text += fmt.Sprintf(" (%v)", s.later)
 	}
 	return fmt.Sprintf("%s: %s for %v", text, s.kind, s.lasts)
 }
@@ -85,11 +98,18 @@ func newSchedule(seed uint64) schedule {
 	dice := rand.New(rand.NewPCG(seed, 2))
 	s := schedule{seed: seed, servers: 3, agents: 3 + dice.IntN(4)}
 	hosts := s.servers + s.agents
-	faults := []kind{cutOff, cutOff, cutPair, splitOff, lossy, paused, killed, killed, powerless, wiped, restarted}
-	changes := []kind{registers, leaves, flaps, flaps, writes, writes, writes}
+	faults := []kind{cutOff, cutOff, cutPair, splitOff, lossy, paused, killed, killed, powerless, wiped, torn, diskFull, restarted}
+	changes := []kind{registers, registers, leaves, flaps, flaps}
 	for range 3 {
 		var steps []step
 		lost := false // one disk in an episode: two of three are the catalog
+		if dice.IntN(4) == 0 {
+			lost = true
+			steps = append(steps, step{
+				kind: []kind{mostLost, allLost, dark}[dice.IntN(3)], at: spread(dice, 30*time.Second), lasts: spread(dice, 40*time.Second),
+				host: dice.IntN(s.servers), later: spread(dice, 60*24*time.Hour),
+			})
+		}
 		for range 1 + dice.IntN(4) {
 			one := step{
 				kind: faults[dice.IntN(len(faults))], at: spread(dice, 30*time.Second), lasts: spread(dice, 40*time.Second),
@@ -104,7 +124,7 @@ func newSchedule(seed uint64) schedule {
 		for range dice.IntN(6) {
 			steps = append(steps, step{
 				kind: changes[dice.IntN(len(changes))], at: spread(dice, 60*time.Second), host: dice.IntN(hosts),
-				service: []string{"web", "api", "db"}[dice.IntN(3)],
+				service: []string{"web", "api", "db", "new", "newer"}[dice.IntN(5)],
 			})
 		}
 		slices.SortStableFunc(steps, func(a, b step) int { return int(a.at - b.at) })
@@ -122,26 +142,30 @@ func spread(dice *rand.Rand, most time.Duration) time.Duration {
 // simulation is a cluster to which a schedule happens.
 type simulation struct {
 	*Cluster
-	touched map[*Host]bool      // in this episode
-	busy    map[*Host]bool      // by a fault that is not over
-	news    bool                // in this episode a service may come to be
-	written map[string]string   // acknowledged: nodes and their addresses
-	open    map[string][]string // of unknown outcome
-	count   int
+	touched map[*Host]bool // in this episode
+	busy    map[*Host]bool // by a fault that is not over
+	full    map[*Host]bool // whose disk fails
+	history *history
+	stop    func()        // ends the clients
+	skipped time.Duration // while all were without power
 }
 
 // play plays the schedule and returns how long that took the cluster.
 func (s schedule) play(t *testing.T) (lived time.Duration) {
+	r := new(history)
 	Run(t, Options{Servers: s.servers, Agents: s.agents, Seed: s.seed, Disks: true, Every: 50 * time.Millisecond}, func(c *Cluster) {
 		began := time.Now()
-		sim := &simulation{Cluster: c, written: map[string]string{}, open: map[string][]string{}}
+		sim := &simulation{Cluster: c, history: r}
 		c.StartAll()
+		sim.stop = c.clients(r)
+		c.ends = append(c.ends, func() { sim.stop() })
 		time.Sleep(3 * time.Second) // until all of that is on disk
 		for _, steps := range s.episodes {
 			sim.episode(steps)
 		}
-		lived = time.Since(began)
+		lived = time.Since(began) - sim.skipped
 	})
+	r.check(t, porcupine.Ok)
 	return lived
 }
 
@@ -153,8 +177,7 @@ type event struct {
 
 func (s *simulation) episode(steps []step) {
 	s.Helper()
-	s.touched, s.busy = map[*Host]bool{}, map[*Host]bool{}
-	s.news = slices.ContainsFunc(steps, func(one step) bool { return one.kind == registers })
+	s.touched, s.busy, s.full = map[*Host]bool{}, map[*Host]bool{}, map[*Host]bool{}
 	begin := time.Now()
 	var events []event
 	for _, one := range steps {
@@ -210,13 +233,17 @@ func (s *simulation) begin(one step) (end func()) {
 	h, other := s.Hosts[one.host], s.Hosts[one.other]
 	free := func() { delete(s.busy, h) }
 	switch one.kind {
-	case registers, leaves, flaps, writes:
+	case registers, leaves, flaps:
 		s.change(one, h)
 		return nil
 	case lossy:
 		s.Judge.Apart(names(s.Hosts), names(s.Hosts))
 		s.Between(s.Hosts, s.Hosts, memnet.Path{Loss: one.loss, Jitter: 5 * time.Millisecond})
 		return s.Net.Heal
+	case mostLost, allLost:
+		return s.loseServers(one, h)
+	case dark:
+		return s.darken(one)
 	}
 	if s.busy[h] || !h.IsUp() {
 		return nil
@@ -254,10 +281,15 @@ func (s *simulation) begin(one step) (end func()) {
 			}
 			free()
 		}
+	case diskFull:
+		s.touch(h)
+		h.BreakDisk()
+		s.full[h] = true
+		return func() { h.MendDisk(); delete(s.full, h); free() }
 	}
 	s.touch(h)
 	switch one.kind {
-	case killed, wiped:
+	case killed, torn, wiped:
 		h.Kill()
 	case powerless:
 		h.SwitchOff()
@@ -265,28 +297,103 @@ func (s *simulation) begin(one step) (end func()) {
 		h.Stop()
 	}
 	s.Judge.TurnAll(h.Name, Either)
-	if one.kind == wiped {
+	switch one.kind {
+	case wiped:
 		h.Wipe()
+	case torn:
+		h.Tear()
+	}
+	return func() { s.comeBack(h, one.kind != wiped) }
+}
+
+// comeBack starts a host that was down; one that has its disk still answers from it.
+func (s *simulation) comeBack(h *Host, hasDisk bool) {
+	h.start()
+	if hasDisk {
+		s.Judge.State(h.Name, Either)
+	}
+	delete(s.busy, h)
+}
+
+// loseServers has all servers die, and their disks lost, or those of all but one: that
+// one is told then, as an operator does, that it is all there is.
+func (s *simulation) loseServers(one step, h *Host) (end func()) {
+	for _, server := range s.Servers() {
+		if s.busy[server] || !server.IsUp() {
+			return nil
+		}
+	}
+	s.history.lost()
+	for _, server := range s.Servers() {
+		s.touch(server)
+		server.Kill()
+		s.Judge.TurnAll(server.Name, Either)
+		if one.kind == allLost || server != h {
+			server.Wipe()
+		}
 	}
 	return func() {
-		h.start()
-		if one.kind != wiped && !s.news { // or it doesn't know all at first
-			s.Judge.State(h.Name, Either)
+		if one.kind == mostLost {
+			h.standsAlone()
 		}
-		free()
+		for _, server := range s.Servers() {
+			s.comeBack(server, one.kind == mostLost && server == h)
+		}
 	}
 }
 
-// change changes something that a host that runs offers, or writes through it.
+// standsAlone has a server that is down begin a catalog from what it has.
+func (h *Host) standsAlone() {
+	h.c.Helper()
+	dir := filepath.Join(h.dir, "data", "raft")
+	id, err := os.ReadFile(filepath.Join(dir, "server-id"))
+	if errors.Is(err, fs.ErrNotExist) {
+		id, err = []byte(h.id()), nil
+	}
+	if err == nil {
+		peers := fmt.Sprintf(`[{"id": %q, "address": "%s:8300", "non_voter": false}]`, strings.TrimSpace(string(id)), h.Addr)
+		err = os.WriteFile(filepath.Join(dir, "peers.json"), []byte(peers), 0o600)
+	}
+	if err != nil {
+		h.c.Fatal(err)
+	}
+}
+
+// darken takes the power of all hosts. When they have it again it is much later.
+func (s *simulation) darken(one step) (end func()) {
+	if len(s.busy) > 0 {
+		return nil
+	}
+	for _, h := range s.Hosts {
+		s.touch(h)
+		h.SwitchOff()
+		s.Judge.TurnAll(h.Name, Either)
+	}
+	return func() {
+		s.pause(one.later)
+		for _, h := range s.Hosts {
+			s.comeBack(h, true)
+		}
+	}
+}
+
+// pause lets time pass in which nobody asks.
+func (s *simulation) pause(d time.Duration) {
+	s.load.stop()
+	s.stop()
+	time.Sleep(d)
+	s.skipped += d
+	s.Load()
+	s.stop = s.clients(s.history)
+}
+
+// change changes something that a host that runs offers.
 func (s *simulation) change(one step, h *Host) {
-	if !h.IsUp() {
+	if !h.IsUp() || s.full[h] {
 		return
 	}
 	_, offers := h.offers[one.service]
 	switch {
-	case one.kind == writes:
-		s.write(h)
-		return
 	case one.kind == registers && !offers:
 		h.Register(one.service, 80)
 	case one.kind == leaves && offers:
@@ -302,20 +409,6 @@ func (s *simulation) change(one step, h *Host) {
 		s.Judge.Apart(names(s.Hosts), []string{h.Name})
 		s.Judge.TurnAll(h.Name, Either)
 		s.touched[h] = true
-	}
-}
-
-// write registers a node that no agent answers for.
-func (s *simulation) write(h *Host) {
-	if !h.Server {
-		return
-	}
-	s.count++
-	node, addr := fmt.Sprintf("ext-%d", s.count%5), fmt.Sprintf("192.0.2.%d", 1+s.count%250)
-	if err := h.apply(&catalog.Register{Node: catalog.Node{Node: node, Address: addr}}); err == nil {
-		s.written[node], s.open[node] = addr, nil
-	} else if !errors.Is(err, catalog.ErrNoLeader) {
-		s.open[node] = append(s.open[node], addr)
 	}
 }
 
@@ -351,7 +444,11 @@ func (s *simulation) rest() {
 	})
 	s.Judge.AllExact()
 	s.Judge.Together(names(s.Hosts), names(s.Hosts))
-	s.Within(30*time.Second, "all that was acknowledged is there", s.holds)
+	for i, node := range s.history.present() {
+		s.Within(30*time.Second, "all that was acknowledged can be read", func() error {
+			return s.history.one(s.Leader(), access{node: node}, clientsOfRest+i)
+		})
+	}
 	s.Within(30*time.Second, "three servers vote", func() error { return s.voters(3) })
 	s.Within(30*time.Second, "every server answers from its own catalog", s.ready)
 	time.Sleep(5 * time.Second)
@@ -366,22 +463,6 @@ func (s *simulation) ready() error {
 		cancel()
 		if err != nil || info.Kept {
 			return fmt.Errorf("%s: %+v %w: %v", h.Name, info, err, h.Node().Stats()["raft"])
-		}
-	}
-	return nil
-}
-
-func (s *simulation) holds() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	r, _, err := s.Leader().Node().Read(ctx, catalog.Consistent)
-	if err != nil {
-		return err
-	}
-	for name, want := range s.written {
-		_, node := r.Node(nil, name)
-		if node == nil || node.Address != want && !slices.Contains(s.open[name], node.Address) {
-			return fmt.Errorf("node %s is %+v, want it at %s", name, node, want)
 		}
 	}
 	return nil
