@@ -55,7 +55,9 @@ func (n *Node) apply(ctx context.Context, body catalog.Body) (uint64, error) {
 	index, err := n.applyAs(ctx, request, body)
 	if w, _ = n.network(); w != nil && errors.Is(err, catalog.ErrUnknownOutcome) && ctx.Err() == nil {
 		// Whoever leads now carries it out, unless that has happened.
-		return w.applyRemote(rpc.WithRequestID(ctx, request), body)
+		var again error
+		index, again = w.applyRemote(rpc.WithRequestID(ctx, request, nil), body)
+		return index, rpc.Again(err, again)
 	}
 	return index, err
 }

@@ -92,25 +92,25 @@ func (e *LostError) Is(target error) bool {
 func (e *LostError) Unwrap() error { return e.err }
 
 // send sends a request until it is answered, or the hold time is over, or ctx
-// ends. The error is errLocal if this host has become the one to answer.
-func (c *Endpoint) send(ctx context.Context, j call, send requestMaker) (*http.Response, error) {
+// ends. The error is errLocal if this host has become the one to answer. unknown says
+// that an attempt before the last was a write that may have happened.
+func (c *Endpoint) send(ctx context.Context, j call, send requestMaker) (res *http.Response, unknown, err error) {
 	began := time.Now()
 	until, pause := began.Add(j.hold), retry.Backoff{Min: firstPause, Max: lastPause}
 	patience := firstPatience
-	var unknown error // once a write's outcome is, it stays so until an answer
 	var failed []string
 	for first := true; ; first = false {
-		t, err := c.pick(j, failed)
+		var t target
+		t, err = c.pick(j, failed)
 		if t.addr != "" {
 			var waited time.Duration
 			if !first {
 				waited = time.Since(began)
 			}
 			start := time.Now()
-			var res *http.Response
 			if res, err = c.attempt(ctx, j, t, send, waited, patience); err == nil {
 				c.last.Store(&t.addr)
-				return res, nil
+				return res, unknown, nil
 			}
 			c.logger.Debug("asked another host in vain", "addr", t.addr, "err", err)
 			failed = append(failed, t.addr)
@@ -126,14 +126,14 @@ func (c *Endpoint) send(ctx context.Context, j call, send requestMaker) (*http.R
 		}
 		switch {
 		case errors.Is(err, errLocal), j.once && wasSent(err), j.acts && unknown != nil, j.hops >= maxHops:
-			return nil, err
+			return nil, unknown, err
 		}
 		left := time.Until(until)
 		if left <= 0 || ctx.Err() != nil {
 			if unknown != nil {
 				err = unknown
 			}
-			return nil, err
+			return nil, unknown, err
 		}
 		retry.WaitFor(ctx, min(pause.Next(), left), t.moved)
 	}

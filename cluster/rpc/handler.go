@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +21,7 @@ type inbound struct {
 	peer    link.Peer // where it began
 	hops    int
 	request catalog.RequestID
+	tried   error // what came of it before, if it may have happened
 	writes  atomic.Uint64
 	outcome atomic.Pointer[string]
 }
@@ -58,9 +60,9 @@ func NextRequestID(ctx context.Context) (catalog.RequestID, bool) {
 
 // WithRequestID gives a context the ID of the command that is about to be sent:
 // what was tried here already, and may have happened, is tried elsewhere by the
-// same ID.
-func WithRequestID(ctx context.Context, id catalog.RequestID) context.Context {
-	c := &inbound{request: id}
+// same ID. tried is what came of that, nil if nothing was.
+func WithRequestID(ctx context.Context, id catalog.RequestID, tried error) context.Context {
+	c := &inbound{request: id, tried: tried}
 	if in := inboundFrom(ctx); in != nil {
 		c.peer, c.hops = in.peer, in.hops
 	}
@@ -68,15 +70,27 @@ func WithRequestID(ctx context.Context, id catalog.RequestID) context.Context {
 }
 
 // RecordOutcome remembers for the host that sent the request whether it may try
-// again, and returns err. Whatever reads or writes the catalog for a request calls
-// it with its error.
+// again, and returns err, or that of what was tried before: see [Again]. Whatever
+// reads or writes the catalog for a request calls it with its error.
 func RecordOutcome(ctx context.Context, err error) error {
 	if c := inboundFrom(ctx); c != nil {
+		err = Again(c.tried, err)
 		if o := outcomeOf(err); o != "" {
 			c.outcome.Store(&o)
 		}
 	}
 	return err
+}
+
+// Again is the error of a write that was tried again by the same ID. One that may have
+// happened before stays of unknown outcome until it is carried out, or the state
+// machine refuses it: whoever else refuses it says nothing of what was before.
+func Again(tried, err error) error {
+	var refusal *catalog.Error
+	if err == nil || !errors.Is(tried, catalog.ErrUnknownOutcome) || errors.Is(err, catalog.ErrUnknownOutcome) || errors.As(err, &refusal) {
+		return err
+	}
+	return fmt.Errorf("%w; then %v", tried, err)
 }
 
 // Caller is the host where a call began.
@@ -169,6 +183,7 @@ func (c *Endpoint) serveCall(w http.ResponseWriter, r *http.Request, in *inbound
 		}
 	}
 	v, err := h(r.Context(), Caller{in.peer, c.isServer(in.peer), getEscaped(r.Header, headerFrom)}, body)
+	err = Again(in.tried, err)
 	if err == nil {
 		body, err = encode(v)
 	}
@@ -193,17 +208,22 @@ func (c *Endpoint) relay(w http.ResponseWriter, r *http.Request, body []byte) bo
 	dropHeaders(out.Header)
 	j.setHeaders(out.Header)
 	out.Header.Set(headerTo, toTheLeader)
-	res, err := c.send(ctx, j, func(ctx context.Context, addr string, _ time.Duration) (*http.Request, error) {
+	res, unknown, err := c.send(ctx, j, func(ctx context.Context, addr string, _ time.Duration) (*http.Request, error) {
 		return requestTo(ctx, out, addr, 0, kept)
 	})
 	switch {
 	case err == errLocal:
+		in.tried = unknown
 		return false
 	case err != nil:
 		writeError(w, err)
 		return true
 	}
 	defer res.Body.Close()
+	if unknown != nil && res.StatusCode != http.StatusOK && res.Header.Get(headerError) != kindCatalog {
+		writeError(w, unknown)
+		return true
+	}
 	for _, k := range []string{headerError, headerLeader, "Content-Type"} {
 		if v := res.Header.Get(k); v != "" {
 			w.Header().Set(k, v)

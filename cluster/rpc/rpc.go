@@ -172,11 +172,13 @@ func (c *Endpoint) Forward(w http.ResponseWriter, r *http.Request, cons catalog.
 	if orHere {
 		j.hold = min(j.hold, viewHold)
 	}
-	var failed error
+	var failed, unknown error
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) { c.setRequestHeaders(p.Out, r, j) },
 		Transport: roundTripper(func(out *http.Request) (*http.Response, error) {
-			res, err := c.send(out.Context(), j, func(ctx context.Context, addr string, waited time.Duration) (*http.Request, error) {
+			var res *http.Response
+			var err error
+			res, unknown, err = c.send(out.Context(), j, func(ctx context.Context, addr string, waited time.Duration) (*http.Request, error) {
 				return requestTo(ctx, out, addr, waited, body)
 			})
 			if err == nil {
@@ -191,7 +193,7 @@ func (c *Endpoint) Forward(w http.ResponseWriter, r *http.Request, cons catalog.
 	if errors.Is(failed, errLocal) {
 		r.Body = body.reader()
 		if write { // it may have been carried out elsewhere before this host came to lead
-			*r = *r.WithContext(WithRequestID(r.Context(), j.request))
+			*r = *r.WithContext(WithRequestID(r.Context(), j.request, unknown))
 		}
 		return false
 	}
@@ -271,13 +273,14 @@ func (c *Endpoint) Call(ctx context.Context, toLeader bool, addr, path string, i
 		return req, err
 	}
 	var res *http.Response
+	var unknown error
 	if toLeader {
-		res, err = c.send(ctx, j, send)
+		res, unknown, err = c.send(ctx, j, send)
 	} else {
 		res, err = c.attempt(ctx, j, target{addr: addr}, send, 0, 0)
 	}
 	if errors.Is(err, errLocal) {
-		return c.callLocal(ctx, j, path, body, out)
+		return Again(unknown, c.callLocal(ctx, j, path, body, out))
 	}
 	if err != nil {
 		return callFailed(ctx, path, err)
@@ -288,7 +291,7 @@ func (c *Endpoint) Call(ctx context.Context, toLeader bool, addr, path string, i
 		return callFailed(ctx, path, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return callError(path, res, data)
+		return Again(unknown, callError(path, res, data))
 	}
 	return decodeInto(path, data, out)
 }
@@ -309,7 +312,7 @@ func (c *Endpoint) callLocal(ctx context.Context, j call, path string, body []by
 	if h == nil {
 		return fmt.Errorf("call %s: %w", path, catalog.ErrNoLeader)
 	}
-	v, err := h(WithRequestID(ctx, j.request), Caller{Peer: c.cfg.Self, IsServer: true}, body)
+	v, err := h(WithRequestID(ctx, j.request, nil), Caller{Peer: c.cfg.Self, IsServer: true}, body)
 	if err != nil {
 		return err
 	}

@@ -714,6 +714,35 @@ func TestCall_IsCarriedOutOnceThroughALeaderChange(t *testing.T) {
 	}
 }
 
+// A write that may have happened has not failed when the next attempt does.
+func TestAgain_WhatMayHaveHappenedStaysUnknown(t *testing.T) {
+	for name, then := range map[string]error{"no leader": catalog.ErrNoLeader, "busy": catalog.ErrBusy, "disk full": catalog.ErrDiskFull} {
+		t.Run(name, func(t *testing.T) {
+			w, s1, s2, agent := three(t)
+			// The first that leads loses it; whoever leads then takes no writes.
+			first, second := s1, s2
+			w.onWrite = func(at *worldHost) error {
+				if at == first {
+					w.lead(second)
+					return catalog.ErrUnknownOutcome
+				}
+				return then
+			}
+			s2.cfg.Hold, agent.cfg.Hold = 200*time.Millisecond, 200*time.Millisecond
+			for who, apply := range map[string]func(context.Context) (uint64, error){"agent": agent.apply, "server that comes to lead": s2.apply} {
+				w.lead(first)
+				if _, err := apply(t.Context()); !errors.Is(err, catalog.ErrUnknownOutcome) || errors.Is(err, catalog.ErrNoLeader) {
+					t.Errorf("%s: got %v, want %v", who, err, catalog.ErrUnknownOutcome)
+				}
+			}
+			w.lead(first)
+			if rec := s2.ask("PUT", "/v1/write", nil); then == catalog.ErrNoLeader && !strings.Contains(rec.Body.String(), "unknown") {
+				t.Errorf("for a client of the server that comes to lead: got %q", rec.Body)
+			}
+		})
+	}
+}
+
 func TestForward_WrongKeyGetsNowhere(t *testing.T) {
 	w, _, _, _ := three(t)
 	stranger := w.add("stranger", false, func(c *link.Config) { c.Keys = strangeKey{} })
@@ -736,8 +765,8 @@ func (strangeKey) Keys() ([][]byte, <-chan struct{}) { return [][]byte{[]byte("a
 
 func TestNextRequestID_EachIDIsUsedOnce(t *testing.T) {
 	id := catalog.RequestID{Client: catalog.NewUUID(), Counter: writesPerRequest}
-	ctx := WithRequestID(context.Background(), id)
-	again := WithRequestID(context.Background(), id)
+	ctx := WithRequestID(context.Background(), id, nil)
+	again := WithRequestID(context.Background(), id, nil)
 	seen := map[catalog.RequestID]bool{}
 	for range writesPerRequest {
 		a, ok := NextRequestID(ctx)
