@@ -212,7 +212,27 @@ func (n *Node) endExpecting(ctx context.Context) {
 		patience = neighboursAreSoon
 	}
 	if retry.Wait(ctx, patience) {
+		n.askAhead(ctx)
 		n.view.Learned()
+	}
+}
+
+// askAhead asks neighbours for what this host may have learned last and doesn't have on
+// disk, where no server tells it.
+func (n *Node) askAhead(ctx context.Context) {
+	if !n.view.Behind() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, neighboursAreSoon)
+	defer cancel()
+	w, err := n.awaitNetwork(ctx)
+	if err != nil {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-w.gossip.Joined():
+		w.askForAll(ctx, make(map[string]bool), n.view.Behind)
 	}
 }
 

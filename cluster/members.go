@@ -424,9 +424,9 @@ func (w *network) meet(ctx context.Context) {
 		// Who knows the catalog itself has time, and most know no more than it does.
 		switch {
 		case !based:
-			w.askForAll(ctx, make(map[string]bool))
+			w.askForAll(ctx, make(map[string]bool), v.Lacks)
 		case !time.Now().Before(due):
-			w.askForAll(ctx, told)
+			w.askForAll(ctx, told, v.Lacks)
 			due, pause = time.Now().Add(pause), 2*pause
 		}
 		if based && v.Lacks() && !v.Young() {
@@ -447,9 +447,9 @@ func (w *network) meet(ctx context.Context) {
 }
 
 // askForAll asks neighbours for all they know, but those who have told it, one after
-// the other, until this host lacks nothing. Agents come first: what the servers
+// the other, until this host lacks nothing more. Agents come first: what the servers
 // know, a stream tells.
-func (w *network) askForAll(ctx context.Context, told map[string]bool) {
+func (w *network) askForAll(ctx context.Context, told map[string]bool, lacks func() bool) {
 	members := shuffled(w.gossip.Members().Members())
 	rank := func(m *Member) int {
 		if isServer(m) {
@@ -460,7 +460,7 @@ func (w *network) askForAll(ctx context.Context, told map[string]bool) {
 	slices.SortStableFunc(members, func(a, b *Member) int { return rank(a) - rank(b) })
 	asked := 0
 	for _, m := range members {
-		if asked == neighboursAskedForAll || ctx.Err() != nil || !w.node.view.Lacks() {
+		if asked == neighboursAskedForAll || ctx.Err() != nil || !lacks() {
 			return
 		}
 		if m.ID != w.node.cfg.NodeID && m.Status == membership.Alive && !told[m.ID] {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -58,7 +60,9 @@ type history struct {
 	ops   []porcupine.Operation
 	open  []porcupine.Operation // writes of unknown outcome: they return when all is over
 	count int                   // of accesses begun
-	first int                   // the first node that is still there: those before were lost with the servers' disks
+
+	refused []string // writes that did not happen, for people to read
+	first   int      // the first node that is still there: those before were lost with the servers' disks
 }
 
 // tick is the next instant.
@@ -93,6 +97,8 @@ func (r *history) end(op porcupine.Operation, seen string, err error) {
 		r.ops = append(r.ops, op)
 	case op.Input.(access).write && !errors.Is(err, catalog.ErrNoLeader):
 		r.open = append(r.open, op)
+	case op.Input.(access).write:
+		r.refused = append(r.refused, fmt.Sprintf("%d to %d by %d: %+v: %v", op.Call, op.Return, op.ClientId, op.Input, err))
 	}
 }
 
@@ -192,8 +198,19 @@ func (r *history) check(t *testing.T, want porcupine.CheckResult) {
 	}
 	got := porcupine.CheckOperationsTimeout(nodes, all, 20*time.Second)
 	t.Logf("the catalog was accessed %d times, %d of %d writes of unknown outcome: %v", r.count, len(r.open), len(all), got)
-	if got != want {
-		t.Errorf("the history of the catalog is %v, want %v", got, want)
+	if got == want {
+		return
+	}
+	t.Errorf("the history of the catalog is %v, want %v", got, want)
+	t.Logf("did not happen:\n%s", strings.Join(r.refused, "\n"))
+	for _, part := range nodes.Partition(all) {
+		if porcupine.CheckOperations(nodes, part) {
+			continue
+		}
+		slices.SortFunc(part, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+		for _, op := range part {
+			t.Logf("%d to %d by %d: %+v %q", op.Call, op.Return, op.ClientId, op.Input, op.Output)
+		}
 	}
 }
 

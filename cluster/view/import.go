@@ -99,8 +99,9 @@ func (l *Layer) replica(from string) *replica {
 // Import takes over what a file or a neighbour knows, FromDisk or FromNeighbour,
 // and reports whether anything new came of it. It adds to what is known and never
 // overrides what a server said: the whole of it counts where nothing is known
-// yet; of the history that the view follows, contents that aren't here count as
-// older ones; what is remembered of earlier histories counts while a living
+// yet, or only an earlier state of the same history that no server vouches for; of
+// the history that the view follows, contents that aren't here count as older ones;
+// what is remembered of earlier histories counts while a living
 // member has not told the present one all it has, and this host has seen none
 // before (VIEWS rules 11, 18 and 26).
 //
@@ -117,16 +118,18 @@ func (v *View) Import(e *Export, from string) bool {
 			v.asked[name] = at
 		}
 	}
-	next := e.Current.replica(from)
+	next, was := e.Current.replica(from), v.current
 	provisional := from != FromDisk && next.history.Provisional
 	switch {
 	case provisional || next.history.ID == "":
 	case v.current == nil && e.Current.Reset:
 		v.importWhole(b, e, next)
+	case v.current != nil && v.current.history.ID == next.history.ID && v.isBehind(&e.Current):
+		v.importNewer(b, e, next)
 	case v.current != nil && v.current.history.ID == next.history.ID:
 		v.importContents(b, e, next)
 	}
-	v.importRemembered(b, e, next, from)
+	v.importRemembered(b, e, next, was, from)
 	if v.current != nil {
 		b.next.history, b.next.index = v.current.history, max(v.current.index, b.next.index)
 		b.setBase()
@@ -151,6 +154,25 @@ func (v *View) importWhole(b *stateBuilder, e *Export, next *replica) {
 		"index", next.index, "confirmed", e.Current.ConfirmedAt)
 	v.resubscribe()
 	b.touchAll()
+}
+
+// isBehind reports whether an export knows all that this host does, and more: a file
+// lacks what this host learned last before it died.
+func (v *View) isBehind(l *Layer) bool {
+	return l.Reset && v.src == nil && !v.current.vouched && v.current.index < l.Index
+}
+
+// importNewer goes on with what an export says in place of a file.
+func (v *View) importNewer(b *stateBuilder, e *Export, next *replica) {
+	old := v.current
+	next.keep(old)
+	for key, was := range old.nodes {
+		v.forgetRemoved(key, was, next.nodes[key])
+	}
+	v.importWhole(b, e, next)
+	for t := range next.tombstones {
+		v.applyTombstone(t)
+	}
 }
 
 // importContents takes over contents of services that exist in the present
@@ -179,7 +201,7 @@ func (v *View) importContents(b *stateBuilder, e *Export, next *replica) {
 // importRemembered takes over what an export says of earlier histories. Of a whole
 // one, all: then this host knows what a host knows that was there. Of one name,
 // its contents on nodes that are remembered here.
-func (v *View) importRemembered(b *stateBuilder, e *Export, next *replica, from string) {
+func (v *View) importRemembered(b *stateBuilder, e *Export, next, was *replica, from string) {
 	rem := e.Remembered.replica(from)
 	foreign := v.current != nil && next.history.ID != v.current.history.ID && !next.history.Provisional
 	switch {
@@ -188,7 +210,7 @@ func (v *View) importRemembered(b *stateBuilder, e *Export, next *replica, from 
 	case !e.Current.Reset:
 		v.importMissed(b, rem)
 		return
-	case (v.earlier || v.allSynced) && v.current != next:
+	case (v.earlier || v.allSynced) && was != nil:
 		return // this host knows the earlier history itself, or needs it no more
 	case foreign:
 		// A host that has not heard of the present history yet: its word is what

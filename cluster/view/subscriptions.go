@@ -28,8 +28,12 @@ const (
 	fromAgent   = "agent"
 )
 
-// errNoBeginning ends a source that doesn't begin.
-var errNoBeginning = errors.New("the source began with less than the whole")
+// errNoBeginning ends a source that doesn't begin, errResumedElsewhere one that goes on
+// from what this host knew before a neighbour told it more.
+var (
+	errNoBeginning      = errors.New("the source began with less than the whole")
+	errResumedElsewhere = errors.New("the source goes on from less than is known by now")
+)
 
 // closed is the channel of those who need not wait.
 var closed = func() chan struct{} {

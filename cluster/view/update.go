@@ -95,6 +95,9 @@ func (v *View) accepts(next *replica, confirmed bool) bool {
 // continueReplica adds an update that follows what is known.
 func (v *View) continueReplica(b *stateBuilder, u *catalog.Update) error {
 	if !v.current.vouched {
+		if v.resumed != nil && v.resumed != v.current {
+			return errResumedElsewhere
+		}
 		// The source goes on where this host's knowledge ends: so that is right.
 		v.current.vouched, v.current.origin = true, nil
 		b.touchAll()
@@ -319,6 +322,15 @@ func (v *View) Young() bool {
 	return v.isYoung()
 }
 
+// Behind reports whether others are expected to know more than the file that this
+// host began with: no server vouches for it, and none has confirmed it to a
+// neighbour since this host began.
+func (v *View) Behind() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.expecting && v.current != nil && !v.current.vouched && v.Confirmed().Before(v.made)
+}
+
 // OwnIsMistold reports whether a server says of this host's node something else than
 // its agent does, or nothing, as far as every host knows of a node.
 func (v *View) OwnIsMistold() bool {
@@ -348,6 +360,7 @@ func (v *View) Resume() (history catalog.History, index uint64, whole bool, name
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c := v.current
+	v.resumed = c
 	if c == nil {
 		return catalog.History{}, 0, false, nil
 	}

@@ -84,6 +84,7 @@ type View struct {
 	cfg    Config
 	logger *slog.Logger
 	ownKey string
+	made   time.Time
 
 	state atomic.Pointer[State]
 
@@ -100,6 +101,7 @@ type View struct {
 	// current is what the present history says; nil: no base set yet. pending
 	// is what the source tells while it doesn't count; nil: it does.
 	current, pending *replica
+	resumed          *replica // what the source was last told to go on from
 	// remembered is what earlier histories said of nodes, missed are names from
 	// them whose contents were not here.
 	remembered       map[string]*nodeRecord
@@ -134,6 +136,7 @@ func New(cfg Config) (*View, error) {
 		cfg:        cfg,
 		logger:     cfg.Logger,
 		ownKey:     nameKey(cfg.NodeName),
+		made:       time.Now(),
 		base:       make(chan struct{}),
 		heard:      make(chan struct{}, 1),
 		remembered: make(map[string]*nodeRecord),
