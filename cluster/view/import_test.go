@@ -130,6 +130,48 @@ func TestRule11_ANeighboursContentsOfOneNameAreOlderOnes(t *testing.T) {
 	}
 }
 
+// A file lacks what its host learned last before it died; who knows more is believed
+// until a server speaks.
+func TestRule11_ANeighbourKnowsMoreThanTheFile(t *testing.T) {
+	n1, n2 := synced("h1", node("n1", "10.0.0.1", service("web", 80))), synced("h1", node("n2", "10.0.0.2", service("new", 1)))
+	file := exportAfter(t, Config{}, confirmed(whole(5, n1, node("old", "10.0.0.3", service("old", 1)))))
+	v := mustNew(t, lived("id-n1", "id-n2"))
+	v.Import(file, FromDisk)
+	if !v.Behind() || show(v.Load(), "new") != "not yet" {
+		t.Fatalf("behind %v, new %q", v.Behind(), show(v.Load(), "new"))
+	}
+	v.Resume() // a server is about to go on from the file
+	if v.Import(exportAfter(t, Config{}, confirmed(whole(4, n1))), FromNeighbour) || v.Load().Index() != 5 {
+		t.Errorf("one that knows less is believed: index %d", v.Load().Index())
+	}
+	if !v.Import(exportAfter(t, Config{}, confirmed(whole(7, n1, n2))), FromNeighbour) {
+		t.Error("nothing came of it")
+	}
+	if v.Behind() {
+		t.Error("behind what a server has confirmed since the start")
+	}
+	for _, learned := range []bool{false, true} {
+		if learned {
+			v.Learned()
+		}
+		s := v.Load()
+		if s.Index() != 7 || older(s, "new") != "n2@10.0.0.2 new :1 [] " || older(s, "web") == "none" || (show(s, "old") == "no") != learned {
+			t.Errorf("learned %v: index %d, new %q, web %q, old %q", learned, s.Index(), older(s, "new"), older(s, "web"), show(s, "old"))
+		}
+	}
+	if err := v.applyUpdate(confirmed(update(6))); err == nil {
+		t.Error("a server goes on from the file")
+	}
+	v.Resume()
+	mustTake(t, v, confirmed(update(8)))
+	if s := v.Load(); show(s, "new") != "n2@10.0.0.2 new :1 [] " || !s.Fresh() {
+		t.Errorf("new %q, fresh %v", show(s, "new"), s.Fresh())
+	}
+	if v.Import(exportAfter(t, Config{}, confirmed(whole(9, n1))), FromNeighbour) || v.Load().Index() != 8 {
+		t.Error("a neighbour is believed where a server speaks")
+	}
+}
+
 func TestRule16_AFileOfAnEarlierHistoryIsRemembered(t *testing.T) {
 	img := exportAfter(t, Config{}, confirmed(whole(5, node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80)))))
 	members := []string{"id-n1", "id-n2"}
