@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -202,8 +203,8 @@ func TestRestartOfAll_AnswersAreThereAgain(t *testing.T) {
 	})
 }
 
-// Each daemon in turn is restarted; its services stay in the answers of all others, and
-// writes go on.
+// Each daemon in turn is restarted; its services stay in the answers of all others,
+// writes go on, and a server keeps its vote.
 func TestRestartOfEach_IsNoDeath(t *testing.T) {
 	sizes(t, func(t *testing.T, opts Options) {
 		opts.Disks = true
@@ -217,6 +218,7 @@ func TestRestartOfEach_IsNoDeath(t *testing.T) {
 					break
 				}
 				restarted = append(restarted, h)
+				log := len(h.Log())
 				h.Restart()
 				c.Within(time.Second, "it answers again", func() error { return c.ExactOn(h) })
 				writer := c.Agents()[0]
@@ -226,6 +228,9 @@ func TestRestartOfEach_IsNoDeath(t *testing.T) {
 				c.Within(1200*time.Millisecond, "a write", writer.write)
 				if h.Server {
 					c.Until("three servers vote", func() error { return c.voters(3) })
+					if said := h.Log()[log:]; strings.Contains(said, "not in the Raft configuration") {
+						c.Errorf("%s was removed while it restarted:\n%s", h.Name, said)
+					}
 				}
 			}
 			c.Whole()

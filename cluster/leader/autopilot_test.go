@@ -283,6 +283,11 @@ func TestAutopilot_FollowsItsRules(t *testing.T) {
 			tm.fleet.conf[2].ID = "fresh1"
 			tm.comes("c", "fresh2")
 		}, 0, []string{"remove fresh1", "add fresh2 c false", "add fresh2 c true"}},
+		{"rule 15: not while it starts and says no ID yet", "a b c", nil, func(tm *term) {
+			tm.fleet.conf[2].ID = "fresh"
+			tm.hosts["c"] = host("c", "", leader.Alive)
+			tm.well("fresh", "c")
+		}, time.Minute, nil},
 		{"rule 15: not if too few would be left to agree", "a b c", nil, func(tm *term) {
 			tm.fleet.conf[2].ID = "node-c"
 			tm.comes("c", "fresh")

@@ -71,6 +71,8 @@ func (s *survey) removal(goes func(RaftServer) (why string)) (step, bool) {
 	return step{}, false
 }
 
+// removeReplaced removes a server in whose place there is another now. One that starts
+// may be the same: it says under which ID it goes on when it has read that.
 func (s *survey) removeReplaced() (step, bool) {
 	return s.removal(func(c RaftServer) string {
 		if m, ok := s.member[c.ID]; ok && m.Status == Alive {
@@ -79,7 +81,7 @@ func (s *survey) removeReplaced() (step, bool) {
 		for _, id := range slices.Sorted(maps.Keys(s.member)) {
 			m := s.member[id]
 			switch {
-			case m.Status != Alive || id == c.ID:
+			case m.Status != Alive || id == c.ID || m.Server.RaftID == "":
 			case sameText(m.Node.ID, c.ID):
 				return fmt.Sprintf("%s lost its Raft files and is server %s now", m.Node.Node, id)
 			case m.Server.Addr == c.Addr:

@@ -96,8 +96,8 @@ type Member struct {
 type Server struct {
 	Port int               // of the service "consul"
 	Meta map[string]string // version and the like
-	// RaftID is its ID in the servers' configuration; empty: the node's ID. It
-	// is another one once the server has lost its Raft files.
+	// RaftID is its ID in the servers' configuration; empty: it says none, yet, and
+	// the node's ID is taken. It is another one once the server has lost its Raft files.
 	RaftID string
 	// Addr is where the other servers reach it, "host:port".
 	Addr string
