@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/catalog/state"
+	"meibo/cluster/clustertest/memnet"
 	"meibo/cluster/feed"
 )
 
@@ -246,54 +248,50 @@ func sortedChecks(parts map[string]catalog.Part) map[string]catalog.Part {
 	return out
 }
 
-// server is a feed server with its leader's whereabouts, reachable by an address.
-type server struct {
-	*feed.Server
-	leader atomic.Bool
-	stop   func()
-	ctx    context.Context
-	serves sync.WaitGroup
-}
-
-// network holds servers by address.
+// network is one in memory, whose servers have names.
 type network struct {
-	t       testing.TB
-	mu      sync.Mutex
+	*memnet.Network
+	t      testing.TB
+	change func(*feed.ClientConfig) // of hosts that come; nil: as they are
+
+	mu      sync.Mutex // guards following
 	servers map[string]*server
-	down    map[string]bool
-	conns   map[string][]*cable
-	errs    []error // of streams, as the servers say
+	ids     map[netip.Addr]string // of the nodes that dial
+	errs    []error               // of streams, as the servers say
 	dials   []time.Time
-	change  func(*feed.ClientConfig) // of hosts that come; nil: as they are
 }
 
-// cable is a connection that can be cut so that neither end notices.
-type cable struct {
-	net.Conn
-	mute *atomic.Bool
-}
-
-func (c *cable) Write(b []byte) (int, error) {
-	if c.mute.Load() {
-		return len(b), nil
-	}
-	return c.Conn.Write(b)
-}
+// lessThanAChange is a window that lets a server write no more than its host reads.
+const lessThanAChange = 64
 
 func newNetwork(t testing.TB) *network {
-	return &network{t: t, servers: map[string]*server{}, down: map[string]bool{}, conns: map[string][]*cable{}}
+	n := &network{Network: memnet.New(1), t: t, servers: map[string]*server{}, ids: map[netip.Addr]string{}}
+	n.DeadAfter = time.Hour // it is for the feed to notice
+	return n
 }
 
-// start runs a server for the store at the address until the test or its stop.
-func (n *network) start(addr string, store *state.Store, change func(*feed.ServerConfig)) *server {
+// server is a feed server on a host of its own.
+type server struct {
+	*feed.Server
+	leader   atomic.Bool
+	stop     func()
+	net      *network
+	at       netip.AddrPort
+	host     *memnet.Host
+	listener net.Listener // nil: connections are refused
+	serves   sync.WaitGroup
+}
+
+// start runs a server for the store until the test or its stop.
+func (n *network) start(name string, store *state.Store, change func(*feed.ServerConfig)) *server {
 	n.t.Helper()
-	return n.startWith(addr, store, true, change)
+	return n.startWith(name, store, true, change)
 }
 
 // startWith says whether the server has a leader.
-func (n *network) startWith(addr string, store *state.Store, leader bool, change func(*feed.ServerConfig)) *server {
+func (n *network) startWith(name string, store *state.Store, leader bool, change func(*feed.ServerConfig)) *server {
 	n.t.Helper()
-	srv := new(server)
+	srv := &server{net: n}
 	srv.leader.Store(leader)
 	cfg := feed.ServerConfig{
 		Store:  store,
@@ -308,48 +306,95 @@ func (n *network) startWith(addr string, store *state.Store, leader bool, change
 		n.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv.ctx = context.Background()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := srv.Run(ctx); err != nil {
-			n.t.Errorf("server %s: %v", addr, err)
+			n.t.Errorf("server %s: %v", name, err)
 		}
 	})
 	srv.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
-		n.setDown(addr, true)
+		srv.setDown(true)
 		srv.serves.Wait()
 	})
 	n.t.Cleanup(srv.stop)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.servers[addr] = srv
+	addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(len(n.servers) + 1)})
+	if former := n.servers[name]; former != nil {
+		addr = former.at.Addr()
+	}
+	srv.at, srv.host = netip.AddrPortFrom(addr, 8300), n.Host(addr)
+	n.servers[name] = srv
+	srv.setDown(false)
 	return srv
 }
 
-// dial connects to the server at the address as peer.
-func (n *network) dial(peer string) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, addr string) (net.Conn, error) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.dials = append(n.dials, time.Now())
-		srv := n.servers[addr]
-		if srv == nil || n.down[addr] {
-			return nil, fmt.Errorf("dial %s: refused", addr)
+// setDown has connections to the server refused, or accepted.
+func (s *server) setDown(down bool) {
+	switch {
+	case down && s.listener != nil:
+		s.listener.Close()
+		s.listener = nil
+	case !down && s.listener == nil:
+		l, err := s.host.Listen(context.Background(), "tcp", s.at.String())
+		if err != nil {
+			s.net.t.Fatal(err)
 		}
-		one, two := net.Pipe()
-		mute := new(atomic.Bool)
-		here, there := &cable{one, mute}, &cable{two, mute}
-		n.conns[addr] = append(n.conns[addr], here)
-		srv.serves.Go(func() {
-			if err := srv.Serve(srv.ctx, there, peer); err != nil {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				n.errs = append(n.errs, err)
+		s.listener = l
+		s.serves.Go(func() { s.accept(l) })
+	}
+}
+
+func (s *server) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		s.serves.Go(func() {
+			err := s.Serve(context.Background(), conn, s.net.idOf(conn.RemoteAddr()))
+			if err == nil {
+				return
 			}
+			s.net.mu.Lock()
+			defer s.net.mu.Unlock()
+			s.net.errs = append(s.net.errs, err)
 		})
-		return here, nil
+	}
+}
+
+// cut ends all connections to the server.
+func (s *server) cut() {
+	down := s.listener == nil
+	s.host = s.net.Host(s.at.Addr()) // which kills the process there
+	s.listener = nil
+	s.setDown(down)
+}
+
+func (n *network) idOf(addr net.Addr) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ids[addr.(*net.TCPAddr).AddrPort().Addr()]
+}
+
+// dial connects to servers as a node with the ID.
+func (n *network) dial(id string) func(context.Context, string) (net.Conn, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	addr := netip.AddrFrom4([4]byte{10, 1, byte(len(n.ids) >> 8), byte(len(n.ids))})
+	n.ids[addr] = id
+	h := n.Host(addr)
+	return func(ctx context.Context, name string) (net.Conn, error) {
+		n.mu.Lock()
+		n.dials = append(n.dials, time.Now())
+		srv := n.servers[name]
+		n.mu.Unlock()
+		if srv == nil {
+			return nil, fmt.Errorf("dial %s: no such server", name)
+		}
+		return h.DialContext(ctx, "tcp", srv.at.String())
 	}
 }
 
@@ -362,31 +407,18 @@ func (n *network) dialled() []time.Time {
 	return at
 }
 
-// cut breaks all connections to the address.
-func (n *network) cut(addr string) {
+// cut ends all connections to the server.
+func (n *network) cut(name string) { n.servers[name].cut() }
+
+// unplug has nothing arrive at the server any more, nor anything of it.
+func (n *network) unplug(name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, c := range n.conns[addr] {
-		c.Close()
-	}
-	n.conns[addr] = nil
+	n.SetBoth([]netip.Addr{n.servers[name].at.Addr()}, slices.Collect(maps.Keys(n.ids)), memnet.Path{Cut: true})
 }
 
-// mute makes all connections to the address carry nothing more.
-func (n *network) mute(addr string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, c := range n.conns[addr] {
-		c.mute.Store(true)
-	}
-}
-
-// setDown has the address refuse connections, or accept them again.
-func (n *network) setDown(addr string, down bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.down[addr] = down
-}
+// setDown has connections to the server refused, or accepted again.
+func (n *network) setDown(name string, down bool) { n.servers[name].setDown(down) }
 
 // failures are what servers said of streams that ended.
 func (n *network) failures() string {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/feed"
@@ -62,10 +64,10 @@ func TestHostsPictureEqualsTheStore(t *testing.T) {
 		{"switching", func(cfg *feed.ServerConfig) { cfg.WholeBelow = 700 }},
 		{"forgetful", func(cfg *feed.ServerConfig) { cfg.WholeBelow, cfg.Limits.Gone = -1, 3 }},
 	} {
-		for seed := range uint64(4) {
+		for seed := range uint64(8) {
 			t.Run(fmt.Sprint(mode.name, " ", seed), func(t *testing.T) {
 				t.Parallel()
-				playModel(t, seed, mode.change)
+				synctest.Test(t, func(t *testing.T) { playModel(t, seed, mode.change) })
 			})
 		}
 	}
@@ -75,6 +77,7 @@ func playModel(t *testing.T, seed uint64, change func(*feed.ServerConfig)) {
 	s := &script{Rand: rand.New(rand.NewPCG(seed, 1)), c: newCatalogue(t), next: 1 << 20}
 	s.c.begin(historyA, 1000)
 	n := newNetwork(t)
+	n.Window = lessThanAChange
 	n.start("s1", s.c.store, change)
 	n.start("s2", s.c.store, change)
 	local := n.local("s1")
@@ -86,6 +89,7 @@ func playModel(t *testing.T, seed uint64, change func(*feed.ServerConfig)) {
 		}
 		for range s.IntN(12) {
 			s.command()
+			time.Sleep(time.Duration(s.IntN(3)) * 300 * time.Microsecond)
 		}
 		r := hosts[s.IntN(len(hosts))]
 		switch s.IntN(10) {

@@ -187,8 +187,7 @@ func TestRule27_CutCableIsFoundWithin3SecondsAtBothEnds(t *testing.T) {
 		r.equals(c)
 		settle(2500 * time.Millisecond)
 		cut := time.Now()
-		n.mute("s1")
-		n.setDown("s1", true)
+		n.unplug("s1")
 		settle(3100 * time.Millisecond)
 		if !strings.Contains(r.streams(), "feed from s1: ") { // which of the two is first is chance
 			t.Errorf("the host hasn't noticed: %s", r.streams())
@@ -201,6 +200,7 @@ func TestRule27_CutCableIsFoundWithin3SecondsAtBothEnds(t *testing.T) {
 
 func TestRule28_SlowHostIsCutOffAndBroughtUpToDate(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+		n.Window = lessThanAChange
 		n.start("s1", c.store, nil)
 		r := n.receiver(host)
 		r.equals(c)
@@ -229,6 +229,7 @@ func TestRule28_SlowHostIsCutOffAndBroughtUpToDate(t *testing.T) {
 
 func TestRule28_HostThatPausesGetsOnlyTheNewestOfEachThing(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+		n.Window = lessThanAChange
 		n.start("s1", c.store, nil)
 		r := n.receiver(host)
 		r.equals(c)
@@ -454,7 +455,6 @@ func TestStoppingServerSendsItsHostsElsewhere(t *testing.T) {
 		}
 		settle(7 * time.Minute) // those that met a server before it had a leader have found their place
 		began := time.Now()
-		n.setDown("s1", true)
 		servers["s1"].stop()
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("the server took %s to stop", took)
@@ -475,7 +475,6 @@ func TestStoppingServerSendsItsHostsElsewhere(t *testing.T) {
 		}
 		// It comes back: those that like it best return little by little.
 		n.start("s1", c.store, nil)
-		n.setDown("s1", false)
 		settle(2 * time.Minute)
 		if back := n.countAt(hosts, "s1"); back != 0 {
 			t.Errorf("%d hosts are back after 2 minutes, want none yet", back)

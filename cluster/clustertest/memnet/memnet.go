@@ -21,6 +21,7 @@ package memnet
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -31,9 +32,6 @@ import (
 )
 
 const (
-	// window is how much a stream takes that nobody has read yet: what two
-	// kernels buffer at most.
-	window = 4 << 20
 	// received is how much of packets a socket holds.
 	received = 1 << 20
 	// backlog is how many streams wait to be accepted.
@@ -45,6 +43,7 @@ const (
 	// firstPort is where free ports are looked for.
 	firstPort = 32768
 
+	defaultWindow    = 4 << 20
 	defaultDelay     = 500 * time.Microsecond
 	defaultDeadAfter = 3 * time.Second
 	defaultRedial    = time.Second
@@ -72,8 +71,11 @@ type Network struct {
 	DeadAfter time.Duration
 	// Redial is after how long a lost request for a stream is made again: 1 s.
 	Redial time.Duration
+	// Window is how many bytes a stream takes that nobody has read yet: 4 MB, what
+	// two kernels buffer at most.
+	Window int
 	// Tap, if not nil, is shown every packet that is sent, lost or not. It must
-	// not call the network. All three are set before the network is used.
+	// not call the network. All four are set before the network is used.
 	Tap func(from, to netip.AddrPort, packet []byte)
 
 	mu    sync.Mutex // guards following, and all below; held for moments
@@ -86,8 +88,8 @@ type Network struct {
 // New makes a network without hosts.
 func New(seed uint64) *Network {
 	return &Network{
-		DeadAfter: defaultDeadAfter, Redial: defaultRedial, dice: rand.New(rand.NewPCG(seed, 1)),
-		hosts: make(map[netip.Addr]*Host), paths: make(map[[2]netip.Addr]Path), conns: make(map[*conn]struct{}),
+		DeadAfter: defaultDeadAfter, Redial: defaultRedial, Window: defaultWindow,
+		dice: rand.New(rand.NewPCG(seed, 1)), hosts: make(map[netip.Addr]*Host), paths: make(map[[2]netip.Addr]Path), conns: make(map[*conn]struct{}),
 	}
 }
 
@@ -181,12 +183,8 @@ func (h *Host) kill() {
 		return
 	}
 	h.dead = true
-	for c := range h.net.conns {
-		for _, e := range c.ends {
-			if e.host == h {
-				e.peer.held = nil // it never came to that
-			}
-		}
+	for e := range h.ends() {
+		e.peer.held = nil // it never came to that
 	}
 	h.thaw()
 	for _, l := range h.listeners {
@@ -195,11 +193,20 @@ func (h *Host) kill() {
 	for _, s := range h.sockets {
 		s.close()
 	}
-	for c := range h.net.conns {
-		for _, e := range c.ends {
-			if e.host == h {
-				e.linger0 = e.linger0 || len(e.ready) > 0
-				e.close()
+	for e := range h.ends() {
+		e.linger0 = e.linger0 || len(e.ready) > 0
+		e.close()
+	}
+}
+
+// ends are the host's ends of streams.
+func (h *Host) ends() iter.Seq[*end] {
+	return func(yield func(*end) bool) {
+		for c := range h.net.conns {
+			for _, e := range c.ends {
+				if e.host == h && !yield(e) {
+					return
+				}
 			}
 		}
 	}
@@ -212,13 +219,9 @@ func (h *Host) SwitchOff() {
 	defer h.net.mu.Unlock()
 	h.kill()
 	h.off = true
-	for c := range h.net.conns {
-		for _, e := range c.ends {
-			if e.host == h {
-				e.peer.segs = nil
-			}
-		}
-		c.pathChanged()
+	for e := range h.ends() {
+		e.peer.segs = nil
+		e.conn.pathChanged()
 	}
 }
 
@@ -229,13 +232,9 @@ func (h *Host) switchOn() {
 		return
 	}
 	h.off = false
-	for c := range h.net.conns {
-		for _, e := range c.ends {
-			if e.host == h {
-				c.pathChanged()
-				e.peer.arrives(segment{kind: reset, due: time.Now().Add(h.net.Redial)})
-			}
-		}
+	for e := range h.ends() {
+		e.conn.pathChanged()
+		e.peer.arrives(segment{kind: reset, due: time.Now().Add(h.net.Redial)})
 	}
 }
 
@@ -258,13 +257,9 @@ func (h *Host) thaw() {
 	}
 	h.frozen = false
 	h.thawed.Broadcast()
-	for c := range h.net.conns {
-		for _, e := range c.ends {
-			if e.host == h {
-				e.sendHeld()
-				e.cond.Broadcast()
-			}
-		}
+	for e := range h.ends() {
+		e.sendHeld()
+		e.cond.Broadcast()
 	}
 }
 

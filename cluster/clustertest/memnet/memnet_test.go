@@ -108,11 +108,11 @@ func TestStream_CarriesBothWaysAndEnds(t *testing.T) {
 
 func TestStream_WriterWaitsForTheReaderOfAFullBuffer(t *testing.T) {
 	bubble(t, func(p *pair) {
-		sent := bytes.Repeat([]byte("0123456789"), window/5) // two windows
+		sent := bytes.Repeat([]byte("0123456789"), defaultWindow/5) // two windows
 		_ = p.ab.SetWriteDeadline(time.Now().Add(time.Second))
 		n, err := p.ab.Write(sent)
-		if n != window || !errors.Is(err, os.ErrDeadlineExceeded) {
-			p.Fatalf("wrote %d, %v, want a window's %d", n, err, window)
+		if n != defaultWindow || !errors.Is(err, os.ErrDeadlineExceeded) {
+			p.Fatalf("wrote %d, %v, want a window's %d", n, err, defaultWindow)
 		}
 		_ = p.ab.SetWriteDeadline(time.Time{})
 		go func() {

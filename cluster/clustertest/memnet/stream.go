@@ -257,7 +257,7 @@ func (e *end) Write(b []byte) (int, error) {
 		case e.err != nil:
 			return written, e.failed("write", os.NewSyscallError("write", e.err))
 		}
-		if room := window - e.peer.size; room > 0 && len(b) > 0 {
+		if room := e.conn.net.Window - e.peer.size; room > 0 && len(b) > 0 {
 			part := b[:min(room, len(b))]
 			b = b[len(part):]
 			written += len(part)
