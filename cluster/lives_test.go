@@ -31,7 +31,7 @@ func TestLives_OutlastNetworkAndDataDir(t *testing.T) {
 	}
 	knows := func(n *Node, when string) {
 		t.Helper()
-		if got := (liveness{n}).Life(dead); got != view.Failed {
+		if got := (liveness{n}).Life(dead); got != catalog.Failed {
 			t.Errorf("%s: life %v, want failed", when, got)
 		}
 	}
@@ -41,8 +41,8 @@ func TestLives_OutlastNetworkAndDataDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	host.apply(&catalog.Register{Node: catalog.Node{ID: dead, Node: "dead", Address: "192.0.2.7"}})
-	host.untilView("the dead host", func(s *view.State) bool { _, _, known := s.Node("dead"); return known == view.Yes })
-	host.restoreLives([]view.LifeOf{{NodeID: dead, Name: "dead", Life: view.Failed, Since: time.Now()}})
+	host.untilView("the dead host", func(s *view.State) bool { _, _, known := s.Node("dead"); return known == catalog.Present })
+	host.restoreLives([]view.LifeOf{{NodeID: dead, Name: "dead", Life: catalog.Failed, Since: time.Now()}})
 	knows(host.Node, "told by a neighbour")
 	host.end()
 	knows(host.Node, "after the network has ended")
@@ -69,14 +69,14 @@ func TestLives_OutlastNetworkAndDataDir(t *testing.T) {
 
 // Each status of a member has a life of its own in the view.
 func TestLives_AreTheMembersStatus(t *testing.T) {
-	seen := make(map[view.Life]membership.Status)
+	seen := make(map[catalog.Life]membership.Status)
 	for s := membership.NeverSeen; s <= membership.Left; s++ {
 		if other, twice := seen[lifeOf[s]]; twice {
 			t.Errorf("%v and %v are the same in the view", s, other)
 		}
 		seen[lifeOf[s]] = s
 	}
-	if seen[view.NeverSeen] != membership.NeverSeen || seen[view.Failed] != membership.Failed || seen[view.Left] != membership.Left {
+	if seen[catalog.NeverSeen] != membership.NeverSeen || seen[catalog.Failed] != membership.Failed || seen[catalog.Left] != membership.Left {
 		t.Errorf("got %v", seen)
 	}
 }

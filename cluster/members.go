@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"meibo/cluster/catalog"
 	"meibo/cluster/gossip"
 	"meibo/cluster/membership"
 	"meibo/cluster/retry"
@@ -301,8 +302,8 @@ func (n *Node) confirmedDead(nodeID string) bool {
 // liveness is gossip as the view sees it.
 type liveness struct{ n *Node }
 
-// Life implements view.Liveness.
-func (l liveness) Life(nodeID string) view.Life {
+// Life implements catalog.Liveness.
+func (l liveness) Life(nodeID string) catalog.Life {
 	return lifeOf[l.n.table().Life(nodeID)]
 }
 
@@ -332,10 +333,10 @@ func (n *Node) table() *membership.Table {
 	return n.last
 }
 
-// lifeOf is a member's status in the words of the view.
-var lifeOf = [...]view.Life{
-	membership.NeverSeen: view.NeverSeen, membership.Alive: view.Alive, membership.Suspect: view.Suspect,
-	membership.Failed: view.Failed, membership.Left: view.Left,
+// lifeOf is a member's status in the words of the catalog.
+var lifeOf = [...]catalog.Life{
+	membership.NeverSeen: catalog.NeverSeen, membership.Alive: catalog.Alive, membership.Suspect: catalog.Suspect,
+	membership.Failed: catalog.Failed, membership.Left: catalog.Left,
 }
 
 // lifeOfAll is what is known of the lives of all hosts, for the view's file and

@@ -125,9 +125,9 @@ func (r *running) read() catalog.Reader {
 func ports(s *view.State, service string) string {
 	instances, _, known := s.Service(service)
 	switch known {
-	case view.NotYet:
+	case catalog.NotYet:
 		return "not yet"
-	case view.No:
+	case catalog.Absent:
 		return "no"
 	}
 	var list []string

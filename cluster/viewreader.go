@@ -86,7 +86,7 @@ func (r *viewReader) need(service string) {
 }
 
 func (r *viewReader) knows(s *view.State, service string) bool {
-	if _, _, known := s.Service(service); known != view.NotYet {
+	if _, _, known := s.Service(service); known != catalog.NotYet {
 		return true
 	}
 	_, ok := s.Older(service)
@@ -101,7 +101,7 @@ type keptReader struct{ *view.Reader }
 // changes; otherwise it subscribes, so that it soon does.
 func (n *Node) ReadKept(service string) (catalog.Reader, catalog.ReadInfo, bool) {
 	s := n.view.Load()
-	if _, _, known := s.Service(service); !s.Fresh() || known != view.Yes || n.view.Merging() {
+	if _, _, known := s.Service(service); !s.Fresh() || known != catalog.Present || n.view.Merging() {
 		n.view.Want(service)
 		return nil, catalog.ReadInfo{}, false
 	}

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"meibo/cache"
 	"meibo/cluster"
-	"meibo/cluster/catalog"
-	"meibo/cluster/view"
 	"meibo/resolver"
 	"meibo/resolver/consul"
 	"meibo/resolver/wire"
@@ -31,7 +28,8 @@ func newZone(node *cluster.Node, logger *slog.Logger) (*zone, error) {
 	began := time.Now()
 	z := new(zone)
 	names, err := consul.New(consul.Options{
-		Source: source{node.View()}, Moved: node.View().BumpEpoch, Neighbour: node.Neighbour, Logger: logger,
+		State: func() consul.State { return node.View().Load() }, Want: node.View().Want,
+		Moved: node.View().BumpEpoch, Neighbour: node.Neighbour, Logger: logger,
 		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return z.resolver.Lookup(ctx, q) },
 	})
 	if err != nil {
@@ -80,40 +78,4 @@ func extended(res resolver.Result) string {
 		return ""
 	}
 	return fmt.Sprintf(" (EDE %d %s)", res.EDE, res.EDEText)
-}
-
-// source lets the zone ask the view, as the daemon's own does.
-type source struct{ view *view.View }
-
-func (s source) State() consul.State { return state{s.view.Load(), s.view} }
-
-func (s source) Want(name string) <-chan struct{} { return s.view.Want(name) }
-
-type state struct {
-	*view.State
-	view *view.View
-}
-
-func (s state) Confirmed() time.Time { return s.view.Confirmed() }
-
-func (s state) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
-	instances, c, known := s.State.Service(name)
-	return instances, c, consul.Known(known)
-}
-
-func (s state) Node(name string) (*catalog.Node, *atomic.Uint64, consul.Known) {
-	node, c, known := s.State.Node(name)
-	return node, c, consul.Known(known)
-}
-
-func (s state) AddressOwner(addr netip.Addr) (consul.Owner, bool) {
-	owner, ok := s.State.AddressOwner(addr)
-	out := consul.Owner{}
-	if owner.Node != nil {
-		out.Node = owner.Node.Node
-	}
-	if owner.Service != nil {
-		out.Service = owner.Service.Service
-	}
-	return out, ok
 }

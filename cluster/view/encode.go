@@ -31,6 +31,9 @@ import (
 // less than half of it.
 const MaxExport = 64 << 20
 
+// numLives is how many kinds of lives this program knows.
+const numLives = catalog.Left + 1
+
 // ErrDamaged is in the chain of errors that say that bytes are no export any more:
 // cut short, or changed.
 var ErrDamaged = errors.New("cut short or garbled")
@@ -120,7 +123,7 @@ func (x *exportReader) add(kind byte, payload []byte) error {
 		}
 	case frame.Lives:
 		for f.More() {
-			l := LifeOf{NodeID: f.String(), Name: f.String(), Life: Life(min(f.Number(), uint64(numLives))), Since: f.Time()}
+			l := LifeOf{NodeID: f.String(), Name: f.String(), Life: catalog.Life(min(f.Number(), uint64(numLives))), Since: f.Time()}
 			if l.Life < numLives { // one that this program knows
 				x.export.Lives = append(x.export.Lives, l)
 			}

@@ -37,7 +37,7 @@ type Layer struct {
 // LifeOf is what is known of one node being alive.
 type LifeOf struct {
 	NodeID, Name string
-	Life         Life
+	Life         catalog.Life
 	Since        time.Time // zero: unknown
 }
 

@@ -43,7 +43,7 @@ func fullExport() *Export {
 	db := catalog.Part{Node: "ext", Service: "db", Services: []*catalog.Service{{Node: "ext", ID: "db", Service: "db", Port: 5432}}}
 	e := &Export{
 		Asked: map[string]time.Time{"web": at(2), "db": at(1)},
-		Lives: []LifeOf{{NodeID: n1.Node.ID, Name: "N1", Life: Alive, Since: at(1)}, {NodeID: "x", Name: "x", Life: Left}},
+		Lives: []LifeOf{{NodeID: n1.Node.ID, Name: "N1", Life: catalog.Alive, Since: at(1)}, {NodeID: "x", Name: "x", Life: catalog.Left}},
 	}
 	e.Current = Layer{ConfirmedAt: at(2), Update: catalog.Update{
 		History: catalog.History{ID: "h2", Base: 1 << 40}, Index: 1<<40 + 12, Reset: true,

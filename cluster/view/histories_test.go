@@ -31,7 +31,7 @@ func agentless(rec Record) Record {
 // as show.
 func places(s *State, name string) string {
 	instances, _, known := s.Service(name)
-	if known != Yes {
+	if known != catalog.Present {
 		return show(s, name)
 	}
 	return placesOf(instances)
@@ -214,14 +214,14 @@ func TestRule16_ANodeThatLeftIsForgotten(t *testing.T) {
 	v := mustNew(t, Config{Liveness: life})
 	mustTake(t, v, whole(100, node("n1", "10.0.0.1", service("web", 80)), node("n2", "10.0.0.2", service("web", 80))),
 		confirmed(inHistory("h2", whole(200))))
-	life["id-n1"] = Left
+	life["id-n1"] = catalog.Left
 	v.OnLifeChange("id-n1")
 	wantPlaces(t, v, "web", "n2/web")
 	if got := showNode(v.Load(), "n1"); got != "no" {
 		t.Errorf("node: %s", got)
 	}
 	// It had left before the history ended: the same.
-	life["id-n2"] = Left
+	life["id-n2"] = catalog.Left
 	mustTake(t, v, confirmed(inHistory("h3", whole(300))))
 	wantPlaces(t, v, "web", "no")
 }
@@ -340,15 +340,15 @@ func TestRule18_AHostThatKnowsAnEarlierHistoryDenies(t *testing.T) {
 }
 
 func TestRule19_ADeadNodeStaysDeadWhenItIsReaped(t *testing.T) {
-	life := lives{"id-n1": Failed}
+	life := lives{"id-n1": catalog.Failed}
 	v := mustNew(t, Config{Liveness: life})
 	mustTake(t, v, whole(100, node("n1", "10.0.0.1", service("web", 80))))
-	for _, l := range []Life{Failed, Left} {
+	for _, l := range []catalog.Life{catalog.Failed, catalog.Left} {
 		life["id-n1"] = l
 		v.OnLifeChange("id-n1")
 		wantPlaces(t, v, "web", "n1/web!")
 	}
-	for _, l := range []Life{NeverSeen, Alive, Suspect} {
+	for _, l := range []catalog.Life{catalog.NeverSeen, catalog.Alive, catalog.Suspect} {
 		life["id-n1"] = l
 		v.OnLifeChange("id-n1")
 		wantPlaces(t, v, "web", "n1/web")

@@ -167,7 +167,7 @@ func (m *historyModel) became(cur account) {
 func (m *historyModel) tidy() {
 	m.rem.drop(func(node, _, _ string) bool {
 		cur := m.cur.nodes[node]
-		return cur != nil && cur.Synced == m.history.ID || m.life["id-"+node] == Left
+		return cur != nil && cur.Synced == m.history.ID || m.life["id-"+node] == catalog.Left
 	})
 	m.merging = false
 	if !m.settled {
@@ -407,7 +407,7 @@ func TestModel_HistoriesAndSubscriptions(t *testing.T) {
 			},
 			"liveness": func(t *rapid.T) {
 				id := "id-" + nameKey(rapid.SampledFrom(modelNodes).Draw(t, "node"))
-				m.life[id] = rapid.SampledFrom([]Life{NeverSeen, Alive, Failed, Left}).Draw(t, "life")
+				m.life[id] = rapid.SampledFrom([]catalog.Life{catalog.NeverSeen, catalog.Alive, catalog.Failed, catalog.Left}).Draw(t, "life")
 				m.living = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"id-n1", "id-n2"}), 0, 2, rapid.ID).Draw(t, "living")
 				v.OnLifeChange(id)
 			},

@@ -81,7 +81,7 @@ func (v *View) lives(e *Export) []LifeOf {
 	}
 	var lives []LifeOf
 	for _, n := range slices.Concat(e.Current.Nodes, e.Remembered.Nodes) {
-		if life := v.life(n.Node); life != NeverSeen {
+		if life := v.life(n.Node); life != catalog.NeverSeen {
 			lives = append(lives, LifeOf{NodeID: n.Node.ID, Name: n.Node.Node, Life: life})
 		}
 	}

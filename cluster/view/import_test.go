@@ -254,14 +254,14 @@ func TestRule17_TombstonesOutliveARestart(t *testing.T) {
 }
 
 func TestRule19_LivesComeAlong(t *testing.T) {
-	img := exportAfter(t, Config{Liveness: lives{"id-n1": Failed, "id-n2": Alive}},
+	img := exportAfter(t, Config{Liveness: lives{"id-n1": catalog.Failed, "id-n2": catalog.Alive}},
 		confirmed(whole(5, node("n1", "10.0.0.1"), node("n2", "10.0.0.2"), node("n3", "10.0.0.3"))))
-	want := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: Failed}, {NodeID: "id-n2", Name: "n2", Life: Alive}}
+	want := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: catalog.Failed}, {NodeID: "id-n2", Name: "n2", Life: catalog.Alive}}
 	if !reflect.DeepEqual(img.Lives, want) {
 		t.Errorf("%+v, want %+v", img.Lives, want)
 	}
 	since := time.Unix(7, 0).UTC()
-	told := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: Left, Since: since}}
+	told := []LifeOf{{NodeID: "id-n1", Name: "n1", Life: catalog.Left, Since: since}}
 	img = exportAfter(t, Config{Lives: func() []LifeOf { return told }}, confirmed(whole(5, node("n1", "10.0.0.1"))))
 	if !reflect.DeepEqual(img.Lives, told) {
 		t.Errorf("%+v, want %+v", img.Lives, told)

@@ -35,9 +35,9 @@ func (a *agentDouble) set(rec Record) {
 }
 
 // lives is a Liveness whose word the test sets.
-type lives map[string]Life
+type lives map[string]catalog.Life
 
-func (l lives) Life(id string) Life { return l[id] }
+func (l lives) Life(id string) catalog.Life { return l[id] }
 
 // scripted is a source that tells what the test sends, and notes what it is
 // asked.
@@ -206,9 +206,9 @@ func mustTake(t interface {
 func show(s *State, name string) string {
 	instances, _, known := s.Service(name)
 	switch known {
-	case NotYet:
+	case catalog.NotYet:
 		return "not yet"
-	case No:
+	case catalog.Absent:
 		return "no"
 	}
 	return showInstances(instances)
@@ -230,9 +230,9 @@ func showInstances(instances []catalog.Instance) string {
 func showNode(s *State, name string) string {
 	n, _, known := s.Node(name)
 	switch known {
-	case NotYet:
+	case catalog.NotYet:
 		return "not yet"
-	case No:
+	case catalog.Absent:
 		return "no"
 	}
 	return n.Node + " " + n.ID + " " + n.Address + " " + fmt.Sprint(n.Meta)
@@ -259,7 +259,7 @@ func markAll(s *State, services, nodes []string) (marks, map[string]*atomic.Uint
 		}
 	}
 	for _, name := range nodes {
-		if _, c, known := s.Node(name); known == Yes {
+		if _, c, known := s.Node(name); known == catalog.Present {
 			counters["node "+name] = c
 		}
 	}

@@ -203,7 +203,7 @@ func checkWithID(checks []*catalog.Check, id string) *catalog.Check {
 // markLife returns the record with serfHealth critical if the node is known to
 // be dead, which servers may not have heard or written down yet.
 func (v *View) markLife(rec *Record) *Record {
-	if life := v.life(rec.Node); life != Failed && life != Left {
+	if life := v.life(rec.Node); life != catalog.Failed && life != catalog.Left {
 		return rec
 	}
 	serf := checkWithID(rec.Checks, catalog.SerfHealth)

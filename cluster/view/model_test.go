@@ -55,7 +55,7 @@ func (m *model) nodes() map[string]Record {
 		shown["me"] = merged
 	}
 	for key, rec := range shown {
-		if l := m.life[rec.Node.ID]; l != Failed && l != Left {
+		if l := m.life[rec.Node.ID]; l != catalog.Failed && l != catalog.Left {
 			continue
 		}
 		checks := []*catalog.Check{{CheckID: catalog.SerfHealth, Status: catalog.Critical}}
@@ -197,7 +197,7 @@ func cacheAll(s *State) []cached {
 	}
 	for _, name := range modelNodes {
 		now := func(s *State) string { return showNode(s, name) }
-		if _, c, known := s.Node(name); known == Yes {
+		if _, c, known := s.Node(name); known == catalog.Present {
 			add("node "+name, now, c)
 		} else {
 			add("no node "+name, now, s.Names())
@@ -260,7 +260,7 @@ func TestModel_ViewIsWhatANaiveReadingGives(t *testing.T) {
 			},
 			"liveness": func(t *rapid.T) {
 				id := "id-" + strings.ToLower(rapid.SampledFrom(modelNodes).Draw(t, "node"))
-				m.life[id] = rapid.SampledFrom([]Life{NeverSeen, Alive, Failed, Left}).Draw(t, "life")
+				m.life[id] = rapid.SampledFrom([]catalog.Life{catalog.NeverSeen, catalog.Alive, catalog.Failed, catalog.Left}).Draw(t, "life")
 				v.OnLifeChange(id)
 			},
 			"settings": func(*rapid.T) { v.BumpEpoch() },

@@ -82,7 +82,7 @@ func build(v *View) entry {
 			continue
 		}
 		e.content = "no"
-		if instances, _, known := s.Service("web"); known == Yes {
+		if instances, _, known := s.Service("web"); known == catalog.Present {
 			e.content = strconv.Itoa(instances[0].Service.Port)
 		}
 		return e

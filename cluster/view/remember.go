@@ -165,7 +165,7 @@ func (v *View) dropRemembered(key string, ids *iradix.Txn) {
 	if rem == nil {
 		return
 	}
-	if v.life(rem.node) == Left || v.current != nil && (v.isSynced(v.current.nodes[key]) || v.isRenamed(key, rem, ids)) {
+	if v.life(rem.node) == catalog.Left || v.current != nil && (v.isSynced(v.current.nodes[key]) || v.isRenamed(key, rem, ids)) {
 		delete(v.remembered, key)
 	}
 }
@@ -201,9 +201,9 @@ func (v *View) isSynced(n *nodeRecord) bool {
 	return n != nil && n.node.Synced != "" && n.node.Synced == v.current.history.ID
 }
 
-func (v *View) life(n *catalog.Node) Life {
+func (v *View) life(n *catalog.Node) catalog.Life {
 	if v.cfg.Liveness == nil || n.ID == "" {
-		return NeverSeen
+		return catalog.NeverSeen
 	}
 	return v.cfg.Liveness.Life(n.ID)
 }

@@ -73,7 +73,7 @@ func TestRule1_LivenessMovesTheServicesOfTheNode(t *testing.T) {
 	mustTake(t, v, whole(1, node("n1", "10.0.0.1", service("web", 80), check(catalog.SerfHealth, catalog.Passing, "")),
 		node("n2", "10.0.0.2", service("db", 80))))
 	got := moved(v, func() {
-		life["id-n1"] = Failed
+		life["id-n1"] = catalog.Failed
 		v.OnLifeChange("ID-N1")
 	}, []string{"web", "db"}, []string{"n1", "n2"})
 	if diff := cmp.Diff([]string{"any", "node n1", "service web"}, got); diff != "" {
@@ -82,7 +82,7 @@ func TestRule1_LivenessMovesTheServicesOfTheNode(t *testing.T) {
 	if got := show(v.Load(), "web"); !strings.Contains(got, "serfHealth=critical") {
 		t.Errorf("instance of a dead node: %s", got)
 	}
-	life["id-n1"] = Alive
+	life["id-n1"] = catalog.Alive
 	v.OnLifeChange("id-n1")
 	if got := show(v.Load(), "web"); !strings.Contains(got, "serfHealth=passing") {
 		t.Errorf("instance of a node that came back: %s", got)

@@ -13,25 +13,6 @@ import (
 	"meibo/cluster/catalog"
 )
 
-// Known says what is known of a name.
-type Known uint8
-
-const (
-	// NotYet: the name exists, or may exist, and its contents are not here.
-	NotYet Known = iota
-	// Yes: the contents are here.
-	Yes
-	// No: the name does not exist.
-	No
-)
-
-// Owner is what has an address: a node, or a service on it when Service is not
-// nil.
-type Owner struct {
-	Node    *catalog.Node
-	Service *catalog.Service
-}
-
 // State is one immutable state of the catalog as this host knows it. Its
 // methods answer from memory, at once, and are safe for concurrent use. What
 // they return is shared: copy to change.
@@ -132,16 +113,16 @@ func newState(v *View) *State {
 // order of node name and service ID. Letter case does not matter. The counter
 // is the name's own; it is nil when no such name is in the base set: the answer
 // then rests on Names. Being asked for keeps a subscription alive.
-func (s *State) Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known Known) {
+func (s *State) Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known catalog.Known) {
 	e := s.service(nameKey(name))
 	if e == nil {
 		return nil, nil, s.absent()
 	}
 	e.mark.use()
 	if !e.known {
-		return nil, &e.mark.counter, NotYet
+		return nil, &e.mark.counter, catalog.NotYet
 	}
-	return e.instances, &e.mark.counter, Yes
+	return e.instances, &e.mark.counter, catalog.Present
 }
 
 // Older returns what is known of a service that is NotYet from before: from
@@ -160,12 +141,12 @@ func (s *State) Older(name string) (instances []catalog.Instance, ok bool) {
 
 // Node returns the named node. Letter case does not matter. The counter is as
 // for Service.
-func (s *State) Node(name string) (node *catalog.Node, counter *atomic.Uint64, known Known) {
+func (s *State) Node(name string) (node *catalog.Node, counter *atomic.Uint64, known catalog.Known) {
 	e := s.node(nameKey(name))
 	if e == nil {
 		return nil, nil, s.absent()
 	}
-	return e.Node, e.counter, Yes
+	return e.Node, e.counter, catalog.Present
 }
 
 // NodeByIDPrefix returns the one node whose ID begins with prefix, in any
@@ -189,7 +170,7 @@ func (s *State) NodeByIDPrefix(prefix string) (node *catalog.Node, ok bool) {
 // AddressOwner returns who has an address: the first node by name, else the
 // first service by name that has it for an address of its own. What it returns
 // depends on Addresses, and on Any for what the owner looks like.
-func (s *State) AddressOwner(addr netip.Addr) (owner Owner, ok bool) {
+func (s *State) AddressOwner(addr netip.Addr) (owner catalog.Owner, ok bool) {
 	var first *addrOwner
 	prefix := addr.As16()
 	s.addrs.Root().WalkPrefix(prefix[:], func(_ []byte, v any) bool {
@@ -198,10 +179,10 @@ func (s *State) AddressOwner(addr netip.Addr) (owner Owner, ok bool) {
 		return true
 	})
 	if first == nil {
-		return Owner{}, false
+		return catalog.Owner{}, false
 	}
 	rec := s.node(first.node).merged
-	owner = Owner{Node: rec.Node}
+	owner = catalog.Owner{Node: rec.Node}
 	if first.serviceID == "" {
 		return owner, true
 	}
@@ -243,6 +224,9 @@ func (s *State) Expecting() bool { return s.expecting }
 // the last StaleAfter.
 func (s *State) Fresh() bool { return s.fresh }
 
+// Confirmed is the view's, and goes on while the state stays the same.
+func (s *State) Confirmed() time.Time { return s.view.Confirmed() }
+
 // History is the life of the catalog that the state belongs to; zero before the
 // base set arrived.
 func (s *State) History() catalog.History { return s.history }
@@ -274,11 +258,11 @@ func (s *State) Ready(name string) <-chan struct{} {
 func (s *State) Superseded() <-chan struct{} { return s.superseded }
 
 // absent is what is known of a name that is not in the trees.
-func (s *State) absent() Known {
+func (s *State) absent() catalog.Known {
 	if s.base && !s.mergePending && !s.expecting {
-		return No
+		return catalog.Absent
 	}
-	return NotYet
+	return catalog.NotYet
 }
 
 func (s *State) service(key string) *serviceEntry {

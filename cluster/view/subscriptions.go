@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"meibo/cluster/catalog"
 )
 
 const (
@@ -135,7 +137,7 @@ func (v *View) sendSubscriptions() {
 // It subscribes to the name if need be. It is cheap and may be called for every
 // question; it does not wait.
 func (v *View) Want(name string) <-chan struct{} {
-	if _, _, known := v.Load().Service(name); known != NotYet {
+	if _, _, known := v.Load().Service(name); known != catalog.NotYet {
 		return closed
 	}
 	ch, ask := v.waitFor(nameKey(name))
@@ -149,7 +151,7 @@ func (v *View) Want(name string) <-chan struct{} {
 func (v *View) waitFor(key string) (ch <-chan struct{}, ask bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.state.Load().knows(key) != NotYet {
+	if v.state.Load().knows(key) != catalog.NotYet {
 		return closed, false
 	}
 	if v.waiting[key] == nil {
@@ -186,7 +188,7 @@ func (v *View) dropEnded(h *replica) {
 // if that can be done by now.
 func (v *View) wakeWaiting(s *State) {
 	for key, ch := range v.waiting {
-		if s.knows(key) != NotYet {
+		if s.knows(key) != catalog.NotYet {
 			delete(v.waiting, key)
 			close(ch)
 			continue
@@ -196,14 +198,14 @@ func (v *View) wakeWaiting(s *State) {
 }
 
 // knows says what is known of a service, without asking for it.
-func (s *State) knows(key string) Known {
+func (s *State) knows(key string) catalog.Known {
 	switch e := s.service(key); {
 	case e == nil:
 		return s.absent()
 	case e.known:
-		return Yes
+		return catalog.Present
 	}
-	return NotYet
+	return catalog.NotYet
 }
 
 // existence decides whether a name exists, given the instances that show, and

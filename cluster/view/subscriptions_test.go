@@ -101,7 +101,7 @@ func TestRule8_TheBaseSetTellsWhatExistsFromWhatDoesNot(t *testing.T) {
 func TestRule8_AWholeCatalogKnowsAll(t *testing.T) {
 	v := mustNew(t, Config{})
 	mustTake(t, v, confirmed(whole(1, node("n1", "10.0.0.1", service("web", 80)))))
-	if _, _, known := v.Load().Service("web"); known != Yes {
+	if _, _, known := v.Load().Service("web"); known != catalog.Present {
 		t.Error("not known")
 	}
 	if !isClosed(v.Want("web")) || !isClosed(v.Want("db")) {

@@ -200,10 +200,10 @@ func (r *readerV1) add(kind byte, body []byte) error {
 		})
 	case lifeV1:
 		return rowV1(body, func(row *struct {
-			NodeID string `codec:"I"`
-			Name   string `codec:"N"`
-			Life   Life   `codec:"L"`
-			Since  int64  `codec:"S"`
+			NodeID string       `codec:"I"`
+			Name   string       `codec:"N"`
+			Life   catalog.Life `codec:"L"`
+			Since  int64        `codec:"S"`
 		},
 		) error {
 			r.export.Lives = append(r.export.Lives, LifeOf{row.NodeID, row.Name, row.Life, timeV1(row.Since)})

@@ -40,6 +40,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"meibo/cluster/catalog"
 )
 
 const (
@@ -61,7 +63,7 @@ type Config struct {
 	// Local is this host's agent; nil: none.
 	Local Local
 	// Liveness is who knows which nodes are alive; nil: nobody.
-	Liveness Liveness
+	Liveness catalog.Liveness
 	// Living returns the IDs of the members that are alive, as gossip says. It
 	// is called with the view's lock held and must not block; nil: nobody
 	// knows, and histories are taken to be complete.

@@ -17,7 +17,6 @@ import (
 	"meibo/cluster/httpapi"
 	"meibo/cluster/membership"
 	"meibo/cluster/server"
-	"meibo/cluster/view"
 )
 
 // The rooms on both sides of these adapters don't know each other. They say the same in their own words; nothing is
@@ -201,7 +200,7 @@ func (h hostAgent) Standing() httpapi.Standing {
 
 func (h hostAgent) KnowsNode(ctx context.Context, name string) bool {
 	_, _, known := h.d.node.View().Load().Node(name)
-	return known != view.No || h.d.node.CatalogHasNode(ctx, name)
+	return known != catalog.Absent || h.d.node.CatalogHasNode(ctx, name)
 }
 
 func (h hostAgent) Unconfirmed() []httpapi.UnconfirmedNode {

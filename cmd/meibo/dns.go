@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,9 +16,7 @@ import (
 
 	"meibo/cache"
 	"meibo/cluster"
-	"meibo/cluster/catalog"
 	"meibo/cluster/retry"
-	"meibo/cluster/view"
 	"meibo/cmd/meibo/config"
 	"meibo/forwarder"
 	"meibo/resolver"
@@ -66,7 +63,8 @@ func newDNS(cfg *config.Config, node *cluster.Node, files []*os.File, log *slog.
 		return nil, err
 	}
 	d.zone, err = consul.New(consul.Options{
-		Config: cfg.ZoneConfig(), Source: viewSource{v}, Moved: v.BumpEpoch, Neighbour: node.Neighbour, Logger: log,
+		Config: cfg.ZoneConfig(), State: func() consul.State { return v.Load() }, Want: v.Want, Moved: v.BumpEpoch,
+		Neighbour: node.Neighbour, Logger: log,
 		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return d.resolver.Lookup(ctx, q) },
 	})
 	if err != nil {
@@ -360,46 +358,3 @@ func (d *dnsService) collectors() []prometheus.Collector {
 	}
 	return all
 }
-
-// viewSource lets the zone ask the view: two rooms that don't know each other, joined here.
-type viewSource struct{ view *view.View }
-
-func (s viewSource) State() consul.State { return viewState{s.view.Load(), s.view} }
-
-func (s viewSource) Want(name string) <-chan struct{} { return s.view.Want(name) }
-
-type viewState struct {
-	*view.State
-	view *view.View
-}
-
-func (s viewState) Confirmed() time.Time { return s.view.Confirmed() }
-
-func (s viewState) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
-	instances, c, known := s.State.Service(name)
-	return instances, c, consul.Known(known)
-}
-
-func (s viewState) Node(name string) (*catalog.Node, *atomic.Uint64, consul.Known) {
-	node, c, known := s.State.Node(name)
-	return node, c, consul.Known(known)
-}
-
-func (s viewState) AddressOwner(addr netip.Addr) (consul.Owner, bool) {
-	owner, ok := s.State.AddressOwner(addr)
-	out := consul.Owner{}
-	if owner.Node != nil {
-		out.Node = owner.Node.Node
-	}
-	if owner.Service != nil {
-		out.Service = owner.Service.Service
-	}
-	return out, ok
-}
-
-// The two Known types say the same in the same order: an index out of range here does not compile.
-var (
-	_ = [1]struct{}{}[consul.NotYet-consul.Known(view.NotYet)]
-	_ = [1]struct{}{}[consul.Yes-consul.Known(view.Yes)]
-	_ = [1]struct{}{}[consul.No-consul.Known(view.No)]
-)

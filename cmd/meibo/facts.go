@@ -93,7 +93,7 @@ func (f *facts) provenance(s *view.State, service string) (way string, confirmed
 func (f *facts) found(service string) []catalog.Instance {
 	s := f.view.Load()
 	found, _, known := s.Service(service)
-	if known == view.NotYet {
+	if known == catalog.NotYet {
 		found, _ = s.Older(service)
 	}
 	return found

@@ -62,7 +62,7 @@ func withHosts(t testing.TB, registrations []string, records ...string) *consul.
 		}
 	}
 	f.settle()
-	zone, err := consul.New(consul.Options{Source: f, Moved: func() {}, Chase: func(_ context.Context, q *wire.Query) (resolver.Result, error) {
+	zone, err := consul.New(consul.Options{State: f.State, Want: f.Want, Moved: func() {}, Chase: func(_ context.Context, q *wire.Query) (resolver.Result, error) {
 		r := &wire.Reply{Rcode: wire.RcodeNXDomain}
 		for _, text := range records {
 			rr, err := dns.NewRR(text)
@@ -100,7 +100,7 @@ func TestSeveralHosts_ASilentOneCostsLittle(t *testing.T) {
 			}
 		}
 		f.settle()
-		zone, err := consul.New(consul.Options{Source: f, Moved: func() {}, Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) {
+		zone, err := consul.New(consul.Options{State: f.State, Want: f.Want, Moved: func() {}, Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 			if strings.HasPrefix(wire.Name(q.Name()).String(), "silent") {
 				<-ctx.Done()
 				return resolver.Result{}, ctx.Err()

@@ -67,11 +67,11 @@ func (z *Zone) newBuilder(q *wire.Query, s subject) *builder {
 // build answers the question.
 func (b *builder) build() {
 	switch {
-	case b.known == NotYet && !b.older:
+	case b.known == catalog.NotYet && !b.older:
 		b.fail(wire.EDENotReady, "this host has not learned yet which names exist")
 	case b.tooStale && b.settings.staleAnswer == ServFail:
 		b.failStale()
-	case b.known == No:
+	case b.known == catalog.Absent:
 		b.denyUnknown()
 	default:
 		b.buildKind()

@@ -79,13 +79,20 @@ type SOA struct {
 // Options are what a zone is made of besides its configuration.
 type Options struct {
 	Config Config
-	// Source is where the catalog comes from. Required.
-	Source Source
+	// State returns the newest published state of the catalog that this host
+	// knows. Two calls that return equal (==) values have seen the same state. It
+	// is called on the receive loop: it must not block, lock or allocate. Required.
+	State func() State
+	// Want subscribes to the named service, whose contents are not here, and
+	// returns a channel that is closed once they are or the name is found not
+	// to exist. It is cheap, may be called again and again, and in a flight
+	// only. Required.
+	Want func(name string) <-chan struct{}
 	// Chase follows names that services and nodes have for addresses; nil
 	// leaves them unfollowed.
 	Chase Chaser
 	// Neighbour asks other hosts for a service whose contents the servers don't
-	// tell and this host never knew, and reports whether its Source knows more
+	// tell and this host never knew, and reports whether State knows more
 	// now (VIEWS rule 11). It is called in flights, with a ctx that ends within
 	// a second. Nil: nobody is asked.
 	Neighbour func(ctx context.Context, service string) bool

@@ -106,7 +106,7 @@ func startHost(t testing.TB, config consul.Config, upstream []string) *host {
 	}
 	chase := func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return h.resolver.Lookup(ctx, q) }
 	var err error
-	h.zone, err = consul.New(consul.Options{Config: config, Source: h.fake, Chase: chase, Moved: func() { h.epoch.Add(1) }})
+	h.zone, err = consul.New(consul.Options{Config: config, State: h.fake.State, Want: h.fake.Want, Chase: chase, Moved: func() { h.epoch.Add(1) }})
 	if err != nil {
 		t.Fatal(err)
 	}

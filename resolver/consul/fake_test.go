@@ -81,13 +81,13 @@ func (f *fake) call() {
 	}
 }
 
-// State implements consul.Source.
+// State is the zone's.
 func (f *fake) State() consul.State {
 	f.call()
 	return f.state.Load()
 }
 
-// Want implements consul.Source.
+// Want is the zone's, and counts.
 func (f *fake) Want(name string) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -202,32 +202,32 @@ func (f *fake) moveAll() {
 	f.any.Add(1)
 }
 
-func (s *fakeState) Service(name string) ([]catalog.Instance, *atomic.Uint64, consul.Known) {
+func (s *fakeState) Service(name string) ([]catalog.Instance, *atomic.Uint64, catalog.Known) {
 	s.f.call()
 	e, ok := s.services[strings.ToLower(name)]
 	if !ok && s.notYet[strings.ToLower(name)] {
-		return nil, &s.f.coming, consul.NotYet
+		return nil, &s.f.coming, catalog.NotYet
 	}
 	if !ok {
 		return nil, nil, s.absent(name)
 	}
-	return e.instances, e.counter, consul.Yes
+	return e.instances, e.counter, catalog.Present
 }
 
-func (s *fakeState) Node(name string) (*catalog.Node, *atomic.Uint64, consul.Known) {
+func (s *fakeState) Node(name string) (*catalog.Node, *atomic.Uint64, catalog.Known) {
 	s.f.call()
 	n, ok := s.nodes[strings.ToLower(name)]
 	if !ok {
 		return nil, nil, s.absent(name)
 	}
-	return n, s.counters[strings.ToLower(name)], consul.Yes
+	return n, s.counters[strings.ToLower(name)], catalog.Present
 }
 
-func (s *fakeState) absent(string) consul.Known {
+func (s *fakeState) absent(string) catalog.Known {
 	if s.noBase || s.expects {
-		return consul.NotYet
+		return catalog.NotYet
 	}
-	return consul.No
+	return catalog.Absent
 }
 
 func (s *fakeState) NodeByIDPrefix(prefix string) (found *catalog.Node, ok bool) {
@@ -242,21 +242,21 @@ func (s *fakeState) NodeByIDPrefix(prefix string) (found *catalog.Node, ok bool)
 	return found, found != nil
 }
 
-func (s *fakeState) AddressOwner(addr netip.Addr) (consul.Owner, bool) {
+func (s *fakeState) AddressOwner(addr netip.Addr) (catalog.Owner, bool) {
 	s.f.call()
 	for _, key := range slices.Sorted(maps.Keys(s.nodes)) {
 		if a, err := netip.ParseAddr(s.nodes[key].Address); err == nil && a == addr {
-			return consul.Owner{Node: s.nodes[key].Node}, true
+			return catalog.Owner{Node: s.nodes[key]}, true
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.services)) {
 		for _, in := range s.services[key].instances {
 			if a, err := netip.ParseAddr(in.Service.Address); err == nil && a == addr {
-				return consul.Owner{Node: in.Node.Node, Service: in.Service.Service}, true
+				return catalog.Owner{Node: in.Node, Service: in.Service}, true
 			}
 		}
 	}
-	return consul.Owner{}, false
+	return catalog.Owner{}, false
 }
 
 func (s *fakeState) Confirmed() time.Time { return s.f.confirmed }

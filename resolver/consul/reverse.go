@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"meibo/cache"
+	"meibo/cluster/catalog"
 	"meibo/resolver"
 	"meibo/resolver/wire"
 )
@@ -44,14 +45,14 @@ func (r reverse) Resolve(_ context.Context, q *wire.Query) (resolver.Result, err
 }
 
 // look finds the owner of an address, by the same rule as Zone.look.
-func (r reverse) look(addr netip.Addr) (s subject, owner Owner, found bool) {
+func (r reverse) look(addr netip.Addr) (s subject, owner catalog.Owner, found bool) {
 	z := r.zone
 	for i := 0; ; i++ {
-		s = subject{settings: z.settings.Load(), state: z.source.State(), known: Yes}
+		s = subject{settings: z.settings.Load(), state: z.load(), known: catalog.Present}
 		s.domain = s.settings.main
 		owner, found = s.state.AddressOwner(addr)
 		s.deps = [2]cache.Dep{dependOn(s.state.Addresses()), dependOn(s.state.Epoch())}
-		steady := z.source.State() == s.state && z.settings.Load() == s.settings
+		steady := z.load() == s.state && z.settings.Load() == s.settings
 		if steady || i == maxRestarts {
 			if s.passing = !steady; s.passing {
 				s.deps[0].Value-- // a value of the past: what is answered in our place isn't kept either
@@ -63,10 +64,10 @@ func (r reverse) look(addr netip.Addr) (s subject, owner Owner, found bool) {
 
 // buildPTR answers with the owner's name below the main domain. Letter case of
 // the answer's other records follows the zone.
-func (b *builder) buildPTR(owner Owner) {
-	name, err := b.domain.nodeName(owner.Node)
-	if owner.Service != "" {
-		name, err = b.domain.serviceName(owner.Service)
+func (b *builder) buildPTR(owner catalog.Owner) {
+	name, err := b.domain.nodeName(owner.Node.Node)
+	if owner.Service != nil {
+		name, err = b.domain.serviceName(owner.Service.Service)
 	}
 	if err != nil || !b.isWanted(wire.TypePTR) {
 		// The whole name is ours and nothing else of its zone, so it is a zone

@@ -80,9 +80,9 @@ type world struct {
 	zone *consul.Zone
 }
 
-func newWorld(t testing.TB, wrap func(consul.Source) consul.Source) *world {
+func newWorld(t testing.TB, wrap func(func() consul.State) func() consul.State) *world {
 	w := &world{fake: newFake()}
-	zone, err := consul.New(consul.Options{Source: wrap(w.fake), Moved: func() {}})
+	zone, err := consul.New(consul.Options{State: wrap(w.State), Want: w.Want, Moved: func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func newWorld(t testing.TB, wrap func(consul.Source) consul.Source) *world {
 	return w
 }
 
-func plain(s consul.Source) consul.Source { return s }
+func plain(state func() consul.State) func() consul.State { return state }
 
 func bump(c *atomic.Uint64) func() { return func() { c.Add(1) } }
 
@@ -153,7 +153,7 @@ func (w *world) lookup(t testing.TB, q *wire.Query) cached {
 
 // interleave runs one question against changes in every order of their steps
 // and returns what was served late.
-func interleave(t *testing.T, wrap func(consul.Source) consul.Source, name string, before, changes func(w *world) [][]func()) (late []string) {
+func interleave(t *testing.T, wrap func(func() consul.State) func() consul.State, name string, before, changes func(w *world) [][]func()) (late []string) {
 	runs := explore(func(choose func(int) int) {
 		w := newWorld(t, wrap)
 		for _, change := range before(w) {
@@ -216,25 +216,23 @@ func TestRule2_AnAnswerIsNeverServedLate_EveryOrderOfSteps(t *testing.T) {
 	})
 }
 
-// onceSource answers every second call as the one before it: what a zone would
-// see that didn't load the state again.
-type onceSource struct {
-	consul.Source
-	last consul.State
-}
-
-func (s *onceSource) State() consul.State {
-	if last := s.last; last != nil {
-		s.last = nil
+// once answers every second call as the one before it: what a zone would see
+// that didn't load the state again.
+func once(state func() consul.State) func() consul.State {
+	var last consul.State
+	return func() consul.State {
+		if was := last; was != nil {
+			last = nil
+			return was
+		}
+		last = state()
 		return last
 	}
-	s.last = s.Source.State()
-	return s.last
 }
 
 func TestRule2_TheEnumerationFindsAMissingSecondLoad(t *testing.T) {
 	tc := interleavings[3]
-	late := interleave(t, func(s consul.Source) consul.Source { return &onceSource{Source: s} }, "web.service.consul.", tc.before, tc.changes)
+	late := interleave(t, once, "web.service.consul.", tc.before, tc.changes)
 	if len(late) == 0 {
 		t.Error("no order of steps shows what the second load is for")
 	}
@@ -322,7 +320,7 @@ func TestRule6_TTLAndLifeAreTwoThings(t *testing.T) {
 
 func TestRule6_WhatIsFollowedUpstreamBoundsTheLife(t *testing.T) {
 	w := newWorld(t, plain)
-	zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},
+	zone, err := consul.New(consul.Options{State: w.fake.State, Want: w.fake.Want, Moved: func() {},
 		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 			return scripted{"www.example.com. 25 IN A 192.0.2.1"}.Exchange(ctx, q)
 		}})
@@ -354,7 +352,7 @@ func TestRule6_WhatIsFollowedUpstreamBoundsTheLife(t *testing.T) {
 // A name of a hosts file has a counter of its own that our entry has no room for.
 func TestRule6_WhatIsFollowedIntoAnotherZoneIsBoundByItsTTL(t *testing.T) {
 	w := newWorld(t, plain)
-	zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},
+	zone, err := consul.New(consul.Options{State: w.fake.State, Want: w.fake.Want, Moved: func() {},
 		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) {
 			r, err := scripted{"nas.home. 10 IN A 192.0.2.1"}.Exchange(ctx, q)
 			r.Ages, r.Deps[0].Counter = false, new(atomic.Uint64)
@@ -489,7 +487,7 @@ func TestRule12_WhileOthersAreExpectedAnUnknownNameWaits(t *testing.T) {
 				w := newWorld(t, plain)
 				w.expects = true
 				w.publish()
-				zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},
+				zone, err := consul.New(consul.Options{State: w.fake.State, Want: w.fake.Want, Moved: func() {},
 					Neighbour: func(_ context.Context, name string) bool {
 						t.Errorf("neighbours are asked for %s, which nobody says exists", name)
 						return false

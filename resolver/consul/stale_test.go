@@ -171,7 +171,7 @@ func TestRule11_WithoutOlderContentsANeighbourIsAsked(t *testing.T) {
 		w := newWorld(t, plain)
 		var asked []string
 		knows := false
-		zone, err := consul.New(consul.Options{Source: w.fake, Moved: func() {},
+		zone, err := consul.New(consul.Options{State: w.fake.State, Want: w.fake.Want, Moved: func() {},
 			Neighbour: func(_ context.Context, name string) bool {
 				asked = append(asked, name)
 				if knows {

@@ -52,7 +52,8 @@ const (
 // Zone answers below the domain and the alternative domain. It is safe for
 // concurrent use.
 type Zone struct {
-	source Source
+	load   func() State
+	want   func(name string) <-chan struct{}
 	chase  Chaser
 	moved  func()
 	now    func() time.Time
@@ -70,14 +71,14 @@ type Zone struct {
 
 // New checks the options and makes a zone. It starts nothing.
 func New(o Options) (*Zone, error) {
-	if o.Source == nil || o.Moved == nil {
-		return nil, errors.New("consul zone: Source and Moved are required")
+	if o.State == nil || o.Want == nil || o.Moved == nil {
+		return nil, errors.New("consul zone: State, Want and Moved are required")
 	}
 	s, err := compile(o.Config)
 	if err != nil {
 		return nil, err
 	}
-	z := &Zone{source: o.Source, chase: o.Chase, moved: o.Moved, now: o.Now, logger: o.Logger, neighbour: o.Neighbour}
+	z := &Zone{load: o.State, want: o.Want, chase: o.Chase, moved: o.Moved, now: o.Now, logger: o.Logger, neighbour: o.Neighbour}
 	if z.now == nil {
 		z.now = time.Now
 	}
@@ -148,7 +149,7 @@ func (z *Zone) Resolve(ctx context.Context, q *wire.Query) (resolver.Result, err
 		return resolver.Result{}, resolver.ErrNotMine
 	}
 	b := z.newBuilder(q, s)
-	if s.known == NotYet && s.exists && !s.older {
+	if s.known == catalog.NotYet && s.exists && !s.older {
 		z.stats.unknown.Add(1)
 		b.fail(wire.EDENoReachable, "the servers have not told about "+s.name+" yet")
 		return b.result(), nil
@@ -171,7 +172,7 @@ func (z *Zone) wait(ctx context.Context, q *wire.Query, s subject) subject {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case <-z.source.Want(s.name):
+	case <-z.want(s.name):
 	case <-ctx.Done():
 	case <-timer.C:
 		if !s.state.Fresh() {
@@ -179,7 +180,7 @@ func (z *Zone) wait(ctx context.Context, q *wire.Query, s subject) subject {
 		}
 	}
 	name := s.name
-	if s = z.look(q); s.known != NotYet || !s.exists || s.older || z.neighbour == nil {
+	if s = z.look(q); s.known != catalog.NotYet || !s.exists || s.older || z.neighbour == nil {
 		return s
 	}
 	z.stats.neighbour.Add(1)
@@ -197,7 +198,7 @@ type subject struct {
 	domain   *domain // that was asked
 	outside  bool    // the name is in none of the domains
 
-	known     Known
+	known     catalog.Known
 	instances []catalog.Instance
 	node      *catalog.Node
 	exists    bool // the name does, whether or not its contents are here
@@ -213,7 +214,7 @@ type subject struct {
 // isWaiting reports whether the contents are not here yet and may come any
 // moment: of a name that exists, or of any while others are about to be heard.
 func (s *subject) isWaiting() bool {
-	return s.known == NotYet && (s.exists || s.state.Expecting())
+	return s.known == catalog.NotYet && (s.exists || s.state.Expecting())
 }
 
 // look finds the subject of q with its counters, by VIEWS rule 2.
@@ -232,8 +233,8 @@ func (z *Zone) look(q *wire.Query) subject {
 // glance finds the subject once; steady is false when state or settings were
 // replaced meanwhile.
 func (z *Zone) glance(q *wire.Query) (s subject, steady bool) {
-	s.settings, s.state = z.settings.Load(), z.source.State()
-	s.known = Yes
+	s.settings, s.state = z.settings.Load(), z.load()
+	s.known = catalog.Present
 	name := wire.Name(q.Name())
 	var rest wire.Name
 	s.domain, rest = s.settings.domainOf(name)
@@ -248,7 +249,7 @@ func (z *Zone) glance(q *wire.Query) (s subject, steady bool) {
 	}
 	s.any = dependOn(s.state.Any())
 	s.deps[1] = dependOn(s.state.Epoch())
-	return s, z.source.State() == s.state && z.settings.Load() == s.settings
+	return s, z.load() == s.state && z.settings.Load() == s.settings
 }
 
 // dependOn reads a counter's value.
@@ -267,14 +268,14 @@ func (s *subject) find(qtype wire.Type) (counter *atomic.Uint64) {
 		// The zone's servers are the instances of the service "consul". If
 		// they aren't known the zone is answered without them.
 		s.instances, counter, s.known = s.state.Service(catalog.ConsulService)
-		if s.known != Yes {
+		if s.known != catalog.Present {
 			s.instances, _ = s.state.Older(catalog.ConsulService)
-			s.known = Yes
+			s.known = catalog.Present
 			return s.state.Any()
 		}
 	case services:
 		s.instances, counter, s.known = s.state.Service(s.name)
-		if s.exists = counter != nil; s.known == NotYet && s.exists {
+		if s.exists = counter != nil; s.known == catalog.NotYet && s.exists {
 			s.instances, s.older = s.state.Older(s.name)
 			return counter
 		}
@@ -283,7 +284,7 @@ func (s *subject) find(qtype wire.Type) (counter *atomic.Uint64) {
 	default:
 		return nil
 	}
-	if s.known != Yes || counter == nil {
+	if s.known != catalog.Present || counter == nil {
 		return s.state.Names()
 	}
 	return counter
@@ -292,14 +293,14 @@ func (s *subject) find(qtype wire.Type) (counter *atomic.Uint64) {
 // findNode looks for a node by name, then by the beginning of its ID.
 func (s *subject) findNode() (counter *atomic.Uint64) {
 	s.node, counter, s.known = s.state.Node(s.name)
-	if s.known != No || len(s.name) < 2 || strings.Trim(s.name, "0123456789abcdef-") != "" {
+	if s.known != catalog.Absent || len(s.name) < 2 || strings.Trim(s.name, "0123456789abcdef-") != "" {
 		return counter
 	}
 	node, ok := s.state.NodeByIDPrefix(s.name)
 	if !ok {
 		return nil
 	}
-	s.node, s.known = node, Yes
+	s.node, s.known = node, catalog.Present
 	// Another node may come to have the same beginning.
 	return s.state.Any()
 }

@@ -36,7 +36,7 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 		{"a negative limit", consul.Config{ARecordLimit: -1}, "a_record_limit"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := consul.New(consul.Options{Config: tc.config, Source: newFake(), Moved: func() {}})
+			_, err := consul.New(consul.Options{Config: tc.config, State: newFake().State, Want: newFake().Want, Moved: func() {}})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want one about %q", err, tc.want)
 			}
@@ -49,7 +49,7 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 
 func TestSetConfig_KeepsTheOldOneWhenTheNewIsWrong(t *testing.T) {
 	moved := 0
-	zone, err := consul.New(consul.Options{Source: newFake(), Moved: func() { moved++ }})
+	zone, err := consul.New(consul.Options{State: newFake().State, Want: newFake().Want, Moved: func() { moved++ }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestSetConfig_KeepsTheOldOneWhenTheNewIsWrong(t *testing.T) {
 }
 
 func TestMounts_TheDomainsAndTheReverseZones(t *testing.T) {
-	zone, err := consul.New(consul.Options{Config: consul.Config{AltDomain: "\x04Test\x00"}, Source: newFake(), Moved: func() {}})
+	zone, err := consul.New(consul.Options{Config: consul.Config{AltDomain: "\x04Test\x00"}, State: newFake().State, Want: newFake().Want, Moved: func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestMounts_TheDomainsAndTheReverseZones(t *testing.T) {
 }
 
 func TestAnswer_NotMineOutsideTheDomains(t *testing.T) {
-	zone, err := consul.New(consul.Options{Source: newFake(), Moved: func() {}})
+	zone, err := consul.New(consul.Options{State: newFake().State, Want: newFake().Want, Moved: func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,20 +11,6 @@ import (
 	"meibo/resolver/wire"
 )
 
-// Source hands out the newest state of the catalog that this host knows.
-// It is called on the receive loop: it must not block, lock or allocate.
-type Source interface {
-	// State returns the newest published state. Two calls that return equal
-	// (==) values have seen the same state, so the dynamic type must be a
-	// pointer or a comparable struct around one.
-	State() State
-	// Want subscribes to the named service, whose contents are not here, and
-	// returns a channel that is closed once they are or the name is found not
-	// to exist. It is cheap, may be called again and again, and in a flight
-	// only.
-	Want(name string) <-chan struct{}
-}
-
 // State is one immutable state of the catalog as this host knows it. All its
 // methods are safe for concurrent use and answer from memory. What they return
 // is shared: never modified by anyone.
@@ -37,17 +23,17 @@ type State interface {
 	// Service returns every instance of the named service, healthy or not.
 	// Letter case does not matter. The counter is the name's own; it is nil
 	// when no such name is known to exist.
-	Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known Known)
+	Service(name string) (instances []catalog.Instance, counter *atomic.Uint64, known catalog.Known)
 	// Node returns the named node. Letter case does not matter, dots in the
 	// name are allowed. The counter is as for Service.
-	Node(name string) (node *catalog.Node, counter *atomic.Uint64, known Known)
+	Node(name string) (node *catalog.Node, counter *atomic.Uint64, known catalog.Known)
 	// NodeByIDPrefix returns the one node whose ID begins with the prefix
 	// (hexadecimal digits and hyphens, any case); ok is false when there is
 	// none or more than one.
 	NodeByIDPrefix(prefix string) (node *catalog.Node, ok bool)
 	// AddressOwner returns who has an address: a node, else a service with
 	// that address of its own.
-	AddressOwner(addr netip.Addr) (owner Owner, ok bool)
+	AddressOwner(addr netip.Addr) (owner catalog.Owner, ok bool)
 
 	// Any is moved by every change of the catalog that can show in an answer.
 	Any() *atomic.Uint64
@@ -80,24 +66,6 @@ type State interface {
 	// Older returns the instances that a service whose contents are NotYet had
 	// when they were last known (VIEWS rule 11); ok is false if they never were.
 	Older(name string) (instances []catalog.Instance, ok bool)
-}
-
-// Known says what is known of a name.
-type Known uint8
-
-const (
-	// NotYet: the name exists, or may exist, and its contents are not here.
-	NotYet Known = iota
-	// Yes: the contents are here.
-	Yes
-	// No: the name does not exist.
-	No
-)
-
-// Owner is what has an address: a node, or a service when Service is set.
-type Owner struct {
-	Node    string
-	Service string
 }
 
 // Chaser asks a question as a client would, to follow a name that a service or
