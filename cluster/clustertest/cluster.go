@@ -41,6 +41,9 @@ type Options struct {
 	// Disks has hosts keep their data and views over a restart; without it they
 	// keep them in memory.
 	Disks bool
+	// Dir is where disks are, for clusters that go on in another bubble, and there at
+	// another time; empty: a folder of this cluster's own.
+	Dir string
 	// Every is how often the load asks each host for some service; 0: 15 ms.
 	Every time.Duration
 	// Level is from which on hosts' logs are kept.
@@ -73,7 +76,10 @@ type Cluster struct {
 // test.
 func Run(t *testing.T, opts Options, f func(c *Cluster)) {
 	t.Helper()
-	dir := folder(t)
+	dir := opts.Dir
+	if dir == "" {
+		dir = folder(t)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		c := &Cluster{T: t, Net: memnet.New(opts.Seed), Judge: NewJudge(), opts: opts, dir: dir}
 		for i := range opts.Servers + opts.Agents {
