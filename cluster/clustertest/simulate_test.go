@@ -23,6 +23,7 @@ import (
 
 var (
 	seedFlag     = flag.Uint64("seed", 0, "the one seed to simulate; 0: others, until the time is over")
+	stepsFlag    = flag.String("steps", "", "of the seed's schedule only these steps, as \"0.2,1.0\"; empty: all")
 	simulateFlag = flag.Duration("simulate", 30*time.Second, "how long to simulate")
 )
 
@@ -36,6 +37,7 @@ type schedule struct {
 
 // step is a fault that lasts for a while, or a change.
 type step struct {
+	id        string        // the episode, and its number in it
 	at, lasts time.Duration // after the episode's begin
 	kind      kind
 	host      int // of all
@@ -86,12 +88,27 @@ func (s step) String() string {
 func (s schedule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d servers, %d agents", s.seed, s.servers, s.agents)
-	for i, steps := range s.episodes {
-		for _, step := range steps {
-			fmt.Fprintf(&b, "\n  %d: %v", i, step)
-		}
+	for _, step := range slices.Concat(s.episodes...) {
+		fmt.Fprintf(&b, "\n  %s: %v", step.id, step)
 	}
 	return b.String()
+}
+
+// command is what plays the schedule again.
+func (s schedule) command() string {
+	var ids []string
+	for _, step := range slices.Concat(s.episodes...) {
+		ids = append(ids, step.id)
+	}
+	return fmt.Sprintf("go test ./cluster/clustertest -run TestSimulate -seed %d -steps %s", s.seed, strings.Join(ids, ","))
+}
+
+// only leaves of the schedule the steps of those ids.
+func (s schedule) only(ids []string) schedule {
+	for i, steps := range s.episodes {
+		s.episodes[i] = slices.DeleteFunc(steps, func(one step) bool { return !slices.Contains(ids, one.id) })
+	}
+	return s
 }
 
 // newSchedule makes one from a seed.
@@ -101,7 +118,7 @@ func newSchedule(seed uint64) schedule {
 	hosts := s.servers + s.agents
 	faults := []kind{cutOff, cutOff, cutPair, splitOff, lossy, paused, killed, killed, powerless, wiped, torn, diskFull, restarted}
 	changes := []kind{registers, registers, leaves, flaps, flaps}
-	for range 3 {
+	for episode := range 3 {
 		var steps []step
 		lost := false // one disk in an episode: two of three are the catalog
 		if dice.IntN(4) == 0 {
@@ -129,6 +146,9 @@ func newSchedule(seed uint64) schedule {
 			})
 		}
 		slices.SortStableFunc(steps, func(a, b step) int { return int(a.at - b.at) })
+		for i := range steps {
+			steps[i].id = fmt.Sprintf("%d.%d", episode, i)
+		}
 		s.episodes = append(s.episodes, steps)
 	}
 	return s
@@ -482,12 +502,16 @@ func TestSimulate(t *testing.T) {
 	for end := time.Now().Add(*simulateFlag); time.Now().Before(end); played++ {
 		s := newSchedule(cmp.Or(*seedFlag, next))
 		next++
+		if *stepsFlag != "" {
+			s = s.only(strings.Split(*stepsFlag, ","))
+		}
 		ok := t.Run(fmt.Sprintf("seed %d", s.seed), func(t *testing.T) { lived += s.play(t) })
 		if ok {
 			continue
 		}
-		t.Errorf("fails; go test ./cluster/clustertest -run TestSimulate -seed %d plays it:\n%v", s.seed, s)
-		t.Errorf("shortened:\n%v", s.shortened(t, time.Now().Add(time.Minute)))
+		t.Errorf("fails: %v", s)
+		s = s.shortened(t, time.Now().Add(time.Minute))
+		t.Errorf("shortened: %v\n%s", s, s.command())
 		return
 	}
 	t.Logf("%d clusters lived %.1f hours", played, lived.Hours())
