@@ -228,7 +228,7 @@ func (s *simulation) episode(steps []step) {
 // touch has the judge look away from what a fault does to a host: from what the host
 // answers, but that it does, and from what others answer of it.
 func (s *simulation) touch(h *Host) {
-	s.touched[h], s.busy[h] = true, true
+	s.touched[h] = true
 	s.Judge.TurnAll(h.Name, Either)
 	s.Judge.Apart([]string{h.Name}, names(s.Hosts))
 	if len(s.touched) > len(s.Hosts)/4 || s.among(s.Servers()) > 1 { // others may doubt themselves, or not hear of changes
@@ -252,7 +252,6 @@ func (s *simulation) among(hosts []*Host) (n int) {
 // begin begins a step and returns what ends it.
 func (s *simulation) begin(one step) (end func()) {
 	h, other := s.Hosts[one.host], s.Hosts[one.other]
-	free := func() { delete(s.busy, h) }
 	switch one.kind {
 	case registers, leaves, flaps:
 		s.change(one, h)
@@ -269,6 +268,7 @@ func (s *simulation) begin(one step) (end func()) {
 	if s.busy[h] || !h.IsUp() {
 		return nil
 	}
+	free := s.occupy(h)
 	switch one.kind {
 	case cutOff:
 		s.touch(h)
@@ -278,19 +278,16 @@ func (s *simulation) begin(one step) (end func()) {
 		s.touch(h)
 		s.touch(other)
 		s.Toward([]*Host{h}, []*Host{other}, memnet.Path{Cut: true})
-		return func() { s.Toward([]*Host{h}, []*Host{other}, memnet.Path{}); free(); delete(s.busy, other) }
+		freeOther := s.occupy(other)
+		return func() { s.Toward([]*Host{h}, []*Host{other}, memnet.Path{}); free(); freeOther() }
 	case splitOff:
 		group := slices.Compact([]*Host{h, other, s.Hosts[(one.host+1)%len(s.Hosts)]})
 		for _, g := range group {
 			s.touch(g)
 		}
+		freeGroup := s.occupy(group...)
 		s.Between(group, But(s.Hosts, group...), memnet.Path{Cut: true})
-		return func() {
-			s.Between(group, But(s.Hosts, group...), memnet.Path{})
-			for _, g := range group {
-				delete(s.busy, g)
-			}
-		}
+		return func() { s.Between(group, But(s.Hosts, group...), memnet.Path{}); free(); freeGroup() }
 	case paused:
 		s.touch(h)
 		h.Pause()
@@ -324,7 +321,21 @@ func (s *simulation) begin(one step) (end func()) {
 	case torn:
 		h.Tear()
 	}
-	return func() { s.comeBack(h, one.kind != wiped) }
+	return func() { s.comeBack(h, one.kind != wiped); free() }
+}
+
+// occupy keeps other faults from hosts, but from those that have one already, until the
+// fault is over.
+func (s *simulation) occupy(hosts ...*Host) (free func()) {
+	hosts = slices.DeleteFunc(slices.Clone(hosts), func(h *Host) bool { return s.busy[h] })
+	for _, h := range hosts {
+		s.busy[h] = true
+	}
+	return func() {
+		for _, h := range hosts {
+			delete(s.busy, h)
+		}
+	}
 }
 
 // comeBack starts a host that was down; one that has its disk still answers from it.
@@ -333,17 +344,15 @@ func (s *simulation) comeBack(h *Host, hasDisk bool) {
 	if hasDisk {
 		s.Judge.State(h.Name, Either)
 	}
-	delete(s.busy, h)
 }
 
 // loseServers has all servers die, and their disks lost, or those of all but one: that
 // one is told then, as an operator does, that it is all there is.
 func (s *simulation) loseServers(one step, h *Host) (end func()) {
-	for _, server := range s.Servers() {
-		if s.busy[server] || !server.IsUp() {
-			return nil
-		}
+	if !s.areWell(s.Servers()) {
+		return nil
 	}
+	free := s.occupy(s.Servers()...)
 	for _, server := range s.Servers() {
 		s.touch(server)
 		server.Kill()
@@ -360,7 +369,13 @@ func (s *simulation) loseServers(one step, h *Host) (end func()) {
 		for _, server := range s.Servers() {
 			s.comeBack(server, one.kind == mostLost && server == h)
 		}
+		free()
 	}
+}
+
+// areWell reports whether the hosts run and no fault befalls them.
+func (s *simulation) areWell(hosts []*Host) bool {
+	return !slices.ContainsFunc(hosts, func(h *Host) bool { return s.busy[h] || !h.IsUp() })
 }
 
 // standsAlone has a server that is down begin a catalog from what it has.
@@ -382,9 +397,10 @@ func (h *Host) standsAlone() {
 
 // darken takes the power of all hosts. When they have it again it is much later.
 func (s *simulation) darken(one step) (end func()) {
-	if len(s.busy) > 0 {
+	if !s.areWell(s.Hosts) {
 		return nil
 	}
+	free := s.occupy(s.Hosts...)
 	for _, h := range s.Hosts {
 		s.touch(h)
 		h.SwitchOff()
@@ -395,6 +411,7 @@ func (s *simulation) darken(one step) (end func()) {
 		for _, h := range s.Hosts {
 			s.comeBack(h, true)
 		}
+		free()
 	}
 }
 
