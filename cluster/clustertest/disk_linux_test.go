@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,4 +117,68 @@ func tearLog(path string) error {
 	binary.LittleEndian.PutUint64(b[:], max(of[0], of[1])+1)
 	_, err = f.WriteAt(b[:], older+number) // and its checksum isn't there yet
 	return err
+}
+
+// A leader whose disk fails hands over; it answers on, and is the same server when its
+// disk works again.
+func TestDiskFails_AnotherLeads(t *testing.T) {
+	sizes(t, func(t *testing.T, opts Options) {
+		opts.Disks = true
+		Run(t, opts, func(c *Cluster) {
+			c.StartAll()
+			w := c.Witness()
+			begin := w.Mark()
+			for range 3 {
+				h := c.Leader()
+				said := len(h.Log())
+				h.BreakDisk()
+				c.Within(2*time.Second, "a write", c.Agents()[0].write)
+				time.Sleep(20 * time.Second)
+				h.MendDisk()
+				took := c.Within(time.Minute, "three servers vote", func() error { return c.voters(3) })
+				c.Logf("a server whose disk failed votes %v after that works again", took)
+				if strings.Contains(h.Log()[said:], "not in the Raft configuration") {
+					c.Errorf("%s was taken out:\n%s", h.Name, h.Log()[said:])
+				}
+			}
+			w.Calm(begin, func(_, _ *Host) bool { return false })
+			c.Settled()
+		})
+	})
+}
+
+// One whose last write was torn by its death loses nothing that was acknowledged.
+func TestTornWrite_LosesNothing(t *testing.T) {
+	opts := small
+	opts.Disks = true
+	Run(t, opts, func(c *Cluster) {
+		c.StartAll()
+		time.Sleep(3 * time.Second) // views are on disk by then
+		for i := range 10 {
+			name, h := fmt.Sprintf("ext%d", i), c.Servers()[i%3]
+			if err := c.Leader().apply(external(name, "192.0.2.1")); err != nil {
+				c.Fatal(err)
+			}
+			for _, s := range c.Servers() {
+				s.Kill()
+				s.Tear()
+			}
+			for _, s := range c.Servers() {
+				s.Start()
+			}
+			c.Whole()
+			if err := h.answersWith(name); err != nil {
+				c.Error(err)
+			}
+		}
+		c.Settled()
+	})
+}
+
+// answersWith reports what is wrong with the host's answer for an external service.
+func (h *Host) answersWith(service string) error {
+	if got := h.Lookup(service); got.Err != nil || len(got.Addrs) != 1 {
+		return fmt.Errorf("%s on %s: %v %v", service, h.Name, got.Addrs, got.Err)
+	}
+	return nil
 }

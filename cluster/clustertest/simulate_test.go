@@ -487,7 +487,8 @@ func (s *simulation) rest() {
 			return s.history.one(s.Leader(), access{node: node}, clientsOfRest+i)
 		})
 	}
-	s.Within(30*time.Second, "three servers vote", func() error { return s.voters(3) })
+	// A server whose disk failed looks after it every half minute.
+	s.Within(time.Minute, "three servers vote", func() error { return s.voters(3) })
 	s.Within(30*time.Second, "every server answers from its own catalog", s.ready)
 	time.Sleep(5 * time.Second)
 	s.Logf("%d hosts touched: whole after %v, all answers exact %v later", len(s.touched), whole, settled)
