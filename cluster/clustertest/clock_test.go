@@ -97,3 +97,39 @@ func (c *Cluster) grows(last uint64) (index uint64) {
 	}
 	return index
 }
+
+// A host that was dead when the others lost their power is back when it is, however late
+// that seems to be.
+func TestClocks_WhoWasDeadIsBack(t *testing.T) {
+	opts := small
+	opts.Disks = true
+	Run(t, opts, func(c *Cluster) {
+		c.StartAll()
+		dead := c.Agents()[0]
+		dead.Kill()
+		c.OutOn(dead, But(c.Hosts, dead))
+		time.Sleep(20 * time.Second)
+		c.load.stop()
+		for _, h := range But(c.Hosts, dead) {
+			h.SwitchOff()
+		}
+		time.Sleep(farOff)
+		for _, h := range c.Hosts {
+			h.Start()
+		}
+		c.Within(time.Minute, "all see it alive", func() error { return c.seeOneAnother() })
+		c.Settled()
+		c.Load()
+		time.Sleep(time.Minute)
+	})
+}
+
+// seeOneAnother reports who doesn't have whom for alive.
+func (c *Cluster) seeOneAnother() error {
+	for _, h := range c.Hosts {
+		if err := h.seesAll(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

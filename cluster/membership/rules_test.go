@@ -418,6 +418,19 @@ func TestRule19_FailedNeverBecomesNeverSeenAndReapedCountsAsLeft(t *testing.T) {
 	}
 }
 
+// One that is told alive again and has yet to answer isn't reaped, however long ago it
+// died: gossip has it, and would not tell it once more.
+func TestRule19_WhoIsBackIsNotReaped(t *testing.T) {
+	b := newBook(t, 3)
+	b.die("n0")
+	b.pass(time.Second)
+	b.now = b.now.Add(73 * time.Hour)
+	b.rise("n0")
+	b.Sweep(b.now)
+	b.pass(10 * time.Second)
+	b.is("n0", Alive)
+}
+
 func TestResync_MakesTheMembersWhatGossipHas(t *testing.T) {
 	b := newBook(t, 3)
 	b.silent["n1"] = true

@@ -84,7 +84,7 @@ func (m *Machine) Stalled(now time.Time) { m.stalled = now }
 func (m *Machine) Sweep(now time.Time) {
 	for _, r := range m.byName {
 		switch {
-		case r.Status == Failed && r.back.IsZero() && now.Sub(r.Since) > m.cfg.ReconnectTimeout:
+		case r.Status == Failed && !r.InTouch() && r.back.IsZero() && now.Sub(r.Since) > m.cfg.ReconnectTimeout:
 			r.dead = false
 			delete(m.active, r)
 			m.setTold(now, r, Left, m.self.Name)
