@@ -213,7 +213,31 @@ func (n *Node) endExpecting(ctx context.Context) {
 	}
 	if retry.Wait(ctx, patience) {
 		n.askAhead(ctx)
+		n.awaitAgents(ctx)
 		n.view.Learned()
+	}
+}
+
+// awaitAgents waits, while the catalog has only begun, for one of those who knew what
+// was before: servers that lost all they had know each other alone, until they are called.
+func (n *Node) awaitAgents(ctx context.Context) {
+	for n.view.Young() {
+		w, changed := n.network()
+		if w != nil {
+			members := w.gossip.Members()
+			changed = members.Changed()
+			for _, m := range members.Members() {
+				if m.Lives() && !isServer(m) && m.ID != n.cfg.NodeID {
+					return
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-time.After(neighbourPause):
+		}
 	}
 }
 

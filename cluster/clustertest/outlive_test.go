@@ -91,6 +91,45 @@ func TestServersKilled_AnswersOutliveThem(t *testing.T) {
 	})
 }
 
+// Servers that begin anew deny nothing before they have met who knows what was, and deny
+// what nobody has soon where there is nobody else.
+func TestServersBeginAnew_TheyDenyNothingThatWas(t *testing.T) {
+	opts := small
+	opts.Disks = true
+	Run(t, opts, func(c *Cluster) {
+		c.StartAll()
+		time.Sleep(3 * time.Second) // until all of that is on disk
+		for _, s := range c.Servers() {
+			s.Kill()
+		}
+		c.OutOn(c.Servers()[0], c.Agents())
+		c.Between(c.Servers(), c.Agents(), memnet.Path{Cut: true})
+		c.Judge.Apart(names(c.Hosts), names(c.Hosts))
+		for _, s := range c.Servers() {
+			s.Wipe()
+			s.Start()
+		}
+		time.Sleep(6 * time.Second)
+		for _, s := range c.Servers() {
+			if got := s.Lookup("web"); got.Err == nil || got.denies() {
+				c.Errorf("%s, which knows nothing yet, answers %v %v", s.Name, got.Addrs, got.Err)
+			}
+		}
+		c.rejoin("servers that begin anew")
+	})
+	Run(t, Options{Servers: 3}, func(c *Cluster) {
+		c.StartAll()
+		c.Within(15*time.Second, "a name that nobody has is denied", func() error {
+			for _, h := range c.Hosts {
+				if got := h.Lookup("none"); !got.denies() {
+					return fmt.Errorf("%s: %v", h.Name, got.Err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 // complete compares the leader's catalog with how many instances each service has.
 func (c *Cluster) complete(want map[string]int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
