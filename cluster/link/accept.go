@@ -45,7 +45,7 @@ func (l *Link) accept(ctx context.Context, wg *sync.WaitGroup) error {
 
 // admit begins a handshake, or drops the connection.
 func (l *Link) admit(ctx context.Context, wg *sync.WaitGroup, nc net.Conn) {
-	from := sourceOf(nc)
+	from := remoteAddr(nc)
 	place, err := l.admission.enter(from, time.Now())
 	if err != nil {
 		l.metrics.shut.WithLabelValues(err.Error()).Inc()

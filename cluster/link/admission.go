@@ -67,12 +67,14 @@ type place struct {
 	wait time.Duration // for its turn
 }
 
-// enter gives a connection a place, and says how long it has to wait for its turn.
-func (a *admission) enter(from netip.Addr, now time.Time) (*place, error) {
+// enter gives a connection from addr a place, and says how long it has to wait for its
+// turn.
+func (a *admission) enter(addr netip.Addr, now time.Time) (*place, error) {
 	l := a.shared
-	if a.isReserved != nil && a.isReserved(from) {
+	if a.isReserved != nil && a.isReserved(addr) {
 		l = a.reserved
 	}
+	from := sourceOf(addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.sources[from]
@@ -134,14 +136,18 @@ func (p *place) count(out source) {
 	p.a.sources[p.from] = s
 }
 
-// sourceOf is what connections are counted by: the address, of IPv6 the /64,
-// which is what one host can have.
-func sourceOf(nc net.Conn) netip.Addr {
+// remoteAddr is the address that a connection comes from, none if it isn't TCP.
+func remoteAddr(nc net.Conn) netip.Addr {
 	tcp, ok := nc.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// sourceOf is what connections are counted by: the address, of IPv6 the /64,
+// which is what one host can have.
+func sourceOf(addr netip.Addr) netip.Addr {
 	if addr.Is6() {
 		if p, err := addr.Prefix(64); err == nil {
 			return p.Addr()

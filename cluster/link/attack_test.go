@@ -79,7 +79,7 @@ func TestAdmission_Limits(t *testing.T) {
 }
 
 func TestAdmission_RateIsEvenAfterABurst(t *testing.T) {
-	server := netip.MustParseAddr("192.0.2.1")
+	server := netip.MustParseAddr("2001:db8::1") // known by all of its address, though counted by the /64
 	cfg := Config{Conns: 350, ConnsPerSource: 1e6, HandshakesPerSource: 1e6, Handshakes: 1, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
 	cfg.Reserved = func(a netip.Addr) bool { return a == server }
 	adm := newAdmission(&cfg)
@@ -128,19 +128,39 @@ func TestAccept_SilentConnectionsDoNotShutOutOthers(t *testing.T) {
 		return count(t, b.metrics.shut.WithLabelValues("handshakes")) == 4
 	})
 	dialer := a.network.(*sockets)
-	dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)} // another source
+	dialer.from = netip.MustParseAddr("127.0.0.9") // another source
 	if err := echoes(a.mustDial(b)); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the silent ones time out", func() bool {
 		return count(t, b.metrics.failed.WithLabelValues("timeout")) == 4
 	})
-	dialer.LocalAddr = nil
+	dialer.from = netip.Addr{}
 	if err := echoes(a.mustDial(b)); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(b.logs.String(), "did not finish its handshake"); n != 1 {
 		t.Errorf("said %d times", n)
+	}
+}
+
+func TestDial_LeavesFromTheAddressListenedOn(t *testing.T) {
+	for _, tt := range []struct{ listen, want string }{
+		{"127.0.0.9:0", "127.0.0.9"},
+		{"0.0.0.0:0", "127.0.0.1"},
+		{"[::1]:0", "127.0.0.1"}, // another family: the kernel's choice
+	} {
+		var from netip.Addr
+		b := start(t, "b", nil, func(c *Config) {
+			c.Reserved = func(a netip.Addr) bool { from = a; return true }
+		})
+		a := start(t, "a", nil, func(c *Config) { c.Listen = netip.MustParseAddrPort(tt.listen) })
+		if err := echoes(a.mustDial(b)); err != nil {
+			t.Fatal(err)
+		}
+		if from.String() != tt.want {
+			t.Errorf("a host that listens on %s is seen as %s, want %s", tt.listen, from, tt.want)
+		}
 	}
 }
 

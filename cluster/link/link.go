@@ -69,12 +69,26 @@ type Network interface {
 // sockets is the kernel's Network.
 type sockets struct {
 	net.ListenConfig
-	net.Dialer
+	from netip.Addr // connections leave from it, where it may be
+}
+
+// DialContext implements Network. Connections leave from the address that this host
+// listens on, as those of Consul do: others know a server by it before it has proven
+// anything.
+func (s *sockets) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{KeepAliveConfig: s.KeepAliveConfig, Control: s.Control}
+	to, err := netip.ParseAddrPort(address)
+	if from := s.from; err == nil && from.IsValid() && !from.IsUnspecified() &&
+		from.Is4() == to.Addr().Unmap().Is4() && (to.Addr().IsLoopback() || !from.IsLoopback()) {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	return d.DialContext(ctx, network, address)
 }
 
 // Config is what a Link is made from. Listen and Self are required.
 type Config struct {
-	// Listen is the address and port; port 0 takes a free one.
+	// Listen is the address and port; port 0 takes a free one. If it names one address,
+	// connections to other hosts leave from there.
 	Listen netip.AddrPort
 	// Self is what this process proves to be; all three fields are required.
 	Self Peer
@@ -139,7 +153,7 @@ func New(cfg Config) (*Link, error) {
 	if l.network = cfg.Network; l.network == nil {
 		l.network = &sockets{
 			net.ListenConfig{KeepAliveConfig: keepAlive, Control: setUserTimeout},
-			net.Dialer{KeepAliveConfig: keepAlive, Control: setUserTimeout},
+			cfg.Listen.Addr().Unmap(),
 		}
 	}
 	l.transport = l.newTransport()
