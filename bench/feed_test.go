@@ -78,6 +78,7 @@ func measureFeed(t *testing.T, extra string) [][2]string {
 	var out [][2]string
 	add := func(what, format string, args ...any) {
 		out = append(out, [2]string{what, fmt.Sprintf(format, args...)})
+		t.Logf("%s: %s", what, out[len(out)-1][1]) // as it is known: the rest takes minutes
 	}
 
 	// Without hosts: what the writes themselves cost.
