@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"meibo/bench/hosttest"
 )
 
 // dnsPeer is a server that is measured. All forward to the same upstreams, on one thread, have room for all names, and give
@@ -114,7 +116,7 @@ client_addr = %q
 recursors = [%s]
 log_level = "error"
 ports { dns = %s http = -1 grpc = -1 grpc_tls = -1 server = %d serf_lan = %d serf_wan = -1 }
-`, dnsServer, listed(upstreams, "\"%s:"+dnsPort+"\", "), dnsPort, freePort(b.t), freePort(b.t)) + threeInstances()
+`, dnsServer, listed(upstreams, "\"%s:"+dnsPort+"\", "), dnsPort, hosttest.FreePort(b.t), hosttest.FreePort(b.t)) + threeInstances()
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
@@ -142,12 +144,14 @@ recursors = [%s]
 log_level = "error"
 ports { http = -1 server = %d serf_lan = %d }
 cache { max_bytes = 268435456 max_entries = 400000 }
-`, filepath.Join(dir, "data"), dnsServer, dnsPort, listed(upstreams, "\"%s:"+dnsPort+"\", "), freePort(b.t), freePort(b.t))
+`, filepath.Join(dir, "data"), dnsServer, dnsPort, listed(upstreams, "\"%s:"+dnsPort+"\", "), hosttest.FreePort(b.t), hosttest.FreePort(b.t))
 	text.WriteString(threeInstances())
 	if err := os.WriteFile(conf, []byte(text.String()), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
-	return b.on(0, false, binary(b.t), "agent", "-config-file", conf)
+	bin, err := hosttest.Binary()
+	hosttest.Must(b.t, err)
+	return b.on(0, false, bin, "agent", "-config-file", conf)
 }
 
 func nsdConf(addr string) string {

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meibo/bench/hosttest"
 )
 
 const feedKey = "bWVpYm8gYmVuY2ggZmVlZCBrZXkgMDEyMzQ1Njc4OWE="
@@ -39,7 +41,9 @@ type realCluster struct {
 }
 
 func newRealCluster(t *testing.T, extra string) *realCluster {
-	c := &realCluster{t: t, bin: binary(t), extra: extra}
+	bin, err := hosttest.Binary()
+	hosttest.Must(t, err)
+	c := &realCluster{t: t, bin: bin, extra: extra}
 	for i := range 3 {
 		c.servers = append(c.servers, c.host(i+1, "server = true\nbootstrap_expect = 3\n"))
 	}

@@ -3,7 +3,6 @@ package bench
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meibo/bench/hosttest"
 
 	"github.com/miekg/dns"
 )
@@ -26,11 +27,10 @@ const (
 
 // TestFootprint prints start time, resident memory and binary size, and holds them to their bars in `make verify`.
 func TestFootprint(t *testing.T) {
-	bin := binary(t)
+	bin, err := hosttest.Binary()
+	hosttest.Must(t, err)
 	info, err := os.Stat(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hosttest.Must(t, err)
 	var starts []time.Duration
 	var resident int64
 	for range 5 {
@@ -53,11 +53,10 @@ func TestFootprint(t *testing.T) {
 
 // BenchmarkFootprint reports the same three figures, averaged over its rounds (-benchtime 5x: five of them).
 func BenchmarkFootprint(b *testing.B) {
-	bin := binary(b)
+	bin, err := hosttest.Binary()
+	hosttest.Must(b, err)
 	info, err := os.Stat(bin)
-	if err != nil {
-		b.Fatal(err)
-	}
+	hosttest.Must(b, err)
 	var start time.Duration
 	var resident int64
 	for b.Loop() {
@@ -73,7 +72,7 @@ func BenchmarkFootprint(b *testing.B) {
 func startOnce(t testing.TB, bin string) (took time.Duration, resident int64) {
 	t.Helper()
 	dir := t.TempDir()
-	dnsPort, httpPort := freePort(t), freePort(t)
+	dnsPort, httpPort := hosttest.FreePort(t), hosttest.FreePort(t)
 	conf := filepath.Join(dir, "agent.hcl")
 	text := fmt.Sprintf("node_name = \"h1\"\nbind_addr = \"127.0.0.1\"\nrecursors = [\"127.0.0.1:9\"]\nports { dns = %d http = %d }\nservice { name = \"web\" address = \"192.0.2.10\" port = 80 }\n", dnsPort, httpPort)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
@@ -130,29 +129,4 @@ func residentBytes(t testing.TB, pid int) int64 {
 	}
 	t.Fatal("no VmRSS")
 	return 0
-}
-
-// binary is the stripped one that `make build` makes.
-func binary(t testing.TB) string {
-	t.Helper()
-	if bin := os.Getenv("MEIBO_BIN"); bin != "" {
-		return bin
-	}
-	bin := filepath.Join(t.TempDir(), "meibo")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "meibo/cmd/meibo")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return bin
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
+
 	"github.com/miekg/dns"
 )
 
@@ -46,14 +48,16 @@ func TestSoak(t *testing.T) {
 		t.Skip("takes a minute at least: run make soak")
 	}
 	dir := t.TempDir()
-	dnsPort, httpPort := freePort(t), freePort(t)
+	dnsPort, httpPort := hosttest.FreePort(t), hosttest.FreePort(t)
 	upstream, silent := soakUpstream(t)
 	conf := fmt.Sprintf("bind_addr = \"127.0.0.1\"\nnode_name = \"soak\"\nrecursors = [%q]\nports { dns = %d http = %d server = %d serf_lan = %d }\nservice { name = \"web\" port = 80 }\n",
-		upstream, dnsPort, httpPort, freePort(t), freePort(t))
+		upstream, dnsPort, httpPort, hosttest.FreePort(t), hosttest.FreePort(t))
 	if err := os.WriteFile(filepath.Join(dir, "a.hcl"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary(t), "agent", "-config-dir", dir, "-data-dir", filepath.Join(dir, "data"), "-log-level", "error")
+	bin, err := hosttest.Binary()
+	hosttest.Must(t, err)
+	cmd := exec.Command(bin, "agent", "-config-dir", dir, "-data-dir", filepath.Join(dir, "data"), "-log-level", "error")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

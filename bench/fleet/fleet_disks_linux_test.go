@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ const quickVotes = "autopilot { server_stabilization_time = \"1s\" }\n"
 
 // TestFleet_AnswersWhileDisksFail fills disks, refuses writes and damages files, on servers and on agents.
 func TestFleet_AnswersWhileDisksFail(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 3)
 		for _, h := range f.servers() {
 			h.extra = quickVotes
@@ -43,7 +44,7 @@ func TestFleet_AnswersWhileDisksFail(t *testing.T) {
 		f.fullCache(f.host("a3"))
 		f.whole()
 		t.Logf("%d writes acknowledged of %d", len(w.wrote), w.n)
-		eventually(t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
+		hosttest.Eventually(t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
 		f.client.settled()
 		f.client.check()
 	})
@@ -52,9 +53,9 @@ func TestFleet_AnswersWhileDisksFail(t *testing.T) {
 // smallDisk gives a folder a file system of its own.
 func smallDisk(t *testing.T, dir string, size int) {
 	t.Helper()
-	must(t, os.MkdirAll(dir, 0o755))
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)))
-	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	hosttest.Must(t, os.MkdirAll(dir, 0o755))
+	hosttest.Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)))
+	t.Cleanup(func() { hosttest.Must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 }
 
 // fillDisk leaves no free byte on the disk of a folder, and returns what frees them again.
@@ -62,7 +63,7 @@ func fillDisk(t *testing.T, dir string) (free func()) {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
 	file, err := os.Create(path)
-	must(t, err)
+	hosttest.Must(t, err)
 	defer file.Close()
 	for block := make([]byte, 4096); err == nil; {
 		_, err = file.Write(block)
@@ -70,7 +71,7 @@ func fillDisk(t *testing.T, dir string) (free func()) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill %s: %v", dir, err)
 	}
-	return func() { must(t, os.Remove(path)) }
+	return func() { hosttest.Must(t, os.Remove(path)) }
 }
 
 // recorder writes to the catalog through one host, and remembers what was acknowledged.
@@ -100,7 +101,7 @@ func (w *recorder) must(times int) {
 	t := w.from.fleet.t
 	t.Helper()
 	for range times {
-		eventually(t, "a write", w.write)
+		hosttest.Eventually(t, "a write", w.write)
 	}
 }
 
@@ -162,7 +163,7 @@ func (h *fleetHost) says(text string, since int) error {
 // recovered waits until the server takes part again and has all that was acknowledged.
 func (f *fleet) recovered(h *fleetHost, w *recorder) time.Duration {
 	f.t.Helper()
-	return eventually(f.t, h.name+" takes part again", func() error {
+	return hosttest.Eventually(f.t, h.name+" takes part again", func() error {
 		if h.exited() {
 			f.t.Fatalf("the daemon of %s died:\n%s", h.name, tail(h.log()))
 		}
@@ -195,7 +196,7 @@ func (f *fleet) fullServer(w *recorder) {
 	since := len(victim.log())
 	free := fillDisk(f.t, victim.data())
 	begin := time.Now()
-	eventually(f.t, "another server leads", func() error {
+	hosttest.Eventually(f.t, "another server leads", func() error {
 		if l := f.leader(); l == victim {
 			return fmt.Errorf("%s, whose disk is full, leads", l.name)
 		}
@@ -203,15 +204,15 @@ func (f *fleet) fullServer(w *recorder) {
 	})
 	w.must(1)
 	took := time.Since(begin)
-	eventually(f.t, "the full server says so", func() error { return victim.says("raft takes no writes", since) })
+	hosttest.Eventually(f.t, "the full server says so", func() error { return victim.says("raft takes no writes", since) })
 	// What is still free in its log is soon used up.
-	eventually(f.t, "the full server can't follow", func() error {
+	hosttest.Eventually(f.t, "the full server can't follow", func() error {
 		if err := w.write(); err != nil {
 			return err
 		}
 		return victim.is("meibo_catalog_up", "0")
 	})
-	must(f.t, victim.says("catalog of this host failed", since))
+	hosttest.Must(f.t, victim.says("catalog of this host failed", since))
 	w.must(1)
 	free()
 	f.t.Logf("disk full on the leader: writes go on under another after %v; with space again it has caught up in %v",
@@ -224,19 +225,19 @@ func (f *fleet) unwritableServer(w *recorder) {
 	victim := f.leader()
 	pid := victim.proc.Process.Pid
 	begin := time.Now()
-	must(f.t, unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: unix.RLIM_INFINITY}, nil))
-	eventually(f.t, "the server that can't write gives up its part", func() error {
+	hosttest.Must(f.t, unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: unix.RLIM_INFINITY}, nil))
+	hosttest.Eventually(f.t, "the server that can't write gives up its part", func() error {
 		_ = w.write()
 		return victim.is("meibo_catalog_up", "0")
 	})
 	w.must(1)
 	took := time.Since(begin)
 	var self struct{ Stats map[string]map[string]string }
-	must(f.t, victim.get("/v1/agent/self", &self))
+	hosttest.Must(f.t, victim.get("/v1/agent/self", &self))
 	if text := self.Stats["meibo"]["catalog_error"]; !strings.Contains(text, "file too large") {
 		f.t.Errorf("%s says of its catalog: %q, want the write error", victim.name, text)
 	}
-	must(f.t, unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}, nil))
+	hosttest.Must(f.t, unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}, nil))
 	f.t.Logf("write errors on the leader: writes go on elsewhere after %v; when they end it has caught up in %v",
 		took.Round(time.Millisecond), f.recovered(victim, w).Round(time.Millisecond))
 }
@@ -246,7 +247,7 @@ func (h *fleetHost) raftFile() string { return filepath.Join(h.data(), "raft", "
 // cutShort leaves both meta pages of a log, and nothing that they point at: whatever is read or written next finds it.
 func cutShort(t *testing.T, path string) {
 	t.Helper()
-	must(t, os.Truncate(path, 2*4096))
+	hosttest.Must(t, os.Truncate(path, 2*4096))
 }
 
 // logCutWhileRunning takes nearly all of the log from under a follower.
@@ -256,7 +257,7 @@ func (f *fleet) logCutWhileRunning(w *recorder) {
 	before, since := f.raftID(victim), len(victim.log())
 	cutShort(f.t, victim.raftFile())
 	w.must(1)
-	eventually(f.t, "the server says that its files are damaged", func() error {
+	hosttest.Eventually(f.t, "the server says that its files are damaged", func() error {
 		if victim.exited() {
 			f.t.Fatalf("the daemon of %s died:\n%s", victim.name, tail(victim.log()))
 		}
@@ -277,7 +278,7 @@ func (f *fleet) logCutWhileStopped(w *recorder) {
 	cutShort(f.t, victim.raftFile())
 	victim.up()
 	// Before it has looked into its files it counts as the voter that it was.
-	took := eventually(f.t, "the server says that its files are damaged", func() error { return victim.says("comes back under a new ID", since) })
+	took := hosttest.Eventually(f.t, "the server says that its files are damaged", func() error { return victim.says("comes back under a new ID", since) })
 	took += f.recovered(victim, w)
 	f.t.Logf("log cut short while stopped: a voter again under a new ID after %v", took.Round(time.Millisecond))
 	f.otherID(victim, before)
@@ -313,7 +314,7 @@ func (h *fleetHost) peers() ([]raftPeer, error) {
 // raftID is the ID that a server goes by in Raft.
 func (f *fleet) raftID(h *fleetHost) (id string) {
 	f.t.Helper()
-	eventually(f.t, "the ID of "+h.name, func() error {
+	hosttest.Eventually(f.t, "the ID of "+h.name, func() error {
 		peers, err := f.leader().peers()
 		for _, p := range peers {
 			if strings.HasPrefix(p.Address, h.addr()+":") {
@@ -353,17 +354,17 @@ func (f *fleet) damagedView(h *fleetHost, damage func([]byte) []byte) {
 	f.t.Helper()
 	h.down()
 	b, err := os.ReadFile(h.viewFile())
-	must(f.t, err)
-	must(f.t, os.WriteFile(h.viewFile(), damage(b), 0o600))
+	hosttest.Must(f.t, err)
+	hosttest.Must(f.t, os.WriteFile(h.viewFile(), damage(b), 0o600))
 	since := len(h.log())
 	h.start() // until it has asked others it may know its own services alone, and say so of the rest
-	took := eventually(f.t, "a host whose view is damaged answers", func() error { return f.exactElse(h) })
+	took := hosttest.Eventually(f.t, "a host whose view is damaged answers", func() error { return f.exactElse(h) })
 	f.client.began(h)
-	must(f.t, h.says("last known view does not count, set aside", since))
+	hosttest.Must(f.t, h.says("last known view does not count, set aside", since))
 	if aside, _ := filepath.Glob(h.viewFile() + ".set-aside-*"); len(aside) != 1 {
 		f.t.Errorf("%s: set aside: %v, want one file", h.name, aside)
 	}
-	eventually(f.t, "the view is on disk anew", func() error { _, err := os.Stat(h.viewFile()); return err })
+	hosttest.Eventually(f.t, "the view is on disk anew", func() error { _, err := os.Stat(h.viewFile()); return err })
 	f.t.Logf("view file damaged: all is answered %v after the start", took.Round(time.Millisecond))
 }
 
@@ -384,9 +385,9 @@ func (f *fleet) fullCache(h *fleetHost) {
 	f.t.Helper()
 	since := len(h.log())
 	free := fillDisk(f.t, h.cache())
-	must(f.t, f.host("a1").call("PUT", "/v1/agent/service/register", `{"Name":"fresh","Port":81}`, nil))
-	eventually(f.t, "the host says that its view can't be kept", func() error { return h.says("last known view cannot be written", since) })
-	eventually(f.t, "an answer for a service that is newer than the disk can hold", func() error {
+	hosttest.Must(f.t, f.host("a1").call("PUT", "/v1/agent/service/register", `{"Name":"fresh","Port":81}`, nil))
+	hosttest.Eventually(f.t, "the host says that its view can't be kept", func() error { return h.says("last known view cannot be written", since) })
+	hosttest.Eventually(f.t, "an answer for a service that is newer than the disk can hold", func() error {
 		addrs, err := h.resolve("fresh.service.consul.")
 		if err == nil && len(addrs) != 1 {
 			err = fmt.Errorf("%v", addrs)
@@ -394,6 +395,6 @@ func (f *fleet) fullCache(h *fleetHost) {
 		return err
 	})
 	free()
-	took := eventually(f.t, "the view is on disk again", func() error { return h.says("last known view is on disk again", since) })
+	took := hosttest.Eventually(f.t, "the view is on disk again", func() error { return h.says("last known view is on disk again", since) })
 	f.t.Logf("disk full under the view: it is on disk again %v after there is space", took.Round(time.Millisecond))
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"meibo/bench/hosttest"
 )
 
 // otherKey is the secret of another cluster.
@@ -19,7 +21,7 @@ const otherKey = "YW5vdGhlciBmbGVldCdzIHNlY3JldCBrZXkgMDEyMzQ="
 // TestFleet_HistoriesDontMix has a server lose its Raft files, the cluster go on from one surviving server, and an old
 // server come back with what it had.
 func TestFleet_HistoriesDontMix(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 3)
 		for _, h := range f.servers() {
 			h.extra = quickVotes
@@ -53,9 +55,9 @@ func (f *fleet) registered(name string) error {
 // externalNode registers a node that no agent answers for, with a service of its name, and waits until all hosts answer.
 func (f *fleet) externalNode(w *recorder, name string) {
 	f.t.Helper()
-	must(f.t, w.from.call("PUT", "/v1/catalog/register", fmt.Sprintf(`{"Node":%q,"Address":"192.0.2.9","Service":{"Service":%q,"Port":631}}`, name, name), nil))
+	hosttest.Must(f.t, w.from.call("PUT", "/v1/catalog/register", fmt.Sprintf(`{"Node":%q,"Address":"192.0.2.9","Service":{"Service":%q,"Port":631}}`, name, name), nil))
 	w.wrote = append(w.wrote, name)
-	eventually(f.t, name+" on every host", func() error { return f.registered(name) })
+	hosttest.Eventually(f.t, name+" on every host", func() error { return f.registered(name) })
 }
 
 // unknown reports which host answers for a service.
@@ -88,15 +90,15 @@ func (f *fleet) raftFilesGone(w *recorder) {
 				failed = append(failed, err)
 			}
 			longest = max(longest, time.Since(begin))
-			pause(50 * time.Millisecond)
+			hosttest.Pause(50 * time.Millisecond)
 		}
 	})
 	victim.kill()
-	must(f.t, os.RemoveAll(filepath.Join(victim.data(), "raft")))
+	hosttest.Must(f.t, os.RemoveAll(filepath.Join(victim.data(), "raft")))
 	victim.up()
 	begin := time.Now()
 	var seen []string
-	eventually(f.t, "the server votes under another ID", func() error {
+	hosttest.Eventually(f.t, "the server votes under another ID", func() error {
 		phase, err := f.phaseOf(victim, before)
 		if err == nil && (len(seen) == 0 || seen[len(seen)-1] != phase) {
 			seen = append(seen, phase)
@@ -110,7 +112,7 @@ func (f *fleet) raftFilesGone(w *recorder) {
 	stop()
 	wg.Wait()
 	f.recovered(victim, w)
-	eventually(f.t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
+	hosttest.Eventually(f.t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
 	f.t.Logf("Raft files gone: %v; votes again after %v; meanwhile %d writes, %d failed, the longest took %v", seen,
 		took.Round(time.Millisecond), w.n, len(failed), longest.Round(time.Millisecond))
 	if !slices.Contains(seen, "listens") {
@@ -149,15 +151,15 @@ func (f *fleet) oneServerLeft(w *recorder) (old string) {
 		s.kill()
 	}
 	old = s2.dir + "-old"
-	must(f.t, os.Rename(s2.dir, old))
-	must(f.t, os.RemoveAll(s3.dir))
+	hosttest.Must(f.t, os.Rename(s2.dir, old))
+	hosttest.Must(f.t, os.RemoveAll(s3.dir))
 	for _, s := range []*fleetHost{s2, s3} {
-		must(f.t, os.MkdirAll(s.dir, 0o755))
+		hosttest.Must(f.t, os.MkdirAll(s.dir, 0o755))
 	}
-	writeFile(f.t, filepath.Join(s1.data(), "raft"), "peers.json", fmt.Sprintf(`[{"id":%q,"address":"%s:8300","non_voter":false}]`, id, s1.addr()))
+	hosttest.WriteFile(f.t, filepath.Join(s1.data(), "raft"), "peers.json", fmt.Sprintf(`[{"id":%q,"address":"%s:8300","non_voter":false}]`, id, s1.addr()))
 	s1.up()
 	begin := time.Now()
-	eventually(f.t, "the server goes on alone", w.write)
+	hosttest.Eventually(f.t, "the server goes on alone", w.write)
 	took := time.Since(begin)
 	if now := s1.history(); now == history || now == "" {
 		f.t.Errorf("after peers.json the history is %q, as before: want another", now)
@@ -165,13 +167,13 @@ func (f *fleet) oneServerLeft(w *recorder) (old string) {
 	if _, err := os.Stat(filepath.Join(s1.data(), "raft", "peers.json")); err == nil {
 		f.t.Error("peers.json is still there, to be used again")
 	}
-	must(f.t, s1.holdsAll(w))
+	hosttest.Must(f.t, s1.holdsAll(w))
 	s2.up()
 	s3.up()
 	f.whole()
-	eventually(f.t, "three servers vote", func() error { return f.voters(3) })
-	eventually(f.t, "the catalog is complete", func() error { return f.complete(map[string]int{"web": 3, "api": 2, "db": 1, "printer": 1}) })
-	eventually(f.t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
+	hosttest.Eventually(f.t, "three servers vote", func() error { return f.voters(3) })
+	hosttest.Eventually(f.t, "the catalog is complete", func() error { return f.complete(map[string]int{"web": 3, "api": 2, "db": 1, "printer": 1}) })
+	hosttest.Eventually(f.t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
 	f.t.Logf("peers.json: a write %v after the one server's start, all three vote and have all after %v",
 		took.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
 	return old
@@ -182,7 +184,7 @@ func (h *fleetHost) holdsAll(w *recorder) error { return h.fleet.holds(w.wrote) 
 // history is the one that the host goes by.
 func (h *fleetHost) history() string {
 	var s struct{ History string }
-	must(h.fleet.t, h.get("/v1/meibo/members", &s))
+	hosttest.Must(h.fleet.t, h.get("/v1/meibo/members", &s))
 	return s.History
 }
 
@@ -191,24 +193,24 @@ func (f *fleet) oldServerComesBack(w *recorder, old string) {
 	f.t.Helper()
 	gone, s2 := f.host("a3"), f.host("s2")
 	gone.deregister("web")
-	must(f.t, w.from.call("PUT", "/v1/catalog/deregister", `{"Node":"scanner"}`, nil))
+	hosttest.Must(f.t, w.from.call("PUT", "/v1/catalog/deregister", `{"Node":"scanner"}`, nil))
 	w.wrote = slices.DeleteFunc(w.wrote, func(name string) bool { return name == "scanner" })
 	f.client.settled()
-	eventually(f.t, "the external service is gone", func() error { return f.unknown("scanner") })
+	hosttest.Eventually(f.t, "the external service is gone", func() error { return f.unknown("scanner") })
 	history := f.host("s1").history()
 
 	s2.down()
-	must(f.t, os.RemoveAll(s2.dir))
-	must(f.t, os.Rename(old, s2.dir))
+	hosttest.Must(f.t, os.RemoveAll(s2.dir))
+	hosttest.Must(f.t, os.Rename(old, s2.dir))
 	since := len(s2.log())
 	f.client.apart([]*fleetHost{s2}, []*fleetHost{gone}) // what it had on disk is answered until it hears from a server
 	s2.up()
-	took := eventually(f.t, "the old server answers what is true", func() error {
+	took := hosttest.Eventually(f.t, "the old server answers what is true", func() error {
 		return errors.Join(f.client.exactOn(s2), f.unknown("scanner"))
 	})
 	f.client.together([]*fleetHost{s2}, []*fleetHost{gone})
 	w.must(3)
-	eventually(f.t, "somebody says that it belongs elsewhere", func() error {
+	hosttest.Eventually(f.t, "somebody says that it belongs elsewhere", func() error {
 		var all []error
 		for _, s := range f.servers() {
 			from := 0
@@ -228,7 +230,7 @@ func (f *fleet) oldServerComesBack(w *recorder, old string) {
 	})
 	f.client.soak(2 * time.Second)
 	f.client.settled()
-	must(f.t, f.unknown("scanner"))
+	hosttest.Must(f.t, f.unknown("scanner"))
 	for _, h := range f.hosts {
 		if now := h.history(); now != history {
 			f.t.Errorf("%s goes by history %s, want %s", h.name, now, history)

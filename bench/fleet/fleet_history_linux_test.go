@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 
 	"github.com/anishathalye/porcupine"
@@ -19,7 +20,7 @@ import (
 // die, freeze and are cut off, and checks the history. A stale read of a server that was cut off, put into the history as if
 // it had been a consistent one, must be found.
 func TestFleet_CatalogIsLinearizable(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 4)
 		f.start()
 		rec := &catalogHistory{seed: uint64(time.Now().UnixNano())}
@@ -32,7 +33,7 @@ func TestFleet_CatalogIsLinearizable(t *testing.T) {
 				t.Logf("%s: whole again after %v ms", fault.name, time.Since(begin).Milliseconds())
 			}
 		}
-		if verifying() {
+		if hosttest.Verifying() {
 			f.split([]*fleetHost{f.leader(), f.agents()[2]}, 6*time.Second)
 		}
 		stop()
@@ -255,7 +256,7 @@ func (r *catalogHistory) judge(t *testing.T) {
 	t.Helper()
 	begin := time.Now()
 	history := r.history()
-	verdict := porcupine.CheckOperationsTimeout(nodeModel, history, patience)
+	verdict := porcupine.CheckOperationsTimeout(nodeModel, history, hosttest.Patience)
 	t.Logf("%d operations on %d nodes, %d of them writes of unknown outcome, %d failed for sure: %s, found in %v ms (seed %d)",
 		len(history), r.count.Load()/accessesPerNode+1, len(r.open), r.dropped, verdict, time.Since(begin).Milliseconds(), r.seed)
 	if verdict != porcupine.Ok {
@@ -274,7 +275,7 @@ func (f *fleet) seedStaleRead(rec *catalogHistory) {
 	write := func(addr string) {
 		a := nodeAccess{node: "seeded", addr: addr, write: true}
 		op := porcupine.Operation{ClientId: 1 << 20, Input: a, Call: time.Now().UnixNano(), Output: ""}
-		eventually(t, "a write", func() error { return register(writer, "seeded", addr) })
+		hosttest.Eventually(t, "a write", func() error { return register(writer, "seeded", addr) })
 		op.Return = time.Now().UnixNano()
 		rec.ops = append(rec.ops, op)
 	}
@@ -289,7 +290,7 @@ func (f *fleet) seedStaleRead(rec *catalogHistory) {
 		return seen
 	}
 	write("192.0.2.1")
-	eventually(t, "the write on "+cut.name, func() error {
+	hosttest.Eventually(t, "the write on "+cut.name, func() error {
 		if seen, err := readNode(cut, "seeded", "stale"); err != nil || seen != "192.0.2.1" {
 			return fmt.Errorf("%q, %v", seen, err)
 		}
@@ -298,7 +299,7 @@ func (f *fleet) seedStaleRead(rec *catalogHistory) {
 	f.client.apart(f.hosts, f.hosts)
 	f.between([]*fleetHost{cut}, f.others(cut), netswitch.Path{Cut: true})
 	write("192.0.2.2")
-	if verifying() { // it waits long for a leader
+	if hosttest.Verifying() { // it waits long for a leader
 		if seen := read("consistent"); seen == "192.0.2.1" {
 			t.Errorf("%s, which is cut off, reads consistently what is no more", cut.name)
 		}
@@ -307,7 +308,7 @@ func (f *fleet) seedStaleRead(rec *catalogHistory) {
 		t.Errorf("a stale read on %s, which is cut off: %s, want what it knew", cut.name, seen)
 	}
 	f.net.Heal()
-	if verdict := porcupine.CheckOperationsTimeout(nodeModel, rec.history(), patience); verdict != porcupine.Illegal {
+	if verdict := porcupine.CheckOperationsTimeout(nodeModel, rec.history(), hosttest.Patience); verdict != porcupine.Illegal {
 		t.Errorf("a history with a stale read in it is %s, want %s", verdict, porcupine.Illegal)
 	}
 	f.whole()

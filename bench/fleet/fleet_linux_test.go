@@ -11,11 +11,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 )
 
@@ -39,7 +39,7 @@ type fleetHost struct {
 	name   string
 	server bool
 	dir    string
-	proc   *process // nil while the daemon is down
+	proc   *hosttest.Process // nil while the daemon is down
 	do     chan func()
 	http   *http.Client
 	key    string              // what encrypt is; "": not set
@@ -101,7 +101,7 @@ func (f *fleet) outsider(name string, edit func(config string) string) *fleetHos
 	f.t.Helper()
 	h := &fleetHost{fleet: f, n: byte(len(f.made) + 1), name: name, key: fleetKey, edit: edit, dir: filepath.Join(f.dir, name)}
 	f.made = append(f.made, h)
-	must(f.t, os.MkdirAll(h.dir, 0o755))
+	hosttest.Must(f.t, os.MkdirAll(h.dir, 0o755))
 	h.live(f.t)
 	return h
 }
@@ -182,12 +182,12 @@ func (h *fleetHost) start() {
 	t := h.fleet.t
 	t.Helper()
 	bin, err := fleetBinary()
-	must(t, err)
-	writeFile(t, h.dir, "meibo.hcl", h.config())
+	hosttest.Must(t, err)
+	hosttest.WriteFile(t, h.dir, "meibo.hcl", h.config())
 	cmd := exec.Command(bin, "agent", "-config-file", filepath.Join(h.dir, "meibo.hcl"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66")
-	h.inside(func() { h.proc = startQuiet(t, cmd, filepath.Join(h.dir, "log")) })
+	h.inside(func() { h.proc = hosttest.StartAppending(t, cmd, filepath.Join(h.dir, "log")) })
 }
 
 // kill ends the daemon at once; its host lives, so that peers' packets are refused.
@@ -203,14 +203,14 @@ func (h *fleetHost) down() {
 	t := h.fleet.t
 	t.Helper()
 	h.fleet.client.ended(h)
-	must(t, h.proc.Process.Signal(syscall.SIGTERM))
+	hosttest.Must(t, h.proc.Process.Signal(syscall.SIGTERM))
 	if code := h.proc.Exit(t); code != 0 {
 		t.Errorf("%s: after SIGTERM exit code %d", h.name, code)
 	}
 	h.proc = nil
 }
 
-func (h *fleetHost) signal(sig syscall.Signal) { must(h.fleet.t, h.proc.Process.Signal(sig)) }
+func (h *fleetHost) signal(sig syscall.Signal) { hosttest.Must(h.fleet.t, h.proc.Process.Signal(sig)) }
 
 // log is all that the host's daemons have said.
 func (h *fleetHost) log() string {
@@ -324,7 +324,7 @@ func (f *fleet) offer() {
 // whole waits until all running hosts see one another and a leader.
 func (f *fleet) whole() time.Duration {
 	f.t.Helper()
-	return eventually(f.t, "the cluster is whole", func() error {
+	return hosttest.Eventually(f.t, "the cluster is whole", func() error {
 		for _, h := range f.hosts {
 			if h.proc == nil {
 				continue
@@ -366,7 +366,7 @@ func (h *fleetHost) seesAll() error {
 func (f *fleet) leader() *fleetHost {
 	f.t.Helper()
 	var found *fleetHost
-	eventually(f.t, "a leader", func() error {
+	hosttest.Eventually(f.t, "a leader", func() error {
 		for _, h := range f.servers() {
 			var addr string
 			if h.proc == nil || h.get("/v1/status/leader", &addr) != nil || addr == "" {
@@ -395,48 +395,13 @@ func (f *fleet) between(a, b []*fleetHost, p netswitch.Path) {
 	}
 }
 
-// startQuiet is start with the output in a file, which more than one life of a daemon appends to.
-func startQuiet(t *testing.T, cmd *exec.Cmd, path string) *process {
-	t.Helper()
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	must(t, err)
-	defer out.Close()
-	p := &process{Cmd: cmd, Output: &syncBuffer{}, Done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = out, out
-	must(t, cmd.Start())
-	go func() {
-		p.Ended = cmd.Wait()
-		close(p.Done)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.Done
-	})
-	return p
-}
-
 // fleetBinary is the daemon that fleets run: built with the race detector when this test is, else the plain one.
 func fleetBinary() (string, error) {
-	if !raceEnabled {
-		return meiboBinary()
+	if raceEnabled {
+		return hosttest.RaceBinary()
 	}
-	return raceBinary()
+	return hosttest.Binary()
 }
-
-var raceBinary = sync.OnceValues(func() (string, error) {
-	if bin := os.Getenv("MEIBO_RACE_BIN"); bin != "" {
-		return bin, nil
-	}
-	dir, err := os.MkdirTemp("", "meibo-race")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "meibo")
-	if out, err := exec.Command("go", "build", "-race", "-o", bin, ".").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build -race: %w\n%s", err, out)
-	}
-	return bin, nil
-})
 
 func (f *fleet) isFirstAgent(h *fleetHost) bool {
 	agents := f.agents()

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 )
 
@@ -19,7 +20,7 @@ const quickLeave = "performance { leave_drain_time = \"100ms\" }\n"
 
 // TestFleet_AnswersWhileMembersComeAndGo clones a host, joins one that was alone, and has hosts and servers come and go.
 func TestFleet_AnswersWhileMembersComeAndGo(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 3)
 		for _, h := range f.servers() {
 			h.extra = quickVotes
@@ -32,7 +33,7 @@ func TestFleet_AnswersWhileMembersComeAndGo(t *testing.T) {
 		f.aloneThenJoined()
 		f.serverComesAndGoes(w)
 		f.forcedToLeave()
-		eventually(t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
+		hosttest.Eventually(t, "every acknowledged write on every server", func() error { return f.holds(w.wrote) })
 		f.client.settled()
 		f.client.check()
 	})
@@ -94,12 +95,12 @@ func (f *fleet) cloneElsewhere() {
 		return renamed("elsewhere", "a3")(joinNobody(config)) + "server = true\nbootstrap_expect = 1\n"
 	})
 	clone.key = otherKey
-	eventually(f.t, "a view on disk", func() error { _, err := os.Stat(f.host("a3").viewFile()); return err })
+	hosttest.Eventually(f.t, "a view on disk", func() error { _, err := os.Stat(f.host("a3").viewFile()); return err })
 	clone.copyOf(f.host("a3"))
-	must(f.t, os.Remove(filepath.Join(clone.data(), "serf", "local.keyring"))) // which wins over the configuration
+	hosttest.Must(f.t, os.Remove(filepath.Join(clone.data(), "serf", "local.keyring"))) // which wins over the configuration
 	clone.up()
 	defer clone.kill()
-	took := eventually(f.t, "the clone knows its own cluster", func() error {
+	took := hosttest.Eventually(f.t, "the clone knows its own cluster", func() error {
 		var leader string
 		if err := clone.get("/v1/status/leader", &leader); err != nil || leader == "" {
 			return fmt.Errorf("no leader: %w", err)
@@ -114,8 +115,8 @@ func (f *fleet) cloneElsewhere() {
 		}
 		return nil
 	})
-	must(f.t, clone.says("last known view does not count, set aside", 0))
-	must(f.t, clone.says("no key of this host's gossip keyring fits", 0))
+	hosttest.Must(f.t, clone.says("last known view does not count, set aside", 0))
+	hosttest.Must(f.t, clone.says("no key of this host's gossip keyring fits", 0))
 	if s, err := clone.standing(); err != nil || len(s.Members) != 1 {
 		f.t.Errorf("the clone in another cluster knows %+v %v, want itself alone", s.Members, err)
 	}
@@ -132,10 +133,10 @@ func (f *fleet) cloneHere() {
 	since := len(first.log())
 	clone.up()
 	defer clone.kill()
-	took := eventually(f.t, "both are told", func() error {
+	took := hosttest.Eventually(f.t, "both are told", func() error {
 		return errors.Join(first.says("one is a clone of the other", since), clone.says("one is a clone of the other", 0))
 	})
-	eventually(f.t, "the members tell of the conflict", func() error {
+	hosttest.Eventually(f.t, "the members tell of the conflict", func() error {
 		s, err := first.standing()
 		for _, m := range s.Members {
 			if m.Name == "a3" && m.Conflict != "" && m.Addr == first.addr() {
@@ -155,16 +156,16 @@ func (f *fleet) aloneThenJoined() {
 	alone := f.outsider("alone", joinNobody)
 	alone.extra = quickLeave
 	alone.up()
-	eventually(f.t, "a host alone keeps a catalog", func() error {
+	hosttest.Eventually(f.t, "a host alone keeps a catalog", func() error {
 		return alone.call("PUT", "/v1/catalog/register", `{"Node":"ghost","Address":"192.0.2.66","Service":{"Service":"ghost","Port":1}}`, nil)
 	})
-	must(f.t, alone.call("PUT", "/v1/agent/service/register", `{"Name":"solo","Port":99}`, nil))
-	eventually(f.t, "it answers from it", func() error {
+	hosttest.Must(f.t, alone.call("PUT", "/v1/agent/service/register", `{"Name":"solo","Port":99}`, nil))
+	hosttest.Eventually(f.t, "it answers from it", func() error {
 		_, err := alone.resolve("ghost.service.consul.")
 		_, err2 := alone.resolve("solo.service.consul.")
 		return errors.Join(err, err2)
 	})
-	must(f.t, alone.call("PUT", "/v1/agent/join/"+f.host("s1").addr(), "", nil))
+	hosttest.Must(f.t, alone.call("PUT", "/v1/agent/join/"+f.host("s1").addr(), "", nil))
 	f.hosts = append(f.hosts, alone)
 	took := f.joinedHost()
 	alone.down()
@@ -181,7 +182,7 @@ func (f *fleet) aloneThenJoined() {
 	}
 	alone.proc = nil
 	f.hosts = f.hosts[:len(f.hosts)-1]
-	gone := eventually(f.t, "what left is in no answer", func() error { return f.unknown("solo") })
+	gone := hosttest.Eventually(f.t, "what left is in no answer", func() error { return f.unknown("solo") })
 	if state := f.host("s1").state("alone"); state != "left" && state != "" {
 		f.t.Errorf("after leave it is %q", state)
 	}
@@ -192,7 +193,7 @@ func (f *fleet) aloneThenJoined() {
 // joinedHost waits until the host that was alone is one of all, with what it offers and without what it had made up.
 func (f *fleet) joinedHost() time.Duration {
 	f.t.Helper()
-	return eventually(f.t, "the host that was alone is one of the cluster", func() error {
+	return hosttest.Eventually(f.t, "the host that was alone is one of the cluster", func() error {
 		for _, h := range f.hosts {
 			if err := h.seesAll(); err != nil {
 				return err
@@ -208,29 +209,29 @@ func (f *fleet) serverComesAndGoes(w *recorder) {
 	fourth := f.outsider("fourth", func(config string) string { return config + "server = true\n" + quickVotes + quickLeave })
 	begin := time.Now()
 	fourth.up()
-	eventually(f.t, "four servers vote", func() error { return errors.Join(w.write(), f.voters(4)) })
+	hosttest.Eventually(f.t, "four servers vote", func() error { return errors.Join(w.write(), f.voters(4)) })
 	added := time.Since(begin)
 	id := f.raftID(fourth)
 	fourth.kill()
 	f.host("a2").operate("operator", "raft", "remove-peer", "-id", id)
-	must(f.t, f.voters(3))
+	hosttest.Must(f.t, f.voters(3))
 	w.must(1)
 	begin = time.Now()
 	fourth.up()
-	eventually(f.t, "a server that was removed and runs is taken back", func() error { return errors.Join(w.write(), f.voters(4)) })
+	hosttest.Eventually(f.t, "a server that was removed and runs is taken back", func() error { return errors.Join(w.write(), f.voters(4)) })
 	back := time.Since(begin)
-	if verifying() {
+	if hosttest.Verifying() {
 		fourth.kill()
-		f.t.Logf("a dead server is taken out %v after its death", eventually(f.t, "autopilot takes a dead server out", func() error { return f.voters(3) }))
+		f.t.Logf("a dead server is taken out %v after its death", hosttest.Eventually(f.t, "autopilot takes a dead server out", func() error { return f.voters(3) }))
 		fourth.up()
-		eventually(f.t, "it is back", func() error { return f.voters(4) })
+		hosttest.Eventually(f.t, "it is back", func() error { return f.voters(4) })
 	}
 	f.client.ended(fourth)
 	fourth.operate("leave")
 	if code := fourth.proc.Exit(f.t); code != 0 {
 		f.t.Errorf("after leave exit code %d", code)
 	}
-	eventually(f.t, "a server that leaves gives up its vote", func() error { return f.voters(3) })
+	hosttest.Eventually(f.t, "a server that leaves gives up its vote", func() error { return f.voters(3) })
 	w.must(1)
 	f.t.Logf("a fourth server votes after %v; removed, and started again, after %v", added.Round(time.Millisecond), back.Round(time.Millisecond))
 }
@@ -240,14 +241,14 @@ func (f *fleet) forcedToLeave() {
 	f.t.Helper()
 	dead, s1 := f.host("a3"), f.host("s1")
 	dead.kill()
-	eventually(f.t, "its death is known", func() error {
+	hosttest.Eventually(f.t, "its death is known", func() error {
 		if state := s1.state("a3"); state != "failed" {
 			return fmt.Errorf("a3 is %q", state)
 		}
 		return nil
 	})
 	f.host("a1").operate("force-leave", "a3")
-	took := eventually(f.t, "it has left for all, and is out of the catalog", func() error {
+	took := hosttest.Eventually(f.t, "it has left for all, and is out of the catalog", func() error {
 		for _, h := range f.hosts {
 			if h != dead && h.state("a3") != "left" {
 				return fmt.Errorf("a3 is %q for %s", h.state("a3"), h.name)
@@ -265,7 +266,7 @@ func (f *fleet) forcedToLeave() {
 		return nil
 	})
 	f.host("a1").operate("force-leave", "-prune", "a3")
-	eventually(f.t, "it is no member at all", func() error {
+	hosttest.Eventually(f.t, "it is no member at all", func() error {
 		for _, h := range f.hosts {
 			if h != dead && h.state("a3") != "" {
 				return fmt.Errorf("a3 is %q for %s", h.state("a3"), h.name)

@@ -8,12 +8,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"meibo/bench/hosttest"
 )
 
 // TestFleet_AnswersWithoutServers kills every server, restarts agents meanwhile and starts one that knows nothing; then
 // the servers come back with nothing at all, and the agents fill the catalog by themselves.
 func TestFleet_AnswersWithoutServers(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 5)
 		late := f.agents()[4]
 		for _, h := range f.hosts {
@@ -27,9 +29,9 @@ func TestFleet_AnswersWithoutServers(t *testing.T) {
 		}
 		f.agents()[0].register("api", 8080)
 		f.agents()[1].register("api", 8080)
-		must(t, f.agents()[0].call("PUT", "/v1/catalog/register", `{"Node":"printer","Address":"192.0.2.9","Service":{"Service":"print","Port":631}}`, nil))
+		hosttest.Must(t, f.agents()[0].call("PUT", "/v1/catalog/register", `{"Node":"printer","Address":"192.0.2.9","Service":{"Service":"print","Port":631}}`, nil))
 		f.client.settled()
-		eventually(t, "an external service on every host", func() error { return f.external("192.0.2.9") })
+		hosttest.Eventually(t, "an external service on every host", func() error { return f.external("192.0.2.9") })
 		f.client.run()
 
 		for _, s := range f.servers() {
@@ -40,7 +42,7 @@ func TestFleet_AnswersWithoutServers(t *testing.T) {
 			h.up()
 		}
 		late.up()
-		eventually(t, "a host without a view answers from its neighbours'", func() error {
+		hosttest.Eventually(t, "a host without a view answers from its neighbours'", func() error {
 			return f.client.exactOn(late)
 		})
 		f.readWithoutServers(late)
@@ -49,23 +51,23 @@ func TestFleet_AnswersWithoutServers(t *testing.T) {
 
 		// The disks of the servers are gone with all that was on them.
 		for _, s := range f.servers() {
-			must(t, os.RemoveAll(s.dir))
-			must(t, os.MkdirAll(s.dir, 0o755))
+			hosttest.Must(t, os.RemoveAll(s.dir))
+			hosttest.Must(t, os.MkdirAll(s.dir, 0o755))
 			s.up()
 		}
 		begin := time.Now()
 		f.whole()
 		gone := f.agents()[3]
 		gone.deregister("web")
-		eventually(t, "the catalog is complete again", func() error { return f.complete(map[string]int{"web": 3, "api": 2}) })
+		hosttest.Eventually(t, "the catalog is complete again", func() error { return f.complete(map[string]int{"web": 3, "api": 2}) })
 		t.Logf("the catalog is complete again %v after the servers came back with nothing", time.Since(begin).Round(time.Millisecond))
 		f.client.settled()
 		if err := f.external("192.0.2.9"); err != nil {
 			t.Errorf("what no agent answers for stays until somebody takes it out: %v", err)
 		}
 		f.unconfirmed("printer")
-		must(t, f.agents()[0].call("PUT", "/v1/catalog/register", `{"Node":"printer","Address":"192.0.2.9","Service":{"Service":"print","Port":631}}`, nil))
-		eventually(t, "what was registered again is confirmed", func() error {
+		hosttest.Must(t, f.agents()[0].call("PUT", "/v1/catalog/register", `{"Node":"printer","Address":"192.0.2.9","Service":{"Service":"print","Port":631}}`, nil))
+		hosttest.Eventually(t, "what was registered again is confirmed", func() error {
 			for _, h := range f.hosts {
 				if out, err := h.meibo("nodes", "-unconfirmed"); err != nil || strings.Contains(out, "printer") {
 					return fmt.Errorf("%s: %w\n%s", h.name, err, out)

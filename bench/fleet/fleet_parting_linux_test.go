@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 )
 
@@ -14,7 +15,7 @@ const healedWithin = 30 * time.Second
 // TestFleet_HealsAfterASplit splits the cluster in halves and joins it again.
 func TestFleet_HealsAfterASplit(t *testing.T) {
 	beside(t)
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 5)
 		f.start()
 		servers, agents := f.servers(), f.agents()
@@ -23,7 +24,7 @@ func TestFleet_HealsAfterASplit(t *testing.T) {
 		f.part(half, but(f.hosts, half...))
 		f.client.soak(long(90*time.Second, 15*time.Second))
 		for _, h := range f.hosts {
-			must(t, f.client.answersOn(h))
+			hosttest.Must(t, f.client.answersOn(h))
 		}
 		f.rejoin(t, fmt.Sprintf("%v in halves", long(90*time.Second, 15*time.Second)))
 		f.client.check()
@@ -51,7 +52,7 @@ func (f *fleet) rejoin(t *testing.T, after string) {
 	f.client.together(f.hosts, f.hosts)
 	answers := f.client.settled()
 	t.Logf("%s: one cluster again after %.1f s, all answers alike %d ms later", after, whole.Seconds(), answers.Milliseconds())
-	if verifying() && !raceEnabled && whole+answers > healedWithin {
+	if hosttest.Verifying() && !raceEnabled && whole+answers > healedWithin {
 		t.Errorf("whole again after %v, want ≤ %v", whole+answers, healedWithin)
 	}
 }

@@ -9,19 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/cluster/clustertest"
 )
 
 // TestFleet_AnswersWhileHostsFreeze stops the processes of the leader, a follower and an agent, and lets them go on: the
 // others take no notice but leaving the instance out, and whoever wakes tells nothing that has passed meanwhile.
 func TestFleet_AnswersWhileHostsFreeze(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 4)
 		f.start()
 		agent, writer := f.agents()[3], f.agents()[0]
 		turns := [][]func() *fleetHost{{f.leader, func() *fleetHost { return agent }}, {f.follower}}
 		asleep := 6 * time.Second
-		if verifying() {
+		if hosttest.Verifying() {
 			asleep = 30 * time.Second
 			turns = [][]func() *fleetHost{{f.leader}, {f.follower}, {func() *fleetHost { return agent }}}
 		}
@@ -35,7 +36,7 @@ func TestFleet_AnswersWhileHostsFreeze(t *testing.T) {
 			same, back = append(same, s), append(back, b)
 		}
 		t.Logf("after a sleep of %v who woke answered as all do after %v, and was itself back in all answers after %v (held down for 5 s)", asleep, same, back)
-		if most := slices.Max(same); verifying() && !raceEnabled && most > 5*time.Second {
+		if most := slices.Max(same); hosttest.Verifying() && !raceEnabled && most > 5*time.Second {
 			t.Errorf("who woke answered otherwise than the others for %v, want ≤ 5 s", most)
 		}
 		f.client.settled()
@@ -48,14 +49,14 @@ func TestFleet_AnswersWhileHostsFreeze(t *testing.T) {
 func (f *fleet) freeze(mark string, hosts []*fleetHost, asleep time.Duration, writer *fleetHost) (same, back time.Duration) {
 	f.t.Helper()
 	node := "frozen-" + mark
-	must(f.t, register(writer, node, "192.0.2.1"))
+	hosttest.Must(f.t, register(writer, node, "192.0.2.1"))
 	for _, h := range hosts {
 		h.signal(syscall.SIGSTOP)
 		f.client.ended(h)
 		f.client.apart([]*fleetHost{h}, f.hosts)
 	}
 	changed := f.agents()[1]
-	wrote := eventually(f.t, "writes while hosts sleep", func() error { return register(writer, node, "192.0.2.2") })
+	wrote := hosttest.Eventually(f.t, "writes while hosts sleep", func() error { return register(writer, node, "192.0.2.2") })
 	f.t.Logf("%d asleep: a write was through after %v ms", len(hosts), wrote.Milliseconds())
 	changed.deregister("api")
 	f.client.soak(asleep)
@@ -81,7 +82,7 @@ func (f *fleet) freeze(mark string, hosts []*fleetHost, asleep time.Duration, wr
 	}
 	var most time.Duration
 	for _, h := range hosts {
-		eventually(f.t, h.name+" answers as the others do", func() error { return f.agree(h, hosts) })
+		hosttest.Eventually(f.t, h.name+" answers as the others do", func() error { return f.agree(h, hosts) })
 		most = max(most, time.Since(begin))
 		f.client.together([]*fleetHost{h}, f.hosts)
 	}
@@ -166,7 +167,7 @@ func (f *fleet) follower() *fleetHost {
 // TestFleet_AnswersThroughRestarts restarts every daemon, one after the other, while an agent's clients write; and then
 // all at once. An instance on a restarting host stays in the answers of all others: a restart is no death.
 func TestFleet_AnswersThroughRestarts(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 4)
 		f.start()
 		w := newWriter(f)
@@ -203,7 +204,7 @@ func (f *fleet) restart(h *fleetHost) time.Duration {
 	f.terminate(h)
 	h.start()
 	f.client.state(h, either)
-	eventually(f.t, h.name+" answers again", func() error { return f.client.exactOn(h) })
+	hosttest.Eventually(f.t, h.name+" answers again", func() error { return f.client.exactOn(h) })
 	return time.Since(begin)
 }
 
@@ -244,7 +245,7 @@ func (f *fleet) restartAll() time.Duration {
 // are well, as an operator does before the next one is restarted.
 func (f *fleet) healthy(back *fleetHost) {
 	f.t.Helper()
-	eventually(f.t, "all servers are well", func() error {
+	hosttest.Eventually(f.t, "all servers are well", func() error {
 		var leader string
 		if err := back.get("/v1/status/leader", &leader); err != nil || leader == "" {
 			return fmt.Errorf("%s knows no leader: %v", back.name, err)
@@ -253,7 +254,7 @@ func (f *fleet) healthy(back *fleetHost) {
 		if err := f.agents()[0].call("PUT", "/v1/catalog/register", fmt.Sprintf(`{"Node":"mark","Address":"192.0.2.1","NodeMeta":{"mark":%q}}`, mark), nil); err != nil {
 			return err
 		}
-		eventually(f.t, back.name+" has all writes", func() error {
+		hosttest.Eventually(f.t, back.name+" has all writes", func() error {
 			var got struct {
 				Node *struct{ Meta map[string]string }
 			}

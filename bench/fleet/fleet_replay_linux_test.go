@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 )
 
@@ -18,7 +19,7 @@ import (
 // comes back, leaves and comes back again; and then sends it all once more, many times, before and after that host has
 // started again: datagrams and frames as they were, and what went over connections on new ones.
 func TestFleet_ReplayedTrafficChangesNothing(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 3)
 		thief := f.stranger("x1", 31, "")
 		f.start()
@@ -72,7 +73,7 @@ func (f *fleet) goAndReturn(h *fleetHost) {
 // state waits until every other host says that the host is in that state.
 func (f *fleet) state(h *fleetHost, want string) {
 	f.t.Helper()
-	eventually(f.t, h.name+" is "+want+" everywhere", func() error {
+	hosttest.Eventually(f.t, h.name+" is "+want+" everywhere", func() error {
 		for _, o := range f.others(h) {
 			members, err := o.members()
 			if err != nil || members[h.name].State != want {
@@ -86,7 +87,7 @@ func (f *fleet) state(h *fleetHost, want string) {
 // steady waits until gossip says of every member what is believed of it: that it is alive.
 func (f *fleet) steady() {
 	f.t.Helper()
-	eventually(f.t, "gossip says that all are alive", func() error {
+	hosttest.Eventually(f.t, "gossip says that all are alive", func() error {
 		for _, o := range f.hosts {
 			members, err := o.members()
 			if err != nil {
@@ -129,7 +130,7 @@ func (f *fleet) standing() map[string]string {
 	all := map[string]string{}
 	for _, h := range f.hosts {
 		members, err := h.members()
-		must(f.t, err)
+		hosttest.Must(f.t, err)
 		for name, m := range members {
 			all[h.name+" of "+name] = fmt.Sprintf("%s since %s, flaps %d", m.State, m.Since, m.Flaps)
 		}
@@ -144,7 +145,7 @@ func (f *fleet) replay(tape *tape, thief *fleetHost, streams []stream) int {
 		for i, frame := range tape.frames {
 			f.net.Inject(frame.to, frame.data)
 			if i%100 == 99 {
-				pause(5 * time.Millisecond) // or the devices' queues are full and lose the rest
+				hosttest.Pause(5 * time.Millisecond) // or the devices' queues are full and lose the rest
 			}
 		}
 	}

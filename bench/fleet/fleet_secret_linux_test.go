@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 	"meibo/cluster/link"
 )
@@ -26,7 +27,7 @@ const (
 // TestFleet_StrangersGetNowhere has hosts without the key, with a wrong one and with one that was removed try to join, to
 // read and to open links, before and after the keys of the running fleet are rotated.
 func TestFleet_StrangersGetNowhere(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 3, 2)
 		keyless, wrong := f.stranger("x1", 31, "none"), f.stranger("x2", 32, otherFleetKey)
 		f.start()
@@ -60,7 +61,7 @@ func TestFleet_StrangersGetNowhere(t *testing.T) {
 // TestFleet_WithoutKeyOnlyInWords has hosts that say that there shall be no key be a cluster, and one that says nothing
 // refuse to start.
 func TestFleet_WithoutKeyOnlyInWords(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 1, 2)
 		for _, h := range f.hosts {
 			h.key = "none"
@@ -87,7 +88,7 @@ func (f *fleet) stranger(name string, n byte, key string) *fleetHost {
 	f.t.Helper()
 	h := &fleetHost{fleet: f, n: n, name: name, key: key, do: make(chan func()), dir: f.t.TempDir()}
 	h.live(f.t)
-	if !verifying() {
+	if !hosttest.Verifying() {
 		h.http.Timeout = 2 * time.Second // nobody comes who could answer
 	}
 	return h
@@ -99,7 +100,7 @@ func (f *fleet) nowhere(strangers ...*fleetHost) {
 	f.t.Helper()
 	var tries sync.WaitGroup
 	for _, x := range strangers {
-		eventually(f.t, "a word about the key on both sides", func() error { return f.saidOnBothSides(x) })
+		hosttest.Eventually(f.t, "a word about the key on both sides", func() error { return f.saidOnBothSides(x) })
 		var members []struct{ Name string }
 		if err := x.get("/v1/agent/members", &members); err != nil || len(members) != 1 || members[0].Name != x.name {
 			f.t.Errorf("%s sees the members %v, %v", x.name, members, err)
@@ -124,7 +125,7 @@ func (f *fleet) nowhere(strangers ...*fleetHost) {
 	tries.Wait()
 	for _, h := range f.hosts {
 		var members []struct{ Name string }
-		must(f.t, h.get("/v1/agent/members", &members))
+		hosttest.Must(f.t, h.get("/v1/agent/members", &members))
 		if len(members) != len(f.hosts) {
 			f.t.Errorf("%s has the members %v", h.name, members)
 		}
@@ -177,7 +178,7 @@ func (f *fleet) refusesLinks(x *fleetHost, keys ...string) {
 					f.t.Errorf("%s on %s with the key %q: %v, want that the keys differ", p, h.name, key, err)
 				}
 			}
-			eventually(f.t, "a word about the link on "+h.name, func() error {
+			hosttest.Eventually(f.t, "a word about the link on "+h.name, func() error {
 				if !warnsOf(h.log(), "a host was refused", "key", x.addr()) {
 					return errors.New("nothing is said")
 				}
@@ -203,7 +204,7 @@ func (f *fleet) dials(x *fleetHost, key string, to *fleetHost, p link.Protocol) 
 			return
 		}
 		defer l.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), hosttest.Patience)
 		defer cancel()
 		conn, dialErr := l.Dial(ctx, to.addr()+":8300", p, "")
 		if err = dialErr; err == nil {
@@ -240,7 +241,7 @@ func (f *fleet) rotate(from, to string) time.Duration {
 	}
 	listed := func(key, how string, there bool) {
 		f.t.Helper()
-		eventually(f.t, "every host's keyring", func() error {
+		hosttest.Eventually(f.t, "every host's keyring", func() error {
 			out, err := at.meibo("keyring", "list")
 			if line := lineWith(out, key); err != nil || (line != "") != there || there && !strings.Contains(line, how) {
 				return fmt.Errorf("%v\n%s", err, out)
@@ -281,7 +282,7 @@ func (h *fleetHost) meibo(args ...string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command(bin, args...)
-	var out syncBuffer
+	var out hosttest.SyncBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	h.inside(func() { err = cmd.Start() })
 	if err == nil {

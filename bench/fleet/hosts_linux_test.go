@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"meibo/bench/hosttest"
 )
 
 // but are the hosts without some.
@@ -13,14 +15,14 @@ func but(hosts []*fleetHost, without ...*fleetHost) []*fleetHost {
 
 // beside lets the short form of a fleet's test run beside another: it waits most of the time.
 func beside(t *testing.T) {
-	if !verifying() {
+	if !hosttest.Verifying() {
 		t.Parallel()
 	}
 }
 
 // long is the first duration in the long form, else the second.
 func long(verify, short time.Duration) time.Duration {
-	if verifying() {
+	if hosttest.Verifying() {
 		return verify
 	}
 	return short

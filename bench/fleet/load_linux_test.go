@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 	"meibo/cluster/clustertest"
 
@@ -50,7 +51,7 @@ func newLoad(f *fleet) *load {
 // becomes says that after the call the service is on the host, or isn't.
 func (l *load) becomes(service string, h *fleetHost, is clustertest.Truth, call func() error) {
 	l.fleet.t.Helper()
-	must(l.fleet.t, l.judge.Becomes(service, h.name, is, call))
+	hosttest.Must(l.fleet.t, l.judge.Becomes(service, h.name, is, call))
 }
 
 // fallsAll says that the host's services are gone for everybody but itself from now on, risesAll that they are back.
@@ -161,7 +162,7 @@ func edeOf(m *dns.Msg) string {
 // settled waits until every running host answers exactly what is true now, and says how long it took.
 func (l *load) settled() time.Duration {
 	l.fleet.t.Helper()
-	took := eventually(l.fleet.t, "all hosts answer what is true", func() error {
+	took := hosttest.Eventually(l.fleet.t, "all hosts answer what is true", func() error {
 		for _, h := range l.fleet.hosts {
 			for _, service := range l.services() {
 				if h.proc == nil {

@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
 )
 
 // TestSwitch_CarriesCutsAndDelays holds the network of the tests themselves to what they rely on.
 func TestSwitch_CarriesCutsAndDelays(t *testing.T) {
-	inHost(t, func(t *testing.T) {
+	hosttest.InHost(t, func(t *testing.T) {
 		f := newFleet(t, 2, 0)
 		a, b := f.hosts[0], f.hosts[1]
 		var server net.PacketConn
@@ -18,13 +19,13 @@ func TestSwitch_CarriesCutsAndDelays(t *testing.T) {
 		b.inside(func() {
 			var err error
 			server, err = net.ListenPacket("udp", b.addr()+":9")
-			must(t, err)
+			hosttest.Must(t, err)
 		})
 		defer server.Close()
 		a.inside(func() {
 			var err error
 			client, err = net.Dial("udp", b.addr()+":9")
-			must(t, err)
+			hosttest.Must(t, err)
 		})
 		defer client.Close()
 		round := func(patience time.Duration) (time.Duration, bool) {
@@ -33,17 +34,17 @@ func TestSwitch_CarriesCutsAndDelays(t *testing.T) {
 				return 0, false
 			}
 			buf := make([]byte, 16)
-			must(t, server.SetReadDeadline(begin.Add(patience)))
+			hosttest.Must(t, server.SetReadDeadline(begin.Add(patience)))
 			_, from, err := server.ReadFrom(buf)
 			if err != nil {
 				return 0, false
 			}
 			_, _ = server.WriteTo([]byte("back"), from)
-			must(t, client.SetReadDeadline(begin.Add(patience)))
+			hosttest.Must(t, client.SetReadDeadline(begin.Add(patience)))
 			_, err = client.Read(buf)
 			return time.Since(begin), err == nil
 		}
-		eventually(t, "a datagram there and back", func() error {
+		hosttest.Eventually(t, "a datagram there and back", func() error {
 			if _, ok := round(100 * time.Millisecond); !ok {
 				return net.ErrClosed
 			}

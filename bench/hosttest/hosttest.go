@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,9 +128,17 @@ func PeerPath(root, name string) string {
 	return name
 }
 
-// Binary is the plain binary that `make build` made, or one built once for this run of the tests.
+// Binary is the stripped binary that `make build` made, or one built once for this run of the tests.
 var Binary = sync.OnceValues(func() (string, error) {
-	if bin := os.Getenv("MEIBO_BIN"); bin != "" {
+	return build("MEIBO_BIN", "CGO_ENABLED=0", "-trimpath", "-ldflags", "-s -w")
+})
+
+// RaceBinary is one with the race detector.
+var RaceBinary = sync.OnceValues(func() (string, error) { return build("MEIBO_RACE_BIN", "CGO_ENABLED=1", "-race") })
+
+// build builds the daemon, unless the variable already says where one is.
+func build(variable, env string, flags ...string) (string, error) {
+	if bin := os.Getenv(variable); bin != "" {
 		return bin, nil
 	}
 	dir, err := os.MkdirTemp("", "meibo-bin")
@@ -137,13 +146,13 @@ var Binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "meibo")
-	cmd := exec.Command("go", "build", "-o", bin, "meibo/cmd/meibo")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", bin}, flags, []string{"meibo/cmd/meibo"})...)
+	cmd.Env = append(os.Environ(), env)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
 	return bin, nil
-})
+}
 
 // Process is a program that a test started; its output is kept, and it is killed when the test ends.
 type Process struct {
@@ -153,24 +162,43 @@ type Process struct {
 	Ended  error         // why; set before Done is closed
 }
 
-// Start starts a program, which ends with the test at the latest.
+// Start starts a program, which ends with the test at the latest. What it said is shown if the test fails.
 func Start(t *testing.T, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{Cmd: cmd, Output: &SyncBuffer{}, Done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p.Output, p.Output
-	Must(t, cmd.Start())
-	go func() {
-		p.Ended = cmd.Wait()
-		close(p.Done)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.Done
+	p := &Process{Cmd: cmd, Output: &SyncBuffer{}}
+	t.Cleanup(func() { // after the program's end
 		if t.Failed() {
 			t.Logf("output of %s:\n%s", filepath.Base(cmd.Path), p.Output)
 		}
 	})
+	p.start(t, p.Output)
 	return p
+}
+
+// StartAppending is Start with the output appended to a file; nothing is in Output.
+func StartAppending(t *testing.T, cmd *exec.Cmd, path string) *Process {
+	t.Helper()
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	Must(t, err)
+	defer out.Close()
+	p := &Process{Cmd: cmd, Output: &SyncBuffer{}}
+	p.start(t, out)
+	return p
+}
+
+func (p *Process) start(t *testing.T, output io.Writer) {
+	t.Helper()
+	p.Done = make(chan struct{})
+	p.Stdout, p.Stderr = output, output
+	Must(t, p.Cmd.Start())
+	go func() {
+		p.Ended = p.Wait()
+		close(p.Done)
+	}()
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		<-p.Done
+	})
 }
 
 // StartMeibo starts `meibo agent` with the given arguments.
@@ -266,7 +294,7 @@ func Answers(m *dns.Msg) []string {
 
 // FreePort is a port of 127.0.0.1 that nobody holds just now, UDP and TCP. It lies below the range that the kernel hands out
 // by itself, where another test's connection could take it before the daemon does.
-func FreePort(t *testing.T) int {
+func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(10000+rand.IntN(20000)))
