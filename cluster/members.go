@@ -62,7 +62,7 @@ func (n *Node) gossipConfig() gossip.Config {
 	if n.cfg.DataDir != "" && cfg.Dir == "" {
 		cfg.Dir = filepath.Join(n.cfg.DataDir, "serf")
 	}
-	cfg.Network, cfg.OnLife, cfg.Lives = n.cfg.Network, n.view.OnLifeChange, n.table().Lives()
+	cfg.Network, cfg.OnLife, cfg.Lives = n.cfg.Network, n.view.OnLifeChange, n.net.Load().table().Lives()
 	cfg.Confirmed = n.confirmedDead
 	return cfg
 }
@@ -229,9 +229,7 @@ func (n *Node) awaitNetwork(ctx context.Context) (*network, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			return nil, errors.Join(ErrAlone, n.netErr)
+			return nil, errors.Join(ErrAlone, n.NetworkError())
 		}
 	}
 }
@@ -304,7 +302,7 @@ type liveness struct{ n *Node }
 
 // Life implements catalog.Liveness.
 func (l liveness) Life(nodeID string) catalog.Life {
-	return lifeOf[l.n.table().Life(nodeID)]
+	return lifeOf[l.n.net.Load().table().Life(nodeID)]
 }
 
 // living are the node IDs of the members that are alive.
@@ -322,17 +320,6 @@ func (n *Node) living() iter.Seq[string] {
 	}
 }
 
-// table is what gossip knows of the members; while this host speaks to nobody,
-// what it knew last, or what the view's file says of lives.
-func (n *Node) table() *membership.Table {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.net != nil {
-		return n.net.gossip.Members()
-	}
-	return n.last
-}
-
 // lifeOf is a member's status in the words of the catalog.
 var lifeOf = [...]catalog.Life{
 	membership.NeverSeen: catalog.NeverSeen, membership.Alive: catalog.Alive, membership.Suspect: catalog.Suspect,
@@ -343,7 +330,7 @@ var lifeOf = [...]catalog.Life{
 // for neighbours.
 func (n *Node) lifeOfAll() []view.LifeOf {
 	var lives []view.LifeOf
-	for _, l := range n.table().Lives() {
+	for _, l := range n.net.Load().table().Lives() {
 		lives = append(lives, view.LifeOf{NodeID: l.ID, Name: l.Name, Life: lifeOf[l.Status], Since: l.Since})
 	}
 	return lives
@@ -359,13 +346,14 @@ func (n *Node) restoreLives(told []view.LifeOf) {
 		}
 	}
 	n.mu.Lock()
-	w := n.net
-	if w == nil {
-		n.last = n.last.Restored(lives)
+	s := *n.net.Load()
+	if s.network == nil {
+		s.last = s.last.Restored(lives)
+		n.net.Store(&s)
 	}
 	n.mu.Unlock()
-	if w != nil {
-		w.gossip.Restore(lives)
+	if s.network != nil {
+		s.network.gossip.Restore(lives)
 	}
 }
 

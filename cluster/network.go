@@ -18,6 +18,7 @@ import (
 	"meibo/cluster/feed"
 	"meibo/cluster/gossip"
 	"meibo/cluster/link"
+	"meibo/cluster/membership"
 	"meibo/cluster/retry"
 	"meibo/cluster/rpc"
 	"meibo/cluster/view"
@@ -93,11 +94,7 @@ func (n *Node) heldBy(err error, at netip.AddrPort) error {
 
 // NetworkError says why this host speaks to no other at present though it is to;
 // nil if it does, or is not to.
-func (n *Node) NetworkError() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.netErr
-}
+func (n *Node) NetworkError() error { return n.net.Load().err }
 
 // isServerAddr reports whether the servers' configuration has one at the address.
 func (n *Node) isServerAddr(addr netip.Addr) bool {
@@ -323,29 +320,45 @@ func (n *Node) networkOnce(ctx context.Context) error {
 	return w.run(ctx)
 }
 
+// networkState is by what this host speaks to others, at one moment. It is never
+// changed.
+type networkState struct {
+	network *network          // nil: there is none
+	err     error             // why
+	last    *membership.Table // of the last one, or what the view's file says of lives
+	changed chan struct{}     // closed when network has changed
+}
+
 // setNetwork makes w the present network; nil: there is none.
 func (n *Node) setNetwork(w *network) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.net != nil {
-		n.last = n.net.gossip.Members()
-	}
-	n.net, n.netErr = w, nil
-	close(n.netChanged)
-	n.netChanged = make(chan struct{})
+	old := n.net.Load()
+	n.net.Store(&networkState{network: w, last: old.table(), changed: make(chan struct{})})
+	close(old.changed)
 }
 
 // setNetworkError keeps why there is none.
 func (n *Node) setNetworkError(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.netErr = err
+	s := *n.net.Load()
+	s.err = err
+	n.net.Store(&s)
 }
 
 // network returns the present one, or nil, and a channel that is closed when
 // that has changed.
 func (n *Node) network() (*network, <-chan struct{}) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.net, n.netChanged
+	s := n.net.Load()
+	return s.network, s.changed
+}
+
+// table is what gossip knows of the members; while this host speaks to nobody,
+// what it knew last, or what the view's file says of lives.
+func (s *networkState) table() *membership.Table {
+	if s.network != nil {
+		return s.network.gossip.Members()
+	}
+	return s.last
 }

@@ -173,10 +173,7 @@ type Node struct {
 	announced map[string]string
 	leaving   bool // this server gives up its vote for good
 
-	net        *network // the running one; nil when there is none
-	netErr     error    // why there is none
-	netChanged chan struct{}
-	last       *membership.Table // of the last network, or what the view's file says of lives
+	net atomic.Pointer[networkState] // written with mu held
 }
 
 // New checks cfg, finds this host's ID, and shows in the view what the agent
@@ -191,10 +188,10 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger,
-		requests: catalog.NewRequestIDs(), changed: make(chan struct{}), netChanged: make(chan struct{}),
-		wanted: make(chan struct{}), joined: make(chan struct{}), last: new(membership.Table),
+		requests: catalog.NewRequestIDs(), changed: make(chan struct{}), wanted: make(chan struct{}), joined: make(chan struct{}),
 		status: Status{State: Starting, Since: time.Now()},
 	}
+	n.net.Store(&networkState{last: new(membership.Table), changed: make(chan struct{})})
 	if err := n.openKeyring(); err != nil {
 		return nil, err
 	}

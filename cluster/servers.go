@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"meibo/cluster/bootstrap"
@@ -27,7 +28,7 @@ func (n *Node) newServer(ctx context.Context) (*server.Server, error) {
 		WholeBelow: n.cfg.WholeBelow, Logger: n.logger,
 	}
 	if n.cfg.Server && n.meetsOthers() {
-		cfg.Network = serverNetwork{n}
+		cfg.Network = &serverNetwork{n: n}
 	}
 	return server.New(ctx, cfg)
 }
@@ -49,10 +50,15 @@ func (n *Node) onServerReady(s *server.Server) {
 }
 
 // serverNetwork is how this host's server speaks to others.
-type serverNetwork struct{ n *Node }
+type serverNetwork struct {
+	n *Node
+
+	mu    sync.Mutex                 // guards known
+	known map[*Member]*leader.Member // the members as the leader was last told of them
+}
 
 // Peers implements server.Network.
-func (s serverNetwork) Peers() ([]server.Peer, <-chan struct{}) {
+func (s *serverNetwork) Peers() ([]server.Peer, <-chan struct{}) {
 	w, netChanged := s.n.network()
 	if w == nil {
 		return nil, netChanged
@@ -76,7 +82,7 @@ func (s serverNetwork) Peers() ([]server.Peer, <-chan struct{}) {
 }
 
 // Ping implements server.Network.
-func (s serverNetwork) Ping(ctx context.Context, name string) (time.Duration, error) {
+func (s *serverNetwork) Ping(ctx context.Context, name string) (time.Duration, error) {
 	w, _ := s.n.network()
 	if w == nil {
 		return 0, ErrAlone
@@ -85,15 +91,15 @@ func (s serverNetwork) Ping(ctx context.Context, name string) (time.Duration, er
 }
 
 // Announce implements server.Network. A network that begins later says it too.
-func (s serverNetwork) Announce(raftID, history string) error {
+func (s *serverNetwork) Announce(raftID, history string) error {
 	tags := map[string]string{tagRaft: raftID}
 	if history != "" {
 		tags[tagHistory] = history[:min(len(history), historyDigits+2)] // two hyphens among them
 	}
 	s.n.mu.Lock()
 	s.n.announced = tags
-	w := s.n.net
 	s.n.mu.Unlock()
+	w, _ := s.n.network() // after that: one that begins now has read it
 	if w == nil {
 		return nil
 	}
@@ -101,7 +107,7 @@ func (s serverNetwork) Announce(raftID, history string) error {
 }
 
 // Dial implements server.Network.
-func (s serverNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+func (s *serverNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	w, _ := s.n.network()
 	if w == nil {
 		return nil, ErrAlone
@@ -114,7 +120,7 @@ func (s serverNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) 
 }
 
 // Call implements server.Network.
-func (s serverNetwork) Call(ctx context.Context, toLeader bool, addr, path string, in, out any) error {
+func (s *serverNetwork) Call(ctx context.Context, toLeader bool, addr, path string, in, out any) error {
 	w, _ := s.n.network()
 	if w == nil {
 		return ErrAlone
@@ -125,46 +131,59 @@ func (s serverNetwork) Call(ctx context.Context, toLeader bool, addr, path strin
 // StreamChanged implements server.Network. A host whose stream broke is looked into:
 // one whose link is refused for long enough is dead, which gossip may be slower to
 // find.
-func (s serverNetwork) StreamChanged(nodeID string, up bool) {
+func (s *serverNetwork) StreamChanged(nodeID string, up bool) {
 	if w, _ := s.n.network(); w != nil && !up {
 		w.suspects.look(nodeID)
 	}
 }
 
-// Members implements leader.Members.
-func (s serverNetwork) Members() ([]leader.Member, bool, <-chan struct{}) {
-	return s.leaderMembers((*membership.Table).Members)
+// Members implements leader.Members. What a member is for the leader is kept for as
+// long as the member is the same: a change costs what has changed.
+func (s *serverNetwork) Members() ([]*leader.Member, bool, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.known
+	s.known = make(map[*Member]*leader.Member, len(before))
+	return s.leaderMembers((*membership.Table).Members, func(m *Member) *leader.Member {
+		member := before[m]
+		if member == nil || m.ID == s.n.cfg.NodeID { // what the agent says of this host changes by itself
+			member = s.n.leaderMember(m)
+		}
+		s.known[m] = member
+		return member
+	})
 }
 
 // Servers implements leader.Members.
-func (s serverNetwork) Servers() ([]leader.Member, bool, <-chan struct{}) {
-	return s.leaderMembers(func(t *membership.Table) []*Member { return t.Role(roleServer) })
+func (s *serverNetwork) Servers() ([]*leader.Member, bool, <-chan struct{}) {
+	return s.leaderMembers(func(t *membership.Table) []*Member { return t.Role(roleServer) }, s.n.leaderMember)
 }
 
-func (s serverNetwork) leaderMembers(which func(*membership.Table) []*Member) ([]leader.Member, bool, <-chan struct{}) {
+func (s *serverNetwork) leaderMembers(which func(*membership.Table) []*Member, of func(*Member) *leader.Member) ([]*leader.Member, bool, <-chan struct{}) {
 	w, netChanged := s.n.network()
 	if w == nil {
-		return []leader.Member{s.n.member()}, false, netChanged
+		self := s.n.member()
+		return []*leader.Member{&self}, false, netChanged
 	}
 	table := w.gossip.Members()
-	members := make([]leader.Member, 0, len(which(table)))
+	members := make([]*leader.Member, 0, len(which(table)))
 	for _, m := range which(table) {
 		if m.Datacenter == s.n.cfg.Datacenter && m.Status != membership.NeverSeen {
-			members = append(members, s.n.leaderMember(m))
+			members = append(members, of(m))
 		}
 	}
 	return members, table.Guarded(), table.Changed()
 }
 
 // IsGone implements leader.Members.
-func (s serverNetwork) IsGone(nodeID string) bool {
+func (s *serverNetwork) IsGone(nodeID string) bool {
 	w, _ := s.n.network()
 	return w != nil && w.gossip.Members().Life(nodeID) == membership.Left
 }
 
 // leaderMember is one member in the leader's words.
-func (n *Node) leaderMember(m *Member) leader.Member {
-	member := leader.Member{Since: m.Since, Conflict: m.Conflict}
+func (n *Node) leaderMember(m *Member) *leader.Member {
+	member := &leader.Member{Since: m.Since, Conflict: m.Conflict}
 	switch m.Status {
 	case membership.Failed:
 		member.Status = leader.Failed

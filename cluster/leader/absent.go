@@ -33,7 +33,7 @@ type absentee struct {
 
 // absentees deals with the nodes that were members and are none: who says that
 // they left may have been gone when they did.
-func (r *reconciler) absentees(ctx context.Context, members []Member) error {
+func (r *reconciler) absentees(ctx context.Context, members []*Member) error {
 	gone, total := r.findAbsent(members)
 	r.noteAbsent(gone)
 	tooMany := len(gone) >= absentLeast && 2*len(gone) > total
@@ -62,7 +62,7 @@ func (r *reconciler) absentees(ctx context.Context, members []Member) error {
 
 // findAbsent returns the nodes that were members and are none, and how many
 // were or are.
-func (r *reconciler) findAbsent(members []Member) (gone []absentee, total int) {
+func (r *reconciler) findAbsent(members []*Member) (gone []absentee, total int) {
 	known := make(map[string]struct{}, 2*len(members))
 	for _, m := range members {
 		known["name "+fold(m.Node.Node)] = struct{}{}

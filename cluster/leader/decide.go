@@ -18,8 +18,8 @@ type survey struct {
 	// ok says that the configuration may be changed: the last change is
 	// committed, and gossip can be believed.
 	ok     bool
-	conf   []RaftServer      // by ID
-	member map[string]Member // by server ID
+	conf   []RaftServer       // by ID
+	member map[string]*Member // by server ID
 	// answers are of the servers that say of themselves how they are, those
 	// that aren't in the configuration included; took is how long each took.
 	answers map[string]ServerHealth

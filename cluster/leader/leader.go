@@ -114,9 +114,9 @@ type Members interface {
 	// Members returns all of them, Servers those that are servers; whether the
 	// mass-failure guard is on: so many failed that this host suspects itself; and
 	// a channel that is closed when any of that has changed. The members are not
-	// modified.
-	Members() (members []Member, guarded bool, changed <-chan struct{})
-	Servers() (members []Member, guarded bool, changed <-chan struct{})
+	// modified; those that haven't changed may be the same as before.
+	Members() (members []*Member, guarded bool, changed <-chan struct{})
+	Servers() (members []*Member, guarded bool, changed <-chan struct{})
 	// IsGone reports whether a node ID was a member's that left, was reaped, or
 	// gave way to another of its name. Of an ID never seen it says no.
 	IsGone(nodeID string) bool
@@ -126,10 +126,12 @@ type Members interface {
 type Alone Member
 
 // Members implements [Members].
-func (a Alone) Members() ([]Member, bool, <-chan struct{}) { return []Member{Member(a)}, false, nil }
+func (a Alone) Members() ([]*Member, bool, <-chan struct{}) {
+	return []*Member{(*Member)(&a)}, false, nil
+}
 
 // Servers implements [Members].
-func (a Alone) Servers() ([]Member, bool, <-chan struct{}) { return a.Members() }
+func (a Alone) Servers() ([]*Member, bool, <-chan struct{}) { return a.Members() }
 
 // IsGone implements [Members].
 func (a Alone) IsGone(string) bool { return false }

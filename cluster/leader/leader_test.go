@@ -130,15 +130,18 @@ type roster struct {
 	gone    map[string]bool // node IDs
 }
 
-func (r *roster) Members() ([]leader.Member, bool, <-chan struct{}) {
+func (r *roster) Members() (members []*leader.Member, guarded bool, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.members), r.guarded, r.changed
+	for i := range r.members {
+		members = append(members, &r.members[i])
+	}
+	return members, r.guarded, r.changed
 }
 
-func (r *roster) Servers() ([]leader.Member, bool, <-chan struct{}) {
+func (r *roster) Servers() ([]*leader.Member, bool, <-chan struct{}) {
 	members, guarded, changed := r.Members()
-	return slices.DeleteFunc(members, func(m leader.Member) bool { return m.Server == nil }), guarded, changed
+	return slices.DeleteFunc(members, func(m *leader.Member) bool { return m.Server == nil }), guarded, changed
 }
 
 func (r *roster) IsGone(id string) bool {

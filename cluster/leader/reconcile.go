@@ -54,7 +54,7 @@ func newReconciler(l *Leader) *reconciler {
 
 // round goes through the members that changed, or through all of them and the
 // nodes that are no members.
-func (r *reconciler) round(ctx context.Context, members []Member, guarded, all bool) error {
+func (r *reconciler) round(ctx context.Context, members []*Member, guarded, all bool) error {
 	all = r.noteGuard(guarded) || all
 	todo := r.changedOf(members, all)
 	// A name is free only when its former holder has gone.
@@ -82,11 +82,12 @@ func (r *reconciler) noteGuard(guarded bool) (changed bool) {
 
 // changedOf returns the members to be dealt with, as they are judged, and
 // forgets those that are no more.
-func (r *reconciler) changedOf(members []Member, all bool) []Member {
+func (r *reconciler) changedOf(members []*Member, all bool) []Member {
 	names := make(map[string]struct{}, len(members))
 	twins := r.twinsOf(members)
 	var todo []Member
-	for _, m := range members {
+	for _, seen := range members {
+		m := *seen
 		name := fold(m.Node.Node)
 		names[name] = struct{}{}
 		if keeper, ok := twins[m.Node.ID]; ok && keeper != name {
@@ -120,7 +121,7 @@ func (r *reconciler) changedOf(members []Member, all bool) []Member {
 
 // twinsOf returns for each ID that several members have, one of them living, the
 // name that keeps it: the living one's; of two, the one that the catalog has.
-func (r *reconciler) twinsOf(members []Member) map[string]string {
+func (r *reconciler) twinsOf(members []*Member) map[string]string {
 	first := make(map[string]int, len(members)) // by ID
 	twins := make(map[string]string)
 	for i, m := range members {
@@ -144,7 +145,7 @@ func (r *reconciler) twinsOf(members []Member) map[string]string {
 }
 
 // keeps reports whether of two members with one ID a is the one.
-func (r *reconciler) keeps(a, b Member) bool {
+func (r *reconciler) keeps(a, b *Member) bool {
 	if a.Status != b.Status {
 		return a.Status < b.Status
 	}
@@ -250,7 +251,7 @@ func (r *reconciler) freeName(ctx context.Context, m Member, heldOff bool) error
 		return nil
 	}
 	members, _, _ := r.cfg.Members.Members()
-	if slices.ContainsFunc(members, func(o Member) bool { return strings.EqualFold(o.Node.ID, holder.ID) }) {
+	if slices.ContainsFunc(members, func(o *Member) bool { return strings.EqualFold(o.Node.ID, holder.ID) }) {
 		return nil
 	}
 	r.logger.Warn("node gives way to a member of its name", "node", holder.Node, "id", m.Node.ID, "before", holder.ID)

@@ -120,7 +120,7 @@ func (t *autopilot) sayRefused(s *survey) {
 
 // survey asks all servers, those in the configuration and those that could be,
 // how they are.
-func (t *autopilot) survey(ctx context.Context, members []Member, guarded bool) *survey {
+func (t *autopilot) survey(ctx context.Context, members []*Member, guarded bool) *survey {
 	conf, committed := t.cfg.Servers.Configuration()
 	s := &survey{
 		now: time.Now(), self: t.cfg.RaftID, clusterID: t.cfg.ClusterID, expect: t.cfg.Expect, policy: t.policy(),
@@ -139,8 +139,8 @@ func (t *autopilot) survey(ctx context.Context, members []Member, guarded bool) 
 
 // serversOf returns the members that are servers by server ID. Of several that
 // tell the same ID it is the one that lives.
-func serversOf(members []Member) map[string]Member {
-	servers := make(map[string]Member)
+func serversOf(members []*Member) map[string]*Member {
+	servers := make(map[string]*Member)
 	for _, m := range members {
 		if m.Server == nil || m.Conflict != "" {
 			continue
@@ -153,7 +153,7 @@ func serversOf(members []Member) map[string]Member {
 	return servers
 }
 
-func (m Member) raftID() string { return cmp.Or(m.Server.RaftID, m.Node.ID) }
+func (m *Member) raftID() string { return cmp.Or(m.Server.RaftID, m.Node.ID) }
 
 // pollHealth asks the servers at the addresses, by server ID, all at once. An answer
 // by another server than the one that was meant is none. It returns how long
