@@ -14,7 +14,9 @@ const farOff = 40 * 24 * time.Hour
 
 // Hosts answer from their disks, and become one cluster, whatever the clock says: those
 // that were weeks ahead when all was written are right after a restart, and then weeks
-// ahead again. What a running process does by the clock goes by monotonic time.
+// ahead again. A running process waits and measures by monotonic time, which no step
+// moves; by the clock go the times in files (views, members, states of TTL checks), the
+// order of orders to the keyring, the time in a command and the base of a history.
 func TestClocks_MayStepWhileHostsAreDown(t *testing.T) {
 	opts := small
 	opts.Disks, opts.Dir = true, folder(t)
