@@ -122,28 +122,27 @@ func tearLog(path string) error {
 // A leader whose disk fails hands over; it answers on, and is the same server when its
 // disk works again.
 func TestDiskFails_AnotherLeads(t *testing.T) {
-	sizes(t, func(t *testing.T, opts Options) {
-		opts.Disks = true
-		Run(t, opts, func(c *Cluster) {
-			c.StartAll()
-			w := c.Witness()
-			begin := w.Mark()
-			for range 3 {
-				h := c.Leader()
-				said := len(h.Log())
-				h.BreakDisk()
-				c.Within(2*time.Second, "a write", c.Agents()[0].write)
-				time.Sleep(20 * time.Second)
-				h.MendDisk()
-				took := c.Within(time.Minute, "three servers vote", func() error { return c.voters(3) })
-				c.Logf("a server whose disk failed votes %v after that works again", took)
-				if strings.Contains(h.Log()[said:], "not in the Raft configuration") {
-					c.Errorf("%s was taken out:\n%s", h.Name, h.Log()[said:])
-				}
+	opts := small
+	opts.Disks = true
+	Run(t, opts, func(c *Cluster) {
+		c.StartAll()
+		w := c.Witness()
+		begin := w.Mark()
+		for range 3 {
+			h := c.Leader()
+			said := len(h.Log())
+			h.BreakDisk()
+			c.Within(2*time.Second, "a write", c.Agents()[0].write)
+			time.Sleep(20 * time.Second)
+			h.MendDisk()
+			took := c.Within(time.Minute, "three servers vote", func() error { return c.voters(3) })
+			c.Logf("a server whose disk failed votes %v after that works again", took)
+			if strings.Contains(h.Log()[said:], "not in the Raft configuration") {
+				c.Errorf("%s was taken out:\n%s", h.Name, h.Log()[said:])
 			}
-			w.Calm(begin, func(_, _ *Host) bool { return false })
-			c.Settled()
-		})
+		}
+		w.Calm(begin, func(_, _ *Host) bool { return false })
+		c.Settled()
 	})
 }
 

@@ -319,33 +319,32 @@ func TestFrozen_AreLeftOutAndWake(t *testing.T) {
 // A host that dies before what it has just learned is on disk, and comes back where no
 // server can be reached, asks its neighbours before it denies a name.
 func TestNewName_IsNotDeniedByWhoForgotIt(t *testing.T) {
-	sizes(t, func(t *testing.T, opts Options) {
-		opts.Disks = true
-		Run(t, opts, func(c *Cluster) {
-			c.StartAll()
-			time.Sleep(40 * time.Second) // all views are on disk
-			h := c.Agents()[2]
-			c.Agents()[1].Register("new", 80)
-			c.Until("it is known", func() error { return c.ExactOn(h) })
-			h.Kill()
-			c.Between([]*Host{h}, c.Servers(), memnet.Path{Cut: true})
-			h.Start()
-			c.Judge.TurnAll(h.Name, Either) // the servers have it for dead
-			c.Judge.Apart([]string{h.Name}, names(c.Hosts))
-			took := c.Within(3*time.Second, "a name that is newer than the file", func() error {
-				got := h.Lookup("new")
-				if got.denies() {
-					c.Fatalf("denied: %v", got.Err)
-				}
-				return got.Err
-			})
-			c.Logf("answered %v after the start, without a server", took)
-			time.Sleep(20 * time.Second)
-			if got := h.Lookup("none"); !got.denies() {
-				c.Errorf("a name that nobody has: %v", got.Err)
+	opts := small
+	opts.Disks = true
+	Run(t, opts, func(c *Cluster) {
+		c.StartAll()
+		time.Sleep(40 * time.Second) // all views are on disk
+		h := c.Agents()[2]
+		c.Agents()[1].Register("new", 80)
+		c.Until("it is known", func() error { return c.ExactOn(h) })
+		h.Kill()
+		c.Between([]*Host{h}, c.Servers(), memnet.Path{Cut: true})
+		h.Start()
+		c.Judge.TurnAll(h.Name, Either) // the servers have it for dead
+		c.Judge.Apart([]string{h.Name}, names(c.Hosts))
+		took := c.Within(3*time.Second, "a name that is newer than the file", func() error {
+			got := h.Lookup("new")
+			if got.denies() {
+				c.Fatalf("denied: %v", got.Err)
 			}
-			c.rejoin("an agent without servers")
+			return got.Err
 		})
+		c.Logf("answered %v after the start, without a server", took)
+		time.Sleep(20 * time.Second)
+		if got := h.Lookup("none"); !got.denies() {
+			c.Errorf("a name that nobody has: %v", got.Err)
+		}
+		c.rejoin("an agent without servers")
 	})
 }
 
