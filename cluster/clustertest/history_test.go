@@ -198,7 +198,10 @@ func (r *history) check(t *testing.T, want porcupine.CheckResult) {
 	}
 	got := porcupine.CheckOperationsTimeout(nodes, all, 20*time.Second)
 	t.Logf("the catalog was accessed %d times, %d of %d writes of unknown outcome: %v", r.count, len(r.open), len(all), got)
-	if got == want {
+	if want == porcupine.Ok && len(r.ops) < 10 {
+		t.Error("hardly anything happened: the history shows nothing")
+	}
+	if got == want || got == porcupine.Unknown { // the machine is too slow to say
 		return
 	}
 	t.Errorf("the history of the catalog is %v, want %v", got, want)
