@@ -16,7 +16,7 @@ make verify PART=NAME runs one of:
   bars      1 min       start, memory, size and other figures of one host against their bars
   kills     1 min       Raft's store killed 200 times in mid-write: nothing that was acknowledged is lost
   models    3 min       cache, view and state against their models, 4,000 runs each; histories under faults, and which servers begin, in the long form
-  simulate 14 min      whole clusters in fake time: random faults for ten minutes, each answer judged; the scenarios at 50 hosts
+  simulate 14 min      whole clusters in fake time: random faults for ten minutes, each answer and the history of the catalog judged; the scenarios at 50 hosts
   forwarder 3 min       ten million forged replies; a minute of names that nobody has, upstreams answering and silent; the network down and up
   packages  5 min      the packages on Debian 12 and 13, as an rpm, and what lintian and rpmlint say
   fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
