@@ -127,7 +127,7 @@ func (n *Node) mayLeadSoon(s *server.Server) bool {
 // whether it did; false: this host is to answer. Safe for concurrent use.
 func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c catalog.Consistency, effect catalog.Effect) bool {
 	net, _ := n.network()
-	ofCatalog := effect == catalog.Reads && !asksOfServers(r)
+	ofCatalog := effect == catalog.Reads && !isAboutServers(r)
 	switch {
 	case net == nil || ofCatalog && n.readsView(r.Context(), c):
 		return false
@@ -141,8 +141,8 @@ func (n *Node) Forward(w http.ResponseWriter, r *http.Request, c catalog.Consist
 	return done
 }
 
-// asksOfServers reports whether a request is about the servers themselves, of
+// isAboutServers reports whether a request is about the servers themselves, of
 // which no view knows.
-func asksOfServers(r *http.Request) bool {
+func isAboutServers(r *http.Request) bool {
 	return strings.HasPrefix(r.URL.Path, "/v1/status/") || strings.HasPrefix(r.URL.Path, "/v1/operator/")
 }

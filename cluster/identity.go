@@ -32,9 +32,9 @@ func loadNodeID(dir string) (string, error) {
 	return id, nil
 }
 
-// keepNodeID makes sure that dir holds id. An ID that is there already must be
+// ensureNodeID makes sure that dir holds id. An ID that is there already must be
 // the same: two identities can't share what else is in the folder.
-func keepNodeID(dir, id string) error {
+func ensureNodeID(dir, id string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("make data_dir: %w", err)
 	}

@@ -116,8 +116,8 @@ func (n *Node) whyAlone() error {
 	return fmt.Errorf("%w: it has no key; set encrypt to the output of `meibo keygen` on every host, or to \"none\" to speak in the clear", ErrAlone)
 }
 
-// want has the network come up.
-func (n *Node) want() { n.wantOnce.Do(func() { close(n.wanted) }) }
+// requestNetwork has the network come up.
+func (n *Node) requestNetwork() { n.wantOnce.Do(func() { close(n.wanted) }) }
 
 // hasJoined reports whether this host joined others by command once.
 func (n *Node) hasJoined() bool {
@@ -205,7 +205,7 @@ func (n *Node) Join(ctx context.Context, addrs []string) (int, error) {
 	if n.cfg.Dev {
 		return 0, fmt.Errorf("%w: it was started with -dev", ErrAlone)
 	}
-	n.want()
+	n.requestNetwork()
 	w, err := n.awaitNetwork(ctx)
 	if err != nil {
 		return 0, err
@@ -250,9 +250,9 @@ func (n *Node) Leave(ctx context.Context) error {
 	if n.cfg.DataDir != "" {
 		os.Remove(filepath.Join(n.cfg.DataDir, joinedFile))
 	}
-	n.goodbye.say(true)
+	n.goodbye.set(true)
 	if err := w.gossip.Leave(ctx); err != nil {
-		n.goodbye.say(false)
+		n.goodbye.set(false)
 		n.setLeaving(false)
 		return err
 	}

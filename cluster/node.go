@@ -203,7 +203,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.serverIDs = server.IDs{NodeID: cfg.NodeID, Fresh: cfg.madeID, Fixed: !cfg.Server, Logger: n.logger}
 	if n.meetsOthers() {
-		n.want()
+		n.requestNetwork()
 	}
 	return n, nil
 }
@@ -327,7 +327,7 @@ func (c *Config) setNodeID() error {
 		c.NodeID, c.madeID = catalog.NewUUID(), true
 	}
 	if err == nil {
-		err = keepNodeID(c.DataDir, c.NodeID)
+		err = ensureNodeID(c.DataDir, c.NodeID)
 	}
 	if err != nil {
 		c.Logger.Error("node ID cannot be kept; the name service goes on without data_dir and tries again",
@@ -385,7 +385,7 @@ func (n *Node) prepareDir() (string, error) {
 	if n.cfg.DataDir == "" {
 		return "", nil
 	}
-	if err := keepNodeID(n.cfg.DataDir, n.cfg.NodeID); err != nil {
+	if err := ensureNodeID(n.cfg.DataDir, n.cfg.NodeID); err != nil {
 		return "", err
 	}
 	return n.raftFolder(), nil

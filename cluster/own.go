@@ -64,9 +64,9 @@ type goodbye struct {
 	said bool
 }
 
-// say returns when no write of the agent is under way any more. To say false is
+// set returns when no write of the agent is under way any more. To set false is
 // to stay after all.
-func (g *goodbye) say(said bool) {
+func (g *goodbye) set(said bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.said = said

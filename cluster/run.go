@@ -33,14 +33,14 @@ const (
 // written for the last time just before.
 func (n *Node) Run(ctx context.Context) error {
 	own := context.WithoutCancel(ctx)
-	endView := start(own, func(ctx context.Context) { n.keepUp(ctx, "view", n.view.Run) })
-	endFile := start(own, n.keepFile)
+	endView := start(own, func(ctx context.Context) { n.supervise(ctx, "view", n.view.Run) })
+	endFile := start(own, n.persistView)
 	endFollow := start(own, n.follow)
 	endSync := start(own, n.syncAnew)
 	endExpecting := start(own, n.endExpecting)
 	endNetwork := start(own, n.runNetwork)
 	endServer := start(own, n.runServer)
-	endAgent := start(own, func(ctx context.Context) { n.keepUp(ctx, "agent", n.agent.Run) })
+	endAgent := start(own, func(ctx context.Context) { n.supervise(ctx, "agent", n.agent.Run) })
 	<-ctx.Done()
 	endAgent()
 	endServer()
@@ -53,10 +53,10 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
-// keepFile keeps the view on disk until ctx ends.
-func (n *Node) keepFile(ctx context.Context) {
+// persistView keeps the view on disk until ctx ends.
+func (n *Node) persistView(ctx context.Context) {
 	if n.file != nil {
-		n.keepUp(ctx, "file of the view", func(ctx context.Context) error { return n.file.Run(ctx, n.view) })
+		n.supervise(ctx, "file of the view", func(ctx context.Context) error { return n.file.Run(ctx, n.view) })
 	}
 }
 
@@ -71,8 +71,8 @@ func start(ctx context.Context, f func(context.Context)) (end func()) {
 	}
 }
 
-// keepUp runs something that should only end with ctx until then.
-func (n *Node) keepUp(ctx context.Context, what string, run func(context.Context) error) {
+// supervise runs something that should only end with ctx until then.
+func (n *Node) supervise(ctx context.Context, what string, run func(context.Context) error) {
 	for wait := newBackoff(); ; {
 		began := time.Now()
 		err := run(ctx)
@@ -96,7 +96,7 @@ func (n *Node) runServer(ctx context.Context) {
 		n.runProvisional(ctx)
 		return
 	}
-	n.keepServer(ctx)
+	n.runServers(ctx)
 }
 
 // runProvisional runs the catalog of a host that is alone until it joins others:
@@ -110,7 +110,7 @@ func (n *Node) runProvisional(ctx context.Context) {
 		case <-alone.Done():
 		}
 	}()
-	n.keepServer(alone)
+	n.runServers(alone)
 	cancel()
 	if ctx.Err() != nil {
 		return
@@ -127,8 +127,8 @@ func (n *Node) runProvisional(ctx context.Context) {
 	<-ctx.Done()
 }
 
-// keepServer runs one life of the server after the other until ctx ends.
-func (n *Node) keepServer(ctx context.Context) {
+// runServers runs one life of the server after the other until ctx ends.
+func (n *Node) runServers(ctx context.Context) {
 	failures := 0
 	for wait := newBackoff(); ; {
 		began := time.Now()
@@ -145,7 +145,7 @@ func (n *Node) keepServer(ctx context.Context) {
 			n.awaitStay(ctx)
 			continue
 		case errors.Is(err, consensus.ErrRemoved): // as somebody ordered
-			n.sayRemoved(err)
+			n.logRemoved(err)
 			continue
 		}
 		if errors.Is(err, consensus.ErrIDRetired) {
@@ -165,9 +165,9 @@ func (n *Node) keepServer(ctx context.Context) {
 	}
 }
 
-// sayRemoved says, once until it is one of theirs again, that the other servers
+// logRemoved says, once until it is one of theirs again, that the other servers
 // removed this one. One that learns it as it starts has left before, or was away.
-func (n *Node) sayRemoved(err error) {
+func (n *Node) logRemoved(err error) {
 	switch was := n.removed.Swap(true); {
 	case was:
 	case n.known.Load() == nil:

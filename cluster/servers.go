@@ -133,7 +133,7 @@ func (s *serverNetwork) Call(ctx context.Context, toLeader bool, addr, path stri
 // find.
 func (s *serverNetwork) StreamChanged(nodeID string, up bool) {
 	if w, _ := s.n.network(); w != nil && !up {
-		w.suspects.look(nodeID)
+		w.suspects.investigate(nodeID)
 	}
 }
 

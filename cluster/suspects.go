@@ -35,8 +35,8 @@ type suspects struct {
 	ctx context.Context // of the network's run; nil before and after it
 }
 
-// look begins to look into a host.
-func (s *suspects) look(nodeID string) {
+// investigate begins to look into a host.
+func (s *suspects) investigate(nodeID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx == nil || s.now[nodeID] || len(s.now) >= maxSuspects {

@@ -92,9 +92,9 @@ func (a *attempt) start(ctx tcpContext) {
 	a.overUDP(edns)
 }
 
-// take makes of what came of a what it is; not done: it goes on. What a packet may do
+// handle makes of what came of a what it is; not done: it goes on. What a packet may do
 // to us it does to this attempt only: a panic is its error.
-func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
+func (a *attempt) handle(ctx tcpContext, t told) (rep reply, done bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			rep, done = reply{from: a, err: panicked(a.srv.addr, p)}, true
@@ -102,9 +102,9 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 	}()
 	switch {
 	case t.tcp && a.secure:
-		return a.takeTLS(ctx, t)
+		return a.handleTLS(ctx, t)
 	case t.tcp:
-		return a.takeTCP(t)
+		return a.handleTCP(t)
 	case t.err != nil:
 		a.drop()
 		return a.unheard(t.err), true
@@ -117,7 +117,7 @@ func (a *attempt) take(ctx tcpContext, t told) (rep reply, done bool) {
 		a.answered(e.at.Sub(a.began))
 	}
 	if e.answer != nil {
-		a.noteEDNS(&e.heard)
+		a.recordEDNS(&e.heard)
 	}
 	switch {
 	case a.fault != nil: // TCP was asked before
@@ -155,10 +155,10 @@ func (a *attempt) unheard(err error) reply {
 	return reply{from: a, err: err}
 }
 
-// takeTCP makes of what came over TCP what it is. Where UDP, or somebody on its way,
+// handleTCP makes of what came over TCP what it is. Where UDP, or somebody on its way,
 // has spoilt the reply and there is no TCP, the question is asked without an OPT, since
 // it is the larger replies that are spoilt. A cut answer is better than none.
-func (a *attempt) takeTCP(t told) (reply, bool) {
+func (a *attempt) handleTCP(t told) (reply, bool) {
 	switch {
 	case t.err == nil:
 		a.answered(0)
@@ -177,9 +177,9 @@ func (a *attempt) takeTCP(t told) (reply, bool) {
 	return reply{from: a, err: t.err}, true
 }
 
-// takeTLS makes of what came over TLS what it is. A server that has no TLS, and needn't,
+// handleTLS makes of what came over TLS what it is. A server that has no TLS, and needn't,
 // is asked in the clear.
-func (a *attempt) takeTLS(ctx tcpContext, t told) (reply, bool) {
+func (a *attempt) handleTLS(ctx tcpContext, t told) (reply, bool) {
 	switch h := (heard{answer: t.answer}); {
 	case t.err == nil && a.edns && !a.refused && h.refusesEDNS():
 		a.refused = true
@@ -218,7 +218,7 @@ func (e *faultError) Error() string {
 // complain counts a reply that can't be used, and logs it now and then.
 func (a *attempt) complain(why error, next string) {
 	a.srv.faults.Add(1)
-	if a.srv.saysFault(why.Error(), time.Now()) {
+	if a.srv.shouldLog(why.Error(), time.Now()) {
 		a.f.log.Warn("upstream sent a reply that can't be used, "+next, "upstream", a.srv.name, "name", wire.Name(a.q.Name()).String(), "err", why)
 	}
 }
@@ -244,7 +244,7 @@ func (a *attempt) overUDP(edns bool) {
 	w := newWaiter(a)
 	a.began, a.edns, a.sends, a.plainly = time.Now(), edns, 1, false
 	a.asked, a.packet = w, a.packed(0, edns)
-	a.f.sockets.ask(w, a.packet)
+	a.f.sockets.send(w, a.packet)
 }
 
 // drop ends the interest in what comes over UDP and returns what came.
@@ -417,9 +417,9 @@ func withoutOPT(packet []byte) []byte {
 	return plain
 }
 
-// noteEDNS remembers whether the server answers what has an OPT. One that it only
+// recordEDNS remembers whether the server answers what has an OPT. One that it only
 // sends back with its refusal says nothing.
-func (a *attempt) noteEDNS(h *heard) {
+func (a *attempt) recordEDNS(h *heard) {
 	switch {
 	case h.refusesEDNS():
 	case h.answer.EDNS():

@@ -118,7 +118,7 @@ func (f *Forwarder) tryOnce(ctx context.Context, a *attempt) error {
 		f.sockets.flush()
 		select {
 		case t := <-heard:
-			if rep, done := a.take(stream, t); done {
+			if rep, done := a.handle(stream, t); done {
 				return unreached(ctx, rep.err)
 			}
 		case <-again.C:

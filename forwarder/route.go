@@ -62,11 +62,11 @@ func (rt *route) Exchange(ctx context.Context, q *wire.Query) (resolver.Result, 
 		rt.f.sockets.flush()
 		select {
 		case t := <-r.ear.told:
-			rep, done := t.to.take(r.tcpContext, t)
+			rep, done := t.to.handle(r.tcpContext, t)
 			if !done {
 				continue
 			}
-			if r.settle(rep) {
+			if r.accept(rep) {
 				rt.explore(rep.from.srv)
 				return rt.result(rep), nil
 			}
@@ -161,7 +161,7 @@ func newRace(ctx context.Context, rt *route, q *wire.Query) *race {
 	now := time.Now()
 	r := &race{
 		ctx: ctx, rt: rt, q: q, began: now, deadline: now.Add(rt.cfg.Timeout), parallel: rt.cfg.Mode == All,
-		ear: rt.f.takeEar(toldEach * len(rt.servers)),
+		ear: rt.f.getEar(toldEach * len(rt.servers)),
 	}
 	if until, ok := ctx.Deadline(); ok && until.Before(r.deadline) {
 		r.deadline = until
@@ -196,15 +196,15 @@ func (r *race) tcpContext() context.Context {
 // next asks the next server, or asks those again that were asked and are silent.
 // It returns how long to wait before calling it again.
 func (r *race) next() time.Duration {
-	return min(r.askNext(), time.Until(r.deadline))
+	return min(r.startNext(), time.Until(r.deadline))
 }
 
-func (r *race) askNext() time.Duration {
+func (r *race) startNext() time.Duration {
 	if len(r.todo) == 0 {
 		r.todo, r.fallback = r.fallback, nil
 	}
 	if len(r.todo) > 0 {
-		return r.ask()
+		return r.start()
 	}
 	if len(r.running) == 0 {
 		return r.rt.cfg.Timeout
@@ -225,8 +225,8 @@ func (r *race) askNext() time.Duration {
 	return a.srv.wait() << r.round
 }
 
-// ask starts the next attempt, or all of them in a parallel race.
-func (r *race) ask() time.Duration {
+// start starts the next attempt, or all of them in a parallel race.
+func (r *race) start() time.Duration {
 	n := 1
 	if r.parallel {
 		n = len(r.todo)
@@ -247,9 +247,9 @@ func (r *race) launch(s *server) {
 	a.start(r.tcpContext)
 }
 
-// settle takes one outcome; true: it is the answer. That of a server which does not
+// accept takes one outcome; true: it is the answer. That of a server which does not
 // resolve is one only when nobody has a better.
-func (r *race) settle(rep reply) bool {
+func (r *race) accept(rep reply) bool {
 	r.running = slices.DeleteFunc(r.running, func(a *attempt) bool { return a == rep.from })
 	if rep.err != nil {
 		r.rt.f.log.Debug("upstream failed a question", "upstream", rep.from.srv.name, "err", rep.err)
@@ -299,7 +299,7 @@ func (r *race) instead() (time.Duration, bool) {
 	if len(r.todo) == 0 {
 		return 0, false
 	}
-	return min(r.ask(), time.Until(r.deadline)), true
+	return min(r.start(), time.Until(r.deadline)), true
 }
 
 // overdue counts the silence of those still running, after their patience.
@@ -317,8 +317,8 @@ type ear struct {
 	told  chan told
 }
 
-// takeEar takes an ear that can be told so much, one that was used before if there is.
-func (f *Forwarder) takeEar(most int) *ear {
+// getEar takes an ear that can be told so much, one that was used before if there is.
+func (f *Forwarder) getEar(most int) *ear {
 	if e, _ := f.ears.Get().(*ear); e != nil && cap(e.told) >= most {
 		return e
 	}

@@ -272,8 +272,8 @@ const (
 	maxFaults = 16
 )
 
-// saysFault reports whether a fault of s is to be logged now.
-func (s *server) saysFault(why string, now time.Time) bool {
+// shouldLog reports whether a fault of s is to be logged now.
+func (s *server) shouldLog(why string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last, known := s.said[why]

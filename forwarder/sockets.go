@@ -38,9 +38,9 @@ type waiter struct {
 
 func newWaiter(a *attempt) *waiter { return &waiter{to: a, srv: a.srv, q: a.q} }
 
-// tell notes what came of w, unless something did before. It is called with the
+// complete notes what came of w, unless something did before. It is called with the
 // socket locked.
-func (w *waiter) tell(h heard, err error) {
+func (w *waiter) complete(h heard, err error) {
 	if w.told {
 		return
 	}
@@ -52,7 +52,7 @@ func (w *waiter) tell(h heard, err error) {
 func (w *waiter) mismatch() {
 	w.srv.mismatches.Add(1)
 	if w.mismatches++; w.mismatches >= maxMismatches {
-		w.tell(heard{}, nil)
+		w.complete(heard{}, nil)
 	}
 }
 
@@ -61,10 +61,10 @@ func (w *waiter) mismatch() {
 func (w *waiter) hear(msg []byte) {
 	defer func() {
 		if p := recover(); p != nil {
-			w.tell(heard{}, panicked(w.srv.addr, p))
+			w.complete(heard{}, panicked(w.srv.addr, p))
 		}
 	}()
 	if h, ok := match(w.q, w.id, msg); ok {
-		w.tell(h, nil)
+		w.complete(h, nil)
 	}
 }

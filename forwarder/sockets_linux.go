@@ -79,9 +79,9 @@ type outgoing struct {
 	to    [sendSlots]unix.RawSockaddrInet6
 }
 
-// ask has the next flush send packet, under a random ID and from a random socket; where
+// send has the next flush send packet, under a random ID and from a random socket; where
 // it can't, w is told. The caller must call drop.
-func (p *sockets) ask(w *waiter, packet []byte) {
+func (p *sockets) send(w *waiter, packet []byte) {
 	p.out.mu.Lock()
 	defer p.out.mu.Unlock()
 	w.packet = packet
@@ -112,7 +112,7 @@ func (p *sockets) sendWaiting() (more bool) {
 			more = false
 		}
 	}()
-	s, n, more := p.board()
+	s, n, more := p.fillBatch()
 	if n > 0 {
 		p.out.send(s, n)
 	}
@@ -136,9 +136,9 @@ func (o *outgoing) giveUp(err any) {
 	o.waiting, o.sending = nil, false
 }
 
-// board moves questions from those that wait to a random socket and the batch. Where none
+// fillBatch moves questions from those that wait to a random socket and the batch. Where none
 // waits the sender is done.
-func (p *sockets) board() (s *socket, n int, more bool) {
+func (p *sockets) fillBatch() (s *socket, n int, more bool) {
 	o := &p.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -208,7 +208,7 @@ func (o *outgoing) send(s *socket, n int) {
 func (w *waiter) fail(err error) {
 	w.sock.mu.Lock()
 	defer w.sock.mu.Unlock()
-	w.tell(heard{}, err)
+	w.complete(heard{}, err)
 }
 
 // isSent tells that w is on its way. Until then its packet belongs to who sends it.
@@ -607,7 +607,7 @@ func (s *socket) refused(to netip.AddrPort, id uint16, err error) {
 	defer s.mu.Unlock()
 	for _, w := range s.waiters {
 		if w.id == id && w.srv.bare == to {
-			w.tell(heard{}, os.NewSyscallError("sendto", err))
+			w.complete(heard{}, os.NewSyscallError("sendto", err))
 		}
 	}
 }

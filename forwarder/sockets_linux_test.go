@@ -61,7 +61,7 @@ func waiterFor(s *server) testWaiter {
 func asked(t *testing.T, p *sockets, conn *net.UDPConn, s *server) (w testWaiter, from netip.AddrPort) {
 	t.Helper()
 	w = waiterFor(s)
-	p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+	p.send(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
 	p.flush()
 	buf := make([]byte, 512)
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -229,7 +229,7 @@ func TestSockets_AfterTheEndNothingIsOpened(t *testing.T) {
 	}
 	_, s := peer(t)
 	w := waiterFor(s)
-	p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+	p.send(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
 	p.flush()
 	if got := <-w.told; !errors.Is(got.err, errClosed) {
 		t.Errorf("a question: %+v", got)
@@ -247,7 +247,7 @@ func TestSockets_QuestionsAreSentInBatches(t *testing.T) {
 		var ws []testWaiter
 		for range 2*sendSlots + 6 {
 			w := waiterFor(s)
-			p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+			p.send(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
 			ws = append(ws, w)
 		}
 		p.flush()
@@ -284,7 +284,7 @@ func TestSockets_DroppedBeforeItIsSent(t *testing.T) {
 	p := startSockets(t)
 	conn, s := peer(t)
 	w := waiterFor(s)
-	p.ask(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
+	p.send(w.waiter, wire.AppendQuery(nil, w.q, 0, false))
 	p.drop(w.waiter)
 	other, _ := asked(t, p, conn, s) // the first that arrives is this one
 	p.drop(other.waiter)
@@ -297,8 +297,8 @@ func TestSockets_APanicWhileSendingIsTheErrorOfItsQuestions(t *testing.T) {
 	p := startSockets(t)
 	conn, s := peer(t)
 	first, second := waiterFor(s), waiterFor(s)
-	p.ask(first.waiter, wire.AppendQuery(nil, first.q, 0, false))
-	p.ask(second.waiter, nil) // no packet at all
+	p.send(first.waiter, wire.AppendQuery(nil, first.q, 0, false))
+	p.send(second.waiter, nil) // no packet at all
 	p.flush()
 	for _, w := range []testWaiter{first, second} {
 		if e := outcome(t, w); e.err == nil || !strings.Contains(e.err.Error(), "panic") {

@@ -25,9 +25,9 @@ type socket struct {
 	dropped bool
 }
 
-// ask sends packet, which gets a random ID, and listens for w, or tells w why it
+// send sends packet, which gets a random ID, and listens for w, or tells w why it
 // can't. The caller must call drop.
-func (p *sockets) ask(w *waiter, packet []byte) {
+func (p *sockets) send(w *waiter, packet []byte) {
 	var d net.Dialer
 	conn, err := d.DialContext(context.Background(), "udp", w.srv.addr.String())
 	if err != nil {
@@ -38,7 +38,7 @@ func (p *sockets) ask(w *waiter, packet []byte) {
 	binary.BigEndian.PutUint16(packet, w.id)
 	p.wg.Go(func() { w.listen() })
 	if _, err = conn.Write(packet); err != nil {
-		w.take(nil, err)
+		w.receive(nil, err)
 	}
 }
 
@@ -51,19 +51,19 @@ func (w *waiter) listen() {
 	buf := make([]byte, readBuffer)
 	for {
 		n, err := w.sock.conn.Read(buf)
-		if w.take(buf[:n], err); err != nil {
+		if w.receive(buf[:n], err); err != nil {
 			return
 		}
 	}
 }
 
-func (w *waiter) take(msg []byte, err error) {
+func (w *waiter) receive(msg []byte, err error) {
 	w.sock.mu.Lock()
 	defer w.sock.mu.Unlock()
 	switch {
 	case w.sock.dropped:
 	case err != nil:
-		w.tell(heard{}, err)
+		w.complete(heard{}, err)
 	case len(msg) >= 2 && binary.BigEndian.Uint16(msg) == w.id:
 		w.hear(msg)
 	default:

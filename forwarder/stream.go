@@ -60,7 +60,7 @@ func (s *streams) exchange(ctx context.Context, q *wire.Query, pack func(id uint
 	if err != nil {
 		return nil, err
 	}
-	a, err := st.ask(ctx, q, pack)
+	a, err := st.exchange(ctx, q, pack)
 	if !errors.Is(err, errStreamEnded) || ctx.Err() != nil {
 		return a, err
 	}
@@ -69,13 +69,13 @@ func (s *streams) exchange(ctx context.Context, q *wire.Query, pack func(id uint
 		return nil, err
 	}
 	defer st.end(nil)
-	return st.ask(ctx, q, pack)
+	return st.exchange(ctx, q, pack)
 }
 
 // get returns the shared connection; whoever comes while it is made waits for it.
 func (s *streams) get(ctx context.Context) (*stream, error) {
 	s.mu.Lock()
-	if st := s.shared; st != nil && st.takes() {
+	if st := s.shared; st != nil && st.hasRoom() {
 		s.mu.Unlock()
 		return st, nil
 	}
@@ -127,7 +127,7 @@ func (s *streams) dial(ctx context.Context) (*stream, error) {
 	}
 	st := &stream{srv: s.srv, conn: conn, ids: &s.f.sockets.chance, waiting: map[uint16]chan answered{}, heard: time.Now()}
 	st.idle = time.AfterFunc(streamIdle, st.expire)
-	if !s.f.keeps(st) {
+	if !s.f.register(st) {
 		st.end(nil)
 		return nil, errClosed
 	}
@@ -138,8 +138,8 @@ func (s *streams) dial(ctx context.Context) (*stream, error) {
 	return st, nil
 }
 
-// keeps notes a connection, which Run closes when it ends; false: it has.
-func (f *Forwarder) keeps(st *stream) bool {
+// register notes a connection, which Run closes when it ends; false: it has.
+func (f *Forwarder) register(st *stream) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended {
@@ -186,15 +186,15 @@ type stream struct {
 	idle    *time.Timer
 }
 
-// takes reports whether one more question may be asked.
-func (st *stream) takes() bool {
+// hasRoom reports whether one more question may be asked.
+func (st *stream) hasRoom() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.over == nil && len(st.waiting) < maxPipelined
 }
 
-// ask sends one question and waits for its answer.
-func (st *stream) ask(ctx context.Context, q *wire.Query, pack func(id uint16) []byte) (*wire.Answer, error) {
+// exchange sends one question and waits for its answer.
+func (st *stream) exchange(ctx context.Context, q *wire.Query, pack func(id uint16) []byte) (*wire.Answer, error) {
 	id, came, err := st.enter()
 	if err != nil {
 		return nil, err

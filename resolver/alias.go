@@ -98,7 +98,7 @@ func (r *Resolver) follow(ctx context.Context, m *Mount, q *wire.Query, x said, 
 		}
 	}
 	crowded := s.entry.Deps[2].Counter != nil || head.Deps[1].Counter != nil || head.Deps[2].Counter != nil // more counters than an entry holds
-	r.keep(q, e, bounded && life < time.Second || crowded || s.stale, mark)
+	r.store(q, e, bounded && life < time.Second || crowded || s.stale, mark)
 	return served{entry: e}
 }
 

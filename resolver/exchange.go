@@ -102,12 +102,12 @@ func (r *Resolver) lead(ctx context.Context, k exchangeKey, x *exchange, m *Moun
 func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, p passed, deps [3]cache.Dep, mark cache.Mark) (said, error) {
 	now := r.now()
 	if err != nil {
-		r.failures.note(q, now, deps[0], err)
+		r.failures.record(q, now, deps[0], err)
 		return said{}, err
 	}
 	j := r.judge(m, q, res.Answer)
 	if j.err != nil {
-		r.failures.note(q, now, deps[0], j.err)
+		r.failures.record(q, now, deps[0], j.err)
 		return said{}, j.err
 	}
 	if res.EDE == 0 {
@@ -129,14 +129,14 @@ func (r *Resolver) accept(m *Mount, q *wire.Query, res Result, err error, p pass
 				e.EDE = wire.EDENoReachable
 			}
 		}
-		r.failures.note(q, now, deps[0], err)
+		r.failures.record(q, now, deps[0], err)
 		return said{}, err
 	}
 	r.failures.forget(q)
 	if clean := r.screen(m, q, e, now); clean != e {
-		r.keep(q, clean, false, mark)
+		r.store(q, clean, false, mark)
 		return said{entry: clean}, nil
 	}
-	r.keep(q, e, res.NoStore || j.life <= 0 || j.alias != "", mark)
+	r.store(q, e, res.NoStore || j.life <= 0 || j.alias != "", mark)
 	return said{e, j.alias}, nil
 }

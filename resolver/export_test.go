@@ -1,4 +1,4 @@
 package resolver
 
 // TakeUp takes up one saved answer.
-func TakeUp(r *Resolver, b []byte) (bool, error) { return r.takeUp(b) }
+func TakeUp(r *Resolver, b []byte) (bool, error) { return r.restoreAnswer(b) }

@@ -81,9 +81,9 @@ func (m *failureMemory) recall(q *wire.Query, now time.Duration, expired *cache.
 	return nil, false
 }
 
-// note remembers that q failed. A question given up by its client says nothing of
+// record remembers that q failed. A question given up by its client says nothing of
 // the upstreams.
-func (m *failureMemory) note(q *wire.Query, now time.Duration, dep cache.Dep, err error) {
+func (m *failureMemory) record(q *wire.Query, now time.Duration, dep cache.Dep, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}

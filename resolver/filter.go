@@ -92,15 +92,15 @@ func (r *Resolver) screen(m *Mount, q *wire.Query, e *cache.Entry, now time.Dura
 			return r.filtered(m, q, now, wire.RcodeNXDomain, wire.EDEBlocked, fmt.Sprintf("%s said %s (filter.bogus_nxdomain)", e.Source, addr))
 		case rebind && f.isPrivate(addr):
 			r.stats.rebinds.Add(1)
-			r.saysRebind(q, e, addr)
+			r.logRebind(q, e, addr)
 			return r.filtered(m, q, now, wire.RcodeSuccess, wire.EDEBlocked, fmt.Sprintf("%s said %s, of a private network (filter.stop_dns_rebind)", e.Source, addr))
 		}
 	}
 	return e
 }
 
-// saysRebind logs an answer that was dropped, now and then.
-func (r *Resolver) saysRebind(q *wire.Query, e *cache.Entry, addr netip.Addr) {
+// logRebind logs an answer that was dropped, now and then.
+func (r *Resolver) logRebind(q *wire.Query, e *cache.Entry, addr netip.Addr) {
 	now, last := int64(r.now()), r.rebindSaid.Load()
 	if last != 0 && time.Duration(now-last) < rebindsEvery || !r.rebindSaid.CompareAndSwap(last, now) {
 		return

@@ -99,7 +99,7 @@ func (t *flightTable) complete(f *flight) []waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.flights, f.key)
-	return t.takeLocked(f)
+	return t.removeWaitersLocked(f)
 }
 
 // delay marks f late and returns its waiters, who wait no longer.
@@ -107,11 +107,11 @@ func (t *flightTable) delay(f *flight) []waiter {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.late = true
-	return t.takeLocked(f)
+	return t.removeWaitersLocked(f)
 }
 
-// takeLocked takes the waiters off f.
-func (t *flightTable) takeLocked(f *flight) []waiter {
+// removeWaitersLocked takes the waiters off f.
+func (t *flightTable) removeWaitersLocked(f *flight) []waiter {
 	ws := f.waiters
 	f.waiters = nil
 	t.waiting -= len(ws)

@@ -30,9 +30,9 @@ type hotAnswer struct {
 	entry *cache.Entry
 }
 
-// noteHot takes note of an answer that has just become hot. It is called on the answer
+// trackHot takes note of an answer that has just become hot. It is called on the answer
 // path: where there is no room, a client will wait for the next answer.
-func (r *Resolver) noteHot(q *wire.Query, e *cache.Entry) {
+func (r *Resolver) trackHot(q *wire.Query, e *cache.Entry) {
 	if !e.Forwarded || e.Negative || e.Expires-e.Stored < hotLife || len(r.hot) == cap(r.hot) {
 		return
 	}

@@ -62,7 +62,7 @@ func (r *Resolver) judge(m *Mount, q *wire.Query, a *wire.Answer) judgment {
 		}
 	}
 	if changed {
-		rrs = c.keep(rrs)
+		rrs = c.filter(rrs)
 	}
 	if r.capTTLs(rrs, j.negative) || changed {
 		j.answer = repack(q, a, rrs)
@@ -180,9 +180,9 @@ func (c *chain) on(rr *wire.RR) bool {
 	return false
 }
 
-// keep leaves out the answer records that are off the chain (RFC 2181 section
+// filter leaves out the answer records that are off the chain (RFC 2181 section
 // 5.4.1: they are no answer to this question).
-func (c *chain) keep(rrs []wire.RR) []wire.RR {
+func (c *chain) filter(rrs []wire.RR) []wire.RR {
 	out := make([]wire.RR, 0, len(rrs))
 	for i := range rrs {
 		if rrs[i].Section != wire.Answers || c.on(&rrs[i]) {

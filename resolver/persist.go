@@ -149,7 +149,7 @@ func (r *Resolver) Load(rd io.Reader) (n int, err error) {
 		return 0, errNotSaved
 	}
 	for i, rec := range recs {
-		taken, err := r.takeUp(rec)
+		taken, err := r.restoreAnswer(rec)
 		if err != nil {
 			return n, fmt.Errorf("saved answer %d: %w", i+1, err)
 		}
@@ -161,8 +161,8 @@ func (r *Resolver) Load(rd io.Reader) (n int, err error) {
 	return n, nil
 }
 
-// takeUp puts one saved answer into the cache; false: it doesn't count any more.
-func (r *Resolver) takeUp(b []byte) (bool, error) {
+// restoreAnswer puts one saved answer into the cache; false: it doesn't count any more.
+func (r *Resolver) restoreAnswer(b []byte) (bool, error) {
 	const fixed = 1 + 8 + 2 + 8 + 8 + 2
 	if len(b) < fixed {
 		return false, errNotSaved

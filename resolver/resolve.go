@@ -29,9 +29,9 @@ func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
 	var buf [8]*Mount
 	for _, m := range r.table.Load().appendCandidates(buf[:0], q) {
 		if m.Upstream != nil {
-			return r.askUpstream(ctx, m, q, p, e, now, mark)
+			return r.queryUpstream(ctx, m, q, p, e, now, mark)
 		}
-		s, mine := r.askZone(ctx, m, q, &p, mark)
+		s, mine := r.queryZone(ctx, m, q, &p, mark)
 		if mine {
 			return s
 		}
@@ -39,9 +39,9 @@ func (r *Resolver) resolve(ctx context.Context, q *wire.Query) (s served) {
 	return served{err: errNoRoute}
 }
 
-// askZone lets a zone answer, in place or after waiting. False: not its name, and p has
+// queryZone lets a zone answer, in place or after waiting. False: not its name, and p has
 // what it said of that.
-func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, p *passed, mark cache.Mark) (served, bool) {
+func (r *Resolver) queryZone(ctx context.Context, m *Mount, q *wire.Query, p *passed, mark cache.Mark) (served, bool) {
 	outer := ctx
 	res, outcome := m.Zone.Answer(q)
 	if outcome == NotMine {
@@ -68,7 +68,7 @@ func (r *Resolver) askZone(ctx context.Context, m *Mount, q *wire.Query, p *pass
 	if res.Alias != "" {
 		return r.follow(outer, m, q, said{e, res.Alias}, mark), true
 	}
-	r.keep(q, e, res.NoStore, mark)
+	r.store(q, e, res.NoStore, mark)
 	return served{entry: e}, true
 }
 
@@ -103,8 +103,8 @@ func timeLimit(ctx context.Context, err error, m *Mount) error {
 	return &Failure{EDE: wire.EDENoReachable, Text: m.Name + " did not answer in time", Err: err}
 }
 
-// askUpstream has a route's servers answer q, of which zones said p.
-func (r *Resolver) askUpstream(ctx context.Context, m *Mount, q *wire.Query, p passed, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
+// queryUpstream has a route's servers answer q, of which zones said p.
+func (r *Resolver) queryUpstream(ctx context.Context, m *Mount, q *wire.Query, p passed, expired *cache.Entry, now time.Duration, mark cache.Mark) served {
 	if !r.mayRecurse(q) {
 		return served{err: errNotAllowed}
 	}

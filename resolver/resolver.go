@@ -110,7 +110,7 @@ func New(cfg Config) (*Resolver, error) {
 		return nil, fmt.Errorf("resolver: %w", err)
 	}
 	r := &Resolver{cfg: cfg, now: cfg.Now, log: cfg.Logger, failures: newFailureMemory(), work: make(chan func()), hot: make(chan hotAnswer, 256)}
-	cfg.Cache.OnHot(hotHits, r.noteHot)
+	cfg.Cache.OnHot(hotHits, r.trackHot)
 	r.flights.init()
 	r.exchanges.init()
 	r.table.Store(t)

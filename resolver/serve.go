@@ -81,7 +81,7 @@ func (r *Resolver) miss(q *wire.Query, expired *cache.Entry, now time.Duration, 
 		case Answered:
 			r.stats.inPlace.Add(1)
 			e := zoneEntry(m, q, &res, p, now)
-			r.keep(q, e, res.NoStore, mark)
+			r.store(q, e, res.NoStore, mark)
 			return r.append(dst, q, served{entry: e}, now)
 		case Later:
 			return r.join(q, expired, now, dst, reply)
@@ -116,8 +116,8 @@ func (r *Resolver) forward(m *Mount, q *wire.Query, p passed, expired *cache.Ent
 	return r.join(q, expired, now, dst, reply)
 }
 
-// keep stores e as the answer to q.
-func (r *Resolver) keep(q *wire.Query, e *cache.Entry, noStore bool, mark cache.Mark) {
+// store stores e as the answer to q.
+func (r *Resolver) store(q *wire.Query, e *cache.Entry, noStore bool, mark cache.Mark) {
 	if !noStore {
 		r.cfg.Cache.Put(q, e, mark)
 	}

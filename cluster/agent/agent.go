@@ -339,8 +339,8 @@ func (t *touched) add(serviceName string) {
 	t.services[serviceName] = true
 }
 
-// tell hands the change to whoever asked for it, and wakes what follows.
-func (a *Agent) tell(t touched) {
+// notify hands the change to whoever asked for it, and wakes what follows.
+func (a *Agent) notify(t touched) {
 	if !t.node && len(t.services) == 0 {
 		return
 	}

@@ -401,7 +401,7 @@ func (a *Agent) compare(remote Remote) {
 	t := a.compareLocked(remote)
 	a.mu.Unlock()
 	if len(t.services) > 0 {
-		a.tell(t)
+		a.notify(t)
 	}
 }
 

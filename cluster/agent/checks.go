@@ -52,7 +52,7 @@ func (a *Agent) AddCheck(def definition.Check, source Source) error {
 	a.define.Lock()
 	err = a.addCheck(def, source, &t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 
@@ -100,7 +100,7 @@ func (a *Agent) RemoveCheck(id string) error {
 	a.define.Lock()
 	err := a.removeCheck(id, &t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 
@@ -211,7 +211,7 @@ func (a *Agent) setCheckLocked(r *Record, c *checkState, t *touched) {
 	changed := true
 	if former != nil {
 		t.add(former.record.ServiceName)
-		a.takeOver(c, former)
+		a.inherit(c, former)
 		changed = former.undeferLocked() || !reflect.DeepEqual(former.record, c.record)
 	}
 	if c.record.Status == catalog.Critical && c.critical.IsZero() {
@@ -232,9 +232,9 @@ func (a *Agent) setCheckLocked(r *Record, c *checkState, t *touched) {
 	a.startLocked(c)
 }
 
-// takeOver has a check go on where a former one of its ID is: what it shows,
+// inherit has a check go on where a former one of its ID is: what it shows,
 // since when, and its runner where that is the same.
-func (a *Agent) takeOver(c, former *checkState) {
+func (a *Agent) inherit(c, former *checkState) {
 	c.dirty = former.dirty
 	switch {
 	case former.runner == c.runner && c.runner != nil:
@@ -323,7 +323,7 @@ func (a *Agent) report(id string, r *check.Runner, status, output string) {
 	ttl := c.def.TTL
 	a.mu.Unlock()
 	if turned || ttl > 0 {
-		a.keepState(c, status, output, ttl)
+		a.saveState(c, status, output, ttl)
 	}
 	if turned {
 		a.counts.turned.Add(1)
@@ -332,7 +332,7 @@ func (a *Agent) report(id string, r *check.Runner, status, output string) {
 		a.logResult("check does not pass from the start", c, status, output)
 	}
 	if news {
-		a.tell(t)
+		a.notify(t)
 	}
 }
 
@@ -391,10 +391,10 @@ func (a *Agent) UpdateTTL(id, status, output string) error {
 	return nil
 }
 
-// keepState writes what the check shows, for the next start. A disk that takes
+// saveState writes what the check shows, for the next start. A disk that takes
 // nothing is said and otherwise borne: refusing a heartbeat would take a healthy
 // service out.
-func (a *Agent) keepState(c *checkState, status, output string, ttl time.Duration) {
+func (a *Agent) saveState(c *checkState, status, output string, ttl time.Duration) {
 	state := keptState{CheckID: c.def.ID, Status: status, Output: output}
 	if ttl > 0 && status != catalog.Critical {
 		state.Expires = time.Now().Add(ttl).Unix()

@@ -47,7 +47,7 @@ func (a *Agent) maintain(def definition.Check, enable bool) error {
 	a.define.Lock()
 	err := a.setMaintenance(def, enable, &t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 

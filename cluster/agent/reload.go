@@ -67,7 +67,7 @@ func (a *Agent) Reload(services []definition.Service, checks []definition.Check)
 	err := a.reload(services, checks, &t)
 	a.restoreWaiting(&t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 
@@ -98,7 +98,7 @@ func (a *Agent) SetNodeMeta(meta map[string]string) {
 	a.markLocked(&a.nodeDirty)
 	a.publishLocked(func(r *Record) { r.Node = &node })
 	a.mu.Unlock()
-	a.tell(touched{node: true})
+	a.notify(touched{node: true})
 }
 
 // SetDiscardCheckOutput says whether later results of checks lose their output.

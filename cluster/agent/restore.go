@@ -29,7 +29,7 @@ func (a *Agent) begin() error {
 		a.place(&t)
 	}
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 
@@ -57,7 +57,7 @@ func (a *Agent) restore() error {
 	a.define.Lock()
 	err := a.restoreAll(&t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 

@@ -29,7 +29,7 @@ func (a *Agent) AddService(def definition.Service, source Source, replaceChecks 
 	a.define.Lock()
 	err = a.addService(def, source, replaceChecks, &t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 
@@ -48,7 +48,7 @@ func (a *Agent) addService(def definition.Service, source Source, replaceChecks 
 		}
 		added = append(added, next)
 	}
-	if err := a.keepService(s, added, gone); err != nil {
+	if err := a.saveService(s, added, gone); err != nil {
 		return err
 	}
 	a.applyService(s, added, gone, t)
@@ -92,12 +92,12 @@ func (a *Agent) room(def definition.Service, leaving int) error {
 	return nil
 }
 
-// keepService writes what the API registered; what a file defines is in that
+// saveService writes what the API registered; what a file defines is in that
 // file, and what was kept under its ID is put away.
 //
 // The service goes last: a crash in between leaves checks of a service that does
 // not exist, which restore drops, and never a service without its checks.
-func (a *Agent) keepService(s *service, checks []*checkState, gone []string) error {
+func (a *Agent) saveService(s *service, checks []*checkState, gone []string) error {
 	if s.source == SourceFile {
 		a.forget(name(servicesDir, s.def.ID))
 		for _, c := range checks {
@@ -186,11 +186,11 @@ func (a *Agent) RemoveService(id string) error {
 	a.define.Lock()
 	err := a.removeService(id, &t)
 	a.define.Unlock()
-	a.tell(t)
+	a.notify(t)
 	return err
 }
 
-// removeService needs a.define. The service's file goes first: see keepService.
+// removeService needs a.define. The service's file goes first: see saveService.
 func (a *Agent) removeService(id string, t *touched) error {
 	a.mu.Lock()
 	s := a.services[id]

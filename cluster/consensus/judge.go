@@ -15,7 +15,7 @@ type committedConfiguration struct {
 	servers []Server
 }
 
-func (c *committedConfiguration) note(index uint64, conf raft.Configuration) {
+func (c *committedConfiguration) record(index uint64, conf raft.Configuration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if index > c.index {

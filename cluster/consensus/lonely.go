@@ -17,10 +17,10 @@ const (
 	lonelyAfter = 4
 )
 
-// askWhenLonely asks the other servers whether this one was removed, while it
+// pollWhenLonely asks the other servers whether this one was removed, while it
 // hears no leader or finds itself missing in the configuration: nobody calls
 // on a removed server to say so. Their answers come to [Replica.hear].
-func (r *Replica) askWhenLonely(ctx context.Context, rf *raft.Raft) {
+func (r *Replica) pollWhenLonely(ctx context.Context, rf *raft.Raft) {
 	if r.stream == nil {
 		return
 	}

@@ -40,7 +40,7 @@ func (m *machine) applyOne(l *raft.Log) (reply any) {
 	}
 	switch l.Type {
 	case raft.LogConfiguration:
-		m.committedConf.note(l.Index, raft.DecodeConfiguration(l.Data))
+		m.committedConf.record(l.Index, raft.DecodeConfiguration(l.Data))
 	case raft.LogCommand:
 		var err error
 		if reply, err = m.try(l); err != nil {
@@ -118,16 +118,16 @@ type notedSnapshots struct {
 
 // Create implements raft.SnapshotStore.
 func (s notedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, t raft.Transport) (raft.SnapshotSink, error) {
-	s.committedConf.note(confIndex, conf)
+	s.committedConf.record(confIndex, conf)
 	return s.SnapshotStore.Create(version, index, term, conf, confIndex, t)
 }
 
-// noteNewest takes down that of the newest snapshot.
-func (s notedSnapshots) noteNewest() error {
+// recordNewest takes down that of the newest snapshot.
+func (s notedSnapshots) recordNewest() error {
 	list, err := s.List()
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	s.committedConf.note(list[0].ConfigurationIndex, list[0].Configuration)
+	s.committedConf.record(list[0].ConfigurationIndex, list[0].Configuration)
 	return nil
 }

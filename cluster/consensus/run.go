@@ -129,7 +129,7 @@ func (r *Replica) prepare(conf *raft.Config, g *guarded, snapshots notedSnapshot
 			return err
 		}
 	}
-	return snapshots.noteNewest()
+	return snapshots.recordNewest()
 }
 
 // serve waits until ctx ends or something fails, and shuts Raft down.
@@ -153,9 +153,9 @@ func (r *Replica) serve(ctx context.Context, rf *raft.Raft, leads <-chan bool) e
 	r.raft.Store(rf)
 	close(r.opened)
 	wg.Go(func() { r.watch(ctx, rf, leads, wake, ended) })
-	wg.Go(func() { r.keepSpace(ctx, rf) })
-	wg.Go(func() { r.askWhenLonely(ctx, rf) })
-	wg.Go(func() { r.keepSpares(ctx) })
+	wg.Go(func() { r.watchSpace(ctx, rf) })
+	wg.Go(func() { r.pollWhenLonely(ctx, rf) })
+	wg.Go(func() { r.maintainSpares(ctx) })
 	r.electAlone(rf)
 
 	var err error

@@ -19,9 +19,9 @@ const (
 	minFreePart = 16
 )
 
-// keepSpace looks at the free space until ctx ends. While there is too little
+// watchSpace looks at the free space until ctx ends. While there is too little
 // this server takes no writes, and leads only if nobody else can.
-func (r *Replica) keepSpace(ctx context.Context, rf *raft.Raft) {
+func (r *Replica) watchSpace(ctx context.Context, rf *raft.Raft) {
 	if r.cfg.Dir == "" || r.cfg.MinFree < 0 {
 		return
 	}

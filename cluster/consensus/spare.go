@@ -38,8 +38,8 @@ type spare struct {
 	err  error         // why; set before lost is closed
 }
 
-// keepSpares keeps them until ctx ends, which is after Raft has, and closes them then.
-func (r *Replica) keepSpares(ctx context.Context) {
+// maintainSpares keeps them until ctx ends, which is after Raft has, and closes them then.
+func (r *Replica) maintainSpares(ctx context.Context) {
 	if r.stream == nil {
 		return
 	}
@@ -134,9 +134,9 @@ func (s *spares) keepOnly(servers []Server) {
 	}
 }
 
-// take returns the connection to the server at the address, for its taker to use; nil
+// get returns the connection to the server at the address, for its taker to use; nil
 // if none is ready.
-func (s *spares) take(id, addr string) net.Conn {
+func (s *spares) get(id, addr string) net.Conn {
 	s.mu.Lock()
 	p := s.ready[id]
 	delete(s.ready, id)

@@ -75,8 +75,8 @@ func (s *stream) enter() bool {
 	}
 }
 
-// keep remembers a connection until forget, unless s is closed.
-func (s *stream) keep(c net.Conn) bool {
+// track remembers a connection until forget, unless s is closed.
+func (s *stream) track(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -102,7 +102,7 @@ func (s *stream) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.keep(c) && s.enter() {
+		if s.track(c) && s.enter() {
 			return &accepted{Conn: c, s: s}, nil
 		}
 		_ = c.Close()
@@ -154,7 +154,7 @@ func target(addr, id string) string { return addr + "\n" + id }
 // Dial implements raft.StreamLayer for addresses made by target.
 func (s *stream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	if _, id, ok := strings.Cut(string(addr), "\n"); ok {
-		if c := s.spares.take(id, string(addr)); c != nil {
+		if c := s.spares.get(id, string(addr)); c != nil {
 			return c, nil
 		}
 	}
@@ -195,7 +195,7 @@ func (s *stream) call(addr, id string, timeout time.Duration, ask bool) (net.Con
 	if err != nil {
 		return nil, reply{}, err
 	}
-	if !s.keep(c) {
+	if !s.track(c) {
 		_ = c.Close()
 		return nil, reply{}, net.ErrClosed
 	}

@@ -59,7 +59,7 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, arg
 	start := time.Now()
 	err := again(func() error { return t.NetworkTransport.AppendEntries(id, addr, args, resp) })
 	if isHeartbeat(args) {
-		t.reach.note(string(id), err)
+		t.reach.record(string(id), err)
 		if err == nil && resp.Success {
 			t.reach.follows(string(id), args.Term, start)
 		}
@@ -108,14 +108,14 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
 	err := again(func() error { return t.NetworkTransport.RequestVote(id, addr, args, resp) })
-	t.reach.note(string(id), err)
+	t.reach.record(string(id), err)
 	return err
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	err := again(func() error { return t.NetworkTransport.RequestPreVote(id, addr, args, resp) })
-	t.reach.note(string(id), err)
+	t.reach.record(string(id), err)
 	return err
 }
 
@@ -208,9 +208,9 @@ type followed struct {
 	at   time.Time
 }
 
-// note takes down how an exchange with a server went, and says so when that
+// record takes down how an exchange with a server went, and says so when that
 // is another than before.
-func (r *reach) note(id string, err error) {
+func (r *reach) record(id string, err error) {
 	if no := (*refusedError)(nil); errors.As(err, &no) || errors.Is(err, errNotRunning) {
 		return // said by the stream layer, or the end
 	}

@@ -144,8 +144,8 @@ func (c *Client) spread() time.Duration {
 	return time.Duration(max(c.cfg.Hosts(), 1)) * spreadPerHost
 }
 
-// noteUpdate notes that a server told something: the next try is a first one.
-func (c *Client) noteUpdate() {
+// recordUpdate notes that a server told something: the next try is a first one.
+func (c *Client) recordUpdate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.heard, c.tries = true, 0
@@ -154,7 +154,7 @@ func (c *Client) noteUpdate() {
 
 // open tries each server once.
 func (c *Client) open(ctx context.Context) (*Stream, error) {
-	to := c.takePrepared()
+	to := c.popPrepared()
 	if to == nil {
 		var err error
 		if to, err = c.find(ctx); err != nil {
@@ -311,7 +311,7 @@ func (c *Client) prepare(to *candidate) {
 	c.prepared, c.tries = to, 0
 }
 
-func (c *Client) takePrepared() *candidate {
+func (c *Client) popPrepared() *candidate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	to := c.prepared

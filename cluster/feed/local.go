@@ -67,17 +67,17 @@ func (l *Local) update() catalog.Update {
 }
 
 // Subscribe is [Stream.Subscribe].
-func (l *Local) Subscribe(names ...string) { l.ask(names, false) }
+func (l *Local) Subscribe(names ...string) { l.request(names, false) }
 
 // Unsubscribe is [Stream.Unsubscribe].
-func (l *Local) Unsubscribe(names ...string) { l.ask(names, true) }
+func (l *Local) Unsubscribe(names ...string) { l.request(names, true) }
 
-func (l *Local) ask(names []string, end bool) {
+func (l *Local) request(names []string, end bool) {
 	lower := make([]string, len(names))
 	for i, name := range names {
 		lower[i] = strings.ToLower(name)
 	}
-	l.sub.ask(lower, end, len(lower)+l.server.cfg.Limits.Names)
+	l.sub.request(lower, end, len(lower)+l.server.cfg.Limits.Names)
 }
 
 // Close ends the stream.

@@ -124,7 +124,7 @@ func (st *serverStream) begin(payload []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range g.Names {
-		s.wantLocked(&st.subscriber, name)
+		s.subscribeLocked(&st.subscriber, name)
 	}
 	return nil
 }
@@ -169,7 +169,7 @@ func (st *serverStream) handleFrame(kind byte, payload []byte) error {
 		if err != nil {
 			return fmt.Errorf("subscribe: %w", err)
 		}
-		return st.ask(names, kind == frame.Unsubscribe, st.server.cfg.Limits.Names)
+		return st.request(names, kind == frame.Unsubscribe, st.server.cfg.Limits.Names)
 	case frame.Await:
 		index, err := decodeAwait(payload)
 		if err != nil {

@@ -151,7 +151,7 @@ func (t *entries) put(ed *edit, index uint64, to *touched) {
 	*e = ed.next
 	e.older, e.newer, e.index = older, newer, at
 	t.size += e.weight()
-	t.keep(e, was)
+	t.replace(e, was)
 	if ed.quiet {
 		return
 	}
@@ -173,13 +173,13 @@ func (t *entries) find(next *entry) *entry {
 	return t.tombs[*next.tomb]
 }
 
-// keep makes the entry one that is found.
-func (t *entries) keep(e *entry, wasGone bool) {
+// replace makes the entry one that is found.
+func (t *entries) replace(e *entry, wasGone bool) {
 	switch e.kind {
 	case ofNode:
 		t.node(e.node).node = e
 	case ofPart:
-		t.keepPart(e, wasGone)
+		t.replacePart(e, wasGone)
 	case ofName:
 		t.service(e.name).name = e
 	case ofTombstone:
@@ -187,8 +187,8 @@ func (t *entries) keep(e *entry, wasGone bool) {
 	}
 }
 
-// keepPart counts how many parts of a service are there.
-func (t *entries) keepPart(e *entry, wasGone bool) {
+// replacePart counts how many parts of a service are there.
+func (t *entries) replacePart(e *entry, wasGone bool) {
 	s := t.service(e.name)
 	t.node(e.node).parts[e.name], s.parts[e.node] = e, e
 	if wasGone && !e.gone {

@@ -85,7 +85,7 @@ func (s *Stream) Next(ctx context.Context) (catalog.Update, error) {
 			s.client.avoid(s.addr)
 			return catalog.Update{}, fmt.Errorf("feed from %s: %w", s.addr, s.why(err))
 		case news:
-			s.client.noteUpdate()
+			s.client.recordUpdate()
 			return u, nil
 		}
 	}
@@ -145,12 +145,12 @@ func (s *Stream) update(payload []byte) (u catalog.Update, news bool, err error)
 	}
 	news = u.Confirmed || u.Reset || u.Index != s.index || !u.IsEmpty()
 	s.index = u.Index
-	s.noteConfirmed(u.Confirmed)
+	s.recordConfirmed(u.Confirmed)
 	return u, news, nil
 }
 
-// noteConfirmed notes whether the server has a leader; without one another is sought.
-func (s *Stream) noteConfirmed(confirmed bool) {
+// recordConfirmed notes whether the server has a leader; without one another is sought.
+func (s *Stream) recordConfirmed(confirmed bool) {
 	if !confirmed {
 		s.seek()
 		return
@@ -173,7 +173,7 @@ func (s *Stream) talk() {
 		case <-s.ctx.Done():
 			return
 		case <-s.wake:
-			out = s.takeRequests()
+			out = s.drainRequests()
 		case <-beat.C:
 			out = frame.New(frame.Beat, nil)
 		case <-rebalance.C:
@@ -261,9 +261,9 @@ func (s *Stream) poke() {
 	}
 }
 
-// takeRequests returns frames that say what this host has asked for since the
+// drainRequests returns frames that say what this host has asked for since the
 // last call, nil for nothing.
-func (s *Stream) takeRequests() []byte {
+func (s *Stream) drainRequests() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []byte
@@ -312,7 +312,7 @@ func (s *Stream) seek() {
 		pause = firstSeek + rand.N(max(firstSeek, s.client.spread()))
 	}
 	s.nextSeek = now.Add(pause + s.backoff.Next())
-	s.lookLocked(pause, func() []string {
+	s.moveLocked(pause, func() []string {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.nextSeek.IsZero() {
@@ -329,22 +329,22 @@ func (s *Stream) rebalance() {
 	if s.seeking {
 		return
 	}
-	s.lookLocked(0, func() []string {
+	s.moveLocked(0, func() []string {
 		best := s.client.order(s.client.cfg.Servers(), false)
 		return best[:min(1, len(best))]
 	})
 }
 
-// lookLocked moves, after a pause, to the first of the servers that has a leader,
+// moveLocked moves, after a pause, to the first of the servers that has a leader,
 // unless that is the present one. Until then the stream goes on.
-func (s *Stream) lookLocked(pause time.Duration, servers func() []string) {
+func (s *Stream) moveLocked(pause time.Duration, servers func() []string) {
 	if s.ctx.Err() != nil {
 		return
 	}
 	s.seeking = true
 	s.wg.Go(func() {
 		if retry.Wait(s.ctx, pause) {
-			s.look(servers())
+			s.tryToMove(servers())
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -352,7 +352,7 @@ func (s *Stream) lookLocked(pause time.Duration, servers func() []string) {
 	})
 }
 
-func (s *Stream) look(servers []string) {
+func (s *Stream) tryToMove(servers []string) {
 	for _, addr := range servers {
 		if addr == s.addr {
 			continue

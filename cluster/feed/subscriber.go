@@ -43,7 +43,7 @@ func (s *Server) leave(sub *subscriber) {
 	delete(s.locals, sub)
 	delete(s.waiting, sub)
 	for name := range sub.cursor.names {
-		s.unwantLocked(sub, name)
+		s.unsubscribeLocked(sub, name)
 	}
 }
 
@@ -53,9 +53,9 @@ func (s *Server) streamCount() int {
 	return len(s.subscribers)
 }
 
-// ask notes what the host asks for. What it asks for before the last is carried
+// request notes what the host asks for. What it asks for before the last is carried
 // out is bounded like the whole.
-func (sub *subscriber) ask(names []string, end bool, limit int) error {
+func (sub *subscriber) request(names []string, end bool, limit int) error {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	if sub.pending += len(names); sub.pending > 2*limit {
@@ -81,12 +81,12 @@ func (s *Server) applyRequests(sub *subscriber) error {
 	for _, o := range requests {
 		for _, name := range o.names {
 			if o.end {
-				s.unwantLocked(sub, name)
+				s.unsubscribeLocked(sub, name)
 				delete(at.names, name)
 				delete(at.asked, name)
 				continue
 			}
-			name = s.wantLocked(sub, name)
+			name = s.subscribeLocked(sub, name)
 			if at.asked == nil {
 				at.asked = make(map[string]struct{})
 			}
@@ -99,8 +99,8 @@ func (s *Server) applyRequests(sub *subscriber) error {
 	return nil
 }
 
-// wantLocked subscribes to a name and returns it, one string for all.
-func (s *Server) wantLocked(sub *subscriber, name string) string {
+// subscribeLocked subscribes to a name and returns it, one string for all.
+func (s *Server) subscribeLocked(sub *subscriber, name string) string {
 	a := s.byName[name]
 	if a == nil {
 		a = &nameSubscribers{name: name, subs: make(map[*subscriber]struct{})}
@@ -114,7 +114,7 @@ func (s *Server) wantLocked(sub *subscriber, name string) string {
 	return a.name
 }
 
-func (s *Server) unwantLocked(sub *subscriber, name string) {
+func (s *Server) unsubscribeLocked(sub *subscriber, name string) {
 	a := s.byName[name]
 	if a == nil {
 		return

@@ -63,8 +63,8 @@ func (b *inbox) putState(e event) {
 	b.wake()
 }
 
-// take empties the inbox.
-func (b *inbox) take() (events []event, resync bool) {
+// drain empties the inbox.
+func (b *inbox) drain() (events []event, resync bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	events, resync = b.events, b.resync

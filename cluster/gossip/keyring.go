@@ -125,7 +125,7 @@ func OpenKeyring(path string, initial []byte) (*Keyring, error) {
 				return nil, fmt.Errorf("keyring %s: %w: mend it, or remove it to begin with the configured key", path, err)
 			}
 			k.past = readPast(k.pastPath())
-			k.tell()
+			k.publishOrders()
 		} else {
 			k.past.known = true
 		}
@@ -207,11 +207,11 @@ func (k *Keyring) remember(p past) error {
 		}
 	}
 	k.past = p
-	k.tell()
+	k.publishOrders()
 	return nil
 }
 
-func (k *Keyring) tell() {
+func (k *Keyring) publishOrders() {
 	b := encodeOrders(k.past.Orders)
 	k.told.Store(&b)
 }
@@ -258,7 +258,7 @@ func (k *Keyring) learn(orders []keyOrder) (dropped [][]byte, stuck bool, err er
 			dropped = append(dropped, key)
 		}
 	}
-	return dropped, false, k.take(keys)
+	return dropped, false, k.replace(keys)
 }
 
 // parseKeyring reads the file's contents.
@@ -352,14 +352,14 @@ func (k *Keyring) change(edit func([][]byte) ([][]byte, error)) error {
 	if err := k.write(keys); err != nil {
 		return err
 	}
-	if err := k.note(keys); err != nil {
+	if err := k.recordOrders(keys); err != nil {
 		return errors.Join(err, k.write(k.keys))
 	}
 	k.set(keys)
 	return nil
 }
 
-func (k *Keyring) take(keys [][]byte) error {
+func (k *Keyring) replace(keys [][]byte) error {
 	if err := k.write(keys); err != nil {
 		return err
 	}
@@ -373,9 +373,9 @@ func (k *Keyring) set(keys [][]byte) {
 	k.changed = make(chan struct{})
 }
 
-// note remembers which keys go with this change, and of those that come back that
+// recordOrders remembers which keys go with this change, and of those that come back that
 // they are no longer removed. It needs k.mu.
-func (k *Keyring) note(keys [][]byte) error {
+func (k *Keyring) recordOrders(keys [][]byte) error {
 	p := k.past
 	for _, key := range k.keys {
 		if !hasKey(keys, key) {

@@ -53,13 +53,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("gossip: %w", err), g.transport.Shutdown())
 	}
 	g.ml.Store(ml)
-	if err := g.tellTagsSince(before, ml); err != nil {
+	if err := g.updateTagsSince(before, ml); err != nil {
 		g.logger.Debug("gossip: this host's tags are not told yet", "err", err)
 	}
 	close(g.started)
 	var wg sync.WaitGroup
-	wg.Go(func() { g.keep(ctx) })
-	wg.Go(func() { g.tellLives(ctx) })
+	wg.Go(func() { g.runTurns(ctx) })
+	wg.Go(func() { g.notifyLives(ctx) })
 	wg.Go(func() { g.callLost(ctx) })
 	wg.Go(func() { g.joinAgain(ctx) })
 	wg.Go(func() { g.followKeys(ctx) })
@@ -75,8 +75,8 @@ func (g *Gossip) Run(ctx context.Context) error {
 	return err
 }
 
-// keep tells the members what came in, and the time.
-func (g *Gossip) keep(ctx context.Context) {
+// runTurns tells the members what came in, and the time.
+func (g *Gossip) runTurns(ctx context.Context) {
 	due := time.Now().Add(idleTurn)
 	timer := time.NewTimer(idleTurn)
 	defer timer.Stop()
@@ -103,12 +103,12 @@ func (g *Gossip) keep(ctx context.Context) {
 	}
 }
 
-// keeper is when keep last did what it doesn't do each turn.
+// keeper is when runTurns last did what it doesn't do each turn.
 type keeper struct{ swept, asked time.Time }
 
 // turn takes what is in the inbox and does what is due.
 func (k *keeper) turn(g *Gossip, held bool) (busy bool) {
-	events, resync := g.inbox.take()
+	events, resync := g.inbox.drain()
 	var alive []membership.Node
 	if resync {
 		for _, n := range g.ml.Load().Members() {
@@ -228,9 +228,9 @@ func (g *Gossip) reach(to netip.AddrPort) error {
 	return err
 }
 
-// tellTagsSince tells what was set while memberlist came up with the tags of
+// updateTagsSince tells what was set while memberlist came up with the tags of
 // before.
-func (g *Gossip) tellTagsSince(before string, ml *memberlist.Memberlist) error {
+func (g *Gossip) updateTagsSince(before string, ml *memberlist.Memberlist) error {
 	g.tagMu.Lock()
 	defer g.tagMu.Unlock()
 	if g.Members().Self().Meta == before {

@@ -76,8 +76,8 @@ func (g *Gossip) log(events []membership.Event) {
 	}
 }
 
-// tellLives calls OnLife.
-func (g *Gossip) tellLives(ctx context.Context) {
+// notifyLives calls OnLife.
+func (g *Gossip) notifyLives(ctx context.Context) {
 	for {
 		select {
 		case <-g.tell:

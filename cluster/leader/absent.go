@@ -35,7 +35,7 @@ type absentee struct {
 // they left may have been gone when they did.
 func (r *reconciler) absentees(ctx context.Context, members []*Member) error {
 	gone, total := r.findAbsent(members)
-	r.noteAbsent(gone)
+	r.recordAbsent(gone)
 	tooMany := len(gone) >= absentLeast && 2*len(gone) > total
 	if tooMany && !r.halfOff {
 		r.logger.Warn("most nodes of the catalog are no members: none of them is judged by that", "absent", len(gone), "nodes", total)
@@ -94,8 +94,8 @@ func serfHealthOf(read Reader, node string) *catalog.Check {
 	return checks[i]
 }
 
-// noteAbsent keeps since when each is absent.
-func (r *reconciler) noteAbsent(gone []absentee) {
+// recordAbsent keeps since when each is absent.
+func (r *reconciler) recordAbsent(gone []absentee) {
 	now := make(map[string]struct{}, len(gone))
 	for _, a := range gone {
 		name := fold(a.node.Node)

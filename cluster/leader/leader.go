@@ -232,7 +232,7 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	r := l.cfg.Catalog.Read()
 	_, old := r.History(nil)
 	if old.ID != "" && !b.Anew {
-		return l.keepPolicy(ctx)
+		return l.initPolicy(ctx)
 	}
 	known := max(r.LastIndex(), b.Known)
 	begin := &catalog.BeginHistory{ID: catalog.NewUUID(), Base: catalog.NextBase(time.Now(), known), Provisional: b.Provisional}
@@ -242,14 +242,14 @@ func (l *Leader) Begin(ctx context.Context, b Beginning) error {
 	now := time.Now()
 	l.began.Store(&now)
 	l.logger.Info("catalog history begun", "history", begin.ID, "provisional", b.Provisional, "before", old.ID)
-	return l.keepPolicy(ctx)
+	return l.initPolicy(ctx)
 }
 
 // Run keeps the catalog and the members in agreement, and runs autopilot,
 // until ctx ends. It returns nil when all it started has ended.
 func (l *Leader) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { l.keepCatalog(ctx) })
+	wg.Go(func() { l.runReconciler(ctx) })
 	if l.cfg.Servers != nil {
 		wg.Go(func() { l.runAutopilot(ctx) })
 	}
@@ -257,9 +257,9 @@ func (l *Leader) Run(ctx context.Context) error {
 	return nil
 }
 
-// keepCatalog goes through the members whenever they change, and through all of
+// runReconciler goes through the members whenever they change, and through all of
 // them and of the catalog every so often.
-func (l *Leader) keepCatalog(ctx context.Context) {
+func (l *Leader) runReconciler(ctx context.Context) {
 	r := newReconciler(l)
 	full := time.Now()
 	for ctx.Err() == nil {

@@ -55,7 +55,7 @@ func newReconciler(l *Leader) *reconciler {
 // round goes through the members that changed, or through all of them and the
 // nodes that are no members.
 func (r *reconciler) round(ctx context.Context, members []*Member, guarded, all bool) error {
-	all = r.noteGuard(guarded) || all
+	all = r.setGuard(guarded) || all
 	todo := r.changedOf(members, all)
 	// A name is free only when its former holder has gone.
 	err := r.each(ctx, todo, func(m Member) bool { return m.Status == Left })
@@ -68,9 +68,9 @@ func (r *reconciler) round(ctx context.Context, members []*Member, guarded, all 
 	return r.absentees(ctx, members)
 }
 
-// noteGuard reports whether the guard went on or off: every failure is
+// setGuard reports whether the guard went on or off: every failure is
 // judged anew then.
-func (r *reconciler) noteGuard(guarded bool) (changed bool) {
+func (r *reconciler) setGuard(guarded bool) (changed bool) {
 	changed = guarded != r.guarded
 	if guarded && changed {
 		r.guardedAt = time.Now()
@@ -188,7 +188,7 @@ func (r *reconciler) each(ctx context.Context, todo []Member, meant func(Member)
 			err := r.agree(ctx, m, held)
 			mu.Lock()
 			defer mu.Unlock()
-			if err = r.noteResult(m, err); err != nil {
+			if err = r.recordResult(m, err); err != nil {
 				errs = append(errs, fmt.Errorf("member %s: %w", m.Node.Node, err))
 			}
 		})
@@ -206,9 +206,9 @@ func (r *reconciler) heldOff(m Member, mu *sync.Mutex) bool {
 	return ok && time.Since(since) >= nameHeld
 }
 
-// noteResult keeps a refusal, which is no reason to try again soon, and returns
+// recordResult keeps a refusal, which is no reason to try again soon, and returns
 // any other error.
-func (r *reconciler) noteResult(m Member, err error) error {
+func (r *reconciler) recordResult(m Member, err error) error {
 	name := fold(m.Node.Node)
 	var refusal *catalog.Error
 	switch {

@@ -39,8 +39,8 @@ func (l *Leader) Health() *AutopilotHealth {
 	return &AutopilotHealth{}
 }
 
-// keepPolicy writes the configured policy into the catalog if that has none.
-func (l *Leader) keepPolicy(ctx context.Context) error {
+// initPolicy writes the configured policy into the catalog if that has none.
+func (l *Leader) initPolicy(ctx context.Context) error {
 	if _, kept := l.cfg.Catalog.Read().Autopilot(nil); kept != nil {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (l *Leader) runAutopilot(ctx context.Context) {
 		members, guarded, changed := l.cfg.Members.Servers()
 		s := t.survey(ctx, members, guarded)
 		t.publish(s)
-		t.sayRefused(s)
+		t.logRefused(s)
 		gap := autopilotGap
 		if next, ok := s.decide(); ok && ctx.Err() == nil && t.apply(ctx, next) {
 			gap = burst // there may be more to do
@@ -106,8 +106,8 @@ func (t *autopilot) apply(ctx context.Context, next step) bool {
 	return true
 }
 
-// sayRefused says of servers of another cluster that they aren't taken.
-func (t *autopilot) sayRefused(s *survey) {
+// logRefused says of servers of another cluster that they aren't taken.
+func (t *autopilot) logRefused(s *survey) {
 	for id, h := range s.answers {
 		if s.isForeign(h) && t.said[id] != h.ClusterID {
 			t.said[id] = h.ClusterID
@@ -132,7 +132,7 @@ func (t *autopilot) survey(ctx context.Context, members []*Member, guarded bool)
 	}
 	s.member = serversOf(members)
 	s.answers, s.took = t.pollHealth(ctx, s.addresses())
-	s.absent = t.noteAbsent(s)
+	s.absent = t.recordAbsent(s)
 	s.states = t.states(s)
 	return s
 }
@@ -180,8 +180,8 @@ func (t *autopilot) pollHealth(ctx context.Context, addresses map[string]string)
 	return answers, took
 }
 
-// noteAbsent keeps since when each server of the configuration is no member.
-func (t *autopilot) noteAbsent(s *survey) map[string]time.Duration {
+// recordAbsent keeps since when each server of the configuration is no member.
+func (t *autopilot) recordAbsent(s *survey) map[string]time.Duration {
 	absent := make(map[string]time.Duration)
 	for _, c := range s.conf {
 		if _, ok := s.member[c.ID]; ok {

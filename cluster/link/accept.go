@@ -59,7 +59,7 @@ func (l *Link) admit(ctx context.Context, wg *sync.WaitGroup, nc net.Conn) {
 	wg.Go(func() {
 		err := l.handshake(ctx, c, place)
 		if err != nil {
-			l.tellRefused(ctx, from, err)
+			l.logRefused(ctx, from, err)
 			_ = c.Close()
 		}
 	})
@@ -123,8 +123,8 @@ func (l *Link) join(ctx context.Context, tc *tls.Conn, c *conn, place *place, p 
 	return nil
 }
 
-// tellRefused says, not too often, why a connection came to nothing.
-func (l *Link) tellRefused(ctx context.Context, from netip.Addr, err error) {
+// logRefused says, not too often, why a connection came to nothing.
+func (l *Link) logRefused(ctx context.Context, from netip.Addr, err error) {
 	if ctx.Err() != nil {
 		return // this host stops
 	}

@@ -146,7 +146,7 @@ func (m *Machine) move(now time.Time, r *record, n Node) {
 		m.rename(now, r, n)
 		return
 	}
-	m.say(movedTo, "node", r.Name, "addr", n.At(), "was", r.At())
+	m.emit(movedTo, "node", r.Name, "addr", n.At(), "was", r.At())
 	m.describe(r, n)
 	m.answered(now, r, r.RTT)
 }
@@ -167,10 +167,10 @@ func (m *Machine) renamed(now time.Time, n Node, other *record) {
 // rename replaces a member's name at once; what was known of its life stays.
 func (m *Machine) rename(now time.Time, r *record, n Node) {
 	if old := m.byName[n.Name]; old != nil && old != r {
-		m.say(replaced, "node", old.Name, "id", old.ID, "by", r.ID)
+		m.emit(replaced, "node", old.Name, "id", old.ID, "by", r.ID)
 		m.erase(now, old)
 	}
-	m.say(renamedTo, "node", n.Name, "was", r.Name, "id", r.ID)
+	m.emit(renamedTo, "node", n.Name, "was", r.Name, "id", r.ID)
 	m.touch(r)
 	delete(m.byName, r.Name)
 	r.Name = n.Name
@@ -229,7 +229,7 @@ func (m *Machine) conflicted(words string) {
 	m.counts.Conflicts++
 	m.self.Conflict = words
 	m.touch(m.self)
-	m.say(inConflict, "err", words)
+	m.emit(inConflict, "err", words)
 }
 
 // expireConflict ends what others said of this host's conflict, when they say so

@@ -34,7 +34,7 @@ func (m *Machine) engageGuard(now time.Time) {
 			m.protect(now, r)
 		}
 	}
-	m.say(guardBegan, "dead", died, "of", alive)
+	m.emit(guardBegan, "dead", died, "of", alive)
 }
 
 // recentDeaths counts the others that lived a minute ago, and those of them that died
@@ -112,7 +112,7 @@ func (m *Machine) releaseGuard(now time.Time) {
 	}
 	protected := m.guard.protected
 	m.guard = guard{}
-	m.say(guardEnded)
+	m.emit(guardEnded)
 	for r, still := range protected {
 		switch {
 		case !still || !r.dead:

@@ -181,14 +181,14 @@ func (m *Machine) erase(now time.Time, r *record) {
 	}
 	delete(m.active, r)
 	delete(m.recalled, r)
-	m.keepLife(Life{ID: r.ID, Name: r.Name, Status: Left, Since: now})
+	m.recordLife(Life{ID: r.ID, Name: r.Name, Status: Left, Since: now})
 	r.Status = Left
 	m.touch(r)
 }
 
-// keepLife remembers the life of a host that is no member: the tombstone of one
+// recordLife remembers the life of a host that is no member: the tombstone of one
 // that was, as a rule.
-func (m *Machine) keepLife(l Life) {
+func (m *Machine) recordLife(l Life) {
 	m.restored[l.ID] = l
 	m.lives[l.ID] = struct{}{}
 	for len(m.restored) > maxRestored {
@@ -223,7 +223,7 @@ func (m *Machine) Alive(now time.Time, n Node) {
 	if r != nil && r.ID != n.ID {
 		// Another host has the name now, the old one being dead or its address
 		// this one's.
-		m.say(replaced, "node", r.Name, "id", r.ID, "by", n.ID)
+		m.emit(replaced, "node", r.Name, "id", r.ID, "by", n.ID)
 		m.erase(now, r)
 		r = nil
 	}
@@ -266,7 +266,7 @@ func (m *Machine) recall(r *record, at time.Time) {
 // refresh: a known member is told alive, perhaps with other tags or elsewhere.
 func (m *Machine) refresh(now time.Time, r *record, n Node) {
 	if r.At() != n.At() {
-		m.say(movedTo, "node", r.Name, "addr", n.At(), "was", r.At())
+		m.emit(movedTo, "node", r.Name, "addr", n.At(), "was", r.At())
 	}
 	m.describe(r, n)
 	m.setTold(now, r, Alive, "")
@@ -375,7 +375,7 @@ func (m *Machine) Restore(lives []Life) {
 		if l.Status == Suspect {
 			l.Status = Alive // it wasn't confirmed
 		}
-		m.keepLife(l)
+		m.recordLife(l)
 	}
 }
 

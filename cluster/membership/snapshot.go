@@ -49,7 +49,7 @@ func (m *Machine) Snapshot() Snapshot {
 func (m *Machine) Load(s Snapshot) {
 	m.clock = max(m.clock, s.Clock)
 	for id, at := range s.Gone {
-		m.keepLife(Life{ID: id, Status: Left, Since: at})
+		m.recordLife(Life{ID: id, Status: Left, Since: at})
 	}
 	for _, k := range s.Members {
 		n := Node{Name: k.Name, Addr: k.Addr.Addr(), Port: k.Addr.Port(), Life: k.Life, Tags: k.Tags, ID: k.Tags[TagID], Datacenter: k.Tags[TagDatacenter]}

@@ -52,9 +52,9 @@ var (
 
 // log has something about a member in the log.
 func (m *Machine) log(l *Line, r *record, args ...any) {
-	m.say(l, append([]any{"node", r.Name, "addr", r.At()}, args...)...)
+	m.emit(l, append([]any{"node", r.Name, "addr", r.At()}, args...)...)
 }
 
-func (m *Machine) say(l *Line, args ...any) {
+func (m *Machine) emit(l *Line, args ...any) {
 	m.want.Events = append(m.want.Events, Event{l, args})
 }

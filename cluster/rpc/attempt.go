@@ -242,7 +242,7 @@ func (c *Endpoint) attempt(ctx context.Context, j call, t target, send requestMa
 	}
 	whole := false
 	if err == nil {
-		whole, err = takeWhole(res, j)
+		whole, err = readWhole(res, j)
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -271,9 +271,9 @@ func (c *Endpoint) attempt(ctx context.Context, j call, t target, send requestMa
 // smallAnswer is up to how many bytes a read's answer is taken whole.
 const smallAnswer = 64 << 10
 
-// takeWhole reads an answer that is small, or a write's, before anything of it is
+// readWhole reads an answer that is small, or a write's, before anything of it is
 // passed on, so that one that breaks off is asked for again.
-func takeWhole(res *http.Response, j call) (whole bool, err error) {
+func readWhole(res *http.Response, j call) (whole bool, err error) {
 	if !j.write && (res.ContentLength < 0 || res.ContentLength > smallAnswer) {
 		return false, nil
 	}

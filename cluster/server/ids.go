@@ -72,7 +72,7 @@ func (i *IDs) current(dir string) (string, error) {
 			i.Logger.Warn("Raft files are gone, this server comes back under a new ID, without a vote at first", "before", kept, "id", i.next)
 		}
 	}
-	return i.next, i.keep(dir)
+	return i.next, i.save(dir)
 }
 
 // Retire gives the server whose files are in dir, "" for none, an ID that has never
@@ -82,10 +82,10 @@ func (i *IDs) Retire(dir string) error {
 	if dir == "" {
 		return nil
 	}
-	return i.keep(dir)
+	return i.save(dir)
 }
 
-func (i *IDs) keep(dir string) error {
+func (i *IDs) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of Raft's files: %w", err)
 	}

@@ -180,7 +180,7 @@ func (f *File) Run(ctx context.Context, v Kept) error {
 			w.last()
 			return nil
 		case <-w.saw.Superseded():
-			w.look()
+			w.schedule()
 		case <-keysChanged:
 			w.rekey()
 		case <-w.timer.C:
@@ -215,8 +215,8 @@ type fileWriter struct {
 	pause   time.Duration // after the last that did
 }
 
-// look judges how soon the newest state must be on disk.
-func (w *fileWriter) look() {
+// schedule judges how soon the newest state must be on disk.
+func (w *fileWriter) schedule() {
 	old := w.saw
 	w.saw = w.view.Load()
 	w.changed = true

@@ -165,7 +165,7 @@ func (v *View) isBehind(l *Layer) bool {
 // importNewer goes on with what an export says in place of a file.
 func (v *View) importNewer(b *stateBuilder, e *Export, next *replica) {
 	old := v.current
-	next.keep(old)
+	next.inherit(old)
 	for key, was := range old.nodes {
 		v.forgetRemoved(key, was, next.nodes[key])
 	}

@@ -221,9 +221,9 @@ func (h *nodeRecord) with(p part) *nodeRecord {
 	return &next
 }
 
-// keep takes over contents of an older replica of the same history that this one
+// inherit takes over contents of an older replica of the same history that this one
 // doesn't have: they are older ones from now on.
-func (h *replica) keep(old *replica) {
+func (h *replica) inherit(old *replica) {
 	if h.whole {
 		return
 	}

@@ -129,8 +129,8 @@ func (v *View) replaceReplica(b *stateBuilder, next *replica) {
 	case old == nil:
 		v.logger.Info("catalog is known", "history", next.history.ID, "index", next.index)
 	case old.history.ID == next.history.ID:
-		next.keep(old)
-		v.noteOrigin(old, next)
+		next.inherit(old)
+		v.recordOrigin(old, next)
 		for key, was := range old.nodes {
 			v.forgetRemoved(key, was, next.nodes[key])
 		}
@@ -144,8 +144,8 @@ func (v *View) replaceReplica(b *stateBuilder, next *replica) {
 	b.touchAll()
 }
 
-// noteOrigin notes when contents were last good that are older ones from now on.
-func (v *View) noteOrigin(old, next *replica) {
+// recordOrigin notes when contents were last good that are older ones from now on.
+func (v *View) recordOrigin(old, next *replica) {
 	if next.whole || !old.vouched {
 		return
 	}

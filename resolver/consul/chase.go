@@ -73,7 +73,7 @@ func (b *builder) followFirst(hosts []wire.Name) (wire.Name, chased) {
 			next()
 		case h := <-came:
 			done++
-			b.take(h.chased)
+			b.boundBy(h.chased)
 			if done == 1 || h.isBetter(&best.chased, b.q.Type) {
 				best = h
 			}
@@ -136,8 +136,8 @@ func (b *builder) addFound(c chased) {
 	}
 }
 
-// take makes the answer live no longer than what was followed.
-func (b *builder) take(c chased) {
+// boundBy makes the answer live no longer than what was followed.
+func (b *builder) boundBy(c chased) {
 	b.deps[0] = b.any
 	switch {
 	case c.failed || (c.bounded && c.life == 0):
@@ -167,7 +167,7 @@ func (b *builder) followHosts(visible []catalog.Instance) map[wire.Name]chased {
 	}
 	b.followAll(found)
 	for _, c := range found {
-		b.take(c)
+		b.boundBy(c)
 	}
 	return found
 }

@@ -20,7 +20,7 @@ func (b *builder) buildNode() {
 	switch {
 	case p.addr.IsValid() && b.isWanted(wire.AddrType(p.addr)):
 		b.answer(wire.AddrType(p.addr), ttl, wire.A(p.addr))
-	case p.host != "" && b.takesCNAME():
+	case p.host != "" && b.showsCNAME():
 		b.buildCNAME([]wire.Name{p.host}, ttl)
 	}
 	if b.reply.Rcode != wire.RcodeSuccess {
@@ -33,9 +33,9 @@ func (b *builder) buildNode() {
 	}
 }
 
-// takesCNAME reports whether a node that has a host name for an address shows
+// showsCNAME reports whether a node that has a host name for an address shows
 // it: only where addresses are asked for, since metadata is beside it.
-func (b *builder) takesCNAME() bool {
+func (b *builder) showsCNAME() bool {
 	switch b.q.Type {
 	case wire.TypeA, wire.TypeAAAA, wire.TypeANY, wire.TypeCNAME:
 		return true

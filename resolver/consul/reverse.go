@@ -21,7 +21,7 @@ func (r reverse) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
 	if !ok {
 		return resolver.Result{}, resolver.NotMine
 	}
-	s, owner, found := r.look(addr)
+	s, owner, found := r.ownerOf(addr)
 	if !found {
 		return resolver.Result{Deps: [2]cache.Dep{s.deps[0]}}, resolver.NotMine
 	}
@@ -44,8 +44,8 @@ func (r reverse) Resolve(_ context.Context, q *wire.Query) (resolver.Result, err
 	return result, nil
 }
 
-// look finds the owner of an address, by the same rule as Zone.look.
-func (r reverse) look(addr netip.Addr) (s subject, owner catalog.Owner, found bool) {
+// ownerOf finds the owner of an address, by the same rule as Zone.subjectOf.
+func (r reverse) ownerOf(addr netip.Addr) (s subject, owner catalog.Owner, found bool) {
 	z := r.zone
 	for i := 0; ; i++ {
 		s = subject{settings: z.settings.Load(), state: z.load(), known: catalog.Present}

@@ -124,7 +124,7 @@ func (z *Zone) Mounts(reverseZones ...wire.Name) []resolver.Mount {
 
 // Answer implements resolver.Zone.
 func (z *Zone) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
-	s := z.look(q)
+	s := z.subjectOf(q)
 	switch {
 	case s.outside:
 		return resolver.Result{}, resolver.NotMine
@@ -141,7 +141,7 @@ func (z *Zone) Answer(q *wire.Query) (resolver.Result, resolver.Outcome) {
 
 // Resolve implements resolver.Zone.
 func (z *Zone) Resolve(ctx context.Context, q *wire.Query) (resolver.Result, error) {
-	s := z.look(q)
+	s := z.subjectOf(q)
 	if s.isWaiting() {
 		s = z.wait(ctx, q, s)
 	}
@@ -180,14 +180,14 @@ func (z *Zone) wait(ctx context.Context, q *wire.Query, s subject) subject {
 		}
 	}
 	name := s.name
-	if s = z.look(q); s.known != catalog.NotYet || !s.exists || s.older || z.neighbour == nil {
+	if s = z.subjectOf(q); s.known != catalog.NotYet || !s.exists || s.older || z.neighbour == nil {
 		return s
 	}
 	z.stats.neighbour.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, maxNeighbour)
 	defer cancel()
 	z.neighbour(ctx, name)
-	return z.look(q)
+	return z.subjectOf(q)
 }
 
 // subject is what a question is about, as one state of the catalog has it.
@@ -217,8 +217,8 @@ func (s *subject) isWaiting() bool {
 	return s.known == catalog.NotYet && (s.exists || s.state.Expecting())
 }
 
-// look finds the subject of q with its counters, by VIEWS rule 2.
-func (z *Zone) look(q *wire.Query) subject {
+// subjectOf finds the subject of q with its counters, by VIEWS rule 2.
+func (z *Zone) subjectOf(q *wire.Query) subject {
 	for range maxRestarts {
 		s, steady := z.glance(q)
 		if steady {

@@ -111,7 +111,7 @@ func (s *udpSocket) answerSlot(b *batch, i int, q *wire.Query, t *tally) {
 	q.Client = sockaddr(&b.from[i])
 	q.Local = s.local
 	if !s.local.IsValid() {
-		q.Local = askedAddr(b.control[i][:in.hdr.Controllen])
+		q.Local = destAddr(b.control[i][:in.hdr.Controllen])
 	}
 	reply := s.answer(q, msg, len(msg) > maxQuery, b.arena[b.used:b.used:arenaSize], t)
 	if len(reply) == 0 {

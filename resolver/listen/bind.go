@@ -36,7 +36,7 @@ func closeAll(endpoints []*endpoint) {
 
 // bindAll makes the endpoints of a configuration, of what was handed over first.
 func bindAll(cfg *Config) (_ []*endpoint, err error) {
-	h, err := takeOver(cfg.Files)
+	h, err := adopt(cfg.Files)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func bindAll(cfg *Config) (_ []*endpoint, err error) {
 		}
 	}()
 	for _, addr := range addrs {
-		e := &endpoint{addr: addr, dual: isDual(addr, addrs), tcp: h.takeTCP(addr), udp: h.takeUDP(addr)}
+		e := &endpoint{addr: addr, dual: isDual(addr, addrs), tcp: h.claimTCP(addr), udp: h.claimUDP(addr)}
 		handed := e.tcp != nil || e.udp != nil
 		if err := e.bind(cfg.Loops); err != nil {
 			e.close()
@@ -209,8 +209,8 @@ type handed struct {
 	udp   map[netip.AddrPort][]*net.UDPConn
 }
 
-// takeOver makes sockets of files, and closes the files.
-func takeOver(files []*os.File) (*handed, error) {
+// adopt makes sockets of files, and closes the files.
+func adopt(files []*os.File) (*handed, error) {
 	h := &handed{tcp: make(map[netip.AddrPort]*net.TCPListener), udp: make(map[netip.AddrPort][]*net.UDPConn)}
 	for _, f := range files {
 		if err := h.add(f); err != nil {
@@ -258,13 +258,13 @@ func (h *handed) add(f *os.File) error {
 	return nil
 }
 
-func (h *handed) takeTCP(addr netip.AddrPort) *net.TCPListener {
+func (h *handed) claimTCP(addr netip.AddrPort) *net.TCPListener {
 	l := h.tcp[addr]
 	delete(h.tcp, addr)
 	return l
 }
 
-func (h *handed) takeUDP(addr netip.AddrPort) []*net.UDPConn {
+func (h *handed) claimUDP(addr netip.AddrPort) []*net.UDPConn {
 	u := h.udp[addr]
 	delete(h.udp, addr)
 	return u

@@ -55,9 +55,9 @@ func prepareUDP(u *net.UDPConn, pktinfo bool) error {
 // oobSize is enough for a packet info of either family.
 const oobSize = 64
 
-// askedAddr returns the address that a datagram was sent to, out of its control message, or an invalid one. An IPv6 link-local one
+// destAddr returns the address that a datagram was sent to, out of its control message, or an invalid one. An IPv6 link-local one
 // is told with its interface.
-func askedAddr(oob []byte) netip.Addr {
+func destAddr(oob []byte) netip.Addr {
 	for len(oob) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(oob)))
 		n := int(h.Len)

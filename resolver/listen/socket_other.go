@@ -19,7 +19,7 @@ func share(_, _ string, _ syscall.RawConn) error { return nil }
 
 func prepareUDP(*net.UDPConn, bool) error { return nil }
 
-func askedAddr([]byte) netip.Addr { return netip.Addr{} }
+func destAddr([]byte) netip.Addr { return netip.Addr{} }
 
 func appendSource(oob []byte, _ netip.Addr, _ bool) []byte { return oob }
 

@@ -151,7 +151,7 @@ func (c *tcpConn) handle(q *wire.Query, msg, out []byte, reply func(*wire.Query,
 		n.drops.Add(1)
 		return out, false
 	}
-	if !c.takeSlot() {
+	if !c.acquireSlot() {
 		n.drops.Add(1)
 		return out, false
 	}
@@ -170,8 +170,8 @@ func (c *tcpConn) handle(q *wire.Query, msg, out []byte, reply func(*wire.Query,
 	return frame, c.write(frame, kindOf(q, v, frame[framePrefix:]))
 }
 
-// takeSlot waits until the connection may have one more query in flight.
-func (c *tcpConn) takeSlot() bool {
+// acquireSlot waits until the connection may have one more query in flight.
+func (c *tcpConn) acquireSlot() bool {
 	select {
 	case c.slots <- struct{}{}:
 		return true

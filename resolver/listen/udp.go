@@ -69,7 +69,7 @@ func (s *udpSocket) receiveEach(ctx context.Context) error {
 		q.Client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
 		q.Local = s.local
 		if !s.local.IsValid() {
-			q.Local = askedAddr(oob[:oobn])
+			q.Local = destAddr(oob[:oobn])
 		}
 		var t tally
 		reply := s.answer(&q, in[:n], n > maxQuery, out, &t)

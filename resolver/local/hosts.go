@@ -150,7 +150,7 @@ func (h *Hosts) SetConfig(c HostsConfig) error {
 	defer h.mu.Unlock()
 	h.source = source
 	texts, _ := h.readLocked() // said in the log; what could be read counts
-	h.takeLocked(texts)
+	h.rebuildLocked(texts)
 	return nil
 }
 
@@ -166,7 +166,7 @@ func (h *Hosts) Reload() error {
 func (h *Hosts) reloadLocked() error {
 	texts, err := h.readLocked()
 	if err == nil {
-		h.takeLocked(texts)
+		h.rebuildLocked(texts)
 	}
 	return err
 }
@@ -189,8 +189,8 @@ func (h *Hosts) readLocked() (texts []string, err error) {
 	return texts, errors.Join(errs...)
 }
 
-// takeLocked makes a set of the files' texts and the records, and publishes it.
-func (h *Hosts) takeLocked(texts []string) {
+// rebuildLocked makes a set of the files' texts and the records, and publishes it.
+func (h *Hosts) rebuildLocked(texts []string) {
 	size := 0
 	for _, text := range texts {
 		size += len(text)
@@ -200,15 +200,15 @@ func (h *Hosts) takeLocked(texts []string) {
 	set.typeTransparent = h.source.typeTransparent
 	bad := 0
 	for i, text := range texts {
-		bad += h.take(set, h.read[i], text)
+		bad += h.parseFile(set, h.read[i], text)
 	}
 	set.findParents()
 	h.badLines.Store(int64(bad))
 	h.publish(set)
 }
 
-// take adds a file's lines to the set and says once what is wrong with which of them.
-func (h *Hosts) take(set *hostSet, file, text string) (bad int) {
+// parseFile adds a file's lines to the set and says once what is wrong with which of them.
+func (h *Hosts) parseFile(set *hostSet, file, text string) (bad int) {
 	faults, bad := set.parse(text)
 	if bad == 0 {
 		if text != "" {

@@ -251,11 +251,11 @@ func (w *Watcher) Upstreams() Upstreams { return *w.current.Load() }
 // named any more the last ones are kept: a network that goes away takes its
 // servers along, and comes back.
 func (w *Watcher) Run(ctx context.Context) error {
-	filewatch.Run(ctx, filewatch.Config{What: "resolv.conf", Files: w.files, Logger: w.config.Logger, Changed: w.look})
+	filewatch.Run(ctx, filewatch.Config{What: "resolv.conf", Files: w.files, Logger: w.config.Logger, Changed: w.reload})
 	return nil
 }
 
-func (w *Watcher) look() {
+func (w *Watcher) reload() {
 	up, err := Find(w.config)
 	if err != nil {
 		if w.last != err.Error() {

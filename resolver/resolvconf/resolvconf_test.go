@@ -211,12 +211,12 @@ func TestWatcher_StartsWithoutServersAndKeepsTheLastWhenNoneIsLeft(t *testing.T)
 		t.Fatalf("watcher %v, error %v; want a watcher and ErrNone", w, err)
 	}
 	write(t, c.Path, "nameserver 192.0.2.1\n")
-	w.look()
+	w.reload()
 	if len(w.Upstreams().Servers) != 1 {
 		t.Error("the server that came was not found")
 	}
 	write(t, c.Path, "")
-	w.look()
+	w.reload()
 	if len(w.Upstreams().Servers) != 1 {
 		t.Error("the last server was not kept")
 	}

@@ -49,7 +49,7 @@ func parseAnswer(msg []byte) (*Answer, error) {
 		return nil, errNotReply
 	}
 	w := walker{a: &Answer{flags: flags & (flagAA | flagTC | flagAD | flagRA), rcode: flags & 15, extra: &noExtra}}
-	if err := w.takeOPT(msg); err != nil {
+	if err := w.splitOPT(msg); err != nil {
 		return nil, err
 	}
 	if err := w.walk(); err != nil {
@@ -93,8 +93,8 @@ func (w *walker) addKey(k uint64) {
 	w.more = append(w.more, k)
 }
 
-// takeOPT copies the message without its OPT and reads that.
-func (w *walker) takeOPT(msg []byte) error {
+// splitOPT copies the message without its OPT and reads that.
+func (w *walker) splitOPT(msg []byte) error {
 	var counts [4]int
 	for i := range counts {
 		counts[i] = int(binary.BigEndian.Uint16(msg[4+2*i:]))

@@ -264,8 +264,8 @@ func (d *decoder) belonging(kind byte, c codec) error {
 	return nil
 }
 
-// take returns the update made so far and begins the next one.
-func (d *decoder) take() catalog.Update {
+// flush returns the update made so far and begins the next one.
+func (d *decoder) flush() catalog.Update {
 	u := d.update
 	d.update, d.node, d.part = catalog.Update{}, nil, nil
 	return u

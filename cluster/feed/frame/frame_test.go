@@ -60,7 +60,7 @@ func records(u catalog.Update) []byte { return Records(&u) }
 func decodeUpdate(b []byte) (catalog.Update, error) {
 	d := decoder{common: make(interner)}
 	err := d.decode(b)
-	return d.take(), err
+	return d.flush(), err
 }
 
 func TestUpdateSurvivesTheWire(t *testing.T) {

@@ -109,7 +109,7 @@ func (u *Updates) Add(payload []byte) (update catalog.Update, whole bool, err er
 	if flags&flagMore != 0 {
 		return update, false, nil
 	}
-	update = u.records.take()
+	update = u.records.flush()
 	u.size = 0
 	update.History, update.Index = u.history, index
 	update.Reset, update.Whole, update.Confirmed = flags&flagReset != 0, flags&flagWhole != 0, flags&flagConfirmed != 0

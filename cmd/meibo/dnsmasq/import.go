@@ -54,7 +54,7 @@ func Import(files ...string) (Result, error) {
 	}
 	im := newImporter()
 	for i := range r.options {
-		im.take(&r.options[i])
+		im.apply(&r.options[i])
 	}
 	im.finish()
 	return Result{HCL: im.hcl(), Notes: im.notes}, nil
@@ -144,8 +144,8 @@ func (im *importer) route(suffix string) *route {
 	return r
 }
 
-// take does what one line says.
-func (im *importer) take(o *option) {
+// apply does what one line says.
+func (im *importer) apply(o *option) {
 	if o.again != "" {
 		im.note(o, NotNeeded, "%s has been read already", o.again)
 		return

@@ -337,13 +337,13 @@ func (im *importer) server(o *option) {
 		case to == "":
 			r.local = true
 		default:
-			im.ask(o, r, to)
+			im.addServer(o, r, to)
 		}
 	}
 }
 
-// ask adds a server to a block.
-func (im *importer) ask(o *option, r *route, server string) {
+// addServer adds a server to a block.
+func (im *importer) addServer(o *option, r *route, server string) {
 	r.servers = append(r.servers, server)
 	if r.suffix == "consul" {
 		im.note(o, Changed, `these servers answer .consul then, and meibo itself does not: take the block forward "consul" out when this host is part of the cluster`)
@@ -374,7 +374,7 @@ func (im *importer) revServer(o *option) {
 	if r := im.route(network.Masked().String()); server == "" {
 		r.local = true
 	} else {
-		im.ask(o, r, server)
+		im.addServer(o, r, server)
 	}
 }
 
