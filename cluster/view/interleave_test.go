@@ -7,35 +7,12 @@ import (
 	"testing"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/clustertest/interleave"
 )
 
 // What follows runs a writer and a reader as step machines over every order in
 // which their steps can come, on the real states and counters. After each whole
 // change of the writer an entry that still counts must say what is so.
-
-// explore calls run with every sequence of choices that run asks for.
-func explore(run func(choose func(n int) int)) (runs int) {
-	var path, widths []int
-	for {
-		depth := 0
-		run(func(n int) int {
-			if depth == len(path) {
-				path, widths = append(path, 0), append(widths, n)
-			}
-			depth++
-			return path[depth-1]
-		})
-		runs++
-		path, widths = path[:depth], widths[:depth]
-		for len(path) > 0 && path[len(path)-1] == widths[len(path)-1]-1 {
-			path, widths = path[:len(path)-1], widths[:len(widths)-1]
-		}
-		if len(path) == 0 {
-			return runs
-		}
-		path[len(path)-1]++
-	}
-}
 
 // faults are ways to do it wrong, to see that the enumeration finds them.
 type faults struct {
@@ -160,7 +137,7 @@ func (r *reader) step() {
 // late runs every interleaving and returns how many there were, in how many the
 // entry counted at the end, and the first in which it was wrong.
 func late(start catalog.Update, changes []change, f faults) (runs, counted int, wrong string) {
-	runs = explore(func(choose func(int) int) {
+	runs = interleave.Explore(func(choose func(int) int) {
 		v, _ := New(Config{})
 		v.applyUpdate(start)
 		shared := &world{v: v}

@@ -12,34 +12,11 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/clustertest/interleave"
 	"meibo/resolver"
 	"meibo/resolver/consul"
 	"meibo/resolver/wire"
 )
-
-// explore calls run with every sequence of choices that run asks for.
-func explore(run func(choose func(n int) int)) (runs int) {
-	var path, widths []int
-	for {
-		depth := 0
-		run(func(n int) int {
-			if depth == len(path) {
-				path, widths = append(path, 0), append(widths, n)
-			}
-			depth++
-			return path[depth-1]
-		})
-		runs++
-		path, widths = path[:depth], widths[:depth]
-		for len(path) > 0 && path[len(path)-1] == widths[len(path)-1]-1 {
-			path, widths = path[:len(path)-1], widths[:len(widths)-1]
-		}
-		if len(path) == 0 {
-			return runs
-		}
-		path[len(path)-1]++
-	}
-}
 
 // cached is an answer as a cache holds it.
 type cached struct {
@@ -151,10 +128,10 @@ func (w *world) lookup(t testing.TB, q *wire.Query) cached {
 	return cached{q, r}
 }
 
-// interleave runs one question against changes in every order of their steps
+// everyOrder runs one question against changes in every order of their steps
 // and returns what was served late.
-func interleave(t *testing.T, wrap func(func() consul.State) func() consul.State, name string, before, changes func(w *world) [][]func()) (late []string) {
-	runs := explore(func(choose func(int) int) {
+func everyOrder(t *testing.T, wrap func(func() consul.State) func() consul.State, name string, before, changes func(w *world) [][]func()) (late []string) {
+	runs := interleave.Explore(func(choose func(int) int) {
 		w := newWorld(t, wrap)
 		for _, change := range before(w) {
 			for _, step := range change {
@@ -204,13 +181,13 @@ func settings(w *world) [][]func() { return [][]func(){w.configure(nil, time.Min
 func TestRule2_AnAnswerIsNeverServedLate_EveryOrderOfSteps(t *testing.T) {
 	for _, tc := range interleavings {
 		t.Run(tc.name, func(t *testing.T) {
-			if late := interleave(t, plain, "web.service.consul.", tc.before, tc.changes); len(late) > 0 {
+			if late := everyOrder(t, plain, "web.service.consul.", tc.before, tc.changes); len(late) > 0 {
 				t.Errorf("served late in %d orders, first:\n%s", len(late), late[0])
 			}
 		})
 	}
 	t.Run("the configuration changes", func(t *testing.T) {
-		if late := interleave(t, plain, "web.service.consul.", one, settings); len(late) > 0 {
+		if late := everyOrder(t, plain, "web.service.consul.", one, settings); len(late) > 0 {
 			t.Errorf("served late in %d orders, first:\n%s", len(late), late[0])
 		}
 	})
@@ -232,7 +209,7 @@ func once(state func() consul.State) func() consul.State {
 
 func TestRule2_TheEnumerationFindsAMissingSecondLoad(t *testing.T) {
 	tc := interleavings[3]
-	late := interleave(t, once, "web.service.consul.", tc.before, tc.changes)
+	late := everyOrder(t, once, "web.service.consul.", tc.before, tc.changes)
 	if len(late) == 0 {
 		t.Error("no order of steps shows what the second load is for")
 	}
@@ -241,7 +218,7 @@ func TestRule2_TheEnumerationFindsAMissingSecondLoad(t *testing.T) {
 // TestRule4 is the retirement seen from here: without the counter's last move an
 // answer of the ended name would count for ever.
 func TestRule4_TheEnumerationFindsARetirementWithoutItsMove(t *testing.T) {
-	late := interleave(t, plain, "web.service.consul.", one, func(w *world) [][]func() {
+	late := everyOrder(t, plain, "web.service.consul.", one, func(w *world) [][]func() {
 		steps := w.retire("web")
 		return [][]func(){{steps[0], steps[2]}}
 	})
