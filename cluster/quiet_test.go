@@ -10,38 +10,19 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/clustertest/logtest"
 	"meibo/cluster/consensus"
 	"meibo/cluster/retry"
 	"meibo/cluster/server"
 )
 
-// said is the log of a host, as text.
-type said struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-// since returns what was said after so many bytes, and how many there are now.
-func (s *said) since(n int) (string, int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()[n:], s.text.Len()
-}
-
 // keepLog has the host's log kept.
-func keepLog(t *testing.T, cfg *Config) *said {
-	s := new(said)
+func keepLog(t *testing.T, cfg *Config) *logtest.Text {
+	s := new(logtest.Text)
 	cfg.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), s), nil)).With("host", cfg.NodeName)
 	return s
 }
@@ -52,7 +33,7 @@ var warning = regexp.MustCompile(`level=(WARN|ERROR)`)
 // warns of nothing that goes as somebody ordered.
 func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 	cfgs := triplets(t)
-	logs := make([]*said, 3)
+	logs := make([]*logtest.Text, 3)
 	nodes := make([]*running, 3)
 	for i := range cfgs {
 		logs[i] = keepLog(t, &cfgs[i])
@@ -60,7 +41,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 	}
 	awaitServers(t, nodes, 3)
 	leader := nodes[0]
-	other, log := -1, (*said)(nil)
+	other, log := -1, (*logtest.Text)(nil)
 	for i, n := range nodes {
 		if n.Leadership().Leading {
 			leader = n
@@ -68,11 +49,9 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 			other, log = i, logs[i]
 		}
 	}
-	from := 0
 	expect := func(what string, warnings int, lines ...string) {
 		t.Helper()
-		var text string
-		text, from = log.since(from)
+		text := log.Take()
 		if n := len(warning.FindAllString(text, -1)); n != warnings {
 			t.Errorf("%s: %d warnings and errors, want %d:\n%s", what, n, warnings, text)
 		}
@@ -88,7 +67,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 		}
 	}
 	awaitVote(t, nodes[other])
-	_, from = log.since(0)
+	log.Take()
 
 	// The leader may take it in again before it has noticed: then there is nothing to say.
 	for noticed := false; !noticed; {
@@ -98,8 +77,7 @@ func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
 		retry.Wait(t.Context(), 500*time.Millisecond)
 		awaitVote(t, nodes[other])
 		awaitServers(t, nodes, 3)
-		text, _ := log.since(from)
-		noticed = strings.Contains(text, "took this one out")
+		noticed = strings.Contains(log.String(), "took this one out")
 	}
 	awaitSaid(t, log, "one of the cluster's again")
 	awaitVote(t, nodes[other])
@@ -141,10 +119,10 @@ func awaitVote(t *testing.T, n *running) {
 }
 
 // awaitSaid waits until the log has the text.
-func awaitSaid(t *testing.T, log *said, text string) {
+func awaitSaid(t *testing.T, log *logtest.Text, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		all, _ := log.since(0)
+		all := log.String()
 		if strings.Contains(all, text) {
 			return
 		}
@@ -159,7 +137,7 @@ func awaitSaid(t *testing.T, log *said, text string) {
 // for the leader, nor for who leads next.
 func TestKeyring_RemovalLeavesNoDeadConnections(t *testing.T) {
 	cfgs := triplets(t)
-	logs := make([]*said, 3)
+	logs := make([]*logtest.Text, 3)
 	nodes := make([]*running, 3)
 	old, next := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
 	for i := range cfgs {
@@ -191,9 +169,8 @@ func TestKeyring_RemovalLeavesNoDeadConnections(t *testing.T) {
 		awaitVote(t, nodes[i])
 		lead(i)
 	}
-	from := make([]int, 3)
-	for i, log := range logs {
-		_, from[i] = log.since(0)
+	for _, log := range logs {
+		log.Take()
 	}
 	for _, step := range []struct {
 		op  KeyringOp
@@ -213,7 +190,7 @@ func TestKeyring_RemovalLeavesNoDeadConnections(t *testing.T) {
 		lead(i)
 	}
 	for i, log := range logs {
-		if text, _ := log.since(from[i]); outOfReach.MatchString(text) {
+		if text := log.String(); outOfReach.MatchString(text) {
 			t.Errorf("%s warns:\n%s", cfgs[i].NodeName, text)
 		}
 	}

@@ -5,39 +5,19 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/check"
+	"meibo/cluster/clustertest/logtest"
 	"meibo/cluster/definition"
 )
 
-// lockedText is what was written.
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedText) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-// take returns it, and begins anew.
-func (l *lockedText) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.text.Reset()
-	return l.text.String()
-}
-
 func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedText
+		var log logtest.Text
 		began := time.Now()
 		a := mustNew(t, Config{Now: func() time.Duration { return time.Since(began) }, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
 			if attr.Key == slog.TimeKey {
@@ -48,7 +28,7 @@ func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 		said := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
-			if got := log.take(); got != strings.Join(append(want, ""), "\n") {
+			if got := log.Take(); got != strings.Join(append(want, ""), "\n") {
 				t.Errorf("the log has\n%swant\n%s", got, strings.Join(want, "\n"))
 			}
 		}
@@ -79,14 +59,14 @@ func TestLog_ChecksWithTheFirstLineOfTheirOutput(t *testing.T) {
 func TestLog_ThatThisHostLeftIsNoWarning(t *testing.T) {
 	for err, want := range map[error]bool{errors.New("no leader"): true, fmt.Errorf("node: %w", ErrLeft): false} {
 		synctest.Test(t, func(t *testing.T) {
-			var log lockedText
+			var log logtest.Text
 			f := newFakeCatalog()
 			f.fail = err
 			began := time.Now()
 			a := mustNew(t, Config{Catalog: f, Now: func() time.Duration { return time.Since(began) }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			defer running(t, a)()
 			time.Sleep(5 * time.Minute) // synctest's
-			if got := strings.Contains(log.take(), "cannot sync"); got != want {
+			if got := strings.Contains(log.Take(), "cannot sync"); got != want {
 				t.Errorf("%v: warned: %t", err, got)
 			}
 		})

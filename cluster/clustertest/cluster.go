@@ -8,7 +8,6 @@
 package clustertest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -27,6 +26,7 @@ import (
 	"meibo/cluster"
 	"meibo/cluster/agent"
 	"meibo/cluster/check"
+	"meibo/cluster/clustertest/logtest"
 	"meibo/cluster/clustertest/memnet"
 	"meibo/cluster/definition"
 	"meibo/cluster/gossip"
@@ -159,7 +159,7 @@ type Host struct {
 	dir    string               // of the present or last life
 	asked  int                  // by the load
 	life   atomic.Pointer[life] // nil: it is down
-	log    logBuffer
+	log    logtest.Text
 	ghosts sync.WaitGroup // lives that were killed and have yet to notice
 }
 
@@ -650,23 +650,4 @@ func (c *Cluster) ExactOn(h *Host) error {
 		}
 	}
 	return nil
-}
-
-// logBuffer keeps what is written.
-type logBuffer struct {
-	mu sync.Mutex // guards following
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"meibo/cluster/clustertest/logtest"
+
 	"github.com/hashicorp/raft"
 )
 
@@ -79,7 +81,7 @@ func (m *registers) Restore(r io.Reader) error {
 type group struct {
 	t       *testing.T
 	net     *network
-	said    *lines // what all log at Warn and above
+	said    *logtest.Text // what all log at Warn and above
 	servers map[string]*member
 }
 
@@ -114,7 +116,7 @@ func inBubble(t *testing.T, servers int, f func(t *testing.T, g *group)) {
 func inBubbleWith(t *testing.T, servers int, prepare func(*member), f func(t *testing.T, g *group)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		g := &group{t: t, net: newNetwork(uint64(servers)), said: new(lines), servers: make(map[string]*member)}
+		g := &group{t: t, net: newNetwork(uint64(servers)), said: new(logtest.Text), servers: make(map[string]*member)}
 		defer g.end()
 		var list []Server
 		for i := range servers {

@@ -3,27 +3,10 @@ package consensus
 import (
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
+
+	"meibo/cluster/clustertest/logtest"
 )
-
-// lines is a writer that several goroutines may write to.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // What Raft says of each try, of servers without a vote and of the end of a term in
 // order is no warning; what it says otherwise is, once a minute.
@@ -36,7 +19,7 @@ func TestLogger_WarnsOfWhatIsNotAsItShouldBe(t *testing.T) {
 		"failed to heartbeat to":  0,
 		"failed to take snapshot": 1,
 	} {
-		said := new(lines)
+		said := new(logtest.Text)
 		l := newLogger(slog.New(slog.NewTextHandler(said, nil)), func() bool { return false })
 		l.Error(msg)
 		l.Error(msg)
@@ -48,7 +31,7 @@ func TestLogger_WarnsOfWhatIsNotAsItShouldBe(t *testing.T) {
 
 func TestStart_OfAClusterOfOneWarnsOfNothing(t *testing.T) {
 	for name, dir := range map[string]string{"memory": "", "new": t.TempDir(), "old": filled(t, 3, 0)} {
-		said := new(lines)
+		said := new(logtest.Text)
 		p := run(t, dir, func(c *Config, _ *Replica) { c.Logger = slog.New(slog.NewTextHandler(said, nil)) })
 		p.awaitLeader()
 		if text := said.String(); strings.Contains(text, "WARN") || strings.Contains(text, "ERROR") {

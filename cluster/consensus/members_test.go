@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"meibo/cluster/clustertest/logtest"
 )
 
 func within(d time.Duration) (context.Context, context.CancelFunc) {
@@ -214,7 +216,7 @@ func TestRemovedServer_LearnsOfIt(t *testing.T) {
 	})
 	t.Run("and knows: it waits to be added", func(t *testing.T) {
 		inBubble(t, 3, func(t *testing.T, g *group) {
-			said := new(lines)
+			said := new(logtest.Text)
 			l := g.leader()
 			m := g.others(l)[0]
 			ctx, cancel := within(30 * time.Second)

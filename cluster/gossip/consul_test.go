@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"meibo/cluster/clustertest/logtest"
+
 	"github.com/hashicorp/memberlist"
 )
 
@@ -19,7 +21,7 @@ func TestConsul_IsNamedOnceWithWhatIsPossible(t *testing.T) {
 		for version := uint8(4); version <= 5; version++ {
 			t.Run(fmt.Sprintf("%s, version %d", name, version), func(t *testing.T) {
 				consul := consulOnLoopback(t, version, key)
-				var log syncBuffer
+				var log logtest.Text
 				keyring := func() *Keyring {
 					if key == nil {
 						return nil
@@ -61,7 +63,7 @@ func TestConsul_OthersThatAreNotReachedAreStillTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
-	var log syncBuffer
+	var log logtest.Text
 	onLoopback(t, 1, func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		c.RetryJoin, c.RetryInterval = []string{consul.LocalNode().Address(), nobody.Addr().String()}, 10*time.Millisecond

@@ -7,11 +7,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"meibo/cluster/clustertest/logtest"
 	"meibo/cluster/membership"
 )
 
 func TestLogger_TellsWhatMattersOnceAndHearsWhomThisHostAccuses(t *testing.T) {
-	var log syncBuffer
+	var log logtest.Text
 	heard := make(map[string]bool)
 	l := newLines(slog.New(slog.NewTextHandler(&log, nil)), func(name string, dead bool) { heard[name] = dead })
 	for _, text := range []string{

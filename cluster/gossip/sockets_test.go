@@ -10,9 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"meibo/cluster/clustertest/logtest"
 )
 
 // onLoopback runs a host on sockets, on an address of its own.
@@ -43,7 +44,7 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 	}
 	within(t, 10*time.Second, "all see all", func() bool { return whole(hosts...) })
 
-	var log syncBuffer
+	var log logtest.Text
 	for name, ring := range map[string]*Keyring{"a wrong key": keyed(t, "", 9), "no key": nil} {
 		stranger := onLoopback(t, 9, func(c *Config) {
 			c.Keyring, c.Logger = ring, slog.New(slog.NewTextHandler(&log, nil))
@@ -108,23 +109,6 @@ func TestSockets_AKeyedClusterMeetsRotatesItsKeyAndKeepsOthersOut(t *testing.T) 
 	}
 }
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func TestSockets_OnlyTheAllowedGossip(t *testing.T) {
 	first := onLoopback(t, 1, func(c *Config) {
 		c.Allowed = []netip.Prefix{netip.MustParsePrefix("127.81.3.1/32"), netip.MustParsePrefix("127.81.3.2/32")}
@@ -171,7 +155,7 @@ func TestJoin_AFailureNamesTheAddress(t *testing.T) {
 func TestRetryJoin_ProgramsSayWhom(t *testing.T) {
 	first := onLoopback(t, 1, func(*Config) {})
 	list := filepath.Join(t.TempDir(), "hosts")
-	var log syncBuffer
+	var log logtest.Text
 	second := onLoopback(t, 2, func(c *Config) {
 		// One that fails, one that prints nothing at first, one that keeps its output open.
 		c.RetryJoinExec = [][]string{{"/bin/sh", "-c", "echo not today >&2; exit 3"}, {"cat", list}, {"/bin/sh", "-c", "sleep 60 & echo 127.81.3.9:1"}}

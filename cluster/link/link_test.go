@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"meibo/cluster/clustertest/logtest"
+
 	"go.uber.org/goleak"
 )
 
@@ -50,29 +52,11 @@ func (r *testRing) Keys() ([][]byte, <-chan struct{}) {
 	return r.keys, r.changed
 }
 
-// logLines collects what a Link logs.
-type logLines struct {
-	mu    sync.Mutex
-	lines strings.Builder
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lines.Write(p)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lines.String()
-}
-
 // host is a Link under test.
 type host struct {
 	*Link
 	t    testing.TB
-	logs *logLines
+	logs *logtest.Text
 	stop func()
 }
 
@@ -82,7 +66,7 @@ const echo Protocol = "test-echo/1"
 // sends back what it reads.
 func start(t testing.TB, name string, keys Keys, change ...func(*Config)) *host {
 	t.Helper()
-	h := &host{t: t, logs: new(logLines)}
+	h := &host{t: t, logs: new(logtest.Text)}
 	cfg := Config{
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"),
 		Self:   Peer{ID: "id-of-" + name, Name: name, Datacenter: "dc1"},

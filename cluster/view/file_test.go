@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"meibo/cluster/catalog"
+	"meibo/cluster/clustertest/logtest"
 )
 
 const hostID = "3d7c1f40-0000-0000-0000-0000000000aa"
@@ -52,35 +53,19 @@ func (k *keysOf) Keys() ([][]byte, <-chan struct{}) {
 	return k.keys, k.changed
 }
 
-// lines is a log that the test reads.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// take returns the lines since the last call, which begin with level.
-func (l *lines) take(level string) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for line := range strings.Lines(l.b.String()) {
+// taken returns the lines since the last call, which begin with level.
+func taken(log *logtest.Text, level string) (out []string) {
+	for line := range strings.Lines(log.Take()) {
 		if strings.Contains(line, "level="+level) {
 			out = append(out, line)
 		}
 	}
-	l.b.Reset()
 	return out
 }
 
-func mustFile(t *testing.T, cfg FileConfig) (*File, *lines) {
+func mustFile(t *testing.T, cfg FileConfig) (*File, *logtest.Text) {
 	t.Helper()
-	log := new(lines)
+	log := new(logtest.Text)
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	if cfg.NodeID == "" {
 		cfg.NodeID, cfg.Datacenter = hostID, "dc1"
@@ -129,7 +114,7 @@ func TestRule23_TheFileIsReadByItsOwnHostAlone(t *testing.T) {
 			}
 			f, log := mustFile(t, tc.cfg)
 			img := f.Load()
-			said := log.take("ERROR")
+			said := taken(log, "ERROR")
 			if tc.want == "" {
 				if !reflect.DeepEqual(img, fullExport()) || len(said) > 0 {
 					t.Errorf("%+v, said %q", img, said)
@@ -159,10 +144,10 @@ func TestRule23_AHostThatIsGivenAKeySetsItsViewAsideWithoutAlarm(t *testing.T) {
 	if img := f.Load(); img != nil {
 		t.Error("what no key proves counts")
 	}
-	if said := log.take("INFO"); len(said) != 1 || !strings.Contains(said[0], "before this host had a key") {
+	if said := taken(log, "INFO"); len(said) != 1 || !strings.Contains(said[0], "before this host had a key") {
 		t.Errorf("said %q", said)
 	}
-	if said := log.take("ERROR"); len(said) > 0 {
+	if said := taken(log, "ERROR"); len(said) > 0 {
 		t.Errorf("said %q", said)
 	}
 	if aside, _ := filepath.Glob(path + ".set-aside-*"); len(aside) != 1 {
@@ -197,7 +182,7 @@ func testDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		img, said := f.Load(), log.take("ERROR")
+		img, said := f.Load(), taken(log, "ERROR")
 		if img != nil || len(said) != 1 || !strings.Contains(said[0], "set aside") {
 			t.Errorf("%d: %+v, said %q", i, img, said)
 		}
@@ -205,7 +190,7 @@ func testDamage(t *testing.T) {
 	if aside, _ := filepath.Glob(f.cfg.Path + ".set-aside-*"); len(aside) != maxAside {
 		t.Errorf("%d files set aside are kept, want %d", len(aside), maxAside)
 	}
-	if f.Load() != nil || len(log.take("ERROR")) != 0 {
+	if f.Load() != nil || len(taken(log, "ERROR")) != 0 {
 		t.Error("no file is no error")
 	}
 }
@@ -215,7 +200,7 @@ type scene struct {
 	t    *testing.T
 	view *View
 	file *File
-	log  *lines
+	log  *logtest.Text
 	seen time.Time
 	beat bool // a server confirms the view
 	end  func()
@@ -343,7 +328,7 @@ func TestFile_ADiskThatFailsIsSaidOnceAndTriedAgain(t *testing.T) {
 			mustTake(t, v, confirmed(update(uint64(6+i), node("n1", fmt.Sprintf("10.0.%d.%d", i/250, i%250), service("web", 80)))))
 		}
 		synctest.Wait()
-		if said := s.log.take("ERROR"); len(said) != 1 || !strings.Contains(said[0], "cannot be written") {
+		if said := taken(s.log, "ERROR"); len(said) != 1 || !strings.Contains(said[0], "cannot be written") {
 			t.Errorf("said %q, want one line", said)
 		}
 		if err := os.Remove(dir); err != nil {
@@ -352,7 +337,7 @@ func TestFile_ADiskThatFailsIsSaidOnceAndTriedAgain(t *testing.T) {
 		if s.after(lastRetry) == -1 {
 			t.Error("not tried again")
 		}
-		if said := s.log.take("INFO"); len(said) != 1 || !strings.Contains(said[0], "again") {
+		if said := taken(s.log, "INFO"); len(said) != 1 || !strings.Contains(said[0], "again") {
 			t.Errorf("said %q, want that it is well again", said)
 		}
 		s.end()
