@@ -15,6 +15,7 @@ import (
 
 	"meibo/bench/hosttest"
 	"meibo/bench/netswitch"
+	"meibo/cluster/clustertest/logtest"
 	"meibo/cluster/link"
 )
 
@@ -282,7 +283,7 @@ func (h *fleetHost) meibo(args ...string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command(bin, args...)
-	var out hosttest.SyncBuffer
+	var out logtest.Text
 	cmd.Stdout, cmd.Stderr = &out, &out
 	h.inside(func() { err = cmd.Start() })
 	if err == nil {

@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"meibo/cluster/clustertest/logtest"
+
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
@@ -157,7 +159,7 @@ func build(variable, env string, flags ...string) (string, error) {
 // Process is a program that a test started; its output is kept, and it is killed when the test ends.
 type Process struct {
 	*exec.Cmd
-	Output *SyncBuffer
+	Output *logtest.Text
 	Done   chan struct{} // closed when it has ended
 	Ended  error         // why; set before Done is closed
 }
@@ -165,7 +167,7 @@ type Process struct {
 // Start starts a program, which ends with the test at the latest. What it said is shown if the test fails.
 func Start(t *testing.T, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{Cmd: cmd, Output: &SyncBuffer{}}
+	p := &Process{Cmd: cmd, Output: new(logtest.Text)}
 	t.Cleanup(func() { // after the program's end
 		if t.Failed() {
 			t.Logf("output of %s:\n%s", filepath.Base(cmd.Path), p.Output)
@@ -181,7 +183,7 @@ func StartAppending(t *testing.T, cmd *exec.Cmd, path string) *Process {
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	Must(t, err)
 	defer out.Close()
-	p := &Process{Cmd: cmd, Output: &SyncBuffer{}}
+	p := &Process{Cmd: cmd, Output: new(logtest.Text)}
 	p.start(t, out)
 	return p
 }
@@ -335,28 +337,6 @@ func Must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// SyncBuffer is a buffer that a process writes while the test reads.
-type SyncBuffer struct {
-	mu  sync.Mutex // guards following
-	buf bytes.Buffer
-}
-
-var _ io.Writer = (*SyncBuffer)(nil)
-
-// Write implements io.Writer.
-func (b *SyncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String is what was written so far.
-func (b *SyncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // WriteFile makes a file, with the folders that it needs, and returns its path.

@@ -1,13 +1,16 @@
 package main
 
-import "meibo/bench/hosttest"
+import (
+	"meibo/bench/hosttest"
+	"meibo/cluster/clustertest/logtest"
+)
 
 // What tests of whole daemons share, under short names.
 const patience = hosttest.Patience
 
 type (
 	process    = hosttest.Process
-	syncBuffer = hosttest.SyncBuffer
+	syncBuffer = logtest.Text
 )
 
 var (
