@@ -186,7 +186,7 @@ func (h *fleetHost) start() {
 	hosttest.WriteFile(t, h.dir, "meibo.hcl", h.config())
 	cmd := exec.Command(bin, "agent", "-config-file", filepath.Join(h.dir, "meibo.hcl"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66")
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66 atexit_sleep_ms=0")
 	h.inside(func() { h.proc = hosttest.StartAppending(t, cmd, filepath.Join(h.dir, "log")) })
 }
 

@@ -17,12 +17,15 @@ prepare() {
   if has_cc; then export CGO_ENABLED=1
   elif [ -x .peers/root/usr/bin/gcc ]; then export CGO_ENABLED=1 CC=$PWD/bench/peers/cc.sh
   else race=; missing+=("no C compiler, so the tests ran without the race detector: install gcc"); fi
+  # A raced program ends when it ends: each command line that tests call would wait a second more for races of other goroutines.
+  export GORACE=atexit_sleep_ms=0
   log=$(mktemp); trap 'rm -f "$log"' EXIT
 }
 
-# gotest runs go test; the log has everything, the terminal gets results, figures and, at the end, what failed.
+# gotest runs go test; the log has everything, the terminal gets results, figures and, at the end, what failed. Vetting is
+# make lint's.
 gotest() {
-  go test -v -count=1 -timeout 30m "$@" >"$log" 2>&1; local code=$?
+  go test -v -vet=off -count=1 -timeout 30m "$@" >"$log" 2>&1; local code=$?
   grep -E '^(ok|FAIL|panic:)' "$log"
   # Figures, each behind the test that measured it.
   awk '/^ *=== (RUN|NAME|CONT)/ { name = $3 }
@@ -62,6 +65,34 @@ steadily() {
     fi
   fi
   failed+=("go test $*")
+}
+
+# aside runs a command that no time is measured by beside what follows, which comes before it at the processor; joined waits
+# for it and takes over what it said.
+#   aside COMMAND...
+aside() {
+  beside=$(mktemp -d)
+  (
+    trap - EXIT
+    renice -n 19 $BASHPID >/dev/null
+    log=$beside/log failed=() missing=() unsteady=()
+    "$@" || failed+=("$*")
+    for list in failed missing unsteady; do
+      declare -n of=$list
+      for item in "${of[@]}"; do printf '%s\n' "$item"; done >"$beside/$list"
+    done
+  ) >"$beside/said" 2>&1 &
+  besideID=$!
+}
+joined() {
+  wait $besideID || failed+=("what ran beside the rest ended with $?")
+  cat "$beside/said"
+  local list
+  for list in failed missing unsteady; do
+    declare -n of=$list
+    readarray -t -O ${#of[@]} of <"$beside/$list"
+  done
+  rm -rf "$beside"
 }
 
 # closing names what did not run, what passed at the second try, and what failed.

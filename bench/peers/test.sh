@@ -15,10 +15,14 @@ if [ -n "$race" ]; then
 fi
 
 begin=$SECONDS
-# Fleets of hosts come after the rest: what they measure is time.
-steadily $race -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' $(go list ./... | grep -v -e /packaging$ -e /clustertest$)
-# Whole clusters: what they share with a daemon is raced by the fleets and by the simulations.
-steadily -skip '^TestSimulate$' ./cluster/clustertest
+# Whole clusters in fake time, that no load makes late; what they share with a daemon is raced by the fleets and by the simulations.
+aside steadily -skip '^TestSimulate$' ./cluster/clustertest
+# Fleets of hosts come after the rest: what they measure is time. The longest come first, and three at once, as most of what
+# they do is to wait.
+longest=(./cmd/meibo ./cluster/gossip ./cluster/consensus ./forwarder ./cluster ./cmd/meibo/config)
+steadily $race -p 3 -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' "${longest[@]}" $(go list ./... | grep -v -e /packaging$ -e /clustertest$)
+joined
+# For as long as it is told, so with nothing beside it.
 steadily $race -run '^TestSimulate$' ./cluster/clustertest
 echo "tests: $((SECONDS - begin)) s"
 begin=$SECONDS
@@ -26,7 +30,10 @@ begin=$SECONDS
 steadily $race -run '^TestFleet' -skip '^TestFleet_(AnswersWhileHostsFreeze|HealsAfterASplit|AnswersWithoutServers|AnswersWhileLeadersDie)$' ./bench/fleet
 echo "fleets of hosts: $((SECONDS - begin)) s"
 begin=$SECONDS
+export MEIBO_FUZZ_BINS=$PWD/bin/fuzz
+aside bench/peers/fuzz.sh build # while hosts boot
 steadily -skip '^TestLint$' ./packaging
+joined
 echo "packages on a booted host: $((SECONDS - begin)) s"
 begin=$SECONDS
 bench/peers/apitest.sh || failed+=("Consul's Go client")

@@ -16,7 +16,7 @@ import (
 // this user may run.
 func asUser(t *testing.T, binary string, uid uint32, role, path string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestControl_WhoseSocketIsTrusted$")
-	cmd.Env = []string{"MEIBO_TEST_ROLE=" + role, "MEIBO_TEST_PATH=" + path}
+	cmd.Env = []string{"MEIBO_TEST_ROLE=" + role, "MEIBO_TEST_PATH=" + path, "GORACE=" + os.Getenv("GORACE")}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	return cmd

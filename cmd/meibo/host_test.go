@@ -1,6 +1,8 @@
 package main
 
 import (
+	"testing"
+
 	"meibo/bench/hosttest"
 	"meibo/cluster/clustertest/logtest"
 )
@@ -14,7 +16,6 @@ type (
 )
 
 var (
-	inHost      = hosttest.InHost
 	meiboBinary = hosttest.Binary
 	eventually  = hosttest.Eventually
 	pause       = hosttest.Pause
@@ -30,3 +31,10 @@ var (
 	writeFile   = hosttest.WriteFile
 	verifying   = hosttest.Verifying
 )
+
+// inHost runs body on a host of its own, beside other tests that have one.
+func inHost(t *testing.T, body func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	hosttest.InHost(t, body)
+}
