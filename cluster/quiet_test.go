@@ -3,13 +3,11 @@ package cluster
 import (
 	"bytes"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"meibo/cluster/clustertest/logtest"
 	"meibo/cluster/consensus"
 	"meibo/cluster/retry"
-	"meibo/cluster/server"
 )
 
 // keepLog has the host's log kept.
@@ -25,81 +22,6 @@ func keepLog(t *testing.T, cfg *Config) *logtest.Text {
 	s := new(logtest.Text)
 	cfg.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), s), nil)).With("host", cfg.NodeName)
 	return s
-}
-
-var warning = regexp.MustCompile(`level=(WARN|ERROR)`)
-
-// A server that is removed, restarts, leaves and returns says each of it once, and
-// warns of nothing that goes as somebody ordered.
-func TestServer_ThatGoesAndReturnsIsQuiet(t *testing.T) {
-	cfgs := triplets(t)
-	logs := make([]*logtest.Text, 3)
-	nodes := make([]*running, 3)
-	for i := range cfgs {
-		logs[i] = keepLog(t, &cfgs[i])
-		nodes[i] = run(t, cfgs[i])
-	}
-	awaitServers(t, nodes, 3)
-	leader := nodes[0]
-	other, log := -1, (*logtest.Text)(nil)
-	for i, n := range nodes {
-		if n.Leadership().Leading {
-			leader = n
-		} else {
-			other, log = i, logs[i]
-		}
-	}
-	expect := func(what string, warnings int, lines ...string) {
-		t.Helper()
-		text := log.Take()
-		if n := len(warning.FindAllString(text, -1)); n != warnings {
-			t.Errorf("%s: %d warnings and errors, want %d:\n%s", what, n, warnings, text)
-		}
-		for _, l := range lines {
-			if strings.Count(text, l) != 1 {
-				t.Errorf("%s: %q is not said once:\n%s", what, l, text)
-			}
-		}
-		for _, l := range []string{"belongs to no cluster yet", "will be opened again", "not part of a stable configuration", "is lost"} {
-			if strings.Contains(text, l) {
-				t.Errorf("%s: %q is said:\n%s", what, l, text)
-			}
-		}
-	}
-	awaitVote(t, nodes[other])
-	log.Take()
-
-	// The leader may take it in again before it has noticed: then there is nothing to say.
-	for noticed := false; !noticed; {
-		if err := leader.RemovePeer(leader.context(), nodes[other].cfg.NodeID, ""); err != nil && !errors.Is(err, server.ErrUnknownServer) {
-			t.Fatal(err)
-		}
-		retry.Wait(t.Context(), 500*time.Millisecond)
-		awaitVote(t, nodes[other])
-		awaitServers(t, nodes, 3)
-		noticed = strings.Contains(log.String(), "took this one out")
-	}
-	awaitSaid(t, log, "one of the cluster's again")
-	awaitVote(t, nodes[other])
-	expect("removed", 1, "took this one out of the Raft configuration", "one of the cluster's again")
-
-	nodes[other].end()
-	expect("stopped", 0)
-	nodes[other] = run(t, cfgs[other])
-	awaitVote(t, nodes[other])
-	expect("restarted", 0)
-
-	if err := nodes[other].Leave(nodes[other].context()); err != nil {
-		t.Fatal(err)
-	}
-	retry.Wait(t.Context(), time.Second) // as long as a leader may take to look, it runs
-	nodes[other].end()
-	expect("left", 0, "this server gave up its vote")
-	began := time.Now()
-	nodes[other] = run(t, cfgs[other])
-	awaitVote(t, nodes[other])
-	expect("returned", 0)
-	t.Logf("it was a voter again after %v", time.Since(began))
 }
 
 // awaitVote waits until a leader has called on the server, and it votes.
@@ -113,21 +35,6 @@ func awaitVote(t *testing.T, n *running) {
 	for !votes() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s never got a vote", n.cfg.NodeName)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// awaitSaid waits until the log has the text.
-func awaitSaid(t *testing.T, log *logtest.Text, text string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		all := log.String()
-		if strings.Contains(all, text) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(fmt.Errorf("%q was never said:\n%s", text, all))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

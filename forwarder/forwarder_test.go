@@ -73,8 +73,17 @@ func question(name string, typ uint16) *wire.Query {
 
 func ask(t *testing.T, f *forwarder.Forwarder, q *wire.Query) (resolver.Result, error) {
 	t.Helper()
-	return upstreamOf(t, f, wire.Root).Upstream.Exchange(t.Context(), q)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer time.AfterFunc(patience, cancel).Stop()
+	return upstreamOf(t, f, wire.Root).Upstream.Exchange(ctx, q)
 }
+
+// patience ends what waits until a timeout of longer, and makes an error of it that nothing
+// else does.
+const (
+	patience = 20 * time.Second
+	longer   = time.Minute
+)
 
 // mustAsk returns the answer to www.test A as text.
 func mustAsk(t *testing.T, f *forwarder.Forwarder) (string, resolver.Result) {
@@ -200,12 +209,8 @@ func TestExchange_WhatIsNoAnswer(t *testing.T) {
 			u, second := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
 			u.Set(www, dns.TypeA, tc.rule)
 			second.Answer(www, dns.TypeA, record)
-			began := time.Now()
-			if got, res := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, u, second)); got != good || res.Source != "upstream "+second.Addr().String() {
+			if got, res := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict, Timeout: longer}, u, second)); got != good || res.Source != "upstream "+second.Addr().String() {
 				t.Errorf("with another server: %q from %s", got, res.Source)
-			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("after %v", took)
 			}
 			f := start(t, forwarder.Route{}, u)
 			for range 5 { // more than it takes to hold a silent server for dead
@@ -222,9 +227,8 @@ func TestExchange_WhatIsNoAnswer(t *testing.T) {
 				}
 			}
 			u.Answer("other.test.", dns.TypeA, "other.test. 300 IN A 192.0.2.2")
-			began = time.Now()
-			if _, err := ask(t, f, question("other.test.", dns.TypeA)); err != nil || time.Since(began) > time.Second {
-				t.Errorf("it is held for dead: %v after %v", err, time.Since(began))
+			if _, err := ask(t, f, question("other.test.", dns.TypeA)); err != nil {
+				t.Errorf("it is held for dead: %v", err)
 			}
 		})
 	}
@@ -295,13 +299,9 @@ func TestExchange_NextServerForAWholeAnswer_RFC2181_9(t *testing.T) {
 			first, second := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
 			first.Set(www, dns.TypeA, cut)
 			second.Set(www, dns.TypeA, tc.second)
-			began := time.Now()
-			got, res := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, first, second))
+			got, res := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict, Timeout: longer}, first, second))
 			if !strings.Contains(got, "192.0.2.1") || res.Answer.TC() != tc.tc {
 				t.Errorf("got %q, TC %v", got, res.Answer.TC())
-			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("after %v", took)
 			}
 		})
 	}
@@ -551,10 +551,8 @@ func TestExchange_NextServerAtOnce(t *testing.T) {
 			bad, fine := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
 			bad.Set(www, dns.TypeA, resolvertest.Rule{Rcode: rcode})
 			fine.Answer(www, dns.TypeA, record)
-			began := time.Now()
-			got, _ := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict}, bad, fine))
-			if got != good || time.Since(began) > 3*time.Second {
-				t.Errorf("got %q after %v", got, time.Since(began))
+			if got, _ := mustAsk(t, start(t, forwarder.Route{Mode: forwarder.Strict, Timeout: longer}, bad, fine)); got != good {
+				t.Errorf("got %q", got)
 			}
 		})
 	}
@@ -562,12 +560,10 @@ func TestExchange_NextServerAtOnce(t *testing.T) {
 		fine := resolvertest.NewUpstream(t)
 		fine.Answer(www, dns.TypeA, record)
 		f := run(t, forwarder.Config{Routes: []forwarder.Route{{
-			Suffix: wire.Root, Mode: forwarder.Strict, Servers: []netip.AddrPort{closedPort(t), fine.Addr()},
+			Suffix: wire.Root, Mode: forwarder.Strict, Timeout: longer, Servers: []netip.AddrPort{closedPort(t), fine.Addr()},
 		}}})
-		began := time.Now()
-		got, _ := mustAsk(t, f)
-		if got != good || time.Since(began) > 3*time.Second {
-			t.Errorf("got %q after %v", got, time.Since(began))
+		if got, _ := mustAsk(t, f); got != good {
+			t.Errorf("got %q", got)
 		}
 	})
 }
@@ -624,10 +620,10 @@ func TestExchange_SilentServerCostsLittleAndThenNothing(t *testing.T) {
 	silent, fine := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
 	silent.SetDown(true)
 	fine.Answer(www, dns.TypeA, record)
-	f := start(t, forwarder.Route{Mode: forwarder.Strict}, silent, fine)
+	f := start(t, forwarder.Route{Mode: forwarder.Strict, Timeout: longer}, silent, fine)
 	began := time.Now()
 	got, _ := mustAsk(t, f)
-	if d := time.Since(began); got != good || d < 300*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(began); got != good || d < 300*time.Millisecond {
 		t.Errorf("got %q after %v, want the answer after some 400ms", got, d)
 	}
 	mustAsk(t, f)
@@ -831,18 +827,20 @@ func TestExchange_DeadServersAreNotWaitedForLong(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			silent.SetDown(true)
 			var log lockedLog
-			route := forwarder.Route{Suffix: wire.Root, Servers: []netip.AddrPort{silent.Addr()}, Mode: forwarder.Strict}
+			route := forwarder.Route{Suffix: wire.Root, Servers: []netip.AddrPort{silent.Addr()}, Mode: forwarder.Strict, Timeout: longer}
 			for _, u := range others {
 				route.Servers = append(route.Servers, u.Addr())
 			}
 			f := run(t, forwarder.Config{Routes: []forwarder.Route{route}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-			_, _ = ask(t, f, question("first.test.", dns.TypeA)) // probes follow its silence
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { // probes follow its silence
+				_, _ = upstreamOf(t, f, wire.Root).Upstream.Exchange(ctx, question("first.test.", dns.TypeA))
+			})
 			waitFor(t, "the server to be left out", func() bool { return log.count("does not answer") > 0 })
-			began := time.Now()
+			cancel()
+			wg.Wait()
 			res, err := ask(t, f, question(www, dns.TypeA))
-			if took := time.Since(began); took > 1500*time.Millisecond {
-				t.Errorf("it took %v", took)
-			}
 			var fail *resolver.Failure
 			if others == nil && (!errors.As(err, &fail) || fail.EDE != wire.EDENoReachable) || others != nil && (err != nil || res.Answer.Rcode() != wire.RcodeServFail) {
 				t.Errorf("got %v", err)
@@ -891,6 +889,14 @@ func TestExchange_Modes(t *testing.T) {
 			slow, fast := resolvertest.NewUpstream(t), resolvertest.NewUpstream(t)
 			slow.Set(www, dns.TypeA, resolvertest.Rule{Delay: 50 * time.Millisecond, Records: []string{record}})
 			fast.Answer(www, dns.TypeA, record)
+			if mode == forwarder.All { // the fast answer could be there before the slow server's turn to be asked
+				fast.Set(www, dns.TypeA, resolvertest.Rule{Records: []string{record}, Mangle: func(msg []byte) []byte {
+					for end := time.Now().Add(patience); len(slow.Asked(www)) < len(fast.Asked(www)) && time.Now().Before(end); {
+						<-time.After(time.Millisecond)
+					}
+					return msg
+				}})
+			}
 			f := start(t, forwarder.Route{Mode: mode}, slow, fast)
 			const rounds = 30
 			for range rounds {
@@ -905,9 +911,8 @@ func TestExchange_Modes(t *testing.T) {
 					t.Errorf("the first server was asked %d times, the second %d", s, q)
 				}
 			case forwarder.All:
-				// On a busy machine the fast answer can be there before the slow server's turn to be asked.
-				if s < rounds/3 || q < rounds-5 {
-					t.Errorf("asked %d and %d times, want both as a rule", s, q)
+				if s < rounds || q < rounds {
+					t.Errorf("asked %d and %d times, want both each time", s, q)
 				}
 			case forwarder.Random:
 				if s < 5 || q < 5 {
