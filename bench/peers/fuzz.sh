@@ -29,5 +29,5 @@ for package in $packages; do
     fi
   done
 done
-echo "fuzz: $targets targets, $time each, $failed failed"
+[ "$time" = build ] || echo "fuzz: $targets targets, $time each, $failed failed"
 [ $failed = 0 ]

@@ -209,7 +209,7 @@ func waitAll(t *testing.T, wg *sync.WaitGroup) {
 }
 
 // TestNetworkDownAndUp takes the way to the upstream away: what is known is answered, what isn't fails at once, and all is
-// back within a second and a half of the network.
+// back within a second and a half of the network. The long form, with nothing beside it, judges the times.
 func TestNetworkDownAndUp(t *testing.T) {
 	inHost(t, func(t *testing.T) {
 		const addr = "10.99.0.1"
@@ -225,7 +225,7 @@ func TestNetworkDownAndUp(t *testing.T) {
 			began := time.Now()
 			reply, err := ask(s.dns, "udp", fmt.Sprintf("unknown%d.example", round), dns.TypeA)
 			must(t, err)
-			if took := time.Since(began); reply.Rcode != dns.RcodeServerFailure || took > time.Second {
+			if took := time.Since(began); reply.Rcode != dns.RcodeServerFailure || verifying() && took > time.Second {
 				t.Errorf("without a network: %s after %v", dns.RcodeToString[reply.Rcode], took)
 			}
 			must(t, wantAnswer(s.dns, "known.example", dns.TypeA, "A 192.0.2.1"))
@@ -238,7 +238,7 @@ func TestNetworkDownAndUp(t *testing.T) {
 				return wantAnswer(s.dns, fmt.Sprintf("new%d.example", rand.Uint32()), dns.TypeA, "A 192.0.2.1")
 			})
 			t.Logf("new names are back %v after the network", back.Round(time.Millisecond))
-			if back > 1500*time.Millisecond {
+			if verifying() && back > 1500*time.Millisecond {
 				t.Errorf("%v until new names were answered", back)
 			}
 		}
