@@ -461,11 +461,6 @@ func (s *simulation) rest() {
 		}
 	}
 	whole := s.Whole()
-	for _, h := range s.Hosts {
-		if !s.Judge.IsServing(h.Name) {
-			s.Judge.State(h.Name, Either)
-		}
-	}
 	for h := range s.touched {
 		s.Judge.TurnAll(h.Name, Present)
 	}
@@ -480,6 +475,11 @@ func (s *simulation) rest() {
 		}
 		return nil
 	})
+	for _, h := range s.Hosts { // who lost its disk may know nothing until then, and deny nothing
+		if !s.Judge.IsServing(h.Name) {
+			s.Judge.State(h.Name, Either)
+		}
+	}
 	s.Judge.AllExact()
 	s.Judge.Together(names(s.Hosts), names(s.Hosts))
 	for i, node := range s.history.present() {
