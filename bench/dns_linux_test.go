@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/report"
+
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +78,7 @@ func TestDNSLoad(t *testing.T) {
 		b.keep(t)
 	}
 	if isWhole() {
-		writeSection(t, "make bench-dns", slices.Concat([]report{b.versions(rounds)}, b.tables(), b.waitTables())...)
+		report.Write(t, results, "make bench-dns", slices.Concat([]report.Table{b.versions(rounds)}, b.tables(), b.waitTables())...)
 	}
 }
 
@@ -357,11 +359,11 @@ func familyOf(pid int) [][]string {
 }
 
 // tables are a row for each server in each kind of load, medians of the rounds.
-func (b *dnsBench) tables() []report {
-	var out []report
+func (b *dnsBench) tables() []report.Table {
+	var out []report.Table
 	for _, row := range b.Rows {
-		var r report
-		r.row(row, "CPU per query", "of it in user space", "queries a second", "mean latency", "lost", "resident")
+		var r report.Table
+		r.Row(row, "CPU per query", "of it in user space", "queries a second", "mean latency", "lost", "resident")
 		servers := b.All[row]
 		median := func(name string, of func(dnsFigures) float64) float64 {
 			values := make([]float64, 0, len(servers[name]))
@@ -378,7 +380,7 @@ func (b *dnsBench) tables() []report {
 		}
 		slices.SortFunc(names, func(x, y string) int { return cmp.Compare(median(x, cpu), median(y, cpu)) })
 		for _, name := range names {
-			r.row(name, fmt.Sprintf("%.2f µs", median(name, cpu)),
+			r.Row(name, fmt.Sprintf("%.2f µs", median(name, cpu)),
 				fmt.Sprintf("%.2f µs", median(name, func(f dnsFigures) float64 { return f.UserUS })),
 				fmt.Sprintf("%.0f", median(name, func(f dnsFigures) float64 { return f.QPS })),
 				fmt.Sprintf("%.2f ms", median(name, func(f dnsFigures) float64 { return f.LatencyMS })),

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"meibo/bench/report"
+
 	"github.com/miekg/dns"
 )
 
@@ -162,18 +164,18 @@ func p99(all []time.Duration) time.Duration {
 }
 
 // waitTables are medians of the rounds.
-func (b *dnsBench) waitTables() []report {
-	var out []report
+func (b *dnsBench) waitTables() []report.Table {
+	var out []report.Table
 	for _, row := range []string{silentRow, staleRow} {
 		servers := b.Waits[row]
 		if len(servers) == 0 {
 			continue
 		}
-		var r report
+		var r report.Table
 		if row == silentRow {
-			r.row(row, "p99 of the first second", "p99 after that", "failed")
+			r.Row(row, "p99 of the first second", "p99 after that", "failed")
 		} else {
-			r.row(row, "the first answer", "p99 after that", "failed")
+			r.Row(row, "the first answer", "p99 after that", "failed")
 		}
 		median := func(name string, of func(dnsWaits) time.Duration) time.Duration {
 			var values []time.Duration
@@ -194,7 +196,7 @@ func (b *dnsBench) waitTables() []report {
 			for _, w := range servers[name] {
 				failed = max(failed, w.Failed)
 			}
-			r.row(name, median(name, first).Round(10*time.Microsecond).String(),
+			r.Row(name, median(name, first).Round(10*time.Microsecond).String(),
 				median(name, func(w dnsWaits) time.Duration { return w.Rest }).Round(10*time.Microsecond).String(), fmt.Sprint(failed))
 		}
 		out = append(out, r)

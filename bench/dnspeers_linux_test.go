@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"meibo/bench/hosttest"
+	"meibo/bench/report"
 )
 
 // dnsPeer is a server that is measured. All forward to the same upstreams, on one thread, have room for all names, and give
@@ -85,16 +86,16 @@ func (b *dnsBench) peers() []*dnsPeer {
 var versionNumber = regexp.MustCompile(`[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*`)
 
 // versions is a table of what the peers are; the figures are medians of so many rounds.
-func (b *dnsBench) versions(rounds int) report {
-	var r report
-	r.row("server", "version")
-	r.row("rounds", fmt.Sprint(rounds))
+func (b *dnsBench) versions(rounds int) report.Table {
+	var r report.Table
+	r.Row("server", "version")
+	r.Row("rounds", fmt.Sprint(rounds))
 	for _, s := range b.peers() {
 		if s.version == "" {
 			continue // meibo is what the section is of
 		}
 		out, _ := b.on(1, s.name != "consul", s.program, s.version).CombinedOutput()
-		r.row(s.name, versionNumber.FindString(string(out)))
+		r.Row(s.name, versionNumber.FindString(string(out)))
 	}
 	return r
 }

@@ -1,17 +1,15 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
-	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"meibo/bench/report"
 )
 
 // What the load of `make bench-feed` is.
@@ -37,35 +35,31 @@ var feedHosts = func() int {
 // feedServices is how many services the hosts offer, four each: twenty instances of each.
 var feedServices = feedHosts / 5
 
-// report is the table, row by row.
-type report struct{ rows [][]string }
-
-func (r *report) row(what string, cells ...string) {
-	r.rows = append(r.rows, append([]string{what}, cells...))
-}
+// results is where they are written.
+const results = "RESULTS.md"
 
 // TestFeedLoad measures many hosts against three real servers and writes RESULTS.md. It takes minutes and a quiet machine.
 func TestFeedLoad(t *testing.T) {
 	if os.Getenv("MEIBO_FEED_LOAD") == "" {
 		t.Skip("takes minutes: run make bench-feed")
 	}
-	var r report
+	var r report.Table
 	title := fmt.Sprintf("%d hosts, three servers", feedHosts)
 	if os.Getenv("MEIBO_FEED_COUNT") != "" { // many: one form alone, as each takes minutes
-		r.row(title, "by name")
+		r.Row(title, "by name")
 		for _, figure := range measureFeed(t, "view { whole_below = 0 }\n") {
-			r.row(figure[0], figure[1])
+			r.Row(figure[0], figure[1])
 		}
-		writeSection(t, fmt.Sprintf("make bench-feed HOSTS=%d", feedHosts), r)
+		report.Write(t, results, fmt.Sprintf("make bench-feed HOSTS=%d", feedHosts), r)
 		return
 	}
 	whole := measureFeed(t, "")
 	named := measureFeed(t, "view { whole_below = 0 }\n")
-	r.row(title, "whole catalog", "by name")
+	r.Row(title, "whole catalog", "by name")
 	for i := range whole {
-		r.row(whole[i][0], whole[i][1], named[i][1])
+		r.Row(whole[i][0], whole[i][1], named[i][1])
 	}
-	writeSection(t, "make bench-feed", r, measureLarge(t))
+	report.Write(t, results, "make bench-feed", r, measureLarge(t))
 }
 
 // measureFeed returns names of figures and their values.
@@ -275,50 +269,4 @@ func feedUses() []string {
 		names = append(names, fmt.Sprintf("svc-%02d", i*3))
 	}
 	return names
-}
-
-// writeResults prints the tables and puts them into RESULTS.md, in the place of the last ones.
-// writeSection prints the tables and writes them into RESULTS.md, in the place of what the command wrote before.
-func writeSection(t *testing.T, command string, tables ...report) {
-	t.Helper()
-	var b bytes.Buffer
-	version, _ := exec.Command("git", "describe", "--always", "--dirty").Output()
-	fmt.Fprintf(&b, "## %s\n\n%s, %s, %d CPUs, %s %s/%s, Linux %s, commit %s. Everything runs on this one machine.\n", command,
-		time.Now().Format("2 January 2006"), cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel(), strings.TrimSpace(string(version)))
-	for _, r := range tables {
-		b.WriteByte('\n')
-		for i, row := range r.rows {
-			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
-			if i == 0 {
-				fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(row)))
-			}
-		}
-	}
-	t.Logf("\n%s", b.String())
-	const file = "RESULTS.md"
-	old, err := os.ReadFile(file)
-	if err != nil {
-		old = []byte("# Measurements\n\nEach section is written by the command that it is named after.\n")
-	}
-	section := regexp.MustCompile(`(?ms)^## ` + regexp.QuoteMeta(command) + `\n.*?(^## |\z)`)
-	rest := section.ReplaceAll(old, []byte("$1"))
-	text := append(bytes.TrimRight(rest, "\n"), append([]byte("\n\n"), b.Bytes()...)...)
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		t.Error(err)
-	}
-}
-
-func kernel() string {
-	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return strings.TrimSpace(string(release))
-}
-
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, "\t :\n")
-		}
-	}
-	return runtime.GOARCH
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"meibo/bench/report"
+
 	"github.com/miekg/dns"
 )
 
@@ -20,7 +22,7 @@ const (
 )
 
 // measureLarge has one service of 5,000 instances change ten times a second, and asks one host for it and for others.
-func measureLarge(t *testing.T) (r report) {
+func measureLarge(t *testing.T) (r report.Table) {
 	t.Helper()
 	c := newRealCluster(t, "")
 	defer c.stop()
@@ -40,10 +42,10 @@ func measureLarge(t *testing.T) (r report) {
 	slices.Sort(idle)
 	slices.Sort(busy)
 	noise := percentile(busy, 99) - percentile(idle, 99)
-	r.row("one service of 5,000 instances, one host", "nothing changes", "10 changes a second")
-	r.row("lookups of other names, p50", ms(idle, 50), ms(busy, 50))
-	r.row("p99", ms(idle, 99), ms(busy, 99))
-	r.row("answers for the service itself", "", fmt.Sprintf("%d, %d wrong", l.answers, l.wrong))
+	r.Row("one service of 5,000 instances, one host", "nothing changes", "10 changes a second")
+	r.Row("lookups of other names, p50", ms(idle, 50), ms(busy, 50))
+	r.Row("p99", ms(idle, 99), ms(busy, 99))
+	r.Row("answers for the service itself", "", fmt.Sprintf("%d, %d wrong", l.answers, l.wrong))
 	if noise > maxNoise {
 		missed(t, "changes of the large service add %v to the p99 of other names, want %v at most", noise, maxNoise)
 	}
