@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meibo/cache"
+	"meibo/cluster/feed"
+	"meibo/cluster/link"
+	"meibo/cluster/view"
+	"meibo/resolver"
+	"meibo/resolver/consul"
+	"meibo/resolver/wire"
+)
+
+// host is one host: everything between its listeners and the servers, as its daemon has it.
+type host struct {
+	number int
+	player *Player
+	uses   []int
+	used   []uint64 // uses as a set of bits
+
+	resolver atomic.Pointer[resolver.Resolver]
+	view     *view.View
+	stop     context.CancelFunc
+	ended    sync.WaitGroup
+
+	query wire.Query // watch's
+	buf   [4096]byte
+}
+
+func newHost(p *Player, number int, z *zipf) *host {
+	h := &host{number: number, player: p, uses: p.cfg.Fleet.uses(number, z), used: make([]uint64, (p.cfg.Fleet.Services+63)/64)}
+	for _, s := range h.uses {
+		h.used[s/64] |= 1 << (s % 64)
+	}
+	return h
+}
+
+func (h *host) isUser(s int) bool { return h.used[s/64]&(1<<(s%64)) != 0 }
+
+// wires counts what goes over the hosts' connections, TLS included.
+type wires struct{ in, out atomic.Int64 }
+
+// hostAddr is the n-th host's own: servers bound what comes from one.
+func hostAddr(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 2, byte(n / 250), byte(n%250 + 1)})
+}
+
+type oneKey []byte
+
+// Keys implements link.Keys.
+func (k oneKey) Keys() ([][]byte, <-chan struct{}) { return [][]byte{k}, nil }
+
+// start makes the host and runs it. With a file it begins with what was kept there.
+func (h *host) start(file string) error {
+	p := h.player
+	name, id := nodeName(h.number), fmt.Sprintf("50000000-0000-4000-8000-%012d", h.number)
+	v, err := view.New(view.Config{NodeName: name, NodeID: id})
+	if err != nil {
+		return err
+	}
+	if file != "" {
+		f, err := h.file(file)
+		if err != nil {
+			return err
+		}
+		known := f.Load()
+		if known == nil {
+			return fmt.Errorf("host %d finds nothing in %s", h.number, file)
+		}
+		v.Import(known, view.FromDisk)
+	}
+	l, err := link.New(link.Config{
+		Listen: netip.AddrPortFrom(hostAddr(h.number), 0), Self: link.Peer{ID: id, Name: name, Datacenter: "dc1"}, Keys: oneKey(p.cfg.Key),
+		Network: &network{from: hostAddr(h.number), wires: &p.wires, latency: p.cfg.Latency, loss: p.cfg.Loss},
+	})
+	if err != nil {
+		return err
+	}
+	client := feed.NewClient(feed.ClientConfig{
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			conn, err := l.Dial(ctx, addr, feed.Protocol, "")
+			if err != nil {
+				return nil, err
+			}
+			return conn, nil
+		},
+		Servers: func() []string { return p.cfg.Servers }, NodeID: id, Datacenter: "dc1", Resume: v.Resume,
+		Hosts: func() int { return p.cfg.Fleet.Hosts },
+	})
+	r, err := p.newResolver(v)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	h.view, h.stop = v, stop
+	h.resolver.Store(r)
+	h.ended.Go(func() { _ = l.Run(ctx) })
+	h.ended.Go(func() { _ = v.Run(ctx) })
+	h.ended.Go(func() { _ = r.Run(ctx) })
+	h.ended.Go(func() {
+		for {
+			s, err := client.Open(ctx)
+			if err != nil {
+				return
+			}
+			_ = v.Follow(ctx, s)
+			s.Close()
+		}
+	})
+	h.ended.Go(func() { h.watch(ctx) })
+	return nil
+}
+
+// newResolver makes what answers lookups: the zone over the host's view, a cache, and a default route.
+func (p *Player) newResolver(v *view.View) (r *resolver.Resolver, err error) {
+	zone, err := consul.New(consul.Options{
+		State: func() consul.State { return v.Load() }, Want: v.Want, Moved: v.BumpEpoch,
+		Chase: func(ctx context.Context, q *wire.Query) (resolver.Result, error) { return r.Lookup(ctx, q) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	kept, err := cache.New(cache.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return resolver.New(resolver.Config{Cache: kept, Table: resolver.Table{Mounts: append(zone.Mounts(), resolver.Mount{
+		Suffix: wire.Root, Rank: resolver.RankDefault, Upstream: upstream{}, Route: new(atomic.Uint64), Name: "simulated",
+	})}})
+}
+
+// upstream is simulated: every name has an address for a minute.
+type upstream struct{}
+
+// Exchange implements resolver.Upstream.
+func (upstream) Exchange(_ context.Context, q *wire.Query) (resolver.Result, error) {
+	answer, err := wire.Pack(q, &wire.Reply{RRs: []wire.RR{{
+		Owner: wire.Name(q.Name()), Type: wire.TypeA, TTL: 60, Data: wire.A(netip.AddrFrom4([4]byte{192, 0, 2, 1})),
+	}}})
+	return resolver.Result{Answer: answer, Ages: true, Source: "simulated"}, err
+}
+
+// file is where the host keeps its view over a restart.
+func (h *host) file(dir string) (*view.File, error) {
+	return view.NewFile(view.FileConfig{
+		Path: h.path(dir), NodeID: fmt.Sprintf("50000000-0000-4000-8000-%012d", h.number), Datacenter: "dc1",
+		Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+// keep writes the view's file, as a daemon does that has none yet.
+func (h *host) keep(dir string) error {
+	path := h.path(dir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := h.file(dir)
+	if err != nil {
+		return err
+	}
+	ctx, end := context.WithTimeout(context.Background(), patience)
+	var writing sync.WaitGroup
+	writing.Go(func() { _ = f.Run(ctx, h.view) })
+	for ctx.Err() == nil {
+		if _, err = os.Stat(path); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	end()
+	writing.Wait()
+	return err
+}
+
+func (h *host) path(dir string) string { return filepath.Join(dir, nodeName(h.number)) }
+
+// watch follows the view: what it newly knows may be a change that somebody waits for.
+func (h *host) watch(ctx context.Context) {
+	for {
+		state := h.view.Load()
+		h.player.look(h)
+		select {
+		case <-ctx.Done():
+			return
+		case <-state.Superseded():
+		}
+	}
+}
+
+// ready waits until the host knows all the services that it uses.
+func (h *host) ready(ctx context.Context) error {
+	for state := h.view.Load(); !state.HasBase(); state = h.view.Load() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-state.Superseded():
+		}
+	}
+	for _, s := range h.uses {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-h.view.Want(serviceName(s)):
+		}
+	}
+	return nil
+}
+
+// confirmed waits until a server with a leader has told the host that it knows all, after a time.
+func (h *host) confirmed(ctx context.Context, after time.Time) error {
+	for {
+		state := h.view.Load()
+		if h.view.Confirmed().After(after) {
+			return nil
+		}
+		again := time.NewTimer(20 * time.Millisecond) // a confirmation alone publishes no state
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return ctx.Err()
+		case <-state.Superseded():
+			again.Stop()
+		case <-again.C:
+		}
+	}
+}

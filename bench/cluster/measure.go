@@ -1,0 +1,443 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// wrongAfter is how long a change may take to show everywhere: an answer without it is wrong from then on.
+const wrongAfter = 3 * time.Second
+
+// measurement is one run.
+type measurement struct {
+	o       options
+	f       fleet
+	dir     string
+	began   time.Time
+	servers *servers
+	leader  *server
+	crowd   *crowd
+	result  result
+
+	rest   float64 // what the servers take when nothing happens, in cores
+	down   [][]bool
+	calm   []time.Time // by service: when it may be changed again
+	random *rand.Rand
+}
+
+func (m *measurement) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%4.0f s  %s\n", time.Since(m.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (m *measurement) run() (err error) {
+	m.random = rand.New(rand.NewPCG(2, 3))
+	m.calm = make([]time.Time, m.f.Services)
+	m.down = make([][]bool, m.f.Services)
+	for s := range m.down {
+		m.down[s] = make([]bool, m.f.Each)
+	}
+	r := &m.result
+	r.Options, r.When, r.Machine = m.o, time.Now().Format("2 January 2006"), machine()
+	r.Hosts, r.Services, r.Instances = m.f.Hosts, m.f.Services, m.f.Services*m.f.Each
+
+	m.say("three servers start")
+	if m.servers, err = startServers(m.o.bin, m.dir); err != nil {
+		return err
+	}
+	defer m.servers.stop()
+	if m.leader, err = m.servers.leader(); err != nil {
+		return err
+	}
+	empty := float64(resident(m.leader.cmd.Process.Pid))
+	total := m.f.Services * m.f.Each
+	err = fill(m.f, m.leader.register, func(done int) {
+		if done%(total/4) == 0 {
+			m.say("%d of %d instances are registered", done, total)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	r.InstanceKB = (float64(resident(m.leader.cmd.Process.Pid)) - empty) / float64(total) / 1024
+	m.say("servers that no host has a stream with")
+	time.Sleep(2 * time.Second)
+	r.AloneCores = m.cores(8 * time.Second)
+	m.say("lookups over the network, which no host's cache answers")
+	if err := m.direct(); err != nil {
+		return err
+	}
+	for _, phase := range []struct {
+		name string
+		f    func() error
+	}{
+		{"the fleet starts", m.start}, {"nothing changes", m.quiet}, {"instances change", m.change},
+		{"a service that every host uses changes once a second", m.hot}, {"a tenth of the hosts restart at once", func() error { return m.restart(10, 0, &r.Restart) }},
+		{"the whole fleet restarts", func() error { return m.restart(1, m.o.Start, &r.FleetStart) }},
+		{"the leader is killed", m.killLeader}, {"all servers are killed and started", m.killAll},
+	} {
+		m.say("%s", phase.name)
+		if err := phase.f(); err != nil {
+			return fmt.Errorf("%s: %w", phase.name, err)
+		}
+	}
+	defer m.crowd.stop()
+	sum, _, err := m.crowd.figures()
+	if err != nil {
+		return err
+	}
+	r.Lookups, r.Failed, r.Stale, r.Wrong = sum.Lookups, sum.Failed, sum.Stale, sum.Wrong
+	if err := m.crowd.tell("Lookups", 0); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second) // a late answer comes by then, or never
+	if sum, _, err = m.crowd.figures(); err != nil {
+		return err
+	}
+	r.Failed += sum.Open
+	m.say("caches that know TTLs are simulated")
+	m.ttls()
+	return nil
+}
+
+// window measures the servers and the hosts while f runs.
+type window struct {
+	seconds          float64
+	cores            float64 // of the servers
+	bytes, pushes    float64 // that the servers sent, each second
+	streams          float64
+	resident, leader float64 // MiB, at the end
+	lookups, failed  int64
+	late             int64
+	stale, wrong     int64
+	hostCPU          time.Duration
+	hostIn, hostOut  float64 // octets each second of all
+	hostResident     int64
+	lag              *hdrhistogram.Histogram
+}
+
+func (m *measurement) window(f func() error) (w window, err error) {
+	before, _, err := m.crowd.figures()
+	if err != nil {
+		return w, err
+	}
+	a := m.servers.read(m.leader)
+	if err := f(); err != nil {
+		return w, err
+	}
+	b := m.servers.read(m.leader)
+	after, lag, err := m.crowd.figures()
+	w.seconds = b.at.Sub(a.at).Seconds()
+	w.cores = (b.cpu - a.cpu).Seconds() / w.seconds
+	w.bytes, w.pushes = (b.bytes-a.bytes)/w.seconds, (b.pushes-a.pushes)/w.seconds
+	w.streams, w.resident, w.leader = b.streams, b.resident/(1<<20), b.first/(1<<20)
+	w.lookups, w.failed, w.late = after.Lookups-before.Lookups, after.Failed-before.Failed, after.Late-before.Late
+	w.stale, w.wrong = after.Stale-before.Stale, after.Wrong-before.Wrong
+	w.hostCPU, w.hostResident = after.CPU-before.CPU, after.Resident
+	w.hostIn, w.hostOut = float64(after.In-before.In)/w.seconds, float64(after.Out-before.Out)/w.seconds
+	w.lag = lag
+	return w, err
+}
+
+func (m *measurement) start() (err error) {
+	links := m.servers.links()
+	if m.o.OneServer {
+		links = []string{m.leader.addr + ":8300"}
+	}
+	m.crowd, err = playHosts(Config{
+		Fleet: m.f, Servers: links, Key: key, Unknown: m.o.Unknown, Forwarded: m.o.Forwarded,
+		Latency: m.o.Latency, Loss: m.o.Loss, Late: wrongAfter,
+	}, m.o.Processes)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := m.crowd.tell("Start", Some{Step: 1, Spread: m.o.Start}); err != nil {
+		return err
+	}
+	m.result.Install = time.Since(began).Seconds()
+	m.say("every host knows what it uses after %.1f s", m.result.Install)
+	if err := m.crowd.tell("Lookups", m.o.Lookups); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second)
+	return nil
+}
+
+// cores is what the servers take over a time.
+func (m *measurement) cores(d time.Duration) float64 {
+	before := cpu(m.servers.all...)
+	time.Sleep(d)
+	return (cpu(m.servers.all...) - before).Seconds() / d.Seconds()
+}
+
+// peak watches the servers until it is called, and returns the most cores that they took in half a second.
+func (m *measurement) peak() func() float64 {
+	stop, most := make(chan struct{}), make(chan float64)
+	go func() {
+		var top float64
+		last, at := cpu(m.servers.all...), time.Now()
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				most <- top
+				return
+			case now := <-tick.C:
+				used := cpu(m.servers.all...) // a process that starts anew counts from zero
+				top = max(top, (used-last).Seconds()/now.Sub(at).Seconds())
+				last, at = used, now
+			}
+		}
+	}()
+	return func() float64 { close(stop); return <-most }
+}
+
+// untilRest waits until the servers take no more than half as much again as at rest, for a minute and a half at most.
+func (m *measurement) untilRest(since time.Time) float64 {
+	for time.Since(since) < 90*time.Second {
+		if m.cores(2*time.Second) <= m.rest*1.5+0.02 {
+			break
+		}
+	}
+	return time.Since(since).Seconds() - 2
+}
+
+// quiet measures with and without lookups.
+func (m *measurement) quiet() error {
+	r := &m.result
+	hosts := float64(m.f.Hosts)
+	if err := m.crowd.tell("Lookups", 0); err != nil {
+		return err
+	}
+	time.Sleep(time.Second)
+	idle, err := m.window(func() error { time.Sleep(10 * time.Second); return nil })
+	if err != nil {
+		return err
+	}
+	if err := m.crowd.tell("Lookups", m.o.Lookups); err != nil {
+		return err
+	}
+	w, err := m.window(func() error { time.Sleep(10 * time.Second); return nil })
+	if err != nil {
+		return err
+	}
+	m.rest = w.cores
+	r.IdleCores, r.RestCores = idle.cores, w.cores
+	r.RestBytes, r.Streams = idle.bytes, int(w.streams)
+	r.HostBytes = (idle.hostIn + idle.hostOut) / hosts
+	r.HostIdle = 100 * idle.hostCPU.Seconds() / idle.seconds / hosts
+	r.HostMB = float64(w.hostResident) / (1 << 20) / hosts
+	r.LookupMicros = (w.hostCPU.Seconds()/w.seconds - idle.hostCPU.Seconds()/idle.seconds) / (float64(w.lookups) / w.seconds) * 1e6
+	r.LeaderMB, r.ServersMB = w.leader, w.resident
+	m.say("servers take %.3f cores without lookups and %.3f with %.0f a second; a host takes %.1f KiB/s and %.1f MiB",
+		idle.cores, w.cores, float64(w.lookups)/w.seconds, r.HostBytes/1024, r.HostMB)
+	return nil
+}
+
+// write makes one change and returns how long it took to reach all that use the service.
+func (m *measurement) write(service, instance int, up bool) (users, missing int, took *hdrhistogram.Histogram, err error) {
+	status := "critical"
+	if up {
+		status = "passing"
+	}
+	c := Change{Service: service, Instance: instance, Up: up, At: time.Now()}
+	if err := m.crowd.tell("Announce", c); err != nil {
+		return 0, 0, nil, err
+	}
+	if err := m.leader.register(m.f.register(service, instance, status)); err != nil {
+		return 0, 0, nil, err
+	}
+	c.At = time.Now()
+	list, err := call[Spread](m.crowd, "Committed", c)
+	took = newHistogram()
+	for _, s := range list {
+		users, missing = users+s.Users, missing+s.Missing
+		took.Merge(hdrhistogram.Import(s.Took))
+	}
+	return users, missing, took, err
+}
+
+// changing writes changes at a rate until the time is over, of random instances or of one service.
+func (m *measurement) changing(rate float64, d time.Duration, only int) (s changes, err error) {
+	s.each, s.last = newHistogram(), newHistogram()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
+	defer tick.Stop()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		<-tick.C
+		service, instance := only, 0
+		if only < 0 {
+			// One that was changed is left in peace while its last change may be on its way.
+			for service = m.random.IntN(m.f.Services); time.Now().Before(m.calm[service]); {
+				service = m.random.IntN(m.f.Services)
+			}
+			m.calm[service] = time.Now().Add(15 * time.Second)
+			instance = m.random.IntN(m.f.Each)
+		}
+		up := m.down[service][instance]
+		m.down[service][instance] = !up
+		wg.Go(func() {
+			users, missing, took, e := m.write(service, instance, up)
+			mu.Lock()
+			defer mu.Unlock()
+			if err = errors.Join(err, e); e != nil {
+				return
+			}
+			s.count++
+			s.users, s.missing = s.users+users, s.missing+missing
+			s.each.Merge(took)
+			if users > 0 {
+				_ = s.last.RecordValue(took.Max())
+			}
+		})
+		if only >= 0 {
+			wg.Wait()
+		}
+	}
+	wg.Wait()
+	return s, err
+}
+
+// changes is what many changes took.
+type changes struct {
+	count, users, missing int
+	each, last            *hdrhistogram.Histogram
+}
+
+func (m *measurement) change() error {
+	r := &m.result
+	var s changes
+	w, err := m.window(func() (err error) { s, err = m.changing(m.o.Changes, m.o.Duration, -1); return err })
+	if err != nil {
+		return err
+	}
+	r.Changes, r.Users = s.count, float64(s.users)/float64(s.count)
+	r.ChangeP50, r.ChangeP99, r.ChangeMax, r.Missing = ms(s.each, 50), ms(s.each, 99), ms(s.each, 100), s.missing
+	r.Cores, r.Bytes, r.Pushes = w.cores, w.bytes, w.pushes
+	r.StaleShare = float64(w.stale) / float64(w.lookups)
+	r.Lag = ms(w.lag, 99)
+	r.LeaderMB, r.ServersMB = max(r.LeaderMB, w.leader), max(r.ServersMB, w.resident)
+	r.Rate = float64(s.count) / w.seconds
+	m.say("%d changes, %.0f users each: p50 %.1f ms, p99 %.1f ms, at most %.1f ms; servers take %.3f cores; %d wrong of %d lookups",
+		s.count, r.Users, r.ChangeP50, r.ChangeP99, r.ChangeMax, w.cores, w.wrong, w.lookups)
+	return nil
+}
+
+func (m *measurement) hot() error {
+	var s changes
+	w, err := m.window(func() (err error) { s, err = m.changing(1, 10*time.Second, hot); return err })
+	if err != nil {
+		return err
+	}
+	r := &m.result
+	r.HotPushes, r.HotLast, r.HotCores = w.pushes, ms(s.last, 100), w.cores
+	m.say("the last of %d hosts answers with it after %.1f ms at most; %.0f pushes a second, %.3f cores", m.f.Hosts, r.HotLast, w.pushes, w.cores)
+	return nil
+}
+
+// event measures what happens after f, until the servers are at rest.
+func (m *measurement) event(f func() error) (e event, err error) {
+	began := time.Now()
+	peak := m.peak()
+	w, err := m.window(func() error {
+		if err := f(); err != nil {
+			return err
+		}
+		e.Seconds = time.Since(began).Seconds()
+		e.RestSeconds = m.untilRest(began)
+		return nil
+	})
+	e.PeakCores, e.Lookups, e.Failed, e.Wrong, e.Lag = peak(), w.lookups, w.failed, w.wrong, ms(w.lag, 99)
+	return e, err
+}
+
+// restart kills each step-th host and starts it again with the view that it kept.
+func (m *measurement) restart(step int, spread time.Duration, e *event) error {
+	a := Some{Step: step, Spread: spread, Folder: filepath.Join(m.dir, "views")}
+	if err := m.crowd.tell("Kill", a); err != nil {
+		return err
+	}
+	time.Sleep(2 * time.Second)
+	var half float64
+	var err error
+	*e, err = m.event(func() error {
+		began := time.Now()
+		if err := m.crowd.tell("Start", a); err != nil {
+			return err
+		}
+		all, err := m.crowd.confirmed(began)
+		half = all[len(all)/2].Seconds()
+		return err
+	})
+	m.say("half confirmed after %.1f s, all after %.1f s, %d of %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s",
+		half, e.Seconds, e.Failed, e.Lookups, e.PeakCores, e.RestSeconds)
+	return err
+}
+
+func (m *measurement) killLeader() error {
+	dead := m.leader
+	e, err := m.event(func() error {
+		dead.kill()
+		for _, s := range m.servers.all {
+			if s != dead {
+				return s.register(m.f.register(m.f.Services-1, 0, status(m.down[m.f.Services-1][0])))
+			}
+		}
+		return nil
+	})
+	m.result.LeaderKilled = e
+	m.say("a write again after %.2f s, %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s", e.Seconds, e.Failed, e.PeakCores, e.RestSeconds)
+	if err := errors.Join(err, dead.start()); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second)
+	m.leader, err = m.servers.leader()
+	return err
+}
+
+func status(down bool) string {
+	if down {
+		return "critical"
+	}
+	return "passing"
+}
+
+func (m *measurement) killAll() error {
+	var led, half float64
+	e, err := m.event(func() error {
+		killed := time.Now()
+		for _, s := range m.servers.all {
+			s.kill()
+		}
+		for _, s := range m.servers.all {
+			if err := s.start(); err != nil {
+				return err
+			}
+		}
+		var err error
+		if m.leader, err = m.servers.leader(); err != nil {
+			return err
+		}
+		led = time.Since(killed).Seconds()
+		all, err := m.crowd.confirmed(killed)
+		half = all[len(all)/2].Seconds()
+		return err
+	})
+	m.result.AllKilled, m.result.AllKilledLeader, m.result.AllKilledHalf = e, led, half
+	m.say("a leader after %.1f s, half of the hosts confirmed after %.1f s, all after %.1f s; %d lookups failed; at rest after %.0f s", led, half, e.Seconds, e.Failed, e.RestSeconds)
+	return err
+}
+
+// ms is a percentile in milliseconds.
+func ms(h *hdrhistogram.Histogram, percent float64) float64 {
+	return float64(h.ValueAtPercentile(percent)) / 1000
+}

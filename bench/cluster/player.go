@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/rpc"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sync/errgroup"
+
+	"meibo/resolver/wire"
+)
+
+// patience is how long anything that is waited for may take.
+const patience = 4 * time.Minute
+
+// Config is what a process plays: Count hosts from the First on.
+type Config struct {
+	Fleet              fleet
+	First, Count       int
+	Servers            []string // link addresses
+	Key                []byte
+	Unknown, Forwarded float64 // shares of the lookups
+	Latency            time.Duration
+	Loss               float64
+	Late               time.Duration // from then on an answer without a change is wrong
+}
+
+// Player is the service that a process offers over net/rpc: hosts, lookups on them, and a judge of the answers.
+type Player struct {
+	cfg   Config
+	hosts []*host
+	wires wires
+
+	services, unknown, forwarded []question
+	truths                       []truth // by service
+	changes                      atomic.Pointer[[]*change]
+	counts                       counts
+	rate                         atomic.Int64            // lookups each second on each host
+	up                           atomic.Pointer[[]*host] // those that are asked
+
+	mu   sync.Mutex // guards following, and writes of up and changes
+	lags *hdrhistogram.Histogram
+}
+
+// None is no argument, or no result.
+type None struct{}
+
+// play is the life of a child process: it ends with its standard input.
+func play() error {
+	server := rpc.NewServer()
+	if err := server.Register(new(Player)); err != nil {
+		return err
+	}
+	server.ServeConn(struct {
+		io.Reader
+		io.Writer
+		io.Closer
+	}{os.Stdin, os.Stdout, os.Stdin})
+	return nil
+}
+
+// newHistogram counts microseconds up to ten minutes, to a hundredth.
+func newHistogram() *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, int64(10*time.Minute/time.Microsecond), 2)
+}
+
+// Make takes the configuration. It is called once, before all others.
+func (p *Player) Make(cfg Config, _ *None) error {
+	p.cfg, p.lags, p.truths = cfg, newHistogram(), make([]truth, cfg.Fleet.Services)
+	z := newZipf(cfg.Fleet.Services)
+	for i := range cfg.Count {
+		p.hosts = append(p.hosts, newHost(p, cfg.First+i, z))
+	}
+	var err error
+	for s := range cfg.Fleet.Services {
+		p.truths[s].now.Store(cfg.Fleet.all())
+		p.services, err = appendQuestion(p.services, serviceName(s)+".service.consul.", err)
+	}
+	for i := range 1000 {
+		p.unknown, err = appendQuestion(p.unknown, "no-"+serviceName(i)+".service.consul.", err)
+		p.forwarded, err = appendQuestion(p.forwarded, serviceName(i)+".example.com.", err)
+	}
+	p.up.Store(new([]*host))
+	p.changes.Store(new([]*change))
+	for range loaders {
+		go p.load()
+	}
+	return err
+}
+
+// Some says which hosts are meant: each Step-th.
+type Some struct {
+	Step   int
+	Spread time.Duration // they start evenly within
+	Folder string        // of the files that keep their views; "" for none
+}
+
+func (p *Player) some(a Some) (list []*host) {
+	for _, h := range p.hosts {
+		if h.number%a.Step == 0 {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// Start starts hosts, whose lookups begin at once, and returns when each knows all that it uses.
+func (p *Player) Start(a Some, _ *None) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	list := p.some(a)
+	began := time.Now()
+	errs := make(chan error, len(list))
+	for i, h := range list {
+		time.Sleep(time.Until(began.Add(a.Spread * time.Duration(i) / time.Duration(len(list)))))
+		if err := h.start(a.Folder); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		up := append(slices.Clone(*p.up.Load()), h)
+		p.up.Store(&up)
+		p.mu.Unlock()
+		go func() { errs <- h.ready(ctx) }()
+	}
+	var err error
+	for range list {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// Kill ends hosts at once, after they have kept their views.
+func (p *Player) Kill(a Some, _ *None) error {
+	list := p.some(a)
+	p.mu.Lock()
+	up := slices.DeleteFunc(slices.Clone(*p.up.Load()), func(h *host) bool { return slices.Contains(list, h) })
+	p.up.Store(&up)
+	p.mu.Unlock()
+	var keep errgroup.Group
+	keep.SetLimit(16)
+	for _, h := range list {
+		keep.Go(func() error { return h.keep(a.Folder) })
+	}
+	if err := keep.Wait(); err != nil {
+		return err
+	}
+	for _, h := range list {
+		h.stop()
+	}
+	for _, h := range list {
+		h.ended.Wait()
+	}
+	return nil
+}
+
+// Confirmed returns how long after a time each host was told by a server with a leader that it knows all.
+func (p *Player) Confirmed(after time.Time, took *[]time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	*took = make([]time.Duration, len(p.hosts))
+	errs := make([]error, len(p.hosts))
+	var wg sync.WaitGroup
+	for i, h := range p.hosts {
+		wg.Go(func() {
+			errs[i] = h.confirmed(ctx, after)
+			(*took)[i] = time.Since(after)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Lookups sets how often each host is asked, each second.
+func (p *Player) Lookups(rate int, _ *None) error {
+	p.rate.Store(int64(rate))
+	return nil
+}
+
+// Change says that an instance of a service begins to pass its check, or ceases to.
+type Change struct {
+	Service, Instance int
+	Up                bool
+	At                time.Time // Announce: sent at; Committed: acknowledged at
+}
+
+// change is one that hosts have yet to answer with.
+type change struct {
+	service  int
+	bit      uint64
+	up       bool
+	sent     time.Time
+	arrivals []atomic.Int64 // by host: nanoseconds after it was sent; 0: not yet, or not used there
+	users    int
+	left     atomic.Int64
+	done     chan struct{}
+}
+
+// Announce says that a change is about to be written: from now on both answers are right.
+func (p *Player) Announce(c Change, _ *None) error {
+	n := &change{service: c.Service, bit: 1 << c.Instance, up: c.Up, sent: c.At, arrivals: make([]atomic.Int64, len(p.hosts)), done: make(chan struct{})}
+	for _, h := range p.hosts {
+		if h.isUser(c.Service) {
+			n.users++
+		}
+	}
+	n.left.Store(int64(n.users))
+	t := &p.truths[c.Service]
+	before := t.now.Load()
+	t.before.Store(before)
+	t.since.Store(1 << 62)
+	if c.Up {
+		t.now.Store(before | n.bit)
+	} else {
+		t.now.Store(before &^ n.bit)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := append(slices.Clone(*p.changes.Load()), n)
+	p.changes.Store(&list)
+	return nil
+}
+
+// Spread is how long a change took.
+type Spread struct {
+	Users, Missing int
+	Took           *hdrhistogram.Snapshot // from sending the write to a user's answers
+}
+
+// Committed says that the write was acknowledged, and waits until all hosts that use the service answer with it, for ten
+// seconds at most.
+func (p *Player) Committed(c Change, s *Spread) error {
+	p.truths[c.Service].since.Store(c.At.UnixNano())
+	var n *change
+	for _, one := range *p.changes.Load() {
+		if one.service == c.Service && one.bit == 1<<c.Instance {
+			n = one
+		}
+	}
+	if n == nil {
+		return fmt.Errorf("no change of service %d was announced", c.Service)
+	}
+	if n.users > 0 {
+		timer := time.NewTimer(10 * time.Second)
+		select {
+		case <-n.done:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	p.mu.Lock()
+	list := slices.DeleteFunc(slices.Clone(*p.changes.Load()), func(one *change) bool { return one == n })
+	p.changes.Store(&list)
+	p.mu.Unlock()
+	took := newHistogram()
+	for i := range n.arrivals {
+		if at := n.arrivals[i].Load(); at > 0 {
+			_ = took.RecordValue(max(1, at/1000))
+		}
+	}
+	*s = Spread{Users: n.users, Missing: int(n.left.Load()), Took: took.Export()}
+	return nil
+}
+
+// look sees which changes the host answers with, now that its view is another one.
+func (p *Player) look(h *host) {
+	for _, c := range *p.changes.Load() {
+		at := &c.arrivals[h.number-p.cfg.First]
+		if !h.isUser(c.service) || at.Load() != 0 {
+			continue
+		}
+		shown, ok := h.lookup(c.service)
+		if ok && (shown&c.bit != 0) == c.up && at.CompareAndSwap(0, max(1, int64(time.Since(c.sent)))) && c.left.Add(-1) == 0 {
+			close(c.done)
+		}
+	}
+}
+
+// Figures are what a process has seen and used since it began; Lag is since the last call.
+type Figures struct {
+	Lookups, Late, Failed, Stale, Wrong int64
+	Open                                int64         // late ones not answered yet
+	CPU                                 time.Duration // of the process
+	Resident                            int64         // octets
+	In, Out                             int64         // octets over the hosts' connections
+	Lag                                 *hdrhistogram.Snapshot
+}
+
+// Figures returns them.
+func (p *Player) Figures(_ None, f *Figures) error {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return err
+	}
+	c := &p.counts
+	*f = Figures{
+		Lookups: c.lookups.Load(), Late: c.late.Load(), Failed: c.failed.Load(), Stale: c.stale.Load(), Wrong: c.wrong.Load(),
+		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Resident: resident(os.Getpid()),
+		In: p.wires.in.Load(), Out: p.wires.out.Load(),
+	}
+	f.Open = f.Late - c.answered.Load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.Lag = p.lags.Export()
+	p.lags = newHistogram()
+	return nil
+}
+
+// question is a packed query.
+type question []byte
+
+func appendQuestion(list []question, name string, err error) ([]question, error) {
+	n, e := wire.ParseName(name)
+	if e != nil {
+		return list, errors.Join(err, e)
+	}
+	return append(list, wire.AppendQuery(nil, wire.NewQuery(n, wire.TypeA), uint16(len(list)), true)), err
+}
