@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 1s
 
 .DEFAULT_GOAL := build
-.PHONY: build run test lint packages soak bench bench-feed bench-dns fuzz verify clean FORCE
+.PHONY: build run test lint packages soak bench bench-feed bench-cluster bench-dns fuzz verify clean FORCE
 
 build: bin/meibo
 
@@ -43,6 +43,13 @@ bench: build
 # Three hundred hosts, or HOSTS of them, against three servers, for a few minutes; the figures go into bench/RESULTS.md.
 bench-feed: build
 	@MEIBO_FEED_COUNT=$(HOSTS) MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
+
+# What a fleet's lookups cost the servers, beside the ways of today, one size at a time:
+# make bench-cluster ARGS='-hosts 1000 -services 2000 -instances 50000 -duration 60s -json FILE'; ARGS=-help lists the flags.
+# With -write, report, plots and figures go into bench/.
+bench-cluster: build
+	@go build -o bin/bench-cluster ./bench/cluster
+	@MEIBO_BIN=$$PWD/bin/meibo bench/peers/alone.sh bin/bench-cluster $(ARGS)
 
 # meibo beside its peers, some five minutes for each round, as root on Debian; the figures go into bench/RESULTS.md. With
 # KEEP=1 the rounds are added to those that were kept on the same commit: runs of one round each make a table of five.

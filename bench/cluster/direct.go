@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	directFor   = 5 * time.Second
 	directRate  = 10_000 // questions a second
 	directAsk   = 16     // sockets, each with one question at a time
 	directGrace = time.Second
@@ -57,7 +56,7 @@ func (m *measurement) askServer(s *server, addr string) (float64, error) {
 	var asked, failed atomic.Int64
 	var wg sync.WaitGroup
 	before := cpu(s)
-	end := time.Now().Add(directFor)
+	end := time.Now().Add(m.o.Window / 2)
 	for range directAsk {
 		nc, err := net.Dial("udp", addr)
 		if err != nil {
@@ -66,7 +65,7 @@ func (m *measurement) askServer(s *server, addr string) (float64, error) {
 		wg.Go(func() {
 			defer nc.Close()
 			buf := make([]byte, 4096)
-			for next := time.Now(); next.Before(end); next = next.Add(time.Second * directAsk / directRate) {
+			for next := time.Now(); time.Now().Before(end); next = next.Add(time.Second * directAsk / directRate) {
 				time.Sleep(time.Until(next))
 				q := new(dns.Msg)
 				q.SetQuestion(serviceName(z.draw(rand.Float64()))+".service.consul.", dns.TypeA)

@@ -12,7 +12,7 @@ import (
 type options struct {
 	Hosts, Services, Instances, Uses, Lookups int
 	Changes                                   float64
-	Duration, Start, Latency                  time.Duration
+	Duration, Window, Start, Latency          time.Duration
 	Loss, Unknown, Forwarded                  float64
 	Processes                                 int
 	OneServer                                 bool
@@ -32,7 +32,8 @@ func main() {
 	flag.IntVar(&o.Uses, "uses", 200, "services that a host uses")
 	flag.IntVar(&o.Lookups, "lookups", 100, "lookups a second on each host")
 	flag.Float64Var(&o.Changes, "changes", 10, "changes a second in all, spread evenly over the instances")
-	flag.DurationVar(&o.Duration, "duration", time.Minute, "how long changes are measured; other phases take what they take")
+	flag.DurationVar(&o.Duration, "duration", time.Minute, "how long changes are measured")
+	flag.DurationVar(&o.Window, "window", 10*time.Second, "how long each of the other phases is measured that doesn't end by itself")
 	flag.DurationVar(&o.Start, "start", 30*time.Second, "within which the whole fleet starts")
 	flag.DurationVar(&o.Latency, "latency", 0, "delay between hosts and servers, one way (simulated)")
 	flag.Float64Var(&o.Loss, "loss", 0, "share of what goes between hosts and servers that must be sent again (simulated)")
@@ -62,7 +63,7 @@ func exit(err error) {
 }
 
 func (o options) fleet() fleet {
-	return fleet{Hosts: o.Hosts, Services: o.Services, Each: o.Instances / o.Services, Uses: min(o.Uses, o.Services)}
+	return fleet{Hosts: o.Hosts, Services: o.Services, Each: o.Instances / max(1, o.Services), Uses: min(o.Uses, o.Services)}
 }
 
 func (o options) check() error {
@@ -76,8 +77,8 @@ func (o options) check() error {
 		return fmt.Errorf("-services %d: want 1 to 9999", o.Services)
 	case f.Each < 2, f.Each > maxInstances, f.Each > o.Hosts:
 		return fmt.Errorf("-instances %d: want 2 to %d for each of %d services, and no more than hosts", o.Instances, maxInstances, o.Services)
-	case o.Uses < 1, o.Lookups < 0, o.Changes <= 0, o.Duration < time.Second, o.Processes < 1, o.Latency < 0:
-		return fmt.Errorf("-uses, -changes and -processes must be above zero, -lookups and -latency not below, -duration at least 1s")
+	case o.Uses < 1, o.Lookups < 0, o.Changes <= 0, o.Duration < time.Second, o.Window < time.Second, o.Processes < 1, o.Latency < 0:
+		return fmt.Errorf("-uses, -changes and -processes must be above zero, -lookups and -latency not below, -duration and -window at least 1s")
 	case o.Unknown < 0, o.Forwarded < 0, o.Unknown+o.Forwarded > 1, o.Loss < 0, o.Loss >= 1:
 		return fmt.Errorf("-unknown, -forwarded and -loss are shares, 0 to 1")
 	case o.bin == "":

@@ -67,8 +67,7 @@ func (m *measurement) run() (err error) {
 	}
 	r.InstanceKB = (float64(resident(m.leader.cmd.Process.Pid)) - empty) / float64(total) / 1024
 	m.say("servers that no host has a stream with")
-	time.Sleep(2 * time.Second)
-	r.AloneCores = m.cores(8 * time.Second)
+	r.AloneCores = m.cores(m.o.Window)
 	m.say("lookups over the network, which no host's cache answers")
 	if err := m.direct(); err != nil {
 		return err
@@ -166,7 +165,7 @@ func (m *measurement) start() (err error) {
 	if err := m.crowd.tell("Lookups", m.o.Lookups); err != nil {
 		return err
 	}
-	time.Sleep(5 * time.Second)
+	time.Sleep(m.o.Window / 2) // first questions fill the caches
 	return nil
 }
 
@@ -218,14 +217,14 @@ func (m *measurement) quiet() error {
 		return err
 	}
 	time.Sleep(time.Second)
-	idle, err := m.window(func() error { time.Sleep(10 * time.Second); return nil })
+	idle, err := m.window(func() error { time.Sleep(m.o.Window); return nil })
 	if err != nil {
 		return err
 	}
 	if err := m.crowd.tell("Lookups", m.o.Lookups); err != nil {
 		return err
 	}
-	w, err := m.window(func() error { time.Sleep(10 * time.Second); return nil })
+	w, err := m.window(func() error { time.Sleep(m.o.Window); return nil })
 	if err != nil {
 		return err
 	}
@@ -334,7 +333,7 @@ func (m *measurement) change() error {
 
 func (m *measurement) hot() error {
 	var s changes
-	w, err := m.window(func() (err error) { s, err = m.changing(1, 10*time.Second, hot); return err })
+	w, err := m.window(func() (err error) { s, err = m.changing(1, m.o.Window, hot); return err })
 	if err != nil {
 		return err
 	}
@@ -399,7 +398,7 @@ func (m *measurement) killLeader() error {
 	if err := errors.Join(err, dead.start()); err != nil {
 		return err
 	}
-	time.Sleep(5 * time.Second)
+	time.Sleep(m.o.Window / 2) // it has its log again before the next blow
 	m.leader, err = m.servers.leader()
 	return err
 }

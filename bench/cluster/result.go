@@ -30,9 +30,9 @@ type result struct {
 
 	Streams    int     `json:"streams"`
 	AloneCores float64 `json:"server_cpu_cores_alone"` // no host
-	IdleCores  float64 `json:"server_cpu_cores_idle"` // no lookups, no changes
-	RestCores  float64 `json:"server_cpu_cores_rest"` // lookups, no changes
-	Cores      float64 `json:"server_cpu_cores"`      // lookups and changes
+	IdleCores  float64 `json:"server_cpu_cores_idle"`  // no lookups, no changes
+	RestCores  float64 `json:"server_cpu_cores_rest"`  // lookups, no changes
+	Cores      float64 `json:"server_cpu_cores"`       // lookups and changes
 	RestBytes  float64 `json:"server_bytes_per_s_rest"`
 	Bytes      float64 `json:"server_bytes_per_s"`
 	LeaderMB   float64 `json:"server_rss_mb"` // the leader's
@@ -213,5 +213,3 @@ func machine() string {
 	}
 	return fmt.Sprintf("%s, %d CPUs, %s %s/%s", model, runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
-
-func report(folder string) error { return nil }
