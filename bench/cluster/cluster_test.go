@@ -26,7 +26,7 @@ func TestSmoke(t *testing.T) {
 	}
 	file := filepath.Join(dir, "figures.json")
 	cmd := exec.Command(self, "-bin", bin, "-hosts", "300", "-services", "100", "-instances", "1000", "-uses", "20", "-lookups", "20",
-		"-duration", "4s", "-window", "1s", "-start", "2s", "-processes", "2", "-json", file, "-write", "-folder", dir)
+		"-duration", "4s", "-window", "2s", "-start", "2s", "-processes", "2", "-json", file, "-write", "-folder", dir)
 	hosttest.Must(t, os.WriteFile(filepath.Join(dir, "RESULTS.md"), []byte("# Measurements\n"), 0o600))
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)

@@ -202,11 +202,11 @@ func (m *measurement) peak() func() float64 {
 // untilRest waits until the servers take no more than half as much again as at rest, for a minute and a half at most.
 func (m *measurement) untilRest(since time.Time) float64 {
 	for time.Since(since) < 90*time.Second {
-		if m.cores(2*time.Second) <= m.rest*1.5+0.02 {
+		if m.cores(m.o.Window/5) <= m.rest*1.5+0.02 {
 			break
 		}
 	}
-	return time.Since(since).Seconds() - 2
+	return (time.Since(since) - m.o.Window/5).Seconds()
 }
 
 // quiet measures with and without lookups.
@@ -365,7 +365,7 @@ func (m *measurement) restart(step int, spread time.Duration, e *event) error {
 	if err := m.crowd.tell("Kill", a); err != nil {
 		return err
 	}
-	time.Sleep(2 * time.Second)
+	time.Sleep(m.o.Window / 5)
 	var half float64
 	var err error
 	*e, err = m.event(func() error {

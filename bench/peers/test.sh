@@ -20,7 +20,7 @@ aside steadily -skip '^TestSimulate$' ./cluster/clustertest
 # Fleets of hosts come after the rest: what they measure is time. The longest come first, and three at once, as most of what
 # they do is to wait.
 longest=(./cmd/meibo ./cluster/gossip ./cluster/consensus ./forwarder ./cluster ./cmd/meibo/config)
-steadily $race -p 3 -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' "${longest[@]}" $(go list ./... | grep -v -e /packaging$ -e /clustertest$)
+steadily $race -p 3 -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' "${longest[@]}" $(go list ./... | grep -v -e /packaging$ -e /clustertest$ -e /bench/cluster$)
 joined
 # For as long as it is told, so with nothing beside it.
 steadily $race -run '^TestSimulate$' ./cluster/clustertest
@@ -28,6 +28,8 @@ echo "tests: $((SECONDS - begin)) s"
 begin=$SECONDS
 # Those whose rules clusters in fake time show are for make verify.
 steadily $race -run '^TestFleet' -skip '^TestFleet_(AnswersWhileHostsFreeze|HealsAfterASplit|AnswersWithoutServers|AnswersWhileLeadersDie)$' ./bench/fleet
+# The small form of make bench-cluster.
+steadily ./bench/cluster
 echo "fleets of hosts: $((SECONDS - begin)) s"
 begin=$SECONDS
 export MEIBO_FUZZ_BINS=$PWD/bin/fuzz
