@@ -81,6 +81,7 @@ type Network struct {
 	mu    sync.Mutex // guards following, and all below; held for moments
 	dice  *rand.Rand
 	hosts map[netip.Addr]*Host
+	all   Path // where paths has none
 	paths map[[2]netip.Addr]Path
 	conns map[*conn]struct{}
 }
@@ -114,10 +115,20 @@ func (n *Network) SetBoth(a, b []netip.Addr, p Path) {
 	n.Set(b, a, p)
 }
 
+// SetAll makes p the path from every host to every other, those to come among them,
+// that Set has said nothing of.
+func (n *Network) SetAll(p Path) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.all = p
+	n.pathsChanged()
+}
+
 // Heal makes all paths as they were at first.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.all = Path{}
 	clear(n.paths)
 	n.pathsChanged()
 }
@@ -438,7 +449,14 @@ func (h *Host) dial(ctx context.Context, to netip.AddrPort) (*end, time.Duration
 }
 
 func (n *Network) path(from, to netip.AddrPort) Path {
-	return n.paths[[2]netip.Addr{from.Addr(), to.Addr()}]
+	a, b := from.Addr(), to.Addr()
+	if p, ok := n.paths[[2]netip.Addr{a, b}]; ok {
+		return p
+	}
+	if a == b {
+		return Path{}
+	}
+	return n.all
 }
 
 // sleep waits, unless ctx ends first.
