@@ -41,7 +41,7 @@ type fleet struct {
 	net   *memnet.Network
 	hosts []*host
 	sent  traffic
-	false struct{ suspected, dead atomic.Int64 } // shown so of a host that lived
+	wrong struct{ suspected, dead atomic.Int64 } // shown so of a host that lived
 }
 
 // traffic is what all hosts sent.
@@ -119,9 +119,9 @@ func (f *fleet) judge(by *host, m *membership.Member) {
 	}
 	switch m.Status {
 	case membership.Suspect:
-		f.false.suspected.Add(1)
+		f.wrong.suspected.Add(1)
 	case membership.Failed:
-		f.false.dead.Add(1)
+		f.wrong.dead.Add(1)
 	}
 }
 
@@ -202,7 +202,7 @@ func (f *fleet) used() usage {
 		counts:  make(map[string]float64),
 		packets: float64(f.sent.packets.Load()), packetBytes: float64(f.sent.packetBytes.Load()),
 		streams: float64(f.sent.streams.Load()), streamBytes: float64(f.sent.streamBytes.Load()),
-		suspected: float64(f.false.suspected.Load()), dead: float64(f.false.dead.Load()),
+		suspected: float64(f.wrong.suspected.Load()), dead: float64(f.wrong.dead.Load()),
 	}
 	for _, h := range f.living() {
 		registry := prometheus.NewRegistry()

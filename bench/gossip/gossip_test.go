@@ -129,7 +129,7 @@ func measure(t *testing.T, n int, rest, faulty time.Duration) (out figures) {
 		}
 		f.net.SetAll(memnet.Path{Delay: near})
 		out.restart(f)
-		if dead := f.false.dead.Load(); dead != 0 {
+		if dead := f.wrong.dead.Load(); dead != 0 {
 			t.Errorf("hosts that lived were shown dead %d times", dead)
 		}
 	})

@@ -16,11 +16,11 @@ fi
 
 begin=$SECONDS
 # Whole clusters in fake time, that no load makes late; what they share with a daemon is raced by the fleets and by the simulations.
-aside steadily -skip '^TestSimulate$' ./cluster/clustertest
+aside steadily -skip '^Test(Simulate|GossipLoad)$' ./cluster/clustertest ./bench/gossip
 # Fleets of hosts come after the rest: what they measure is time. The longest come first, and three at once, as most of what
 # they do is to wait.
 longest=(./cmd/meibo ./cluster/gossip ./cluster/consensus ./forwarder ./cluster ./cmd/meibo/config)
-steadily $race -p 3 -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' "${longest[@]}" $(go list ./... | grep -v -e /packaging$ -e /clustertest$ -e /bench/cluster$)
+steadily $race -p 3 -skip '^TestF(leet|eed)|^Test(DNSLoad|Soak)$' "${longest[@]}" $(go list ./... | grep -v -e /packaging$ -e /clustertest$ -e /bench/cluster$ -e /bench/gossip$)
 joined
 # For as long as it is told, so with nothing beside it.
 steadily $race -run '^TestSimulate$' ./cluster/clustertest

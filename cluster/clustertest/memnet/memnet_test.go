@@ -327,3 +327,33 @@ func TestPacket_ArrivesOrNot(t *testing.T) {
 		}
 	})
 }
+
+// What is said of all holds for hosts that come later, not for whom something else was
+// said of, and for nobody's own packets.
+func TestSetAll_HoldsWhereNothingElseIsSaid(t *testing.T) {
+	bubble(t, func(p *pair) {
+		p.net.Set(onlyA, onlyB, Path{Delay: time.Millisecond})
+		p.net.SetAll(Path{Delay: time.Second})
+		c := p.net.Host(netip.MustParseAddr("10.0.0.3"))
+		from := func(h *Host) net.PacketConn {
+			s, err := h.ListenPacket(p.Context(), "udp", netip.AddrPortFrom(h.Addr(), 53).String())
+			if err != nil {
+				p.Fatal(err)
+			}
+			return s
+		}
+		a, b, atC := from(p.a), from(p.b), from(c)
+		for _, tt := range []struct {
+			from, to net.PacketConn
+			want     time.Duration
+		}{{a, b, time.Millisecond}, {b, a, time.Second}, {a, atC, time.Second}, {a, a, defaultDelay}} {
+			began := time.Now()
+			if _, err := tt.from.WriteTo([]byte("x"), tt.to.LocalAddr()); err != nil {
+				p.Fatal(err)
+			}
+			if _, _, err := tt.to.ReadFrom(make([]byte, 10)); err != nil || time.Since(began) != tt.want {
+				p.Errorf("%v to %v: after %v, %v, want %v", tt.from.LocalAddr(), tt.to.LocalAddr(), time.Since(began), err, tt.want)
+			}
+		}
+	})
+}
