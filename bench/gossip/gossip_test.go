@@ -25,6 +25,7 @@ const (
 	quiet = 13
 	// maxIdle is the part of a core that gossip takes of a host at rest, at most.
 	maxIdle = 0.004
+	sixty   = 60
 	modeled = 5000 // hosts, for which the bar is
 )
 
@@ -46,6 +47,9 @@ type figures struct {
 	StreamBytes float64 `json:"idle_stream_bytes"` // TCP's, of push/pulls
 	CPU         float64 `json:"idle_cpu_us"`       // the network in memory among it
 	NetworkCPU  float64 `json:"network_cpu_us"`    // of that
+
+	SixtyCPU   float64 `json:"idle_cpu_us_60"`          // of a host in a cluster of sixty that has the process to itself
+	SixtiesCPU float64 `json:"idle_cpu_us_clusters_60"` // of one in such clusters with as many hosts together
 
 	PushPullBytes float64 `json:"push_pull_bytes"` // of one, both ways
 	PushPullCPU   float64 `json:"push_pull_cpu_us"`
@@ -80,14 +84,18 @@ func TestGossipLoad(t *testing.T) {
 	for _, text := range strings.Fields(os.Getenv("GOSSIP_HOSTS")) {
 		n, err := strconv.Atoi(text)
 		must(t, err)
-		all = append(all, measure(t, n, atRest, faulty))
+		f := measure(t, n, atRest, faulty)
+		f.SixtyCPU, f.SixtiesCPU = sixties(t, 1), sixties(t, (n+sixty-1)/sixty)
+		t.Logf("at rest in clusters of %d: %.0f µs/s, as many hosts: %.0f µs/s", sixty, f.SixtyCPU, f.SixtiesCPU)
+		all = append(all, f)
 	}
 	last := all[len(all)-1]
 	command := "make bench-gossip"
 	if given := os.Getenv("GOSSIP_COMMAND"); given != "" {
 		command += " " + given
 	}
-	if at := idleCPU(all, modeled); at/1e6 > maxIdle {
+	sixty, grown, pushPulls := idleCPU(all, modeled)
+	if at := sixty + grown + pushPulls; at/1e6 > maxIdle {
 		t.Errorf("a host at rest among %d takes %.2f %% of a core for gossip, want %.1f %% at most", modeled, at/1e4, maxIdle*100)
 	}
 	report.Write(t, "../RESULTS.md", command, sizes(all), conditions(last), models(all))
@@ -134,6 +142,24 @@ func measure(t *testing.T, n int, rest, faulty time.Duration) (out figures) {
 		}
 	})
 	return out
+}
+
+// sixties is the CPU of a host at rest in one of so many clusters of sixty in one process. It grows with
+// their number alone, since no memory is warm any more: what more a larger cluster takes is its own.
+func sixties(t *testing.T, clusters int) (micros float64) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		for range clusters {
+			f := newFleet(t, sixty)
+			defer f.end()
+			f.net.SetAll(memnet.Path{Delay: near})
+			new(figures).join(f)
+		}
+		before := cpu(t)
+		time.Sleep(faulty)
+		micros = float64((cpu(t) - before).Microseconds()) / faulty.Seconds() / float64(clusters*sixty)
+	})
+	return micros
 }
 
 // join starts all hosts within a second and waits until they have nothing more to tell.
@@ -276,9 +302,14 @@ func (f figures) steadyCPU() float64 {
 
 func (f figures) pushPullCPU() float64 { return f.PushPullCPU }
 
-// idleCPU is that of a host at rest among n, in µs/s, push/pulls included.
-func idleCPU(all []figures, n int) float64 {
-	return model(all, figures.steadyCPU).at(n) + model(all, figures.pushPullCPU).at(n)/between(n)
+// grownCPU is what more a host at rest takes because of its cluster's size.
+func (f figures) grownCPU() float64 { return max(0, f.steadyCPU()-f.SixtiesCPU) }
+
+// idleCPU is that of a host at rest among n, in µs/s: that of one among sixty, what the largest cluster added for each
+// host, and its own push/pulls, the work of both hosts.
+func idleCPU(all []figures, n int) (sixty, grown, pushPulls float64) {
+	last := all[len(all)-1]
+	return last.SixtyCPU, last.grownCPU() * float64(n) / float64(last.Hosts), model(all, figures.pushPullCPU).at(n) / between(n)
 }
 
 // sizes is the table of all sizes.
@@ -304,6 +335,7 @@ func sizes(all []figures) (r report.Table) {
 	row("and in push/pulls, both ways", "%.0f B/s", func(f figures) []any { return []any{f.StreamBytes} })
 	row("CPU of a host at rest, the network in memory included", "%.3f %% of a core", func(f figures) []any { return []any{f.CPU / 1e4} })
 	row("of it the network in memory", "%.3f %%", func(f figures) []any { return []any{f.NetworkCPU / 1e4} })
+	row("CPU of a host in clusters of 60, one alone / with as many hosts together", "%.3f / %.3f %%", func(f figures) []any { return []any{f.SixtyCPU / 1e4, f.SixtiesCPU / 1e4} })
 	row("memory of a host", "%.1f MiB", func(f figures) []any { return []any{f.Memory / (1 << 20)} })
 	row("a push/pull, both hosts", "%.0f KB, %.1f ms of CPU", func(f figures) []any { return []any{f.PushPullBytes / 1000, f.PushPullCPU / 1000} })
 	row("a host killed: the last shows it dead after, at most of three", "%.2f s", func(f figures) []any { return []any{list(f.Death)} })
@@ -330,7 +362,6 @@ func models(all []figures) (r report.Table) {
 		what, unit string
 		of         func(f figures) float64
 	}{
-		{"CPU without push/pulls", "µs/s", figures.steadyCPU},
 		{"packets", "B/s", func(f figures) float64 { return f.PacketBytes }},
 		{"a push/pull", "B", func(f figures) float64 { return f.PushPullBytes }},
 		{"CPU of a push/pull, both hosts", "µs", figures.pushPullCPU},
@@ -339,7 +370,10 @@ func models(all []figures) (r report.Table) {
 		l := model(all, m.of)
 		r.Row(m.what, fmt.Sprintf("%.0f + %.3f N %s", l.fixed, l.each, m.unit), fmt.Sprintf("%.0f %s", l.at(modeled), m.unit))
 	}
-	r.Row("CPU of all, a push/pull begun each 30 (⌈log₂(N/32)⌉ + 1) s", "", fmt.Sprintf("%.3f %% of a core", idleCPU(all, modeled)/1e4))
+	sixty, grown, pushPulls := idleCPU(all, modeled)
+	last := all[len(all)-1]
+	r.Row("CPU: among sixty, more for each host, a push/pull each 30 (⌈log₂(N/32)⌉ + 1) s", fmt.Sprintf("%.0f + %.3f N µs/s + push/pulls", sixty, last.grownCPU()/float64(last.Hosts)),
+		fmt.Sprintf("%.0f + %.0f + %.0f µs/s = %.3f %% of a core", sixty, grown, pushPulls, (sixty+grown+pushPulls)/1e4))
 	bytes := model(all, func(f figures) float64 { return f.PacketBytes }).at(modeled) + model(all, func(f figures) float64 { return f.PushPullBytes }).at(modeled)/between(modeled)
 	r.Row("bytes sent by it, packets and half of the two push/pulls that it has then", "", fmt.Sprintf("%.0f B/s", bytes))
 	return r
