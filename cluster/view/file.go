@@ -34,8 +34,10 @@ type FileConfig struct {
 	// Path is the file; its folder is made, for this user alone, if it is
 	// missing.
 	Path string
-	// NodeID and Datacenter are this host's. A file of another host, or of
-	// another datacenter, is set aside.
+	// NodeID and Datacenter are this host's. A file of another datacenter is set
+	// aside, and one of another node unless one of Keys proves that it is of this
+	// cluster: it is this host's from before it lost its data_dir, and its node ID
+	// with it, or that of a host it was copied from.
 	NodeID, Datacenter string
 	// Keys returns the keys of gossip, the primary first, and a channel that is
 	// closed when they change; nil, or no keys: the file is only guarded
@@ -103,7 +105,7 @@ func (f *File) Load() *Export {
 	keys, _ := f.keys()
 	e, of, err := open(b, keys)
 	if err == nil {
-		err = f.isOurs(of)
+		err = f.isOurs(of, keys)
 	}
 	if errors.Is(err, errNoKey) && f.isKeyless(b) {
 		err = errKeyless
@@ -113,7 +115,7 @@ func (f *File) Load() *Export {
 		return nil
 	}
 	f.logger.Info("last known view read from disk", "path", f.cfg.Path, "history", e.Current.History.ID,
-		"index", e.Current.Index, "services", len(e.Current.Names), "nodes", len(e.Current.Nodes), "written", of.Written)
+		"index", e.Current.Index, "services", len(e.Current.Names), "nodes", len(e.Current.Nodes), "written", of.Written, "by", of.NodeID)
 	return e
 }
 
@@ -122,13 +124,16 @@ var errKeyless = errors.New("it is of the time before this host had a key")
 
 // isKeyless reports whether the file is this host's, of a time when it had no key.
 func (f *File) isKeyless(b []byte) bool {
-	_, of, err := open(b, [][]byte{nil})
-	return err == nil && f.isOurs(of) == nil
+	none := [][]byte{nil}
+	_, of, err := open(b, none)
+	return err == nil && f.isOurs(of, none) == nil
 }
 
-// isOurs refuses the file of another host or datacenter.
-func (f *File) isOurs(of owner) error {
-	if of.NodeID != f.cfg.NodeID || of.Datacenter != f.cfg.Datacenter {
+// isOurs refuses the file of another datacenter, and that of another node unless
+// it was opened by a cluster's keys: what a member wrote counts as what it tells.
+func (f *File) isOurs(of owner, keys [][]byte) error {
+	proven := keys[0] != nil
+	if of.NodeID != f.cfg.NodeID && !proven || of.Datacenter != f.cfg.Datacenter {
 		return fmt.Errorf("it is of node %s in datacenter %s, this is node %s in %s: a copied disk?",
 			of.NodeID, of.Datacenter, f.cfg.NodeID, f.cfg.Datacenter)
 	}

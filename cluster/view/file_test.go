@@ -84,7 +84,7 @@ func mustSave(t *testing.T, f *File) {
 	}
 }
 
-func TestRule23_TheFileIsReadByItsOwnHostAlone(t *testing.T) {
+func TestRule23_TheFileIsReadByItsOwnClusterAlone(t *testing.T) {
 	ours := FileConfig{NodeID: hostID, Datacenter: "dc1", Keys: keyring("key one").Keys}
 	with := func(change func(c *FileConfig)) FileConfig {
 		c := ours
@@ -100,7 +100,7 @@ func TestRule23_TheFileIsReadByItsOwnHostAlone(t *testing.T) {
 		{"another primary key, the old one still in the ring", with(func(c *FileConfig) { c.Keys = keyring("key two", "key one").Keys }), ""},
 		{"no key fits", with(func(c *FileConfig) { c.Keys = keyring("key two").Keys }), "no key of this host"},
 		{"no keys at all", with(func(c *FileConfig) { c.Keys = nil }), "no key of this host"},
-		{"another node ID", with(func(c *FileConfig) { c.NodeID = "other" }), "it is of node " + hostID},
+		{"another node ID: data_dir was lost", with(func(c *FileConfig) { c.NodeID = "other" }), ""},
 		{"another datacenter", with(func(c *FileConfig) { c.Datacenter = "dc2" }), "in datacenter dc1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -133,6 +133,19 @@ func TestRule23_TheFileIsReadByItsOwnHostAlone(t *testing.T) {
 				t.Error("the new file does not count")
 			}
 		})
+	}
+}
+
+func TestRule23_WithoutAKeyTheFileIsReadByItsOwnHostAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "view")
+	f, _ := mustFile(t, FileConfig{Path: path})
+	mustSave(t, f)
+	f, log := mustFile(t, FileConfig{Path: path, NodeID: "other", Datacenter: "dc1"})
+	if img := f.Load(); img != nil {
+		t.Error("another host's file counts, and nothing proves of which cluster it is")
+	}
+	if said := taken(log, "ERROR"); len(said) != 1 || !strings.Contains(said[0], "it is of node "+hostID) {
+		t.Errorf("said %q", said)
 	}
 }
 
