@@ -347,7 +347,7 @@ func TestTransactionIsToldAsAWhole(t *testing.T) {
 		reg := register("n5", "mail", "m1", catalog.Warning)
 		reg.Checks = append(reg.Checks, &catalog.Check{CheckID: catalog.SerfHealth, Status: catalog.Passing})
 		c.do(reg)
-		settle(100 * time.Millisecond)
+		settle(10 * time.Millisecond) // before the next word that the server is there
 		u := r.last()
 		if len(u.Nodes) != 1 || len(u.Nodes[0].Checks) != 1 || len(u.Names) != 1 || len(u.Parts) != 1 || len(u.Parts[0].Checks) != 1 {
 			t.Errorf("the last update is %+v, want a node, a name and a part", u)

@@ -182,16 +182,12 @@ func (st *serverStream) handleFrame(kind byte, payload []byte) error {
 
 // write tells the host what is new until the stream ends.
 func (st *serverStream) write(ended <-chan struct{}) error {
-	timer := time.NewTimer(heartbeat)
-	defer timer.Stop()
 	for {
 		if err := st.push(); err != nil {
 			return err
 		}
-		timer.Reset(heartbeat)
 		select {
 		case <-st.wake:
-		case <-timer.C:
 		case <-st.server.stop:
 			return st.dismiss(ended)
 		case <-ended:

@@ -25,8 +25,10 @@ const (
 	silence   = 3 * time.Second
 	// leaderless is how long ago a server may have heard from its leader.
 	leaderless = 2 * time.Second
-	// leaderPoll is how often a server looks whether it has a leader.
+	// leaderPoll is how often a server looks whether it has a leader, and wakes the
+	// next of the streams that it says a word to every heartbeat.
 	leaderPoll = 100 * time.Millisecond
+	turns      = int(heartbeat / leaderPoll)
 	// patience is how long a write may wait for a host to read.
 	patience = 10 * time.Second
 	// farewell is how long a host that is told to go has for going.
@@ -86,6 +88,7 @@ type Server struct {
 	mu          sync.Mutex // guards following
 	stopped     bool
 	admitted    int
+	joined      int // streams so far
 	hosts       map[string]int // admitted streams by node ID
 	subscribers map[*subscriber]struct{}
 	locals      map[*subscriber]struct{} // those in this process
@@ -156,19 +159,33 @@ func (s *Server) Run(ctx context.Context) error {
 	return fmt.Errorf("follow the catalog: %w", err)
 }
 
-// watchLeader tells the streams when this server finds or loses its leader.
+// watchLeader tells the streams when this server finds or loses its leader, and that it
+// is there. They are woken by turns and many at once: a process that wakes for each by
+// itself spends more on waking than on what it says.
 func (s *Server) watchLeader(ctx context.Context) {
 	ticker := time.NewTicker(leaderPoll)
 	defer ticker.Stop()
-	for {
+	for turn := 0; ; turn = (turn + 1) % turns {
 		known, contact := s.cfg.Leader()
 		if heard := known && contact < leaderless; s.leader.Swap(heard) != heard {
 			s.wake(touched{base: true})
 		}
+		s.beat(turn)
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+	}
+}
+
+// beat wakes the streams whose turn it is.
+func (s *Server) beat(turn int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sub := range s.subscribers {
+		if sub.turn == turn {
+			sub.poke()
 		}
 	}
 }

@@ -45,6 +45,7 @@ type Stream struct {
 	end    context.CancelCauseFunc
 	wg     sync.WaitGroup
 	wake   chan struct{} // holds one
+	heard  chan struct{} // holds one: the server has said a word
 
 	// The caller of Next's alone.
 	buf     []byte
@@ -66,7 +67,7 @@ func newStream(c *Client, to *candidate) *Stream {
 	ctx, end := context.WithCancelCause(context.Background())
 	return &Stream{
 		client: c, addr: to.addr, conn: to.conn, ctx: ctx, end: end,
-		wake: make(chan struct{}, 1), names: make(map[string]struct{}), requests: make(map[string]bool),
+		wake: make(chan struct{}, 1), heard: make(chan struct{}, 1), names: make(map[string]struct{}), requests: make(map[string]bool),
 		backoff: retry.Backoff{Min: firstSeek, Max: lastSeek},
 	}
 }
@@ -118,6 +119,10 @@ func (s *Stream) next(ctx context.Context) (u catalog.Update, news bool, err err
 	if s.buf = grown; cap(s.buf) > 2*frame.Full {
 		s.buf = nil
 	}
+	select {
+	case s.heard <- struct{}{}:
+	default:
+	}
 	switch kind {
 	case frame.Update:
 		return s.update(payload)
@@ -161,10 +166,12 @@ func (s *Stream) recordConfirmed(confirmed bool) {
 	s.backoff.Reset()
 }
 
-// talk sends what this host asks for, and signs of life, until the stream ends.
+// talk sends what this host asks for, and signs of life, until the stream ends. These
+// answer the server's: it says a word to many hosts at once, and so hears many at once.
 func (s *Stream) talk() {
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTimer(heartbeat)
 	defer beat.Stop()
+	var last time.Time // that something was sent
 	rebalance := time.NewTimer(minRebalance + rand.N(minRebalance))
 	defer rebalance.Stop()
 	for {
@@ -174,7 +181,11 @@ func (s *Stream) talk() {
 			return
 		case <-s.wake:
 			out = s.drainRequests()
-		case <-beat.C:
+		case <-s.heard:
+			if time.Since(last) > heartbeat/2 {
+				out = frame.New(frame.Beat, nil)
+			}
+		case <-beat.C: // a server that says little
 			out = frame.New(frame.Beat, nil)
 		case <-rebalance.C:
 			s.rebalance()
@@ -183,7 +194,9 @@ func (s *Stream) talk() {
 		if len(out) == 0 {
 			continue
 		}
-		s.conn.SetWriteDeadline(time.Now().Add(patience))
+		last = time.Now()
+		beat.Reset(heartbeat + heartbeat/2)
+		s.conn.SetWriteDeadline(last.Add(patience))
 		if _, err := s.conn.Write(out); err != nil {
 			s.fail(err)
 			return

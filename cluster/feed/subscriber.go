@@ -9,6 +9,7 @@ import (
 type subscriber struct {
 	wake   chan struct{} // holds one
 	cursor cursor        // its reader's alone
+	turn   int           // when it hears that the server is there; set by join
 
 	mu       sync.Mutex // guards following
 	requests []request  // what the host has asked for since
@@ -33,6 +34,8 @@ func (sub *subscriber) poke() {
 func (s *Server) join(sub *subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.joined++
+	sub.turn = s.joined % turns
 	s.subscribers[sub] = struct{}{}
 }
 
