@@ -208,11 +208,15 @@ func (h *host) ready(ctx context.Context) error {
 		case <-state.Superseded():
 		}
 	}
+	var known []<-chan struct{}
 	for _, s := range h.uses {
+		known = append(known, h.view.Want(serviceName(s)))
+	}
+	for _, k := range known {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-h.view.Want(serviceName(s)):
+		case <-k:
 		}
 	}
 	return nil
