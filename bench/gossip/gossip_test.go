@@ -218,10 +218,10 @@ func (out *figures) pushPull(f *fleet) {
 func (out *figures) tags(f *fleet) {
 	h := f.hosts[len(f.hosts)/3]
 	value := strconv.Itoa(len(out.Tags))
-	began := time.Now()
-	must(f, h.SetTags(map[string]string{"changed": value}))
-	f.until(10*time.Minute, "the tag", f.living(), func(o *host) bool { return o.shows(h).Tags["changed"] == value })
-	out.Tags = append(out.Tags, time.Since(began).Seconds())
+	told := make(chan error, 1)
+	go func() { told <- h.SetTags(map[string]string{"changed": value}) }() // returns when this host has told it
+	out.Tags = append(out.Tags, f.until(10*time.Minute, "the tag", f.living(), func(o *host) bool { return o.shows(h).Tags["changed"] == value }).Seconds())
+	must(f, <-told)
 }
 
 // death is how long one takes until all others show it, and its return.

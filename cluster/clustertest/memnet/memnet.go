@@ -26,6 +26,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -341,7 +342,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, l.failed("accept", net.ErrClosed)
 		case len(l.queue) > 0:
 			e := l.queue[0]
-			l.queue = l.queue[1:]
+			l.queue = slices.Delete(l.queue, 0, 1) // and no longer held: with hundreds of hosts, what streams carried is much
 			return e, nil
 		}
 		l.cond.Wait()
@@ -578,6 +579,7 @@ func (s *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 			return 0, nil, s.failed("read", os.ErrDeadlineExceeded)
 		case len(s.queue) > 0:
 			p := s.queue[0]
+			s.queue[0] = packet{}
 			s.queue = s.queue[1:]
 			s.bytes -= len(p.data)
 			return copy(b, p.data), net.UDPAddrFromAddrPort(p.from), nil
