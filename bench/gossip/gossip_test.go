@@ -332,7 +332,7 @@ func sizes(all []figures) (r report.Table) {
 	row("hosts reached", "%d", func(f figures) []any { return []any{f.JoinHosts} })
 	row("all is told after, at a host's rate of", "%.0f s, %.1f KB/s, %.2f %% of a core", func(f figures) []any { return []any{f.Quiet, f.QuietBytes / 1000, f.QuietCPU / 1e4} })
 	row("at rest, a host sends", "%.1f packets/s, %.0f B/s", func(f figures) []any { return []any{f.Packets, f.PacketBytes} })
-	row("and in push/pulls, both ways", "%.0f B/s", func(f figures) []any { return []any{f.StreamBytes} })
+	row("and in the push/pulls that it begins, both ways, by their size and interval", "%.0f B/s", func(f figures) []any { return []any{f.PushPullBytes / between(f.Hosts)} })
 	row("CPU of a host at rest, the network in memory included", "%.3f %% of a core", func(f figures) []any { return []any{f.CPU / 1e4} })
 	row("of it the network in memory", "%.3f %%", func(f figures) []any { return []any{f.NetworkCPU / 1e4} })
 	row("CPU of a host in clusters of 60, one alone / with as many hosts together", "%.3f / %.3f %%", func(f figures) []any { return []any{f.SixtyCPU / 1e4, f.SixtiesCPU / 1e4} })
