@@ -94,11 +94,15 @@ func TestGossipLoad(t *testing.T) {
 	if given := os.Getenv("GOSSIP_COMMAND"); given != "" {
 		command += " " + given
 	}
-	sixty, grown, pushPulls := idleCPU(all, modeled)
-	if at := sixty + grown + pushPulls; at/1e6 > maxIdle {
-		t.Errorf("a host at rest among %d takes %.2f %% of a core for gossip, want %.1f %% at most", modeled, at/1e4, maxIdle*100)
+	tables := []report.Table{sizes(all), conditions(last)}
+	if len(all) > 1 { // else nothing is known of how it grows
+		tables = append(tables, models(all))
+		sixty, grown, pushPulls := idleCPU(all, modeled)
+		if at := sixty + grown + pushPulls; at/1e6 > maxIdle {
+			t.Errorf("a host at rest among %d takes %.2f %% of a core for gossip, want %.1f %% at most", modeled, at/1e4, maxIdle*100)
+		}
 	}
-	report.Write(t, "../RESULTS.md", command, sizes(all), conditions(last), models(all))
+	report.Write(t, "../RESULTS.md", command, tables...)
 	if file := os.Getenv("GOSSIP_JSON"); file != "" {
 		b, err := json.MarshalIndent(all, "", "  ")
 		must(t, err)

@@ -5,7 +5,9 @@
 // memberlist believes a single accuser, so its word is a suspicion and no more:
 // membership's DESIGN.md says by what rules a member is dead, or back. Among ten
 // hosts a dead one is out everywhere after 2.9 s in the median and 3.9 s at most,
-// with no false death in hours at 20 % packet loss.
+// with no false death in hours at 20 % packet loss. Among six hundred it is 4 s, and
+// a host at rest sends twelve packets a second, in a cluster of any size
+// (bench/gossip).
 //
 // The parts: transport.go holds the sockets; delegate.go is all that memberlist
 // calls, and hands everything over through a bounded inbox without waiting;
