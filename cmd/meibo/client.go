@@ -199,7 +199,7 @@ func explained(c *client.Client, err error) error {
 func whatNow(text string) string {
 	for _, silent := range []string{"No known Consul servers", "No cluster leader", "rpc error making call"} {
 		if strings.Contains(text, silent) {
-			return "\nno server answers, or they have no leader: `meibo members -detailed` shows which are gone; more than half of them must run and reach each other"
+			return "\nno server answers, or they have no leader: `meibo members -detailed` shows which are gone; more than half of them must run and reach each other, and have the files that they had: where these are lost for good, write raft/peers.json on those that are left (README, \"When servers are lost\")"
 		}
 	}
 	return ""
