@@ -88,7 +88,7 @@ type Server struct {
 	mu          sync.Mutex // guards following
 	stopped     bool
 	admitted    int
-	joined      int // streams so far
+	joined      int            // streams so far
 	hosts       map[string]int // admitted streams by node ID
 	subscribers map[*subscriber]struct{}
 	locals      map[*subscriber]struct{} // those in this process
