@@ -294,6 +294,9 @@ func Answers(m *dns.Msg) []string {
 	return got
 }
 
+// givenPorts are those of FreePort.
+var givenPorts sync.Map
+
 // FreePort is a port of 127.0.0.1 that nobody holds just now, UDP and TCP. It lies below the range that the kernel hands out
 // by itself, where another test's connection could take it before the daemon does.
 func FreePort(t testing.TB) int {
