@@ -298,11 +298,15 @@ func Answers(m *dns.Msg) []string {
 var givenPorts sync.Map
 
 // FreePort is a port of 127.0.0.1 that nobody holds just now, UDP and TCP. It lies below the range that the kernel hands out
-// by itself, where another test's connection could take it before the daemon does.
+// by itself, where another test's connection could take it before the daemon does. None is given twice in a process: who
+// was given it may not have bound it yet.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(10000+rand.IntN(20000)))
+		if _, given := givenPorts.LoadOrStore(addr.Port(), true); given {
+			continue
+		}
 		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
 		if err != nil {
 			continue
