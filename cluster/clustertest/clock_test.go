@@ -71,15 +71,7 @@ func (h *Host) offersStill(service string) {
 func (c *Cluster) comeBack(how string) {
 	c.Helper()
 	begin := time.Now()
-	for _, h := range c.Hosts {
-		h.start()
-		c.Judge.State(h.Name, Either)
-	}
-	for _, h := range c.Hosts {
-		if err := c.ExactOn(h); err != nil {
-			c.Errorf("a host that starts answers from its disk: %v", err)
-		}
-	}
+	c.startFromDisk()
 	c.Whole()
 	c.Settled()
 	c.Logf("clocks stepped %s: one cluster after %v", how, time.Since(begin))

@@ -408,7 +408,7 @@ func (h *Host) becomes(service string, is Truth, call func() error) {
 	}
 }
 
-// Servers are the hosts that are servers, Agents the others.
+// Servers are the hosts that are servers.
 func (c *Cluster) Servers() []*Host { return c.Hosts[:c.opts.Servers] }
 
 // Agents are the hosts that are no servers.

@@ -218,15 +218,7 @@ func TestRestartOfAll_AnswersAreThereAgain(t *testing.T) {
 					}
 				}
 				begin := time.Now()
-				for _, h := range c.Hosts {
-					h.start()
-					c.Judge.State(h.Name, Either)
-				}
-				for _, h := range c.Hosts {
-					if err := c.ExactOn(h); err != nil {
-						c.Errorf("a host that starts answers from its disk: %v", err)
-					}
-				}
+				c.startFromDisk()
 				c.Within(15*time.Second, "one cluster", func() error {
 					for _, h := range c.Hosts {
 						if err := h.seesAll(); err != nil {
@@ -240,6 +232,20 @@ func TestRestartOfAll_AnswersAreThereAgain(t *testing.T) {
 			}
 		})
 	})
+}
+
+// startFromDisk starts all hosts, which answer at once what they knew.
+func (c *Cluster) startFromDisk() {
+	c.Helper()
+	for _, h := range c.Hosts {
+		h.start()
+		c.Judge.State(h.Name, Either)
+	}
+	for _, h := range c.Hosts {
+		if err := c.ExactOn(h); err != nil {
+			c.Errorf("a host that starts answers from its disk: %v", err)
+		}
+	}
 }
 
 // Each daemon in turn is restarted; its services stay in the answers of all others,

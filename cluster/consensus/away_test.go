@@ -36,3 +36,23 @@ func TestFollower_BackFromAnyAbsenceIsUpToDateSoon(t *testing.T) {
 		}
 	}
 }
+
+// Raft tells followers of a commit with the next entry, or when there was none for a
+// while; hosts that hang on a follower don't wait for that.
+func TestFollower_HearsOfALoneCommitAtOnce(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, g *group) {
+		followers := g.others(g.leader())
+		for i := range 5 {
+			time.Sleep(time.Duration(i)*70*time.Millisecond + 2*time.Second)
+			value := fmt.Sprint(i)
+			g.write("k", value)
+			written := time.Now()
+			for _, m := range followers {
+				g.until("a follower shows it", func() bool { _, sm := m.now(); return sm.get("k") == value })
+			}
+			if took := time.Since(written); took > 20*time.Millisecond {
+				t.Errorf("followers show write %d %v after it was acknowledged, want within 20 ms", i, took)
+			}
+		}
+	})
+}
