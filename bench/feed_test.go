@@ -5,11 +5,12 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
+	"meibo/bench/hosttest"
 	"meibo/bench/report"
+	"meibo/bench/servers"
 )
 
 // What the load of `make bench-feed` is.
@@ -89,7 +90,7 @@ func measureFeed(t *testing.T, extra string) [][2]string {
 	add("start of the fleet, to the last host's answers", "%.2f s", start.Seconds())
 	time.Sleep(5 * time.Second)
 	memory1 := c.held()
-	add("memory of a server at rest, resident", "%.0f MiB", resident(c.servers)/3)
+	add("memory of a server at rest, resident", "%.0f MiB", resident(c.Cluster)/3)
 	add("memory for each stream on a server, TLS included", "%.1f KiB", (memory1-memory0)/float64(feedHosts)/1024)
 
 	idle1 := c.used(func() { time.Sleep(10 * time.Second) }) / 10
@@ -113,11 +114,11 @@ func measureFeed(t *testing.T, extra string) [][2]string {
 	}
 
 	killed := time.Now()
-	for _, h := range c.servers {
-		h.kill()
+	for _, h := range c.Cluster {
+		h.Kill()
 	}
-	for _, h := range c.servers {
-		c.start(h)
+	for _, h := range c.Cluster {
+		hosttest.Must(t, h.Start())
 	}
 	c.leader()
 	led := time.Since(killed)
@@ -143,18 +144,18 @@ type election struct {
 func (c *realCluster) killLeader(p *children, seq uint64) (e election) {
 	c.t.Helper()
 	dead := c.leader()
-	var others []*realHost
-	for _, h := range c.servers {
+	var others servers.Cluster
+	for _, h := range c.Cluster {
 		if h != dead {
 			others = append(others, h)
 		}
 	}
-	before := serversCPU(c.t, others)
+	before := others.CPU()
 	killed := time.Now()
-	dead.kill()
+	dead.Kill()
 	written := make(chan error, 1)
 	go func() {
-		err := others[0].register(changeBody(seq))
+		err := others[0].Register(changeBody(seq))
 		e.write = time.Since(killed)
 		written <- err
 	}()
@@ -162,25 +163,21 @@ func (c *realCluster) killLeader(p *children, seq uint64) (e election) {
 		e.memory = max(e.memory, resident(others))
 		time.Sleep(100 * time.Millisecond)
 	}
-	e.cpu = serversCPU(c.t, others) - before
+	e.cpu = others.CPU() - before
 	if err := <-written; err != nil {
 		c.t.Fatal(err)
 	}
 	times := p.times("change", seq)
 	e.last = time.Unix(0, times[len(times)-1]).Sub(killed)
-	c.start(dead)
+	hosttest.Must(c.t, dead.Start())
 	time.Sleep(5 * time.Second)
 	return e
 }
 
 // resident is the memory of servers, in MiB.
-func resident(hosts []*realHost) (sum float64) {
+func resident(hosts servers.Cluster) (sum float64) {
 	for _, h := range hosts {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", h.cmd.Process.Pid))
-		if f := strings.Fields(string(text)); len(f) > 1 {
-			pages, _ := strconv.ParseFloat(f[1], 64)
-			sum += pages * float64(os.Getpagesize()) / (1 << 20)
-		}
+		sum += float64(h.Resident()) / (1 << 20)
 	}
 	return sum
 }
@@ -202,9 +199,9 @@ func missed(t *testing.T, format string, args ...any) {
 
 // used is the servers' CPU for what f does.
 func (c *realCluster) used(f func()) time.Duration {
-	before := c.cpu()
+	before := c.CPU()
 	f()
-	return c.cpu() - before
+	return c.CPU() - before
 }
 
 // spread is how long changes took.
@@ -221,7 +218,7 @@ func (c *realCluster) change(p *children, seq uint64) (uint64, spread) {
 		<-tick.C
 		seq++
 		sent := time.Now()
-		err := leader.register(changeBody(seq))
+		err := leader.Register(changeBody(seq))
 		if err != nil {
 			c.t.Fatal(err)
 		}

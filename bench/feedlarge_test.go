@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meibo/bench/report"
+	"meibo/bench/servers"
 
 	"github.com/miekg/dns"
 )
@@ -26,9 +27,7 @@ func measureLarge(t *testing.T) (r report.Table) {
 	t.Helper()
 	c := newRealCluster(t, "")
 	defer c.stop()
-	agent := c.host(9, "")
-	c.others = append(c.others, agent)
-	c.start(agent)
+	agent := c.agent(9)
 	c.fill(append(feedCatalog(), largeCatalog()...))
 	waitAnswered(t, agent, "large", largeInstances/10)
 	waitAnswered(t, agent, "svc-00", 1)
@@ -69,10 +68,10 @@ func largeCatalog() (bodies []string) {
 }
 
 // ask returns the addresses of a service, by TCP so that none is cut off.
-func askTCP(client *dns.Client, h *realHost, name string) (map[string]bool, error) {
+func askTCP(client *dns.Client, h *servers.Server, name string) (map[string]bool, error) {
 	m := new(dns.Msg)
 	m.SetQuestion(name+".service.consul.", dns.TypeA)
-	reply, _, err := client.Exchange(m, h.addr+":8600")
+	reply, _, err := client.Exchange(m, h.Addr+":8600")
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +84,7 @@ func askTCP(client *dns.Client, h *realHost, name string) (map[string]bool, erro
 	return addrs, nil
 }
 
-func waitAnswered(t *testing.T, h *realHost, name string, least int) {
+func waitAnswered(t *testing.T, h *servers.Server, name string, least int) {
 	t.Helper()
 	client := &dns.Client{Net: "tcp", Timeout: 5 * time.Second}
 	var addrs map[string]bool
@@ -99,9 +98,9 @@ func waitAnswered(t *testing.T, h *realHost, name string, least int) {
 }
 
 // askOthers asks for other services at an even rate and returns how long the answers took.
-func askOthers(t *testing.T, h *realHost) (took []time.Duration) {
+func askOthers(t *testing.T, h *servers.Server) (took []time.Duration) {
 	t.Helper()
-	conn, err := net.Dial("udp", h.addr+":8600")
+	conn, err := net.Dial("udp", h.Addr+":8600")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +144,7 @@ type large struct {
 }
 
 // phase asks for other names, and for the service itself, while the leader, if not nil, is told changes of it.
-func (l *large) phase(t *testing.T, h, leader *realHost) (took []time.Duration) {
+func (l *large) phase(t *testing.T, h, leader *servers.Server) (took []time.Duration) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { l.judge(t, h, stop) })
@@ -159,7 +158,7 @@ func (l *large) phase(t *testing.T, h, leader *realHost) (took []time.Duration) 
 }
 
 // flap turns an instance critical ten times a second.
-func (l *large) flap(t *testing.T, leader *realHost, stop <-chan struct{}) {
+func (l *large) flap(t *testing.T, leader *servers.Server, stop <-chan struct{}) {
 	tick := time.NewTicker(time.Second / 10)
 	defer tick.Stop()
 	for {
@@ -170,7 +169,7 @@ func (l *large) flap(t *testing.T, leader *realHost, stop <-chan struct{}) {
 		}
 		n := l.next * 37 % largeInstances
 		l.next++
-		if err := leader.register(largeBody(n, "critical")); err != nil {
+		if err := leader.Register(largeBody(n, "critical")); err != nil {
 			t.Error(err)
 			return
 		}
@@ -181,7 +180,7 @@ func (l *large) flap(t *testing.T, leader *realHost, stop <-chan struct{}) {
 }
 
 // judge asks for the service and compares.
-func (l *large) judge(t *testing.T, h *realHost, stop <-chan struct{}) {
+func (l *large) judge(t *testing.T, h *servers.Server, stop <-chan struct{}) {
 	client := &dns.Client{Net: "tcp", Timeout: 5 * time.Second}
 	tick := time.NewTicker(time.Second / 5)
 	defer tick.Stop()

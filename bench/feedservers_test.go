@@ -2,235 +2,81 @@ package bench
 
 import (
 	"bufio"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"meibo/bench/hosttest"
+	"meibo/bench/servers"
 )
-
-const feedKey = "bWVpYm8gYmVuY2ggZmVlZCBrZXkgMDEyMzQ1Njc4OWE="
-
-// realHost is the built binary on a loopback address of its own.
-type realHost struct {
-	addr string
-	dir  string
-	conf string
-	cmd  *exec.Cmd
-}
 
 // realCluster is three servers and what else joins them.
 type realCluster struct {
-	t       *testing.T
-	bin     string
-	extra   string // further configuration of all
-	servers []*realHost
-	others  []*realHost
+	servers.Cluster
+	t      *testing.T
+	bin    string
+	dir    string
+	extra  string // further configuration of all
+	others servers.Cluster
 }
 
 func newRealCluster(t *testing.T, extra string) *realCluster {
+	t.Helper()
 	bin, err := hosttest.Binary()
 	hosttest.Must(t, err)
-	c := &realCluster{t: t, bin: bin, extra: extra}
-	for i := range 3 {
-		c.servers = append(c.servers, c.host(i+1, "server = true\nbootstrap_expect = 3\n"))
-	}
-	for _, h := range c.servers {
-		c.start(h)
-	}
+	c := &realCluster{t: t, bin: bin, dir: t.TempDir(), extra: extra}
+	c.Cluster, err = servers.Start(bin, c.dir, extra)
+	hosttest.Must(t, err)
 	return c
 }
 
-// host writes the configuration of the n-th host.
-func (c *realCluster) host(n int, more string) *realHost {
+// agent starts the n-th host, which is no server.
+func (c *realCluster) agent(n int) *servers.Server {
 	c.t.Helper()
-	h := &realHost{addr: fmt.Sprintf("127.1.0.%d", n), dir: c.t.TempDir()}
-	h.conf = filepath.Join(h.dir, "agent.hcl")
-	text := fmt.Sprintf(`node_name = "real-%d"
-bind_addr = %q
-client_addr = %q
-data_dir = %q
-cache_dir = %q
-encrypt = %q
-retry_join = ["127.1.0.1", "127.1.0.2", "127.1.0.3"]
-retry_interval = "1s"
-recursors = ["127.0.0.1:9"]
-listen = ["%s:8600"]
-log_level = "WARN"
-hosts { files = [] }
-`, n, h.addr, h.addr, filepath.Join(h.dir, "data"), filepath.Join(h.dir, "cache"), feedKey, h.addr)
-	if err := os.WriteFile(h.conf, []byte(text+c.extra+more), 0o600); err != nil {
-		c.t.Fatal(err)
-	}
+	h, err := servers.New(c.bin, c.dir, n, c.extra)
+	hosttest.Must(c.t, err)
+	hosttest.Must(c.t, h.Start())
+	c.others = append(c.others, h)
 	return h
 }
 
-func (c *realCluster) start(h *realHost) {
-	c.t.Helper()
-	log, err := os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer log.Close()
-	h.cmd = exec.Command(c.bin, "agent", "-config-file", h.conf)
-	h.cmd.Stdout, h.cmd.Stderr = log, log
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := h.cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-func (h *realHost) kill() {
-	_ = h.cmd.Process.Kill()
-	_ = h.cmd.Wait()
-}
-
 func (c *realCluster) stop() {
-	for _, h := range append(slices.Clone(c.servers), c.others...) {
-		if c.t.Failed() {
-			text, _ := os.ReadFile(filepath.Join(h.dir, "log"))
-			c.t.Logf("%s said:\n%.4000s", h.addr, text)
-		}
-		h.kill()
+	if c.t.Failed() {
+		c.t.Log(slices.Concat(c.Cluster, c.others).Logs())
 	}
-}
-
-func (c *realCluster) links() (addrs []string) {
-	for _, h := range c.servers {
-		addrs = append(addrs, h.addr+":8300")
-	}
-	return addrs
+	c.Kill()
+	c.others.Kill()
 }
 
 // leader waits until there is one and returns it.
-func (c *realCluster) leader() *realHost {
+func (c *realCluster) leader() *servers.Server {
 	c.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-		for _, h := range c.servers {
-			var addr string
-			if h.get("/v1/status/leader", &addr) == nil && addr != "" {
-				for _, l := range c.servers {
-					if strings.HasPrefix(addr, l.addr+":") {
-						return l
-					}
-				}
-			}
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	c.t.Fatal("no leader within 30 s")
-	return nil
-}
-
-var feedHTTP = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
-
-func (h *realHost) get(path string, into any) error {
-	res, err := feedHTTP.Get("http://" + h.addr + ":8500" + path)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s on %s: %s", path, h.addr, res.Status)
-	}
-	return json.NewDecoder(res.Body).Decode(into)
-}
-
-// register writes a registration into the catalog.
-func (h *realHost) register(body string) error {
-	req, err := http.NewRequest(http.MethodPut, "http://"+h.addr+":8500/v1/catalog/register", strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	res, err := feedHTTP.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("register on %s: %s %s", h.addr, res.Status, text)
-	}
-	return err
+	l, err := c.Leader()
+	hosttest.Must(c.t, err)
+	return l
 }
 
 // fill registers bodies, several at a time.
 func (c *realCluster) fill(bodies []string) {
 	c.t.Helper()
-	leader := c.leader()
-	work := make(chan string)
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for body := range work {
-				err := leader.register(body)
-				for range 5 { // while another server comes to lead
-					if err == nil {
-						break
-					}
-					err = leader.register(body)
-				}
-				if err != nil {
-					c.t.Error(err)
-				}
-			}
-		})
-	}
-	for _, body := range bodies {
-		work <- body
-	}
-	close(work)
-	wg.Wait()
-	if c.t.Failed() {
-		c.t.FailNow()
-	}
-}
-
-// cpu is what the servers have used so far, to 10 ms each.
-func (c *realCluster) cpu() time.Duration {
-	c.t.Helper()
-	return serversCPU(c.t, c.servers)
-}
-
-func serversCPU(t *testing.T, hosts []*realHost) (sum time.Duration) {
-	t.Helper()
-	for _, h := range hosts {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.cmd.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		for _, ticks := range f[11:13] { // utime, stime: proc_pid_stat(5)
-			n, err := strconv.ParseInt(ticks, 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sum += time.Duration(n) * 10 * time.Millisecond
-		}
-	}
-	return sum
+	hosttest.Must(c.t, c.leader().Fill(len(bodies), func(i int) string { return bodies[i] }, nil))
 }
 
 // held is the memory that the servers hold after a collection, goroutines' stacks included.
 func (c *realCluster) held() (sum float64) {
 	c.t.Helper()
-	for _, h := range c.servers {
-		least, collections := h.memory(c.t)
+	for _, h := range c.Cluster {
+		least, collections := memory(c.t, h)
 		for until := collections + 2; collections < until; { // each scrape makes garbage, so that the collector runs
 			var now float64
-			if now, collections = h.memory(c.t); now < least {
+			if now, collections = memory(c.t, h); now < least {
 				least = now
 			}
 		}
@@ -240,25 +86,11 @@ func (c *realCluster) held() (sum float64) {
 }
 
 // memory is what the process holds, garbage included, and how often it has collected that.
-func (h *realHost) memory(t *testing.T) (sum, collections float64) {
+func memory(t *testing.T, h *servers.Server) (sum, collections float64) {
 	t.Helper()
-	res, err := feedHTTP.Get("http://" + h.addr + ":8500/v1/agent/metrics?format=prometheus")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		name, text, _ := strings.Cut(lines.Text(), " ")
-		value, err := strconv.ParseFloat(text, 64)
-		switch {
-		case err != nil: // not a sample
-		case name == "go_memstats_heap_alloc_bytes", name == "go_memstats_stack_inuse_bytes":
-			sum += value
-		case name == "go_gc_duration_seconds_count":
-			collections = value
-		}
-	}
-	return sum, collections
+	m, err := h.Metrics()
+	hosttest.Must(t, err)
+	return m["go_memstats_heap_alloc_bytes"] + m["go_memstats_stack_inuse_bytes"], m["go_gc_duration_seconds_count"]
 }
 
 // children are the processes that play hosts.
@@ -274,13 +106,9 @@ type children struct {
 // play starts count hosts in so many processes.
 func (c *realCluster) play(count, processes int, names []string) *children {
 	c.t.Helper()
-	key, err := base64.StdEncoding.DecodeString(feedKey)
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	p := &children{t: c.t, events: make(chan hostsEvent, 1024), began: time.Now()}
 	for i := range processes {
-		cfg := hostsConfig{First: i * count / processes, Servers: c.links(), Key: key, Names: names}
+		cfg := hostsConfig{First: i * count / processes, Servers: c.Links(), Key: servers.Key, Names: names}
 		cfg.Count = (i+1)*count/processes - cfg.First
 		text, err := json.Marshal(cfg)
 		if err != nil {

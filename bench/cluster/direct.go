@@ -1,16 +1,15 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"meibo/bench/servers"
 
 	"github.com/miekg/dns"
 )
@@ -23,7 +22,7 @@ const (
 
 // direct measures what a lookup costs a server that every host asks: meibo's, and Consul's where it is installed.
 func (m *measurement) direct() error {
-	micros, err := m.askServer(m.leader, m.leader.addr+":8600")
+	micros, err := m.askServer(m.leader, m.leader.Addr+":8600")
 	if err != nil {
 		return err
 	}
@@ -32,30 +31,33 @@ func (m *measurement) direct() error {
 	if err != nil {
 		return nil
 	}
-	s := &server{addr: "127.1.0.9", dir: filepath.Join(m.dir, "consul")}
-	s.args = []string{bin, "agent", "-dev", "-bind", s.addr, "-client", s.addr, "-log-level", "warn"}
-	if err := errors.Join(os.MkdirAll(s.dir, 0o700), s.start()); err != nil {
+	const addr = "127.1.0.9"
+	s, err := servers.Program(m.dir, addr, bin, "agent", "-dev", "-bind", addr, "-client", addr, "-log-level", "warn")
+	if err == nil {
+		err = s.Start()
+	}
+	if err != nil {
 		return err
 	}
-	defer s.kill()
-	if _, err := (&servers{all: []*server{s}}).leader(); err != nil {
+	defer s.Kill()
+	if _, err := (servers.Cluster{s}).Leader(); err != nil {
 		return fmt.Errorf("consul: %w", err)
 	}
-	if err := fill(m.f, s.register, func(int) {}); err != nil {
+	if err := s.Fill(m.f.Services*m.f.Each, m.f.passing, nil); err != nil {
 		return fmt.Errorf("consul: %w", err)
 	}
-	if micros, err = m.askServer(s, s.addr+":8600"); err == nil {
+	if micros, err = m.askServer(s, addr+":8600"); err == nil {
 		m.result.DirectMicros, m.result.DirectOf = micros, "Consul"
 	}
 	return err
 }
 
 // askServer asks at an even rate and returns the processor time of one question, in microseconds.
-func (m *measurement) askServer(s *server, addr string) (float64, error) {
+func (m *measurement) askServer(s *servers.Server, addr string) (float64, error) {
 	z := newZipf(m.f.Services)
 	var asked, failed atomic.Int64
 	var wg sync.WaitGroup
-	before := cpu(s)
+	before := servers.Cluster{s}.CPU()
 	end := time.Now().Add(m.o.Window / 2)
 	for range directAsk {
 		nc, err := net.Dial("udp", addr)
@@ -85,5 +87,5 @@ func (m *measurement) askServer(s *server, addr string) (float64, error) {
 	if n := failed.Load(); n > asked.Load()/100 {
 		return 0, fmt.Errorf("%d of %d questions to %s failed", n, asked.Load(), addr)
 	}
-	return float64((cpu(s) - before).Microseconds()) / float64(asked.Load()), nil
+	return float64((servers.Cluster{s}.CPU() - before).Microseconds()) / float64(asked.Load()), nil
 }

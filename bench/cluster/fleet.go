@@ -49,6 +49,9 @@ func (f fleet) register(service, instance int, status string) string {
 		nodeName(n), nodeAddr(n), name, 8000+service, name, name, name, status, nodeAddr(n))
 }
 
+// passing is the registration of the i-th instance of all.
+func (f fleet) passing(i int) string { return f.register(i/f.Each, i%f.Each, "passing") }
+
 // uses are the services that a host uses, the one it asks for most first: drawn by Zipf's law, so that hosts agree on
 // what is in demand, and the hot one.
 func (f fleet) uses(host int, z *zipf) []int {

@@ -97,7 +97,7 @@ func run(o options) error {
 	m := &measurement{o: o, f: o.fleet(), dir: dir, began: time.Now()}
 	if err := m.run(); err != nil {
 		if m.servers != nil {
-			fmt.Fprint(os.Stderr, m.servers.logs())
+			fmt.Fprint(os.Stderr, m.servers.Logs())
 		}
 		return err
 	}
@@ -113,7 +113,7 @@ func run(o options) error {
 		if err := r.save(filepath.Join(o.folder, fmt.Sprintf("cluster-%d.json", o.Hosts))); err != nil {
 			return err
 		}
-		if err := report(o.folder); err != nil {
+		if err := writeReport(o.folder); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"meibo/bench/report"
+	"meibo/bench/servers"
+
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
@@ -21,8 +24,8 @@ type measurement struct {
 	f       fleet
 	dir     string
 	began   time.Time
-	servers *servers
-	leader  *server
+	servers servers.Cluster
+	leader  *servers.Server
 	crowd   *crowd
 	result  result
 
@@ -44,20 +47,20 @@ func (m *measurement) run() (err error) {
 		m.down[s] = make([]bool, m.f.Each)
 	}
 	r := &m.result
-	r.Options, r.When, r.Machine = m.o, time.Now().Format("2 January 2006"), machine()
+	r.Options, r.Machine = m.o, report.Machine()
 	r.Hosts, r.Services, r.Instances = m.f.Hosts, m.f.Services, m.f.Services*m.f.Each
 
 	m.say("three servers start")
-	if m.servers, err = startServers(m.o.bin, m.dir); err != nil {
+	if m.servers, err = servers.Start(m.o.bin, m.dir, "cache { max_entries = 1 } # lookups that come over the network are answered from the view\n"); err != nil {
 		return err
 	}
-	defer m.servers.stop()
-	if m.leader, err = m.servers.leader(); err != nil {
+	defer m.servers.Kill()
+	if m.leader, err = m.servers.Leader(); err != nil {
 		return err
 	}
-	empty := float64(resident(m.leader.cmd.Process.Pid))
+	empty := float64(m.leader.Resident())
 	total := m.f.Services * m.f.Each
-	err = fill(m.f, m.leader.register, func(done int) {
+	err = m.leader.Fill(total, m.f.passing, func(done int) {
 		if done%(total/4) == 0 {
 			m.say("%d of %d instances are registered", done, total)
 		}
@@ -65,7 +68,7 @@ func (m *measurement) run() (err error) {
 	if err != nil {
 		return err
 	}
-	r.InstanceKB = (float64(resident(m.leader.cmd.Process.Pid)) - empty) / float64(total) / 1024
+	r.InstanceKB = (float64(m.leader.Resident()) - empty) / float64(total) / 1024
 	m.say("servers that no host has a stream with")
 	r.AloneCores = m.cores(m.o.Window)
 	m.say("lookups over the network, which no host's cache answers")
@@ -126,11 +129,11 @@ func (m *measurement) window(f func() error) (w window, err error) {
 	if err != nil {
 		return w, err
 	}
-	a := m.servers.read(m.leader)
+	a := readMeter(m.servers, m.leader)
 	if err := f(); err != nil {
 		return w, err
 	}
-	b := m.servers.read(m.leader)
+	b := readMeter(m.servers, m.leader)
 	after, lag, err := m.crowd.figures()
 	w.seconds = b.at.Sub(a.at).Seconds()
 	w.cores = (b.cpu - a.cpu).Seconds() / w.seconds
@@ -145,12 +148,12 @@ func (m *measurement) window(f func() error) (w window, err error) {
 }
 
 func (m *measurement) start() (err error) {
-	links := m.servers.links()
+	links := m.servers.Links()
 	if m.o.OneServer {
-		links = []string{m.leader.addr + ":8300"}
+		links = []string{m.leader.Addr + ":8300"}
 	}
 	m.crowd, err = playHosts(Config{
-		Fleet: m.f, Servers: links, Key: key, Unknown: m.o.Unknown, Forwarded: m.o.Forwarded,
+		Fleet: m.f, Servers: links, Key: servers.Key, Unknown: m.o.Unknown, Forwarded: m.o.Forwarded,
 		Latency: m.o.Latency, Loss: m.o.Loss, Late: wrongAfter,
 	}, m.o.Processes)
 	if err != nil {
@@ -171,9 +174,9 @@ func (m *measurement) start() (err error) {
 
 // cores is what the servers take over a time.
 func (m *measurement) cores(d time.Duration) float64 {
-	before := cpu(m.servers.all...)
+	before := m.servers.CPU()
 	time.Sleep(d)
-	return (cpu(m.servers.all...) - before).Seconds() / d.Seconds()
+	return (m.servers.CPU() - before).Seconds() / d.Seconds()
 }
 
 // peak watches the servers until it is called, and returns the most cores that they took in half a second.
@@ -181,7 +184,7 @@ func (m *measurement) peak() func() float64 {
 	stop, most := make(chan struct{}), make(chan float64)
 	go func() {
 		var top float64
-		last, at := cpu(m.servers.all...), time.Now()
+		last, at := m.servers.CPU(), time.Now()
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -190,7 +193,7 @@ func (m *measurement) peak() func() float64 {
 				most <- top
 				return
 			case now := <-tick.C:
-				used := cpu(m.servers.all...) // a process that starts anew counts from zero
+				used := m.servers.CPU() // a process that starts anew counts from zero
 				top = max(top, (used-last).Seconds()/now.Sub(at).Seconds())
 				last, at = used, now
 			}
@@ -251,7 +254,7 @@ func (m *measurement) write(service, instance int, up bool) (users, missing int,
 	if err := m.crowd.tell("Announce", c); err != nil {
 		return 0, 0, nil, err
 	}
-	if err := m.leader.register(m.f.register(service, instance, status)); err != nil {
+	if err := m.leader.Register(m.f.register(service, instance, status)); err != nil {
 		return 0, 0, nil, err
 	}
 	c.At = time.Now()
@@ -385,21 +388,21 @@ func (m *measurement) restart(step int, spread time.Duration, e *event) error {
 func (m *measurement) killLeader() error {
 	dead := m.leader
 	e, err := m.event(func() error {
-		dead.kill()
-		for _, s := range m.servers.all {
+		dead.Kill()
+		for _, s := range m.servers {
 			if s != dead {
-				return s.register(m.f.register(m.f.Services-1, 0, status(m.down[m.f.Services-1][0])))
+				return s.Register(m.f.register(m.f.Services-1, 0, status(m.down[m.f.Services-1][0])))
 			}
 		}
 		return nil
 	})
 	m.result.LeaderKilled = e
 	m.say("a write again after %.2f s, %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s", e.Seconds, e.Failed, e.PeakCores, e.RestSeconds)
-	if err := errors.Join(err, dead.start()); err != nil {
+	if err := errors.Join(err, dead.Start()); err != nil {
 		return err
 	}
 	time.Sleep(m.o.Window / 2) // it has its log again before the next blow
-	m.leader, err = m.servers.leader()
+	m.leader, err = m.servers.Leader()
 	return err
 }
 
@@ -414,16 +417,16 @@ func (m *measurement) killAll() error {
 	var led, half float64
 	e, err := m.event(func() error {
 		killed := time.Now()
-		for _, s := range m.servers.all {
-			s.kill()
+		for _, s := range m.servers {
+			s.Kill()
 		}
-		for _, s := range m.servers.all {
-			if err := s.start(); err != nil {
+		for _, s := range m.servers {
+			if err := s.Start(); err != nil {
 				return err
 			}
 		}
 		var err error
-		if m.leader, err = m.servers.leader(); err != nil {
+		if m.leader, err = m.servers.Leader(); err != nil {
 			return err
 		}
 		led = time.Since(killed).Seconds()

@@ -16,6 +16,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sync/errgroup"
 
+	"meibo/bench/servers"
 	"meibo/resolver/wire"
 )
 
@@ -92,7 +93,7 @@ func (p *Player) Make(cfg Config, _ *None) error {
 	p.up.Store(new([]*host))
 	p.changes.Store(new([]*change))
 	for range loaders {
-		go p.load()
+		go p.load() // until the process ends
 	}
 	return err
 }
@@ -303,7 +304,7 @@ func (p *Player) Figures(_ None, f *Figures) error {
 	c := &p.counts
 	*f = Figures{
 		Lookups: c.lookups.Load(), Late: c.late.Load(), Failed: c.failed.Load(), Stale: c.stale.Load(), Wrong: c.wrong.Load(),
-		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Resident: resident(os.Getpid()),
+		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Resident: servers.Resident(os.Getpid()),
 		In: p.wires.in.Load(), Out: p.wires.out.Load(),
 	}
 	f.Open = f.Late - c.answered.Load()

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"meibo/bench/report"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -16,8 +15,8 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// report writes the section of RESULTS.md and the plots, from the results of all sizes that are in the folder.
-func report(folder string) error {
+// writeReport writes the section of RESULTS.md and the plots, from the results of all sizes that are in the folder.
+func writeReport(folder string) error {
 	list, err := loadResults(folder)
 	if err != nil || len(list) == 0 {
 		return err
@@ -62,7 +61,7 @@ func report(folder string) error {
 		b.WriteString("\n" + m.String())
 	}
 	return errors.Join(
-		writeSection(filepath.Join(folder, "RESULTS.md"), "make bench-cluster", b.String()),
+		report.Section(filepath.Join(folder, "RESULTS.md"), "make bench-cluster", b.String()),
 		plotStaleness(last, filepath.Join(folder, "load-staleness.svg")),
 		plotGrowth(list, m, filepath.Join(folder, "growth.svg")),
 	)
@@ -128,16 +127,4 @@ func plotGrowth(list []result, m *model, file string) error {
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Y.Min = 0
 	return errors.Join(err, p.Save(18*vg.Centimeter, 12*vg.Centimeter, file))
-}
-
-// writeSection puts a section into a file of results, in the place of what the command wrote before.
-func writeSection(file, command, body string) error {
-	old, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	section := regexp.MustCompile(`(?ms)^## ` + regexp.QuoteMeta(command) + `\n.*?(^## |\z)`)
-	rest := section.ReplaceAll(old, []byte("$1"))
-	text := fmt.Appendf(bytes.TrimRight(rest, "\n"), "\n\n## %s\n\n%s", command, body)
-	return os.WriteFile(file, text, 0o644)
 }

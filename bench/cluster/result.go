@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"text/tabwriter"
 )
 
 // result is what a run measured. Names of JSON are for scripts; what isn't said otherwise is real.
 type result struct {
-	When    string  `json:"when"`
 	Machine string  `json:"machine"`
 	Options options `json:"options"`
 
@@ -111,24 +109,23 @@ type bar struct {
 	value  float64
 	most   float64
 	format string
-	at     int // hosts from which it counts
 }
 
-// bars are the issue's.
+// bars are what a fleet is to hold.
 func (r *result) bars() []bar {
 	list := []bar{
-		{"CPU of the three servers, lookups and changes", r.Cores, 0.1, "%.3f cores", 0},
-		{"a change at every host that uses the service, p99", r.ChangeP99 / 1000, 1, "%.3f s", 0},
-		{"the same, at most", r.ChangeMax / 1000, 3, "%.3f s", 0},
-		{"resident memory of the leader", r.LeaderMB, 500, "%.0f MB", 0},
-		{"memory of a host, apart from gossip", r.HostMB, 30, "%.1f MB", 0},
-		{"octets of a host when nothing changes, apart from gossip", r.HostBytes, 1024, "%.0f B/s", 0},
-		{"an idle host, apart from gossip", r.HostIdle, 0.5, "%.2f %% of a core", 0},
-		{"lookups that failed", float64(r.Failed), 0, "%.0f", 0},
-		{"answers that were wrong", float64(r.Wrong), 0, "%.0f", 0},
-		{"the leader killed: a write again", r.LeaderKilled.Seconds, 1.5, "%.2f s", 0},
-		{"the leader killed: the servers at rest", r.LeaderKilled.RestSeconds, 60, "%.0f s", 0},
-		{"all servers killed and started: at rest", r.AllKilled.RestSeconds, 60, "%.0f s", 0},
+		{"CPU of the three servers, lookups and changes", r.Cores, 0.1, "%.3f cores"},
+		{"a change at every host that uses the service, p99", r.ChangeP99 / 1000, 1, "%.3f s"},
+		{"the same, at most", r.ChangeMax / 1000, 3, "%.3f s"},
+		{"resident memory of the leader", r.LeaderMB, 500, "%.0f MB"},
+		{"memory of a host, apart from gossip", r.HostMB, 30, "%.1f MB"},
+		{"octets of a host when nothing changes, apart from gossip", r.HostBytes, 1024, "%.0f B/s"},
+		{"an idle host, apart from gossip", r.HostIdle, 0.5, "%.2f %% of a core"},
+		{"lookups that failed", float64(r.Failed), 0, "%.0f"},
+		{"answers that were wrong", float64(r.Wrong), 0, "%.0f"},
+		{"the leader killed: a write again", r.LeaderKilled.Seconds, 1.5, "%.2f s"},
+		{"the leader killed: the servers at rest", r.LeaderKilled.RestSeconds, 60, "%.0f s"},
+		{"all servers killed and started: at rest", r.AllKilled.RestSeconds, 60, "%.0f s"},
 	}
 	return list
 }
@@ -200,16 +197,3 @@ func (r *result) rows() (rows [][2]string) {
 
 // socketMicros is what a UDP socket adds to a lookup: the kernel's part of a cached answer at full load, of `make bench-dns`.
 const socketMicros = 2.5
-
-// machine is what everything ran on.
-func machine() string {
-	model := runtime.GOARCH
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			model = strings.Trim(name, "\t :\n")
-			break
-		}
-	}
-	return fmt.Sprintf("%s, %d CPUs, %s %s/%s", model, runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}

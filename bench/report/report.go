@@ -24,10 +24,8 @@ func (r *Table) Row(what string, cells ...string) {
 // Write prints the tables and writes them into the file, in the place of what the command wrote before.
 func Write(t testing.TB, file, command string, tables ...Table) {
 	t.Helper()
-	var b bytes.Buffer
-	version, _ := exec.Command("git", "describe", "--always", "--dirty").Output()
-	fmt.Fprintf(&b, "## %s\n\n%s, %s, %d CPUs, %s %s/%s, Linux %s, commit %s. Everything runs on this one machine.\n", command,
-		time.Now().Format("2 January 2006"), cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel(), strings.TrimSpace(string(version)))
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s. Everything runs on this one machine.\n", Machine())
 	for _, r := range tables {
 		b.WriteByte('\n')
 		for i, row := range r.rows {
@@ -37,17 +35,28 @@ func Write(t testing.TB, file, command string, tables ...Table) {
 			}
 		}
 	}
-	t.Logf("\n%s", b.String())
+	t.Logf("\n## %s\n\n%s", command, b.String())
+	if err := Section(file, command, b.String()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Section writes text under a command's name into the file, in the place of what it wrote before.
+func Section(file, command, text string) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		old = []byte("# Measurements\n\nEach section is written by the command that it is named after.\n")
 	}
 	section := regexp.MustCompile(`(?ms)^## ` + regexp.QuoteMeta(command) + `\n.*?(^## |\z)`)
-	rest := section.ReplaceAll(old, []byte("$1"))
-	text := append(bytes.TrimRight(rest, "\n"), append([]byte("\n\n"), b.Bytes()...)...)
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		t.Error(err)
-	}
+	rest := bytes.TrimRight(section.ReplaceAll(old, []byte("$1")), "\n")
+	return os.WriteFile(file, fmt.Appendf(rest, "\n\n## %s\n\n%s", command, text), 0o644)
+}
+
+// Machine is when, on what and of which commit something was measured.
+func Machine() string {
+	version, _ := exec.Command("git", "describe", "--always", "--dirty").Output()
+	return fmt.Sprintf("%s, %s, %d CPUs, %s %s/%s, Linux %s, commit %s", time.Now().Format("2 January 2006"),
+		cpuModel(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, kernel(), strings.TrimSpace(string(version)))
 }
 
 func kernel() string {
