@@ -372,6 +372,9 @@ func (m *Machine) Restore(lives []Life) {
 		if l.ID == m.self.ID || l.Status == NeverSeen || m.life(l.ID) != NeverSeen || len(m.restored) >= maxRestored {
 			continue
 		}
+		if l.Status == Left && m.byID[l.ID] != nil {
+			continue // gossip tells of it, and has yet to find out: it isn't gone from there
+		}
 		if l.Status == Suspect {
 			l.Status = Alive // it wasn't confirmed
 		}
