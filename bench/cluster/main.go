@@ -18,6 +18,7 @@ type options struct {
 	OneServer                                 bool
 
 	bin, json, folder string
+	profile           string
 	write, judge      bool
 }
 
@@ -45,6 +46,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "file for the figures")
 	flag.BoolVar(&o.write, "write", false, "write the report into the folder's RESULTS.md, with plots and figures beside it")
 	flag.StringVar(&o.folder, "folder", "bench", "where that is")
+	flag.StringVar(&o.profile, "profile", "", "folder for profiles of all processes, made at rest and during changes (such a run is slower)")
 	flag.BoolVar(&o.judge, "judge", false, "exit with 1 if a bar is missed")
 	flag.Parse()
 	if err := o.check(); err != nil {

@@ -51,7 +51,14 @@ func (m *measurement) run() (err error) {
 	r.Hosts, r.Services, r.Instances = m.f.Hosts, m.f.Services, m.f.Services*m.f.Each
 
 	m.say("three servers start")
-	if m.servers, err = servers.Start(m.o.bin, m.dir, "cache { max_entries = 1 } # lookups that come over the network are answered from the view\n"); err != nil {
+	config := "cache { max_entries = 1 } # lookups that come over the network are answered from the view\n"
+	if m.o.profile != "" {
+		config += "enable_debug = true\n"
+		if err := os.MkdirAll(m.o.profile, 0o755); err != nil {
+			return err
+		}
+	}
+	if m.servers, err = servers.Start(m.o.bin, m.dir, config); err != nil {
 		return err
 	}
 	defer m.servers.Kill()
@@ -79,7 +86,7 @@ func (m *measurement) run() (err error) {
 		name string
 		f    func() error
 	}{
-		{"the fleet starts", m.start}, {"nothing changes", m.quiet}, {"instances change", m.change},
+		{"the fleet starts", m.start}, {"nothing changes", func() error { return m.profile("rest", m.quiet) }}, {"instances change", func() error { return m.profile("change", m.change) }},
 		{"a service that every host uses changes once a second", m.hot}, {"a tenth of the hosts restart at once", func() error { return m.restart(10, 0, &r.Restart) }},
 		{"the whole fleet restarts", func() error { return m.restart(1, m.o.Start, &r.FleetStart) }},
 		{"the leader is killed", m.killLeader}, {"all servers are killed and started", m.killAll},
