@@ -53,7 +53,7 @@ func (n *Node) newNetwork() (*network, error) {
 	listen := netip.AddrPortFrom(bind.Addr(), uint16(n.cfg.ServerPort))
 	l, err := link.New(link.Config{
 		Listen: listen, Network: n.cfg.Network, Keys: n.linkKeys(), KeysKept: n.keyring.Path(), Logger: n.logger,
-		Self: n.peer(), Reserved: n.isServerAddr, HandshakeTimeout: n.cfg.HandshakeTimeout, ConnsPerSource: n.cfg.ConnsPerSource,
+		Self: n.peer(), Reserved: n.isServerAddr, HandshakeTimeout: n.cfg.HandshakeTimeout, ConnsPerMember: n.cfg.ConnsPerMember,
 	})
 	if err != nil {
 		return nil, n.heldBy(err, listen)

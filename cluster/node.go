@@ -112,10 +112,10 @@ type Config struct {
 	WholeBelow int64
 	// HoldTime is how long a request waits for a leader; 0: 7 s.
 	HoldTime time.Duration
-	// HandshakeTimeout and ConnsPerSource bound the connections of other hosts;
+	// HandshakeTimeout and ConnsPerMember bound the connections of other hosts;
 	// 0: link's defaults.
 	HandshakeTimeout time.Duration
-	ConnsPerSource   int
+	ConnsPerMember   int
 	// Scope reads on whose behalf a request is made that is carried to another
 	// host, WithScope puts that into a context there. nil: requests have none.
 	Scope     func(*http.Request) (node, datacenter, token string)

@@ -68,7 +68,7 @@ func (l *Link) admit(ctx context.Context, wg *sync.WaitGroup, nc net.Conn) {
 // handshake authenticates a connection and hands it to the handler of its protocol. It leaves
 // c open and on the books, or returns an error.
 func (l *Link) handshake(ctx context.Context, c *conn, place *place) error {
-	defer place.proven()
+	defer place.handshaken()
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
 	release, err := place.turn(ctx)
@@ -99,6 +99,10 @@ func (l *Link) join(ctx context.Context, tc *tls.Conn, c *conn, place *place, p 
 	case n == nil:
 		_, err := tc.Write(refusal("nobody listens for " + string(p) + " any more"))
 		return errors.Join(fmt.Errorf("%w: nobody listens for %s any more", ErrRefused, p), err)
+	case !place.join(c.peer.ID):
+		text := "one host may have no more connections than limits.rpc_max_conns_per_client, and node ID " + c.peer.ID + " has"
+		_, err := tc.Write(refusal(text))
+		return errors.Join(fmt.Errorf("%w: %s", ErrRefused, text), err)
 	case !n.reserve():
 		_, err := tc.Write(refusal("too many connections for " + string(p) + " wait already"))
 		return errors.Join(fmt.Errorf("%w: too many connections for %s wait", ErrRefused, p), err)

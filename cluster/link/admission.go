@@ -11,21 +11,20 @@ import (
 	"meibo/cluster/retry"
 )
 
-// admission decides what may begin a handshake, before anybody has proven anything.
+// admission decides what may begin a handshake, before anybody has proven anything,
+// and how many connections a member may have once it has.
 type admission struct {
-	conns, perSource, handshakesPerSource int
+	conns, perMember, handshakesPerSource int
 	isReserved                            func(netip.Addr) bool
 
 	// shared is for all hosts, reserved for those that must not wait behind them.
 	shared, reserved *lane
 
-	mu      sync.Mutex // guards following, and the lanes' schedules
-	total   int        // of the shared lane
-	sources map[netip.Addr]source
+	mu      sync.Mutex         // guards following, and the lanes' schedules
+	total   int                // of the shared lane
+	sources map[netip.Addr]int // handshakes not done yet, by what sourceOf returns
+	members map[string]int     // connections past theirs, by node ID
 }
-
-// source is what comes from one address.
-type source struct{ conns, handshakes int }
 
 // lane is a limiter of handshakes.
 type lane struct {
@@ -39,7 +38,6 @@ type lane struct {
 // Reasons why a connection is not admitted; labels of a metric.
 var (
 	errConns      = errors.New("conns")
-	errSource     = errors.New("source")
 	errHandshakes = errors.New("handshakes")
 	errRate       = errors.New("rate")
 )
@@ -53,9 +51,9 @@ func newAdmission(cfg *Config) *admission {
 		}
 	}
 	return &admission{
-		conns: cfg.Conns, perSource: cfg.ConnsPerSource, handshakesPerSource: cfg.HandshakesPerSource,
+		conns: cfg.Conns, perMember: cfg.ConnsPerMember, handshakesPerSource: cfg.HandshakesPerSource,
 		isReserved: cfg.Reserved, shared: newLane(), reserved: newLane(),
-		sources: make(map[netip.Addr]source),
+		sources: make(map[netip.Addr]int), members: make(map[string]int),
 	}
 }
 
@@ -65,25 +63,25 @@ type place struct {
 	from netip.Addr
 	lane *lane
 	wait time.Duration // for its turn
+
+	// a.mu guards following.
+	member string // that the connection is counted for
+	left   bool
 }
 
 // enter gives a connection from addr a place, and says how long it has to wait for its
 // turn.
 func (a *admission) enter(addr netip.Addr, now time.Time) (*place, error) {
-	l := a.shared
+	l, from := a.shared, sourceOf(addr)
 	if a.isReserved != nil && a.isReserved(addr) {
-		l = a.reserved
+		l, from = a.reserved, addr // who else is in its /64 doesn't matter
 	}
-	from := sourceOf(addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.sources[from]
 	switch {
 	case l == a.shared && a.total >= a.conns:
 		return nil, errConns
-	case s.conns >= a.perSource:
-		return nil, errSource
-	case s.handshakes >= a.handshakesPerSource:
+	case a.sources[from] >= a.handshakesPerSource:
 		return nil, errHandshakes
 	}
 	if earliest := now.Add(-l.burst); l.next.Before(earliest) {
@@ -98,7 +96,7 @@ func (a *admission) enter(addr netip.Addr, now time.Time) (*place, error) {
 	if l == a.shared {
 		a.total++
 	}
-	a.sources[from] = source{s.conns + 1, s.handshakes + 1}
+	a.sources[from]++
 	return &place{a: a, from: from, lane: l, wait: max(wait, 0)}, nil
 }
 
@@ -115,25 +113,45 @@ func (p *place) turn(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// proven says that the connection is past its handshake, well or not, leave that it is
-// closed. Both are called once, in any order.
-func (p *place) proven() { p.count(source{handshakes: 1}) }
-func (p *place) leave()  { p.count(source{conns: 1}) }
-
-func (p *place) count(out source) {
+// handshaken says that the connection is past its handshake, well or not: its source
+// may begin another. Called once.
+func (p *place) handshaken() {
 	p.a.mu.Lock()
 	defer p.a.mu.Unlock()
-	s := p.a.sources[p.from]
-	s.conns -= out.conns
-	s.handshakes -= out.handshakes
+	take(p.a.sources, p.from)
+}
+
+// join counts the connection for the member that it has proven to come from; false:
+// the member has as many as it may, or the connection is closed already.
+func (p *place) join(id string) bool {
+	p.a.mu.Lock()
+	defer p.a.mu.Unlock()
+	if p.left || p.a.members[id] >= p.a.perMember {
+		return false
+	}
+	p.member = id
+	p.a.members[id]++
+	return true
+}
+
+// leave says that the connection is closed, be it within its handshake. Called once.
+func (p *place) leave() {
+	p.a.mu.Lock()
+	defer p.a.mu.Unlock()
+	p.left = true
 	if p.lane == p.a.shared {
-		p.a.total -= out.conns
+		p.a.total--
 	}
-	if s == (source{}) {
-		delete(p.a.sources, p.from)
-		return
+	if p.member != "" {
+		take(p.a.members, p.member)
 	}
-	p.a.sources[p.from] = s
+}
+
+// take takes one from a count.
+func take[K comparable](counts map[K]int, k K) {
+	if counts[k]--; counts[k] == 0 {
+		delete(counts, k)
+	}
 }
 
 // remoteAddr is the address that a connection comes from, none if it isn't TCP.
@@ -145,8 +163,8 @@ func remoteAddr(nc net.Conn) netip.Addr {
 	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }
 
-// sourceOf is what connections are counted by: the address, of IPv6 the /64,
-// which is what one host can have.
+// sourceOf is what handshakes are counted by: the address, of IPv6 the /64, which is
+// what one host can have.
 func sourceOf(addr netip.Addr) netip.Addr {
 	if addr.Is6() {
 		if p, err := addr.Prefix(64); err == nil {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,50 +38,175 @@ func count(t testing.TB, c prometheus.Collector) float64 {
 }
 
 func TestAdmission_Limits(t *testing.T) {
-	cfg := Config{Conns: 5, ConnsPerSource: 3, HandshakesPerSource: 2, Handshakes: 2, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
+	cfg := Config{Conns: 5, ConnsPerMember: 2, HandshakesPerSource: 2, Handshakes: 2, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	now := time.Unix(1000, 0)
 	adm := newAdmission(&cfg)
-	var places []*place
 	enter := func(from netip.Addr, want error) *place {
 		t.Helper()
 		p, err := adm.enter(from, now)
 		if err != want {
-			t.Errorf("got %v, want %v", err, want)
-		}
-		if p != nil {
-			places = append(places, p)
+			t.Fatalf("got %v, want %v", err, want)
 		}
 		return p
 	}
-	first := enter(a, nil)
-	second := enter(a, nil)
-	enter(a, errHandshakes)
-	first.proven()
-	enter(a, nil)
-	second.proven()
-	enter(a, errSource)
-	enter(b, nil)
-	enter(b, nil)
-	enter(netip.MustParseAddr("192.0.2.3"), errConns)
-	first.leave()
-	enter(a, nil)
-	for _, p := range places {
-		if p != first {
-			p.leave() // some before they are past the handshake: a key was removed
+	join := func(p *place, id string, want bool) {
+		t.Helper()
+		if p.join(id) != want {
+			t.Errorf("joins as %s: %v, want %v", id, !want, want)
 		}
-		if p != first && p != second {
-			p.proven()
-		}
+		p.handshaken()
 	}
-	if adm.total != 0 || len(adm.sources) != 0 {
-		t.Errorf("%d connections, sources %v are left on the books", adm.total, adm.sources)
+	first, second := enter(a, nil), enter(a, nil)
+	enter(a, errHandshakes)
+	join(first, "x", true)
+	join(second, "x", true)
+	third, fourth := enter(a, nil), enter(b, nil) // the source is free again
+	join(third, "x", false)
+	join(fourth, "x", false) // wherever it comes from
+	third.leave()
+	fourth.leave()
+	first.leave()
+	fifth, sixth := enter(b, nil), enter(b, nil)
+	join(fifth, "x", true)
+	join(sixth, "y", true)
+	last, late := enter(a, nil), enter(a, nil)
+	enter(b, errConns)
+	late.leave() // as when the time is up at that moment
+	join(late, "z", false)
+	last.leave()
+	last.handshaken()
+	for _, p := range []*place{second, fifth, sixth} {
+		p.leave()
+	}
+	if adm.total != 0 || len(adm.sources)+len(adm.members) != 0 {
+		t.Errorf("%d connections, sources %v, members %v are left on the books", adm.total, adm.sources, adm.members)
+	}
+}
+
+// A whole fleet may have one source: each host has its stream for good, and more of
+// that source come in as before.
+func TestAdmission_FleetOfOneSource(t *testing.T) {
+	const hosts = 5000
+	slash64 := netip.MustParsePrefix("2001:db8::/64").Addr().As16()
+	server := netip.MustParseAddr("2001:db8::5") // in the same /64
+	for _, tt := range []struct {
+		name string
+		addr func(i int) netip.Addr
+	}{
+		{"one IPv6 /64", func(i int) netip.Addr {
+			a := slash64
+			a[13], a[14], a[15] = 1, byte(i>>8), byte(i)
+			return netip.AddrFrom16(a)
+		}},
+		{"one IPv4 address behind NAT", func(int) netip.Addr { return netip.MustParseAddr("192.0.2.1") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := Config{Listen: netip.MustParseAddrPort("[::1]:0"), Self: Peer{"id", "n", "dc1"}}
+			if err := cfg.setDefaults(); err != nil {
+				t.Fatal(err)
+			}
+			cfg.Reserved = func(a netip.Addr) bool { return a == server }
+			adm := newAdmission(&cfg)
+			now := time.Unix(1000, 0)
+			for i := range hosts {
+				p, err := adm.enter(tt.addr(i), now)
+				if err != nil {
+					t.Fatalf("stream %d: %v", i, err)
+				}
+				if !p.join(strconv.Itoa(i)) {
+					t.Fatalf("stream %d: not as a member", i)
+				}
+				p.handshaken()
+				now = now.Add(time.Second / DefaultHandshakeRate)
+			}
+			// One of them leaks connections: it is bounded, and nobody else.
+			for i := range DefaultConnsPerMember {
+				p, err := adm.enter(tt.addr(0), now)
+				if err != nil {
+					t.Fatalf("leaked %d: %v", i, err)
+				}
+				if p.join("0") != (i < DefaultConnsPerMember-1) {
+					t.Fatalf("leaked connection %d: not as a member that has %d", i, i+1)
+				}
+				p.handshaken()
+				now = now.Add(time.Second / DefaultHandshakeRate)
+			}
+			// A stranger of that source begins handshakes and ends none.
+			for i := range DefaultHandshakesPerSource + 1 {
+				if _, err := adm.enter(tt.addr(hosts+i), now); (err != nil) != (i == DefaultHandshakesPerSource) {
+					t.Fatalf("handshake %d at once of one source: %v", i, err)
+				}
+			}
+			for _, other := range []string{"2001:db8:0:1::1", "198.51.100.1", server.String()} {
+				if _, err := adm.enter(netip.MustParseAddr(other), now); err != nil {
+					t.Errorf("%s meanwhile: %v", other, err)
+				}
+			}
+		})
+	}
+}
+
+// A stranger without the key connects a thousand times a second, from all over its /64.
+// Members of other sources always get in, and wait for the stranger's handshakes only.
+func TestAdmission_FloodOfOneSource(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		hold time.Duration // from its turn
+	}{
+		{"slow handshakes", DefaultHandshakeTimeout},
+		{"handshakes that fail at once", time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := Config{Listen: netip.MustParseAddrPort("[::1]:0"), Self: Peer{"id", "n", "dc1"}}
+			if err := cfg.setDefaults(); err != nil {
+				t.Fatal(err)
+			}
+			adm := newAdmission(&cfg)
+			start := time.Unix(1000, 0)
+			ends := make(map[*place]time.Time)
+			most, longest := 0, time.Duration(0)
+			for ms := range 20_000 {
+				now := start.Add(time.Duration(ms) * time.Millisecond)
+				for p, at := range ends {
+					if !now.Before(at) {
+						p.leave()
+						p.handshaken()
+						delete(ends, p)
+					}
+				}
+				a := netip.MustParseAddr("2001:db8::").As16()
+				a[14], a[15] = byte(ms>>8), byte(ms)
+				if p, err := adm.enter(netip.AddrFrom16(a), now); err == nil {
+					ends[p] = now.Add(min(p.wait+tt.hold, DefaultHandshakeTimeout))
+				}
+				most = max(most, len(ends))
+				if ms%407 != 0 {
+					continue
+				}
+				p, err := adm.enter(netip.MustParseAddr("192.0.2.1"), now)
+				if err != nil {
+					t.Fatalf("a member after %d ms: %v", ms, err)
+				}
+				longest = max(longest, p.wait)
+				if !p.join(strconv.Itoa(ms)) {
+					t.Fatal("not as a member")
+				}
+				p.handshaken()
+			}
+			if most != DefaultHandshakesPerSource {
+				t.Errorf("the stranger had %d connections at once, want %d", most, DefaultHandshakesPerSource)
+			}
+			if want := (DefaultHandshakesPerSource + 1) * time.Second / DefaultHandshakeRate; longest > want {
+				t.Errorf("members waited for %v, want %v at most", longest, want)
+			}
+		})
 	}
 }
 
 func TestAdmission_RateIsEvenAfterABurst(t *testing.T) {
 	server := netip.MustParseAddr("2001:db8::1") // known by all of its address, though counted by the /64
-	cfg := Config{Conns: 350, ConnsPerSource: 1e6, HandshakesPerSource: 1e6, Handshakes: 1, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
+	cfg := Config{Conns: 350, HandshakesPerSource: 1e6, Handshakes: 1, HandshakeRate: 100, HandshakeTimeout: 5 * time.Second}
 	cfg.Reserved = func(a netip.Addr) bool { return a == server }
 	adm := newAdmission(&cfg)
 	now := time.Unix(1000, 0)
@@ -142,6 +268,29 @@ func TestAccept_SilentConnectionsDoNotShutOutOthers(t *testing.T) {
 	if n := strings.Count(b.logs.String(), "did not finish its handshake"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
+}
+
+func TestAccept_ConnectionsAreCountedByMember(t *testing.T) {
+	b := start(t, "b", nil, func(c *Config) { c.ConnsPerMember = 2 })
+	a, other := start(t, "a", nil), start(t, "other", nil) // of one address
+	first := a.mustDial(b)
+	a.mustDial(b)
+	_, err := a.Dial(t.Context(), b.addr(), echo, "")
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "limits.rpc_max_conns_per_client") {
+		t.Errorf("got %v", err)
+	}
+	if err := echoes(other.mustDial(b)); err != nil {
+		t.Errorf("another host: %v", err)
+	}
+	first.Close()
+	until(t, "its place is free", func() bool {
+		nc, err := a.Dial(t.Context(), b.addr(), echo, "")
+		if err != nil {
+			return false
+		}
+		nc.Close()
+		return true
+	})
 }
 
 func TestDial_LeavesFromTheAddressListenedOn(t *testing.T) {

@@ -16,7 +16,7 @@ func BenchmarkIdle(b *testing.B) {
 	const conns = 300
 	quiet := func(c *Config) {
 		c.Logger, c.HandshakeRate = nil, 10_000
-		c.ConnsPerSource = 2 * conns
+		c.ConnsPerMember = 2 * conns
 	}
 	b.Run("tls", func(b *testing.B) {
 		for b.Loop() {

@@ -18,9 +18,17 @@
 // any host, a server included. A second secret, for servers alone, would be a
 // second ring here.
 //
-// Before authentication all is bounded: handshakes at once, their rate, their
-// time, and connections by source address. The package must not know what is
-// carried.
+// Before authentication all is bounded: handshakes at once, their rate, their time,
+// and those at once of one source, an address or of IPv6 a /64. So a source without
+// the key has a fourth of the handshakes at most, and no connection beyond the
+// time-out of one. What is authenticated is counted by node ID and no longer by
+// source: all hosts of a datacenter may share one /64, or one address behind NAT. A
+// stranger among them can keep members of that source from new connections, but not
+// others, nor servers that have an address of their own, nor what is connected. With
+// the well-known key everybody is a member, and may take connections until all are
+// taken.
+//
+// The package must not know what is carried.
 package link
 
 import (
@@ -54,7 +62,7 @@ const (
 	DefaultHandshakeRate       = 100 // each second: 5,000 hosts are back within a minute
 	DefaultHandshakeTimeout    = 5 * time.Second
 	DefaultConns               = 20_000
-	DefaultConnsPerSource      = 512
+	DefaultConnsPerMember      = 512
 	DefaultHandshakesPerSource = 32 // so that one host cannot take all places
 	DefaultBacklog             = 64
 )
@@ -105,10 +113,10 @@ type Config struct {
 	Handshakes       int
 	HandshakeRate    int
 	HandshakeTimeout time.Duration
-	// Conns bounds connections that were accepted, ConnsPerSource those from
-	// one address (IPv6: one /64), and HandshakesPerSource those of them that
-	// have not proven anything yet.
-	Conns, ConnsPerSource, HandshakesPerSource int
+	// Conns bounds connections that were accepted, HandshakesPerSource those from
+	// one address (IPv6: one /64) that have not proven anything yet, and
+	// ConnsPerMember those that have proven to come from one node ID.
+	Conns, ConnsPerMember, HandshakesPerSource int
 	// Reserved reports whether connections from an address are admitted in a lane of
 	// their own, as wide as that of all other hosts: those of servers, whose votes
 	// must not wait behind thousands of agents. nil: none are. It must not block.
@@ -183,7 +191,7 @@ func (c *Config) setDefaults() error {
 		value int
 	}{
 		{&c.Handshakes, DefaultHandshakes}, {&c.HandshakeRate, DefaultHandshakeRate},
-		{&c.Conns, DefaultConns}, {&c.ConnsPerSource, DefaultConnsPerSource},
+		{&c.Conns, DefaultConns}, {&c.ConnsPerMember, DefaultConnsPerMember},
 		{&c.HandshakesPerSource, DefaultHandshakesPerSource}, {&c.Backlog, DefaultBacklog},
 	} {
 		if *d.field <= 0 {

@@ -145,7 +145,7 @@ func nodeConfig(cfg *config.Config, log *slog.Logger) cluster.Config {
 		Gossip: gossip, Key: cfg.Key(), KeyringPath: cfg.KeyringPath(), InTheClear: cfg.Cluster.InTheClear,
 		Consensus: cfg.ConsensusConfig(), Autopilot: cfg.AutopilotConfig(), ViewPath: cfg.ViewPath(), ViewKeep: cfg.View.Keep,
 		WholeBelow: cfg.View.WholeBelow, HoldTime: cfg.Cluster.RPCHoldTimeout,
-		HandshakeTimeout: cfg.Cluster.HandshakeTimeout, ConnsPerSource: cfg.Cluster.ConnsPerSource, Scope: scopeOf, WithScope: withScope, InUse: listen.InUse,
+		HandshakeTimeout: cfg.Cluster.HandshakeTimeout, ConnsPerMember: cfg.Cluster.ConnsPerMember, Scope: scopeOf, WithScope: withScope, InUse: listen.InUse,
 		Agent: cfg.AgentConfig(), Logger: log,
 	}
 }

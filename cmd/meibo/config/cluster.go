@@ -26,7 +26,7 @@ func (b *builder) cluster(n Node) Cluster {
 		ReconnectTimeout: b.duration("reconnect_timeout"), SessionTTLMin: b.duration("session_ttl_min"),
 		RPCHoldTimeout: b.duration("performance.rpc_hold_timeout"),
 		LeaveDrainTime: b.duration("performance.leave_drain_time"), RetryJoinExec: b.joinPrograms("retry_join"),
-		HandshakeTimeout: b.duration("limits.rpc_handshake_timeout"), ConnsPerSource: b.int("limits.rpc_max_conns_per_client"),
+		HandshakeTimeout: b.duration("limits.rpc_handshake_timeout"), ConnsPerMember: b.int("limits.rpc_max_conns_per_client"),
 		Autopilot: Autopilot{
 			CleanupDeadServers: b.is("autopilot.cleanup_dead_servers"), LastContactThreshold: b.duration("autopilot.last_contact_threshold"),
 			MaxTrailingLogs: b.int("autopilot.max_trailing_logs"), MinQuorum: b.int("autopilot.min_quorum"),

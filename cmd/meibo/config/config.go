@@ -255,7 +255,7 @@ type Cluster struct {
 	RPCHoldTimeout       time.Duration
 	LeaveDrainTime       time.Duration
 	HandshakeTimeout     time.Duration // of other hosts; 0: built in
-	ConnsPerSource       int           // of one address of other hosts; 0: built in
+	ConnsPerMember       int           // of one other host; 0: built in
 	Autopilot            Autopilot
 }
 

@@ -82,7 +82,7 @@ func limitKeys() []Key {
 		Key{Path: "txn_max_req_len", Type: Int, Default: "524288", Range: "0..", Status: Planned, Note: noKV, quiet: isDefault(int64(524288)), Goes: "cluster/httpapi", Doc: "Most bytes of a transaction."},
 		Key{Path: "rpc_handshake_timeout", Type: Duration, Default: "5s", Range: "0s..", Goes: "cluster/link", Doc: "Time for the handshake of another host; 0s leaves the built-in bound."},
 		Key{Path: "rpc_client_timeout", Type: Duration, Default: "60s", Range: "0s..", Status: Ignored, Note: "requests between hosts have bounds of their own", quiet: isDefault(time.Minute), Doc: "Time for a request to a server."},
-		Key{Path: "rpc_max_conns_per_client", Type: Int, Range: "0..", Goes: "cluster/link", Doc: "Most connections of one address of other hosts. Unset or 0: the built-in bound, 512."},
+		Key{Path: "rpc_max_conns_per_client", Type: Int, Range: "0..", Goes: "cluster/link", Doc: "Most connections of one other host, by node ID. Unset or 0: the built-in bound, 512."},
 		Key{Path: "rpc_rate", Type: Number, Default: "-1", Status: Planned, quiet: isNegative, Note: "requests to servers are not limited by rate", Doc: "Requests to servers in a second."},
 		Key{Path: "rpc_max_burst", Type: Int, Default: "1000", Range: "0..", Status: Moot, Doc: "Burst of rpc_rate."},
 		Key{Path: "request_limits.mode", Default: "disabled", Choices: []string{"disabled", "permissive", "enforcing"}, Status: Planned, quiet: isDisabled, Note: "requests are not limited by rate", Doc: "What happens beyond the rates."},
