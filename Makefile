@@ -7,7 +7,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 1s
 
 .DEFAULT_GOAL := build
-.PHONY: build run test lint packages soak bench bench-feed bench-cluster bench-gossip bench-dns fuzz verify clean FORCE
+.PHONY: build run test lint packages soak bench bench-cluster bench-gossip bench-dns fuzz verify clean FORCE
 
 build: bin/meibo
 
@@ -39,10 +39,6 @@ fuzz:
 bench: build
 	@bench/peers/alone.sh go test -run '^$$' -bench . -benchtime 2s ./resolver/... ./cache/... ./forwarder/... ./cluster/...
 	@MEIBO_BIN=$$PWD/bin/meibo bench/peers/alone.sh go test -count=1 -run '^$$' -bench . -benchtime 5x ./bench/...
-
-# Three hundred hosts, or HOSTS of them, against three servers, for a few minutes; the figures go into bench/RESULTS.md.
-bench-feed: build
-	@MEIBO_FEED_COUNT=$(HOSTS) MEIBO_BIN=$$PWD/bin/meibo MEIBO_FEED_LOAD=1 bench/peers/alone.sh go test -count=1 -timeout 30m -run '^TestFeedLoad$$' -v ./bench
 
 # What a fleet's lookups cost the servers, beside the ways of today, one size at a time:
 # make bench-cluster ARGS='-hosts 1000 -services 2000 -instances 50000 -duration 60s -json FILE'; ARGS=-help lists the flags.

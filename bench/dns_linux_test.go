@@ -78,7 +78,7 @@ func TestDNSLoad(t *testing.T) {
 		b.keep(t)
 	}
 	if isWhole() {
-		report.Write(t, results, "make bench-dns", slices.Concat([]report.Table{b.versions(rounds)}, b.tables(), b.waitTables())...)
+		report.Write(t, "RESULTS.md", "make bench-dns", slices.Concat([]report.Table{b.versions(rounds)}, b.tables(), b.waitTables())...)
 	}
 }
 

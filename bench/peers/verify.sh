@@ -45,7 +45,7 @@ fuzz)
   [ ${#targets[@]} -gt 0 ] || { echo "there is no fuzz target \"$TARGET\"" >&2; exit 2; }
   rota fuzz 840 fuzzOne "${targets[@]}" ;;
 bars)
-  one bars gotest -timeout 12m -skip '^TestFeed|^Test(DNSLoad|GossipLoad|Soak)$' ./bench/... ;;
+  one bars gotest -timeout 12m -skip '^Test(DNSLoad|GossipLoad|Soak)$' ./bench/... ;;
 kills)
   one "killed in mid-write" gotest -timeout 8m -run TestKillMidWrite ./cluster/consensus -kills 200
   one "the leader killed" gotest -timeout 6m -run TestKilledLeader ./cluster/consensus -leaderkills 20 ;;
