@@ -79,6 +79,7 @@ func (h *host) start(file string) error {
 		if known == nil {
 			return fmt.Errorf("host %d finds nothing in %s", h.number, file)
 		}
+		p.pool.share(known.Current.Nodes, known.Current.Names, known.Current.Parts, known.Current.Complete)
 		v.Import(known, view.FromDisk)
 	}
 	l, err := link.New(link.Config{
@@ -115,7 +116,7 @@ func (h *host) start(file string) error {
 			if err != nil {
 				return
 			}
-			_ = v.Follow(ctx, s)
+			_ = v.Follow(ctx, pooled{s, p.pool})
 			s.Close()
 		}
 	})

@@ -26,6 +26,7 @@ type measurement struct {
 	began   time.Time
 	servers servers.Cluster
 	leader  *servers.Server
+	real    *servers.Server // a host that is a process, among those that are played
 	crowd   *crowd
 	result  result
 
@@ -52,13 +53,7 @@ func (m *measurement) run() (err error) {
 
 	m.say("three servers start")
 	config := "cache { max_entries = 1 } # lookups that come over the network are answered from the view\n"
-	if m.o.profile != "" {
-		config += "enable_debug = true\n"
-		if err := os.MkdirAll(m.o.profile, 0o755); err != nil {
-			return err
-		}
-	}
-	if m.servers, err = servers.Start(m.o.bin, m.dir, config); err != nil {
+	if m.servers, err = servers.Start(m.o.bin, m.dir, config+m.debug()); err != nil {
 		return err
 	}
 	defer m.servers.Kill()
@@ -97,6 +92,7 @@ func (m *measurement) run() (err error) {
 		}
 	}
 	defer m.crowd.stop()
+	defer m.real.Kill()
 	sum, _, err := m.crowd.figures()
 	if err != nil {
 		return err
@@ -172,6 +168,9 @@ func (m *measurement) start() (err error) {
 	}
 	m.result.Install = time.Since(began).Seconds()
 	m.say("every host knows what it uses after %.1f s", m.result.Install)
+	if err := m.startReal(); err != nil {
+		return err
+	}
 	if err := m.crowd.tell("Lookups", m.o.Lookups); err != nil {
 		return err
 	}
@@ -227,7 +226,10 @@ func (m *measurement) quiet() error {
 		return err
 	}
 	time.Sleep(time.Second)
+	_, before := m.readReal()
 	idle, err := m.window(func() error { time.Sleep(m.o.Window); return nil })
+	_, after := m.readReal()
+	r.RealIdle = 100 * (after - before).Seconds() / idle.seconds
 	if err != nil {
 		return err
 	}
@@ -246,8 +248,8 @@ func (m *measurement) quiet() error {
 	r.HostMB = float64(w.hostResident) / (1 << 20) / hosts
 	r.LookupMicros = (w.hostCPU.Seconds()/w.seconds - idle.hostCPU.Seconds()/idle.seconds) / (float64(w.lookups) / w.seconds) * 1e6
 	r.LeaderMB, r.ServersMB = w.leader, w.resident
-	m.say("servers take %.3f cores without lookups and %.3f with %.0f a second; a host takes %.1f KiB/s and %.1f MiB",
-		idle.cores, w.cores, float64(w.lookups)/w.seconds, r.HostBytes/1024, r.HostMB)
+	m.say("servers take %.3f cores without lookups and %.3f with %.0f a second; a host takes %.1f KiB/s",
+		idle.cores, w.cores, float64(w.lookups)/w.seconds, r.HostBytes/1024)
 	return nil
 }
 
@@ -334,6 +336,8 @@ func (m *measurement) change() error {
 	r.Cores, r.Bytes, r.Pushes = w.cores, w.bytes, w.pushes
 	r.StaleShare = float64(w.stale) / float64(w.lookups)
 	r.Lag = ms(w.lag, 99)
+	resident, _ := m.readReal()
+	r.RealMB = float64(resident) / (1 << 20)
 	r.LeaderMB, r.ServersMB = max(r.LeaderMB, w.leader), max(r.ServersMB, w.resident)
 	r.Rate = float64(s.count) / w.seconds
 	m.say("%d changes, %.0f users each: p50 %.1f ms, p99 %.1f ms, at most %.1f ms; servers take %.3f cores; %d wrong of %d lookups",

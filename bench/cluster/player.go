@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/rpc"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,7 @@ type Player struct {
 	cfg   Config
 	hosts []*host
 	wires wires
+	pool  *pool
 
 	services, unknown, forwarded []question
 	truths                       []truth // by service
@@ -51,6 +53,9 @@ type Player struct {
 	mu   sync.Mutex // guards following, and writes of up and changes
 	lags *hdrhistogram.Histogram
 }
+
+// gcPercent has memory at hand for more hosts, at the price of their processor time.
+const gcPercent = 40
 
 // None is no argument, or no result.
 type None struct{}
@@ -76,7 +81,8 @@ func newHistogram() *hdrhistogram.Histogram {
 
 // Make takes the configuration. It is called once, before all others.
 func (p *Player) Make(cfg Config, _ *None) error {
-	p.cfg, p.lags, p.truths = cfg, newHistogram(), make([]truth, cfg.Fleet.Services)
+	debug.SetGCPercent(gcPercent)
+	p.cfg, p.lags, p.truths, p.pool = cfg, newHistogram(), make([]truth, cfg.Fleet.Services), newPool()
 	z := newZipf(cfg.Fleet.Services)
 	for i := range cfg.Count {
 		p.hosts = append(p.hosts, newHost(p, cfg.First+i, z))

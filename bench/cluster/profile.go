@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"time"
 )
@@ -38,19 +39,31 @@ func (p *Player) Profile(a Profile, _ *None) error {
 	return errors.Join(err, cpu.Close())
 }
 
+// debug is what the configuration of a process has more if it is to be profiled.
+func (m *measurement) debug() string {
+	if m.o.profile == "" {
+		return ""
+	}
+	return "enable_debug = true\n"
+}
+
 // profile writes profiles of all processes while f runs, if they are asked for. Figures of that time are no measure.
 func (m *measurement) profile(phase string, f func() error) error {
 	if m.o.profile == "" {
 		return f()
 	}
+	if err := os.MkdirAll(m.o.profile, 0o755); err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
-	errs := make([]error, len(m.servers)+2)
+	processes := append(slices.Clone(m.servers), m.real)
+	errs := make([]error, len(processes)+2)
 	a := Profile{File: filepath.Join(m.o.profile, phase+"-hosts"), Time: m.o.Window}
 	wg.Go(func() { errs[0] = m.crowd.tell("Profile", a) })
-	for i, s := range m.servers {
+	for i, s := range processes {
 		wg.Go(func() {
 			for path, file := range map[string]string{"heap?gc=1": "heap", fmt.Sprintf("profile?seconds=%d", int(m.o.Window.Seconds())): "cpu"} {
-				file = filepath.Join(m.o.profile, fmt.Sprintf("%s-server-%d.%s", phase, i+1, file))
+				file = filepath.Join(m.o.profile, fmt.Sprintf("%s-process-%d.%s", phase, i+1, file))
 				errs[i+1] = errors.Join(errs[i+1], fetch("http://"+s.Addr+":8500/debug/pprof/"+path, file))
 			}
 		})
