@@ -148,22 +148,22 @@ type CheckDefinition struct {
 // services. CheckID is unique on its node. ServiceName and ServiceTags follow
 // the service. Its JSON is that of /v1/health.
 type Check struct {
-	Node        string          `codec:"Node,omitempty"`
-	CheckID     string          `codec:"CheckID"`
-	Name        string          `codec:"Name,omitempty"`
-	Status      string          `codec:"Status"`
-	Notes       string          `codec:"Notes,omitempty"`
-	Output      string          `codec:"Output,omitempty"`
-	ServiceID   string          `codec:"ServiceID,omitempty"`
-	ServiceName string          `codec:"ServiceName,omitempty"`
-	ServiceTags []string        `codec:"ServiceTags,omitempty"`
-	Type        string          `codec:"Type,omitempty"`
-	Interval    string          `codec:"Interval,omitempty"`
-	Timeout     string          `codec:"Timeout,omitempty"`
-	ExposedPort int             `codec:"ExposedPort,omitempty"`
-	Definition  CheckDefinition `codec:"Definition"`
-	CreateIndex uint64          `codec:"CreateIndex,omitempty"`
-	ModifyIndex uint64          `codec:"ModifyIndex,omitempty"`
+	Node        string     `codec:"Node,omitempty"`
+	CheckID     string     `codec:"CheckID"`
+	Name        string     `codec:"Name,omitempty"`
+	Status      string     `codec:"Status"`
+	Notes       string     `codec:"Notes,omitempty"`
+	Output      string     `codec:"Output,omitempty"`
+	ServiceID   string     `codec:"ServiceID,omitempty"`
+	ServiceName string     `codec:"ServiceName,omitempty"`
+	ServiceTags []string   `codec:"ServiceTags,omitempty"`
+	Type        string     `codec:"Type,omitempty"`
+	Interval    string     `codec:"Interval,omitempty"`
+	Timeout     string     `codec:"Timeout,omitempty"`
+	ExposedPort int        `codec:"ExposedPort,omitempty"`
+	Definition  Definition `codec:"Definition"`
+	CreateIndex uint64     `codec:"CreateIndex,omitempty"`
+	ModifyIndex uint64     `codec:"ModifyIndex,omitempty"`
 }
 
 // IsMaintenance reports whether the check is one of those that put a node or

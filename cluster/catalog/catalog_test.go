@@ -43,8 +43,8 @@ func commands() map[string]catalog.Command {
 				EnableTagOverride: true},
 			Checks: []*catalog.Check{{CheckID: "service:web-1", Name: "web up", Status: catalog.Passing, Notes: "n", Output: "200 OK",
 				ServiceID: "web-1", Type: "http", Interval: "10s", Timeout: "1s", ExposedPort: 21500,
-				Definition: catalog.CheckDefinition{HTTP: "http://192.0.2.2/", Method: "GET", Interval: "10s", Timeout: "1s",
-					Header: map[string][]string{"X-B": {"1", "2"}, "X-A": {"3"}}, DeregisterCriticalServiceAfter: "1h", TLSSkipVerify: true}}},
+				Definition: catalog.Define(catalog.CheckDefinition{HTTP: "http://192.0.2.2/", Method: "GET", Interval: "10s", Timeout: "1s",
+					Header: map[string][]string{"X-B": {"1", "2"}, "X-A": {"3"}}, DeregisterCriticalServiceAfter: "1h", TLSSkipVerify: true})}},
 		}},
 		"register-locality": {Time: at, Body: &catalog.Register{
 			Node: catalog.Node{Node: "a", Address: "192.0.2.1"}, Service: &catalog.Service{ID: "w", Service: "w", Locality: &catalog.Locality{Region: "r", Zone: "z"}},

@@ -213,7 +213,7 @@ func (b *catalogCheckBody) check() *catalog.Check {
 	return &catalog.Check{
 		Node: b.Node, CheckID: b.CheckID, Name: b.Name, Status: b.Status, Notes: b.Notes, Output: b.Output,
 		ServiceID: b.ServiceID, ServiceName: b.ServiceName, ServiceTags: b.ServiceTags, Type: cmp.Or(b.Type, b.Definition.kind()),
-		Interval: b.Interval, Timeout: b.Timeout, ExposedPort: b.ExposedPort, Definition: b.Definition.definition(),
+		Interval: b.Interval, Timeout: b.Timeout, ExposedPort: b.ExposedPort, Definition: catalog.Define(b.Definition.definition()),
 	}
 }
 

@@ -353,7 +353,7 @@ func (f *fixture) fill(t testing.TB) {
 		Node:    catalog.Node{Node: "n2", Address: "10.0.0.2", Agentless: true},
 		Service: &catalog.Service{ID: "web2", Service: "web"},
 		Checks: []*catalog.Check{{CheckID: "up", Status: catalog.Passing,
-			Definition: catalog.CheckDefinition{HTTP: "http://10.0.0.2/", Interval: "30s"}}},
+			Definition: catalog.Define(catalog.CheckDefinition{HTTP: "http://10.0.0.2/", Interval: "30s"})}},
 	})
 	f.host.services["web1"] = &catalog.Service{ID: "web1", Service: "web", Tags: []string{"v1"}, Port: 80}
 	f.host.checks["service:web1"] = &catalog.Check{CheckID: "service:web1", Name: "web up", Status: catalog.Warning, ServiceID: "web1", ServiceName: "web", Type: "ttl"}

@@ -180,11 +180,15 @@ func reach(v reflect.Value, path []string, absent bool, compare matcher) bool {
 		}
 		return false
 	}
-	field := v.FieldByName(path[0])
-	if !field.IsValid() { // a PeerName
-		field = reflect.ValueOf("")
+	field, ok := v.Type().FieldByName(path[0])
+	if !ok { // a PeerName
+		return reach(reflect.ValueOf(""), path[1:], absent, compare)
 	}
-	return reach(field, path[1:], absent, compare)
+	value, err := v.FieldByIndexErr(field.Index)
+	if err != nil { // of a definition that the check doesn't have
+		value = reflect.Zero(field.Type)
+	}
+	return reach(value, path[1:], absent, compare)
 }
 
 // comparison makes what the operator asks of a value of this type.

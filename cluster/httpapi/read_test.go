@@ -393,6 +393,7 @@ func TestLists_Narrow(t *testing.T) {
 		{`/v1/health/service/web?filter=Checks.CheckID+==+"up"`, "web2"},
 		{`/v1/health/service/web?filter=Checks.ServiceTags+is+empty`, "web1 web2"},
 		{`/v1/health/service/web?filter=Checks.Definition.HTTP+==+x`, ""},
+		{`/v1/health/service/web?filter=Checks.Definition.HTTP+is+empty`, "web1"},
 		{`/v1/health/service/web?filter=Service.Meta.nope+==+x`, ""},
 		{`/v1/health/service/web?filter=Service.Meta.nope+!=+x`, "web1 web2"},
 		{`/v1/health/service/web?filter=Service.Meta.nope+is+empty`, "web1 web2"},

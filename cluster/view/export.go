@@ -115,6 +115,20 @@ func (e *Export) dropUnasked(now time.Time, keep time.Duration) {
 	e.countFrom(now)
 }
 
+// dropWhole drops contents that nobody asked for of a history that tells
+// everything: a neighbour would hold them, a large catalog as a whole, and asks by
+// name for what it needs.
+func (e *Export) dropWhole() {
+	c := &e.Current
+	if !c.Whole {
+		return
+	}
+	unasked := func(name string) bool { _, ok := e.Asked[name]; return !ok }
+	c.Whole = false
+	c.Complete = slices.DeleteFunc(slices.Clone(c.Names), unasked)
+	c.Parts = slices.DeleteFunc(c.Parts, func(p catalog.Part) bool { return unasked(p.Service) })
+}
+
 // countFrom notes contents that were never asked for as asked for now, and
 // forgets when others were that aren't here.
 func (e *Export) countFrom(now time.Time) {

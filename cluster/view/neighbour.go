@@ -15,8 +15,9 @@ import (
 )
 
 // Protocol is the name under which neighbours' connections are dialled. The question
-// is a frame that subscribes to one service, or to none: all there is. The answer is
-// the frames of an export, with nothing in it for a neighbour that knows nothing.
+// is a frame that subscribes to one service, or to none: all there is, but for
+// contents that only a server has and nobody asked it for. The answer is the frames
+// of an export, with nothing in it for a neighbour that knows nothing.
 const Protocol = "meibo-view/2"
 
 const (
@@ -90,6 +91,8 @@ func ServeNeighbour(conn net.Conn, v Exporter) error {
 	e := v.Export()
 	if name != "" {
 		e = e.Only(name)
+	} else {
+		e.dropWhole()
 	}
 	if e.IsEmpty() {
 		e = &Export{}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -43,6 +44,20 @@ func TestRule26_ANeighbourTellsAllItKnows(t *testing.T) {
 	}
 	if _, err := askOne(t, new(Export), ""); !errors.Is(err, ErrKnowsNothing) {
 		t.Errorf("%v, want ErrKnowsNothing", err)
+	}
+}
+
+// A server has the contents of all: a host would hold a large catalog for good.
+func TestServeNeighbour_AServerTellsContentsThatItWasAskedFor(t *testing.T) {
+	e := fullExport()
+	e.Current.Whole, e.Current.Complete = true, nil
+	names := slices.Clone(e.Current.Names)
+	e.Asked = map[string]time.Time{"web": time.Now().UTC()}
+	parts := len(e.Current.only("web").Parts)
+	got, err := askOne(t, e, "")
+	if err != nil || got.Current.Whole || !slices.Equal(got.Current.Names, names) || !slices.Equal(got.Current.Complete, []string{"web"}) ||
+		parts == 0 || len(got.Current.Parts) != parts {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

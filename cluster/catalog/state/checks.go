@@ -1,7 +1,6 @@
 package state
 
 import (
-	"reflect"
 	"slices"
 
 	"meibo/cluster/catalog"
@@ -86,5 +85,5 @@ func sameCheck(a, b *catalog.Check) bool {
 	return a.Node == b.Node && a.CheckID == b.CheckID && a.Name == b.Name && a.Status == b.Status &&
 		a.Notes == b.Notes && a.Output == b.Output && a.ServiceID == b.ServiceID && a.ServiceName == b.ServiceName &&
 		slices.Equal(a.ServiceTags, b.ServiceTags) && a.Type == b.Type && a.Interval == b.Interval &&
-		a.Timeout == b.Timeout && a.ExposedPort == b.ExposedPort && reflect.DeepEqual(a.Definition, b.Definition)
+		a.Timeout == b.Timeout && a.ExposedPort == b.ExposedPort && a.Definition.Equal(b.Definition)
 }

@@ -58,7 +58,7 @@ func goldenBodies() []catalog.Body {
 	full.Service.Meta = map[string]string{"z": "1", "y": "2", "x": "3"}
 	full.Service.TaggedAddresses = map[string]catalog.ServiceAddress{"wan": {Address: "198.51.100.1", Port: 80}, "lan": {Address: "192.0.2.1", Port: 8080}}
 	full.Checks = []*catalog.Check{{Name: "web up", Status: catalog.Passing, ServiceID: "web", Type: "http", Output: "200 OK",
-		Definition: catalog.CheckDefinition{HTTP: "http://192.0.2.1/", Interval: "10s", Header: map[string][]string{"B": {"1"}, "A": {"2"}}}}}
+		Definition: catalog.Define(catalog.CheckDefinition{HTTP: "http://192.0.2.1/", Interval: "10s", Header: map[string][]string{"B": {"1"}, "A": {"2"}}})}}
 	return []catalog.Body{
 		&catalog.BeginHistory{ID: history1, Base: catalog.NextBase(epoch, 0)},
 		registerNode("alpha", idA), registerNode("beta", idB), external, full,

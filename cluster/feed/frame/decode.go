@@ -11,32 +11,58 @@ import (
 
 var errDamaged = errors.New("damaged: a field runs past the end of its record")
 
-// maxCommon is how many strings an interner holds, maxCommonLen how long they
-// may be: enough for the statuses, tags and names that come again and again.
+// maxCommon is how many values of a kind an interner holds, maxCommonLen how many
+// octets they may have: enough for the statuses, tags and names that come again and
+// again.
 const (
 	maxCommon    = 8192
 	maxCommonLen = 64
+	maxCommonSet = 256 // of lists and maps
 )
 
-// interner makes equal strings one, which saves a host most of the memory of a
-// large catalog.
-type interner map[string]string
+// interner makes equal values one, which saves a host most of the memory of a
+// large catalog. Lists and maps are found by their encoding.
+type interner struct {
+	strings map[string]string
+	lists   map[string][]string
+	pairs   map[string]map[string]string
+}
 
-func (in interner) string(b []byte) string {
+// intern returns the value that a map has for what b encodes, made by make at first.
+func intern[V any](known *map[string]V, b []byte, most int, make func() V) V {
+	if len(b) > most {
+		return make()
+	}
+	if v, ok := (*known)[string(b)]; ok {
+		return v
+	}
+	if *known == nil {
+		*known = map[string]V{}
+	} else if len(*known) >= maxCommon {
+		clear(*known)
+	}
+	v := make()
+	(*known)[string(b)] = v
+	return v
+}
+
+func (in *interner) string(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	if len(b) > maxCommonLen || in == nil {
+	if in == nil || len(b) > maxCommonLen {
 		return string(b)
 	}
-	if s, ok := in[string(b)]; ok {
+	if s, ok := in.strings[string(b)]; ok {
 		return s
 	}
-	if len(in) >= maxCommon {
-		clear(in)
-	}
 	s := string(b)
-	in[s] = s
+	if in.strings == nil {
+		in.strings = make(map[string]string)
+	} else if len(in.strings) >= maxCommon {
+		clear(in.strings)
+	}
+	in.strings[s] = s
 	return s
 }
 
@@ -44,7 +70,7 @@ func (in interner) string(b []byte) string {
 // program left out reads as empty; the first error stays.
 type Fields struct {
 	b      []byte
-	common interner
+	common *interner
 	err    error
 }
 
@@ -174,6 +200,45 @@ func (f *Fields) pairs() map[string]string {
 	return m
 }
 
+// skip passes over n strings, and returns what they and what stood before them since
+// start take.
+func (f *Fields) skip(start []byte, n int) []byte {
+	for range n {
+		f.bytes()
+	}
+	return start[:len(start)-len(f.b)]
+}
+
+// sharedList is List, of one that others are likely to have too.
+func (f *Fields) sharedList() []string {
+	start := f.b
+	n := f.count()
+	if n == 0 || f.common == nil {
+		f.b = start
+		return f.List()
+	}
+	b := f.skip(start, n)
+	if f.err != nil {
+		return nil
+	}
+	return intern(&f.common.lists, b, maxCommonSet, (&Fields{b: b, common: f.common}).List)
+}
+
+// sharedPairs is pairs, of some that others are likely to have too.
+func (f *Fields) sharedPairs() map[string]string {
+	start := f.b
+	n := f.count()
+	if n == 0 || f.common == nil {
+		f.b = start
+		return f.pairs()
+	}
+	b := f.skip(start, 2*n)
+	if f.err != nil {
+		return nil
+	}
+	return intern(&f.common.pairs, b, maxCommonSet, (&Fields{b: b, common: f.common}).pairs)
+}
+
 // decoder makes an update of records. Records may come in several runs; the
 // context lasts until take.
 type decoder struct {
@@ -194,7 +259,7 @@ func (d *decoder) decode(b []byte) error {
 		}
 		body := b[1+size : 1+size+int(n)]
 		b = b[1+size+int(n):]
-		d.fields = Fields{b: body, common: d.common}
+		d.fields = Fields{b: body, common: &d.common}
 		if err := d.record(kind, &d.fields); err != nil {
 			return err
 		}

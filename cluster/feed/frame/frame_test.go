@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func everything() catalog.Update {
 		c := &catalog.Check{
 			Node: node, CheckID: "c1", Name: "a check", Status: catalog.Warning, Notes: "notes", Output: "output",
 			Type: "http", Interval: "10s", Timeout: "1s", ExposedPort: 8080, CreateIndex: 1 << 50, ModifyIndex: 1<<50 + 1,
-			Definition: catalog.CheckDefinition{HTTP: "http://192.0.2.1/", Header: map[string][]string{"X": {"1"}}},
+			Definition: catalog.Define(catalog.CheckDefinition{HTTP: "http://192.0.2.1/", Header: map[string][]string{"X": {"1"}}}),
 		}
 		if service != "" {
 			c.ServiceID, c.ServiceName, c.ServiceTags = service, "Web", []string{"x", "y"}
@@ -58,7 +59,7 @@ func everything() catalog.Update {
 func records(u catalog.Update) []byte { return Records(&u) }
 
 func decodeUpdate(b []byte) (catalog.Update, error) {
-	d := decoder{common: make(interner)}
+	d := decoder{}
 	err := d.decode(b)
 	return d.flush(), err
 }
@@ -154,4 +155,22 @@ func FuzzRecords(f *testing.F) {
 			t.Fatalf("what was taken changed (-first +second):\n%s", diff)
 		}
 	})
+}
+
+// A catalog has few tags and metadata that differ, and many instances.
+func TestUpdates_EqualTagsAndMetadataAreOne(t *testing.T) {
+	service := func(node string) catalog.Part {
+		return catalog.Part{Node: node, Service: "web", Services: []*catalog.Service{{Node: node, ID: "web", Service: "web",
+			Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"}}}}
+	}
+	var u Updates
+	payload := append([]byte{0, 1}, Records(&catalog.Update{Parts: []catalog.Part{service("a"), service("b")}})...)
+	got, whole, err := u.Add(payload)
+	if err != nil || !whole {
+		t.Fatal(whole, err)
+	}
+	a, b := got.Parts[0].Services[0], got.Parts[1].Services[0]
+	if a.Meta["rack"] != "7" || len(b.Tags) != 2 || reflect.ValueOf(a.Meta).Pointer() != reflect.ValueOf(b.Meta).Pointer() || &a.Tags[0] != &b.Tags[0] {
+		t.Errorf("%+v and %+v share nothing", a, b)
+	}
 }

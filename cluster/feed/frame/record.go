@@ -80,7 +80,8 @@ type codec struct {
 func (c codec) node(n *catalog.Node) {
 	c.text(&n.Node, &n.ID, &n.Address)
 	c.shared(&n.Datacenter)
-	c.pairs(&n.TaggedAddresses, &n.Meta)
+	c.pairs(&n.TaggedAddresses)
+	c.sharedPairs(&n.Meta)
 	c.numbers(&n.CreateIndex, &n.ModifyIndex)
 	c.shared(&n.Synced)
 	c.flagAndLocality(&n.Agentless, &n.Locality)
@@ -91,8 +92,8 @@ func (c codec) service(s *catalog.Service) {
 	c.shared(&s.ID, &s.Service, &s.Kind)
 	c.text(&s.Address, &s.SocketPath)
 	c.integers(&s.Port)
-	c.list(&s.Tags)
-	c.pairs(&s.Meta)
+	c.sharedList(&s.Tags)
+	c.sharedPairs(&s.Meta)
 	c.addresses(&s.TaggedAddresses)
 	c.integers(&s.Weights.Passing, &s.Weights.Warning)
 	c.numbers(&s.CreateIndex, &s.ModifyIndex)
@@ -101,10 +102,11 @@ func (c codec) service(s *catalog.Service) {
 
 // check leaves out the node, which is that of the part or of the node state.
 func (c codec) check(k *catalog.Check) {
-	c.shared(&k.CheckID, &k.Name, &k.Status, &k.ServiceID, &k.ServiceName, &k.Output, &k.Notes)
-	c.shared(&k.Type, &k.Interval, &k.Timeout)
+	c.shared(&k.CheckID, &k.Name, &k.Status, &k.ServiceID, &k.ServiceName)
+	c.text(&k.Output)
+	c.shared(&k.Notes, &k.Type, &k.Interval, &k.Timeout)
 	c.integers(&k.ExposedPort)
-	c.list(&k.ServiceTags)
+	c.sharedList(&k.ServiceTags)
 	c.definition(k)
 	c.numbers(&k.CreateIndex, &k.ModifyIndex)
 }
@@ -123,7 +125,14 @@ func (c codec) text(fields ...*string)    { each(c, fields, (*Encoder).text, (*F
 func (c codec) shared(fields ...*string)  { each(c, fields, (*Encoder).text, (*Fields).shared) }
 func (c codec) numbers(fields ...*uint64) { each(c, fields, (*Encoder).Number, (*Fields).Number) }
 func (c codec) integers(fields ...*int)   { each(c, fields, (*Encoder).integer, (*Fields).integer) }
-func (c codec) list(fields ...*[]string)  { each(c, fields, (*Encoder).List, (*Fields).List) }
+
+func (c codec) sharedList(fields ...*[]string) {
+	each(c, fields, (*Encoder).List, (*Fields).sharedList)
+}
+
+func (c codec) sharedPairs(fields ...*map[string]string) {
+	each(c, fields, (*Encoder).pairs, (*Fields).sharedPairs)
+}
 
 func (c codec) pairs(fields ...*map[string]string) {
 	each(c, fields, (*Encoder).pairs, (*Fields).pairs)
@@ -162,9 +171,9 @@ func (c codec) flagAndLocality(flag *bool, l **catalog.Locality) {
 // and then it is empty.
 func (c codec) definition(k *catalog.Check) {
 	if c.e != nil {
-		text, err := json.Marshal(&k.Definition) // no error: a struct of strings always has a form
-		if err != nil || string(text) == "{}" {
-			text = nil
+		var text []byte
+		if !k.Definition.IsZero() {
+			text, _ = json.Marshal(k.Definition) // no error: a struct of strings always has a form
 		}
 		c.e.text(string(text))
 		return

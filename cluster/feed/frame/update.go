@@ -100,9 +100,6 @@ func (u *Updates) Add(payload []byte) (update catalog.Update, whole bool, err er
 	if f.err != nil {
 		return update, false, fmt.Errorf("update: %w", f.err)
 	}
-	if u.records.common == nil {
-		u.records.common = make(interner)
-	}
 	if err := u.records.decode(f.b); err != nil {
 		return update, false, fmt.Errorf("update: %w", err)
 	}
