@@ -25,6 +25,9 @@ import (
 // Key is the secret of the clusters that are measured.
 var Key = []byte("meibo bench cluster key 01234567")
 
+// serverConfig makes a host one of three servers.
+const serverConfig = "server = true\nbootstrap_expect = 3\n"
+
 // Server is a process, and where its files are. Its methods are for one goroutine at a time, but Get, Register and those
 // that read what it uses.
 type Server struct {
@@ -34,13 +37,12 @@ type Server struct {
 	cmd  *exec.Cmd
 }
 
-// newServer makes the n-th of three, 127.1.0.n, with files in a folder of its own below dir. It starts nothing.
-func newServer(bin, dir string, n int, config string) (*Server, error) {
+// New makes the n-th host, 127.1.0.n, with files in a folder of its own below dir. config is added to what every host has,
+// which is to join the first three. It starts nothing.
+func New(bin, dir string, n int, config string) (*Server, error) {
 	s := &Server{Addr: fmt.Sprintf("127.1.0.%d", n), dir: filepath.Join(dir, fmt.Sprintf("host-%d", n))}
 	conf := filepath.Join(s.dir, "agent.hcl")
 	text := fmt.Sprintf(`node_name = "real-%d"
-server = true
-bootstrap_expect = 3
 bind_addr = %q
 client_addr = %q
 data_dir = %q
@@ -90,7 +92,7 @@ type Cluster []*Server
 func Start(bin, dir, config string) (Cluster, error) {
 	var c Cluster
 	for i := range 3 {
-		s, err := newServer(bin, dir, i+1, config)
+		s, err := New(bin, dir, i+1, serverConfig+config)
 		if err == nil {
 			err = s.Start()
 		}
