@@ -46,7 +46,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "file for the figures")
 	flag.BoolVar(&o.write, "write", false, "write the report into the folder's RESULTS.md, with plots and figures beside it")
 	flag.StringVar(&o.folder, "folder", "bench", "where that is")
-	flag.StringVar(&o.profile, "profile", "", "folder for profiles of all processes, made at rest and during changes (such a run is slower)")
+	flag.StringVar(&o.profile, "profile", "", "folder for profiles of all processes, made while the catalog is filled, while the fleet starts, at rest and during changes (such a run is slower)")
 	flag.BoolVar(&o.judge, "judge", false, "exit with 1 if a bar is missed")
 	flag.Parse()
 	if err := o.check(); err != nil {

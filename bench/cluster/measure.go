@@ -62,10 +62,12 @@ func (m *measurement) run() (err error) {
 	}
 	empty := float64(m.leader.Resident())
 	total := m.f.Services * m.f.Each
-	err = m.leader.Fill(total, m.f.passing, func(done int) {
-		if done%(total/4) == 0 {
-			m.say("%d of %d instances are registered", done, total)
-		}
+	err = m.profile("fill", func() error {
+		return m.leader.Fill(total, m.f.passing, func(done int) {
+			if done%(total/4) == 0 {
+				m.say("%d of %d instances are registered", done, total)
+			}
+		})
 	})
 	if err != nil {
 		return err
@@ -81,7 +83,7 @@ func (m *measurement) run() (err error) {
 		name string
 		f    func() error
 	}{
-		{"the fleet starts", m.start}, {"nothing changes", func() error { return m.profile("rest", m.quiet) }}, {"instances change", func() error { return m.profile("change", m.change) }},
+		{"the fleet starts", func() error { return m.profile("start", m.start) }}, {"nothing changes", func() error { return m.profile("rest", m.quiet) }}, {"instances change", func() error { return m.profile("change", m.change) }},
 		{"a service that every host uses changes once a second", m.hot}, {"a tenth of the hosts restart at once", func() error { return m.restart(10, 0, &r.Restart) }},
 		{"the whole fleet restarts", func() error { return m.restart(1, m.o.Start, &r.FleetStart) }},
 		{"the leader is killed", m.killLeader}, {"all servers are killed and started", m.killAll},

@@ -47,7 +47,8 @@ func (m *measurement) debug() string {
 	return "enable_debug = true\n"
 }
 
-// profile writes profiles of all processes while f runs, if they are asked for. Figures of that time are no measure.
+// profile writes profiles of all processes that there are while f runs, if they are asked for.
+// Figures of that time are no measure.
 func (m *measurement) profile(phase string, f func() error) error {
 	if m.o.profile == "" {
 		return f()
@@ -56,10 +57,15 @@ func (m *measurement) profile(phase string, f func() error) error {
 		return err
 	}
 	var wg sync.WaitGroup
-	processes := append(slices.Clone(m.servers), m.real)
+	processes := slices.Clone(m.servers)
+	if m.real != nil {
+		processes = append(processes, m.real)
+	}
 	errs := make([]error, len(processes)+2)
 	a := Profile{File: filepath.Join(m.o.profile, phase+"-hosts"), Time: m.o.Window}
-	wg.Go(func() { errs[0] = m.crowd.tell("Profile", a) })
+	if crowd := m.crowd; crowd != nil {
+		wg.Go(func() { errs[0] = crowd.tell("Profile", a) })
+	}
 	for i, s := range processes {
 		wg.Go(func() {
 			for path, file := range map[string]string{"heap?gc=1": "heap", fmt.Sprintf("profile?seconds=%d", int(m.o.Window.Seconds())): "cpu"} {

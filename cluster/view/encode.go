@@ -1,7 +1,6 @@
 package view
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -38,40 +37,59 @@ const numLives = catalog.Left + 1
 // cut short, or changed.
 var ErrDamaged = errors.New("cut short or garbled")
 
-// encode returns the export as frames. Equal exports, in the same order, give
+// encode writes the export as frames. Equal exports, in the same order, give
 // equal bytes.
-func (e *Export) encode() ([]byte, error) {
-	var b bytes.Buffer
+func (e *Export) encode(to io.Writer) error {
+	w := &boundedWriter{to: to, left: MaxExport}
 	layers := []*Layer{&e.Current, &e.Remembered}
 	if e.Remembered.isEmpty() {
 		layers = layers[:1]
 	}
-	var buf []byte
 	for _, l := range layers {
-		b.Write(frame.New(frame.Confirmed, func(f *frame.Encoder) { f.Time(l.ConfirmedAt) }))
-		var err error
-		if _, buf, err = frame.WriteUpdate(&b, buf, &l.Update, frame.Records(&l.Update)); err != nil {
-			return nil, fmt.Errorf("encode view: %w", err)
+		w.frame(frame.Confirmed, func(f *frame.Encoder) { f.Time(l.ConfirmedAt) })
+		if err := frame.WriteWhole(w, &l.Update); err != nil {
+			return fmt.Errorf("encode view: %w", err)
 		}
 	}
-	b.Write(frame.New(frame.Asked, func(f *frame.Encoder) {
+	w.frame(frame.Asked, func(f *frame.Encoder) {
 		for _, name := range slices.Sorted(maps.Keys(e.Asked)) {
 			f.Strings(name)
 			f.Time(e.Asked[name])
 		}
-	}))
-	b.Write(frame.New(frame.Lives, func(f *frame.Encoder) {
+	})
+	w.frame(frame.Lives, func(f *frame.Encoder) {
 		for _, l := range e.Lives {
 			f.Strings(l.NodeID, l.Name)
 			f.Number(uint64(l.Life))
 			f.Time(l.Since)
 		}
-	}))
-	b.Write(frame.New(frame.End, nil))
-	if b.Len() > MaxExport {
-		return nil, fmt.Errorf("encode view: %d bytes, more than %d", b.Len(), MaxExport)
+	})
+	w.frame(frame.End, nil)
+	if w.err != nil {
+		return fmt.Errorf("encode view: %w", w.err)
 	}
-	return b.Bytes(), nil
+	return nil
+}
+
+// boundedWriter writes until that fails, and no more than left.
+type boundedWriter struct {
+	to   io.Writer
+	left int
+	err  error
+}
+
+func (w *boundedWriter) frame(kind byte, fill func(*frame.Encoder)) {
+	_, _ = w.Write(frame.New(kind, fill)) // an error stays in w
+}
+
+func (w *boundedWriter) Write(b []byte) (n int, err error) {
+	if w.left -= len(b); w.left < 0 && w.err == nil {
+		w.err = fmt.Errorf("more than %d bytes", MaxExport)
+	}
+	if w.err == nil {
+		n, w.err = w.to.Write(b)
+	}
+	return n, w.err
 }
 
 // readExport reads what encode wrote, to its end and no further. What can't be

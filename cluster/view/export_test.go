@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -58,21 +59,27 @@ func fullExport() *Export {
 
 func mustEncode(t testing.TB, e *Export) []byte {
 	t.Helper()
-	b, err := e.encode()
-	if err != nil {
+	var b bytes.Buffer
+	if err := e.encode(&b); err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return b.Bytes()
+}
+
+func mustSeal(t testing.TB, e *Export, of owner, key []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := seal(&b, e, of, key); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // TestSealedFile_OfEachVersionIsRead holds this program to the files that released
 // ones wrote: they are the last known good of hosts that are upgraded.
 func TestSealedFile_OfEachVersionIsRead(t *testing.T) {
 	of := owner{NodeID: hostID, Datacenter: "dc1", Written: time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC)}
-	b, err := seal(fullExport(), of, []byte("key one"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustSeal(t, fullExport(), of, []byte("key one"))
 	newest := filepath.Join("testdata", fmt.Sprintf("v%d.view", sealVersion))
 	if *updateGolden {
 		if err := os.WriteFile(newest, b, 0o644); err != nil {
@@ -123,10 +130,7 @@ func TestExport_CutShortIsDamaged(t *testing.T) {
 }
 
 func TestSealedFile_OfANewerProgramIsNotCalledDamaged(t *testing.T) {
-	b, err := seal(fullExport(), owner{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustSeal(t, fullExport(), owner{}, nil)
 	b[len(sealMagic)] = 77
 	if _, _, err := open(b, [][]byte{nil}); err == nil || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "version 77") {
 		t.Errorf("%v, want that version 77 is unknown", err)
@@ -136,7 +140,7 @@ func TestSealedFile_OfANewerProgramIsNotCalledDamaged(t *testing.T) {
 func TestExport_WhatIsTooLargeIsRefused(t *testing.T) {
 	e := fullExport()
 	e.Current.Parts[0].Checks[0].Output = strings.Repeat("x", frame.Max+1)
-	if _, err := e.encode(); err == nil {
+	if err := e.encode(io.Discard); err == nil {
 		t.Error("a record beyond the bound was written")
 	}
 }

@@ -1,9 +1,11 @@
 package view
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"meibo/cluster/atomicfile"
+	"meibo/cluster/feed/frame"
 	"meibo/cluster/retry"
 )
 
@@ -22,6 +25,11 @@ const (
 	// writeSoon is how long a new name may take to be on disk; names that come
 	// together are written together.
 	writeSoon = 800 * time.Millisecond
+	// A write may take processor time worth noticing where much is known, as on a
+	// server: after one that took so long, new names wait up to soonShare times as
+	// long, writeEvery at most, and changes that can wait everyShare times as long,
+	// lastRetry at most. One of less than 16 ms changes neither pace.
+	soonShare, everyShare = 50, 1000
 	// firstRetry and lastRetry bound the pauses between writes that fail.
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Minute
@@ -168,6 +176,7 @@ func (f *File) setAside(why error) {
 // Run keeps v on disk until ctx ends (VIEWS rule 24): at most every 30 s when
 // something changed; at once for the first base set, on the loss of the servers,
 // when the primary key changes, and at the end; within a second for a new name.
+// Where a write costs much, new names and changes wait for longer.
 // It always returns nil.
 func (f *File) Run(ctx context.Context, v Kept) error {
 	w := &fileWriter{File: f, view: v, timer: time.NewTimer(time.Hour), backoff: retry.Backoff{Min: firstRetry, Max: lastRetry}}
@@ -212,9 +221,10 @@ type fileWriter struct {
 	primary string
 
 	timer   *time.Timer
-	at      time.Time // when the timer goes off; zero: it doesn't
-	wrote   time.Time // the last time, for better or worse
-	changed bool      // something isn't on disk
+	at      time.Time     // when the timer goes off; zero: it doesn't
+	wrote   time.Time     // the last time, for better or worse
+	took    time.Duration // the last write, but for the disk
+	changed bool          // something isn't on disk
 	failing bool
 	backoff retry.Backoff // between writes that fail
 	pause   time.Duration // after the last that did
@@ -229,9 +239,9 @@ func (w *fileWriter) schedule() {
 	case w.saw.HasBase() && !old.HasBase(), old.Fresh() && !w.saw.Fresh():
 		w.due(0)
 	case w.saw.filled > old.filled:
-		w.due(writeSoon)
+		w.due(max(writeSoon, min(soonShare*w.took, writeEvery)-time.Since(w.wrote)))
 	default:
-		w.due(max(writeEvery-time.Since(w.wrote), 0))
+		w.due(max(0, max(writeEvery, min(everyShare*w.took, lastRetry))-time.Since(w.wrote)))
 	}
 }
 
@@ -273,8 +283,9 @@ func (w *fileWriter) write() {
 	if !w.saw.HasBase() {
 		return // what a file says must be worth more than nothing
 	}
-	err := w.save(w.view.Export(), w.saw.Fresh())
-	w.wrote = time.Now()
+	began := time.Now()
+	sealed, err := w.save(w.view.Export(), w.saw.Fresh())
+	w.took, w.wrote = max(0, sealed.Sub(began)), time.Now()
 	if err == nil {
 		if w.failing {
 			w.logger.Info("last known view is on disk again", "path", w.cfg.Path)
@@ -292,9 +303,10 @@ func (w *fileWriter) write() {
 	w.due(w.pause)
 }
 
-// save writes an export in the file's place. Nothing is dropped by age unless it
-// is fresh: a clock that is wrong at boot must not empty the file.
-func (f *File) save(e *Export, fresh bool) error {
+// save writes an export in the file's place, and returns when all was made and the
+// disk's part began. Nothing is dropped by age unless it is fresh: a clock that is
+// wrong at boot must not empty the file.
+func (f *File) save(e *Export, fresh bool) (sealed time.Time, err error) {
 	now := time.Now()
 	if fresh {
 		e.dropUnasked(now, f.cfg.Keep)
@@ -302,12 +314,14 @@ func (f *File) save(e *Export, fresh bool) error {
 		e.countFrom(now)
 	}
 	keys, _ := f.keys()
-	b, err := seal(e, owner{NodeID: f.cfg.NodeID, Datacenter: f.cfg.Datacenter, Written: now.UTC()}, keys[0])
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(filepath.Dir(f.cfg.Path), 0o700); err != nil {
-		return err
+		return sealed, err
 	}
-	return atomicfile.Write(f.cfg.Path, b)
+	err = atomicfile.WriteTo(f.cfg.Path, func(w io.Writer) error {
+		b := bufio.NewWriterSize(w, frame.Full)
+		err := seal(b, e, owner{NodeID: f.cfg.NodeID, Datacenter: f.cfg.Datacenter, Written: now.UTC()}, keys[0])
+		sealed = time.Now()
+		return errors.Join(err, b.Flush())
+	})
+	return sealed, err
 }

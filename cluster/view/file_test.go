@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,7 +80,7 @@ func mustFile(t *testing.T, cfg FileConfig) (*File, *logtest.Text) {
 
 func mustSave(t *testing.T, f *File) {
 	t.Helper()
-	if err := f.save(fullExport(), false); err != nil {
+	if _, err := f.save(fullExport(), false); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -315,6 +316,83 @@ func TestRule24_TheFileIsWrittenWhenItShouldBe(t *testing.T) {
 	})
 }
 
+// costly is a view of which nothing is known but how it changes, and that an export
+// takes time.
+type costly struct {
+	state   atomic.Pointer[State]
+	cost    time.Duration
+	exports atomic.Int64
+}
+
+func (c *costly) Load() *State { return c.state.Load() }
+
+func (c *costly) Export() *Export {
+	c.exports.Add(1)
+	time.Sleep(c.cost)
+	return fullExport()
+}
+
+func (c *costly) change(change func(s *State)) {
+	old := c.state.Load()
+	s := &State{base: true, fresh: true, filled: old.filled, superseded: make(chan struct{})}
+	change(s)
+	c.state.Store(s)
+	close(old.superseded)
+}
+
+func TestRule24_ThePaceOfWritingFollowsWhatAWriteCosts(t *testing.T) {
+	const long = 20 * time.Minute
+	for _, tc := range []struct {
+		name        string
+		cost        time.Duration
+		every       time.Duration // a new name comes; 0: none. There are changes without beside
+		least, most int64         // writes
+	}{
+		{"an ordinary host, a new name each minute", 10 * time.Millisecond, time.Minute, 40, 61},
+		{"an ordinary host, new names all the time", 10 * time.Millisecond, 700 * time.Millisecond, 800, 1500},
+		{"a server, a new name each minute", 200 * time.Millisecond, time.Minute, 20, 27},
+		{"a server that is being filled", 200 * time.Millisecond, 100 * time.Millisecond, 110, 121},
+		{"a machine that stood still during a write", 3 * time.Second, 100 * time.Millisecond, 36, 41},
+		{"a server, changes alone", 200 * time.Millisecond, 0, 6, 7},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := &costly{cost: tc.cost}
+				v.state.Store(&State{superseded: make(chan struct{})})
+				f, _ := mustFile(t, FileConfig{Path: filepath.Join(t.TempDir(), "view")})
+				ctx, cancel := contextOf(t)
+				done := make(chan error, 1)
+				go func() { done <- f.Run(ctx, v) }()
+				synctest.Wait()
+				v.change(func(*State) {})
+				last := time.Now()
+				for end := last.Add(long); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+					fill := tc.every > 0 && time.Since(last) >= tc.every
+					if fill {
+						last = time.Now()
+					}
+					v.change(func(s *State) {
+						if fill {
+							s.filled++
+						}
+					})
+				}
+				if wrote := v.exports.Load(); wrote < tc.least || wrote > tc.most {
+					t.Errorf("%d writes in %v, want %d to %d", wrote, long, tc.least, tc.most)
+				}
+				time.Sleep(2 * tc.cost) // a write may be under way
+				wrote := v.exports.Load()
+				v.change(func(s *State) { s.fresh = false })
+				if synctest.Wait(); v.exports.Load() == wrote {
+					t.Error("not written at once when the servers were lost")
+				}
+				cancel()
+				<-done
+			})
+		})
+	}
+}
+
 func TestRule24_AHostWithoutItsFileWritesOneForWhatItAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := mustNew(t, Config{})
@@ -363,7 +441,7 @@ func TestFile_ADiskThatFailsIsSaidOnceAndTriedAgain(t *testing.T) {
 func TestRule25_NothingIsDroppedByAgeWhileStale(t *testing.T) {
 	f, _ := mustFile(t, FileConfig{Path: filepath.Join(t.TempDir(), "view"), Keep: time.Hour}) // the image was asked for in March
 	for _, fresh := range []bool{false, true} {
-		if err := f.save(fullExport(), fresh); err != nil {
+		if _, err := f.save(fullExport(), fresh); err != nil {
 			t.Fatal(err)
 		}
 		if img := f.Load(); (len(img.Current.Parts) == 0) != fresh {
@@ -382,10 +460,7 @@ func TestNewFile_WantsAPathAndAnID(t *testing.T) {
 
 func FuzzOpen(f *testing.F) {
 	of := owner{NodeID: hostID, Datacenter: "dc1", Written: time.Unix(1, 0)}
-	good, err := seal(fullExport(), of, []byte("key"))
-	if err != nil {
-		f.Fatal(err)
-	}
+	good := mustSeal(f, fullExport(), of, []byte("key"))
 	f.Add(good)
 	f.Add(good[:len(sealMagic)+3])
 	f.Add([]byte{})

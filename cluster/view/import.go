@@ -62,8 +62,13 @@ func (v *View) askedFor(now time.Time) map[string]time.Time {
 
 // layerOf takes nodes apart as updates tell them.
 func layerOf(nodes map[string]*nodeRecord, names set) Layer {
+	parts := 0
+	for _, n := range nodes {
+		parts += len(n.parts)
+	}
 	var l Layer
 	l.Names = sorted(names)
+	l.Nodes, l.Parts = slices.Grow(l.Nodes, len(nodes)), slices.Grow(l.Parts, parts)
 	for _, key := range slices.Sorted(maps.Keys(nodes)) {
 		n := nodes[key]
 		l.Nodes = append(l.Nodes, catalog.NodeState{Node: n.node, Checks: n.checks, Addresses: n.addresses})

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -97,12 +98,9 @@ func ServeNeighbour(conn net.Conn, v Exporter) error {
 	if e.IsEmpty() {
 		e = &Export{}
 	}
-	b, err := e.encode()
-	if err != nil {
-		return err
-	}
 	conn.SetDeadline(time.Now().Add(askTimeout))
-	if _, err := conn.Write(b); err != nil {
+	b := bufio.NewWriterSize(conn, frame.Full)
+	if err := errors.Join(e.encode(b), b.Flush()); err != nil {
 		return fmt.Errorf("tell neighbour %s: %w", conn.RemoteAddr(), err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
 	"io"
 	"os"
@@ -43,35 +44,43 @@ type owner struct {
 // errNoKey says that no key of the ring sealed the file.
 var errNoKey = errors.New("no key of this host's gossip keyring fits: it is of another cluster, or its key has been removed")
 
-// sealOf returns the HMAC of b under a key of gossip. Without a key (hosts that
-// gossip in the clear) it guards against mistakes, not against people.
-func sealOf(b, key []byte) ([]byte, error) {
+// sealOf returns the HMAC under a key of gossip, to be fed. Without a key (hosts
+// that gossip in the clear) it guards against mistakes, not against people.
+func sealOf(key []byte) (hash.Hash, error) {
 	derived, err := hkdf.Key(sha256.New, key, nil, sealInfo, sha256.Size)
 	if err != nil {
 		return nil, fmt.Errorf("derive the view file's key: %w", err)
 	}
-	mac := hmac.New(sha256.New, derived)
-	mac.Write(b)
-	return mac.Sum(nil), nil
+	return hmac.New(sha256.New, derived), nil
 }
 
-// seal returns the sealed file of an export, under key.
-func seal(e *Export, of owner, key []byte) ([]byte, error) {
-	frames, err := e.encode()
-	if err != nil {
-		return nil, err
-	}
+// seal writes the sealed file of an export, under key.
+func seal(to io.Writer, e *Export, of owner, key []byte) error {
 	whose := frame.New(frame.Owner, func(f *frame.Encoder) {
 		f.Strings(of.NodeID, of.Datacenter)
 		f.Time(of.Written)
 	})
 	if len(whose) > maxOwner-128 {
-		return nil, fmt.Errorf("node ID and datacenter take %d bytes, more than %d", len(whose), maxOwner-128)
+		return fmt.Errorf("node ID and datacenter take %d bytes, more than %d", len(whose), maxOwner-128)
 	}
-	b := slices.Concat([]byte(sealMagic), []byte{sealVersion}, whose, frames)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	sum, err := sealOf(b, key)
-	return append(b, sum...), err
+	mac, err := sealOf(key)
+	if err != nil {
+		return err
+	}
+	sealed := io.MultiWriter(to, mac)
+	sum := crc32.New(castagnoli)
+	w := io.MultiWriter(sealed, sum)
+	if _, err := w.Write(slices.Concat([]byte(sealMagic), []byte{sealVersion}, whose)); err != nil {
+		return err
+	}
+	if err := e.encode(w); err != nil {
+		return err
+	}
+	if _, err := sealed.Write(binary.BigEndian.AppendUint32(nil, sum.Sum32())); err != nil {
+		return err
+	}
+	_, err = to.Write(mac.Sum(nil))
+	return err
 }
 
 // open reads what seal wrote under one of the keys. The error is errNoKey, or
@@ -112,11 +121,12 @@ func open(b []byte, keys [][]byte) (*Export, owner, error) {
 func checkSeal(b []byte, keys [][]byte) error {
 	sealed := b[:len(b)-sha256.Size]
 	for _, key := range keys {
-		sum, err := sealOf(sealed, key)
+		mac, err := sealOf(key)
 		if err != nil {
 			return err
 		}
-		if hmac.Equal(sum, b[len(sealed):]) {
+		mac.Write(sealed)
+		if hmac.Equal(mac.Sum(nil), b[len(sealed):]) {
 			return nil
 		}
 	}

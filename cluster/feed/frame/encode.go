@@ -14,6 +14,8 @@ import (
 type Encoder struct {
 	body []byte
 	out  []byte // records that are finished
+	// full takes them whenever they would fill a frame; nil: nobody does.
+	full func(records []byte)
 }
 
 // Number writes a number; Fields.Number reads it, and so on.
@@ -53,6 +55,9 @@ func (e *Encoder) List(list []string) {
 
 func (e *Encoder) pairs(m map[string]string) {
 	e.Number(uint64(len(m)))
+	if len(m) == 0 {
+		return
+	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		e.Strings(k, m[k])
 	}
@@ -60,6 +65,9 @@ func (e *Encoder) pairs(m map[string]string) {
 
 func (e *Encoder) addresses(m map[string]catalog.ServiceAddress) {
 	e.Number(uint64(len(m)))
+	if len(m) == 0 {
+		return
+	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		e.Strings(k, m[k].Address)
 		e.integer(m[k].Port)
@@ -88,6 +96,10 @@ func (e *Encoder) end(kind byte) {
 	e.out = binary.AppendUvarint(e.out, uint64(len(e.body)))
 	e.out = append(e.out, e.body...)
 	e.body = e.body[:0]
+	if e.full != nil && len(e.out) >= Full {
+		e.full(e.out)
+		e.out = e.out[:0]
+	}
 }
 
 // named writes a record for each of the names.

@@ -30,7 +30,12 @@ const (
 // Records returns what an update tells as records.
 func Records(u *catalog.Update) []byte {
 	var e Encoder
-	c := codec{e: &e}
+	e.records(u)
+	return e.out
+}
+
+func (e *Encoder) records(u *catalog.Update) {
+	c := codec{e: e}
 	for i := range u.Nodes {
 		n := &u.Nodes[i]
 		c.node(n.Node)
@@ -59,7 +64,6 @@ func Records(u *catalog.Update) []byte {
 		c.tombstone(&u.Tombstones[i])
 		e.end(recordTombstone)
 	}
-	return e.out
 }
 
 func (e *Encoder) checks(list []*catalog.Check) {

@@ -35,38 +35,69 @@ func encodeHead(e *Encoder, u *catalog.Update) {
 // holds, in frames that stay small unless a record isn't. It makes them in buf,
 // which it returns grown if need be, and writes each frame at once.
 func WriteUpdate(w io.Writer, buf []byte, u *catalog.Update, records ...[]byte) (written int, grown []byte, err error) {
-	var head Encoder
-	encodeHead(&head, u)
-	start := func() { buf = append(begin(buf, Update), head.body...) }
-	flush := func(further uint64) {
-		if len(buf) > Max+5 {
-			err = fmt.Errorf("a frame of %d bytes, more than %d", len(buf), Max)
-			return
-		}
-		buf[5] |= byte(further) // all flags are in the first octet of the payload
-		var n int
-		n, err = w.Write(finish(buf))
-		written += n
-	}
-	start()
+	f := newUpdateFrames(w, buf, u)
 	for _, run := range records {
-		for len(run) > 0 {
-			if len(buf) >= Full {
-				if flush(flagMore); err != nil {
-					return written, buf, err
-				}
-				start()
-			}
-			n := len(run)
-			if len(buf)+n > Full {
-				n = firstRecord(run)
-			}
-			buf = append(buf, run[:n]...)
-			run = run[n:]
-		}
+		f.add(run)
 	}
-	flush(0)
-	return written, buf, err
+	f.flush(0)
+	return f.written, f.buf, f.err
+}
+
+// WriteWhole writes an update with all that it holds, in the frames that
+// WriteUpdate would make of its records, and holds no more than one of them.
+func WriteWhole(w io.Writer, u *catalog.Update) error {
+	f := newUpdateFrames(w, nil, u)
+	e := Encoder{full: f.add}
+	e.records(u)
+	f.add(e.out)
+	f.flush(0)
+	return f.err
+}
+
+// updateFrames makes the frames of an update, and writes them until that fails.
+type updateFrames struct {
+	w       io.Writer
+	head    Encoder
+	buf     []byte // the frame in the making
+	written int
+	err     error
+}
+
+func newUpdateFrames(w io.Writer, buf []byte, u *catalog.Update) *updateFrames {
+	f := &updateFrames{w: w, buf: buf}
+	encodeHead(&f.head, u)
+	f.start()
+	return f
+}
+
+func (f *updateFrames) start() { f.buf = append(begin(f.buf, Update), f.head.body...) }
+
+func (f *updateFrames) add(run []byte) {
+	for len(run) > 0 && f.err == nil {
+		if len(f.buf) >= Full {
+			f.flush(flagMore)
+			f.start()
+		}
+		n := len(run)
+		if len(f.buf)+n > Full {
+			n = firstRecord(run)
+		}
+		f.buf = append(f.buf, run[:n]...)
+		run = run[n:]
+	}
+}
+
+func (f *updateFrames) flush(further uint64) {
+	if f.err == nil && len(f.buf) > Max+5 {
+		f.err = fmt.Errorf("a frame of %d bytes, more than %d", len(f.buf), Max)
+	}
+	if f.err != nil {
+		return
+	}
+	f.buf[5] |= byte(further) // all flags are in the first octet of the payload
+	var n int
+	n, f.err = f.w.Write(finish(f.buf))
+	f.written += n
 }
 
 // firstRecord returns the length of the first of the records.
