@@ -175,7 +175,8 @@ type candidate struct {
 	addr   string
 	conn   net.Conn
 	leader bool
-	expiry *time.Timer // of one that is prepared
+	every  time.Duration // see hello
+	expiry *time.Timer   // of one that is prepared
 }
 
 // find says hello to one server after the other until one has a leader. One
@@ -224,7 +225,7 @@ func (c *Client) greet(ctx context.Context, addr string) (*candidate, error) {
 		conn.Close()
 		return nil, fmt.Errorf("feed from %s: %w", addr, err)
 	}
-	return &candidate{addr: addr, conn: conn, leader: h.Leader}, nil
+	return &candidate{addr: addr, conn: conn, leader: h.Leader, every: h.Every}, nil
 }
 
 func (c *Client) hello(conn net.Conn) (hello, error) {

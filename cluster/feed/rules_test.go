@@ -1,7 +1,11 @@
 package feed_test
 
 import (
+	"context"
+	"encoding/hex"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -171,10 +175,20 @@ func TestRule27_ConfirmationsEndWhenTheLeaderHasNotBeenHeardFor2Seconds(t *testi
 }
 
 func TestRule27_CutCableIsFoundWithin3SecondsAtBothEnds(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+	for _, speak := range []time.Duration{0, 10 * time.Second} { // the connection finds it where hosts say little
+		t.Run(fmt.Sprint("a word every ", speak), func(t *testing.T) { inBubble(t, cutCable(speak)) })
+	}
+}
+
+func cutCable(speak time.Duration) func(t *testing.T, c *catalogue, n *network) {
+	return func(t *testing.T, c *catalogue, n *network) {
 		var mu sync.Mutex
 		var ended time.Time
+		if speak > 0 {
+			n.DeadAfter = 3 * time.Second
+		}
 		n.start("s1", c.store, func(cfg *feed.ServerConfig) {
+			cfg.HostsSpeak = speak
 			cfg.OnStream = func(_ string, up bool) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -194,6 +208,77 @@ func TestRule27_CutCableIsFoundWithin3SecondsAtBothEnds(t *testing.T) {
 		}
 		if ended.IsZero() || ended.Sub(cut) > 3*time.Second {
 			t.Errorf("the server noticed %s after the cut, want within 3 s", ended.Sub(cut))
+		}
+	}
+}
+
+func TestHostsSpeakAsOftenAsTheServerWants(t *testing.T) {
+	for _, tc := range []struct {
+		speak       time.Duration
+		least, most int // words in a minute
+	}{{0, 40, 61}, {10 * time.Second, 5, 7}, {time.Minute, 0, 2}} {
+		t.Run(fmt.Sprint(tc.speak), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+				n.start("s1", c.store, func(cfg *feed.ServerConfig) { cfg.HostsSpeak = tc.speak })
+				dial := n.dial(host)
+				var conn *tap
+				client := feed.NewClient(feed.ClientConfig{
+					Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+						to, err := dial(ctx, addr)
+						conn = &tap{Conn: to}
+						return conn, err
+					},
+					Servers: func() []string { return []string{"s1"} }, NodeID: host,
+				})
+				s, err := client.Open(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				for err == nil {
+					_, err = s.Next(ctx)
+				}
+				if ctx.Err() == nil {
+					t.Fatalf("the stream ended: %v", err)
+				}
+				const beat = "0000000105"
+				said := 0
+				for _, line := range conn.lines {
+					said += strings.Count(strings.TrimPrefix(line, "> "), beat)
+				}
+				if said < tc.least || said > tc.most {
+					t.Errorf("%d words in a minute, want %d to %d", said, tc.least, tc.most)
+				}
+			})
+		})
+	}
+}
+
+func TestAHostThatHangsIsCutOffAfterThreeWordsThatAreMissing(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *catalogue, n *network) {
+		n.start("s1", c.store, func(cfg *feed.ServerConfig) { cfg.HostsSpeak = 5 * time.Second })
+		conn, err := n.dial(host)(t.Context(), "s1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, frame := range []string{"0000002c01012431303030303030302d303030302d343030302d383030302d3030303030303030303030310364633100", "0000000702000000000000"} { // hello and begin
+			b, err := hex.DecodeString(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatal(err)
+		}
+		if lasted := time.Since(began); lasted < 15*time.Second || lasted > 16*time.Second {
+			t.Errorf("cut off after %s, want 15 s", lasted)
 		}
 	})
 }

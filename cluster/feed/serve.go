@@ -67,7 +67,7 @@ func (st *serverStream) why(read, wrote error) error {
 	case errors.Is(read, io.EOF):
 		return nil
 	case errors.Is(read, os.ErrDeadlineExceeded):
-		return fmt.Errorf("no word from the host for %s", silence)
+		return fmt.Errorf("no word from the host for %s", st.server.hostSilence())
 	}
 	return read
 }
@@ -85,7 +85,7 @@ func (st *serverStream) greet() error {
 	if _, err := decodeHello(payload); err != nil {
 		return err
 	}
-	h := hello{Version: Version, Leader: st.server.leader.Load()}
+	h := hello{Version: Version, Leader: st.server.leader.Load(), Every: st.server.cfg.HostsSpeak}
 	if _, err := st.conn.Write(h.frame()); err != nil {
 		return fmt.Errorf("write hello: %w", err)
 	}
@@ -143,6 +143,7 @@ func fold(names []string) error {
 // read takes what the host says until the stream ends.
 func (st *serverStream) read() error {
 	var buf []byte
+	silence := st.server.hostSilence()
 	for {
 		st.conn.SetReadDeadline(time.Now().Add(silence))
 		kind, payload, grown, err := frame.Read(st.conn, buf, maxHostFrame)
@@ -240,6 +241,7 @@ func (st *serverStream) push() error {
 	if out.head.Reset {
 		s.counts.resets.Add(1)
 	}
+	st.told.Store(s.turn.Load())
 	n, err := out.send(st.conn)
 	s.counts.bytes.Add(uint64(n))
 	s.counts.updates.Add(1)

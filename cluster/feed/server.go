@@ -23,12 +23,17 @@ const (
 	// cable is found in 3 s (VIEWS.md 27).
 	heartbeat = time.Second
 	silence   = 3 * time.Second
+	// maxEvery bounds what a server may want for the former.
+	maxEvery = time.Hour
 	// leaderless is how long ago a server may have heard from its leader.
 	leaderless = 2 * time.Second
 	// leaderPoll is how often a server looks whether it has a leader, and wakes the
 	// next of the streams that it says a word to every heartbeat.
 	leaderPoll = 100 * time.Millisecond
 	turns      = int(heartbeat / leaderPoll)
+	// justTold is so many turns ago that a word of now can be spared: a host hears one
+	// within 1.6 s.
+	justTold = 6
 	// patience is how long a write may wait for a host to read.
 	patience = 10 * time.Second
 	// farewell is how long a host that is told to go has for going.
@@ -70,7 +75,13 @@ type ServerConfig struct {
 	// last one has ended, one call at a time. It must not block: streams wait
 	// for it.
 	OnStream func(nodeID string, up bool)
-	Logger   *slog.Logger
+	// HostsSpeak is how often a host that has nothing to say must say a word, at
+	// most 1 h; three that are missing end its stream. Most of what an idle stream
+	// costs is reading them, so it may be long where a peer that is gone is found
+	// by the connection itself (TCP_USER_TIMEOUT): they then find a process that
+	// hangs. 0: each heartbeat, 1 s.
+	HostsSpeak time.Duration
+	Logger     *slog.Logger
 }
 
 // Server tells hosts what changes in a store.
@@ -79,6 +90,7 @@ type Server struct {
 	logger   *slog.Logger
 	snapshot snapshot
 	leader   atomic.Bool // heard from one lately
+	turn     atomic.Int64
 	counts   counters
 
 	ran     atomic.Bool
@@ -125,6 +137,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Limits.Gone == 0 {
 		cfg.Limits.Gone = 65_536
 	}
+	if cfg.HostsSpeak < 0 || cfg.HostsSpeak > maxEvery {
+		return nil, fmt.Errorf("feed: hosts can't speak every %s: HostsSpeak may be up to %s", cfg.HostsSpeak, maxEvery)
+	}
 	return &Server{
 		cfg: cfg, logger: cfg.Logger, stop: make(chan struct{}),
 		subscribers: make(map[*subscriber]struct{}), locals: make(map[*subscriber]struct{}),
@@ -133,6 +148,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		up:    make(map[string]int),
 	}, nil
 }
+
+// hostSilence is for how long a host may be quiet.
+func (s *Server) hostSilence() time.Duration { return max(silence, 3*s.cfg.HostsSpeak) }
 
 func (s *Server) limits() bounds {
 	return bounds{gone: s.cfg.Limits.Gone, wholeBelow: s.cfg.WholeBelow}
@@ -165,12 +183,12 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) watchLeader(ctx context.Context) {
 	ticker := time.NewTicker(leaderPoll)
 	defer ticker.Stop()
-	for turn := 0; ; turn = (turn + 1) % turns {
+	for {
 		known, contact := s.cfg.Leader()
 		if heard := known && contact < leaderless; s.leader.Swap(heard) != heard {
 			s.wake(touched{base: true})
 		}
-		s.beat(turn)
+		s.beat(s.turn.Add(1))
 		select {
 		case <-ctx.Done():
 			return
@@ -179,12 +197,13 @@ func (s *Server) watchLeader(ctx context.Context) {
 	}
 }
 
-// beat wakes the streams whose turn it is.
-func (s *Server) beat(turn int) {
+// beat wakes the streams whose turn it is, but for those that have just been told
+// something.
+func (s *Server) beat(turn int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for sub := range s.subscribers {
-		if sub.turn == turn {
+		if sub.turn == int(turn%int64(turns)) && turn-sub.told.Load() > justTold {
 			sub.poke()
 		}
 	}

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"errors"
+	"time"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/feed/frame"
@@ -42,6 +43,9 @@ type hello struct {
 	NodeID, Datacenter string
 	// Of the server:
 	Leader bool // it hears from a leader
+	// Every is how often it wants a word from the host, in whole milliseconds; 0:
+	// each heartbeat.
+	Every time.Duration
 }
 
 func (h hello) frame() []byte {
@@ -49,12 +53,18 @@ func (h hello) frame() []byte {
 		e.Number(uint64(h.Version))
 		e.Strings(h.NodeID, h.Datacenter)
 		e.Flags(h.Leader)
+		if h.Every > 0 {
+			e.Number(uint64(h.Every.Milliseconds()))
+		}
 	})
 }
 
 func decodeHello(b []byte) (hello, error) {
 	f := frame.NewFields(b)
 	h := hello{Version: uint8(f.Number()), NodeID: f.String(), Datacenter: f.String(), Leader: f.Number()&1 != 0}
+	if f.More() {
+		h.Every = time.Duration(min(f.Number(), uint64(maxEvery.Milliseconds()))) * time.Millisecond
+	}
 	if f.Err() == nil && h.Version == 0 {
 		return hello{}, errors.New("hello: no version")
 	}

@@ -41,6 +41,7 @@ type Stream struct {
 	client *Client
 	addr   string
 	conn   net.Conn
+	every  time.Duration   // how often the server wants a word
 	ctx    context.Context // ends with the stream, for what it started
 	end    context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -66,7 +67,7 @@ type Stream struct {
 func newStream(c *Client, to *candidate) *Stream {
 	ctx, end := context.WithCancelCause(context.Background())
 	return &Stream{
-		client: c, addr: to.addr, conn: to.conn, ctx: ctx, end: end,
+		client: c, addr: to.addr, conn: to.conn, every: max(heartbeat, to.every), ctx: ctx, end: end,
 		wake: make(chan struct{}, 1), heard: make(chan struct{}, 1), names: make(map[string]struct{}), requests: make(map[string]bool),
 		backoff: retry.Backoff{Min: firstSeek, Max: lastSeek},
 	}
@@ -169,7 +170,7 @@ func (s *Stream) recordConfirmed(confirmed bool) {
 // talk sends what this host asks for, and signs of life, until the stream ends. These
 // answer the server's: it says a word to many hosts at once, and so hears many at once.
 func (s *Stream) talk() {
-	beat := time.NewTimer(heartbeat)
+	beat := time.NewTimer(s.every)
 	defer beat.Stop()
 	var last time.Time // that something was sent
 	rebalance := time.NewTimer(minRebalance + rand.N(minRebalance))
@@ -182,7 +183,7 @@ func (s *Stream) talk() {
 		case <-s.wake:
 			out = s.drainRequests()
 		case <-s.heard:
-			if time.Since(last) > heartbeat/2 {
+			if time.Since(last) > s.every-heartbeat/2 {
 				out = frame.New(frame.Beat, nil)
 			}
 		case <-beat.C: // a server that says little
@@ -195,7 +196,7 @@ func (s *Stream) talk() {
 			continue
 		}
 		last = time.Now()
-		beat.Reset(heartbeat + heartbeat/2)
+		beat.Reset(s.every + heartbeat/2)
 		s.conn.SetWriteDeadline(last.Add(patience))
 		if _, err := s.conn.Write(out); err != nil {
 			s.fail(err)

@@ -3,6 +3,7 @@ package feed
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // subscriber is a stream as the server sees it: somebody to be woken.
@@ -10,6 +11,7 @@ type subscriber struct {
 	wake   chan struct{} // holds one
 	cursor cursor        // its reader's alone
 	turn   int           // when it hears that the server is there; set by join
+	told   atomic.Int64  // the turn, counted from the server's start, in which it last heard a word
 
 	mu       sync.Mutex // guards following
 	requests []request  // what the host has asked for since

@@ -23,6 +23,10 @@ import (
 	"meibo/cluster/retry"
 )
 
+// hostsSpeak is how often a host says a word on its stream: link finds those that are
+// gone, so this is for processes that hang.
+const hostsSpeak = 10 * time.Second
+
 // Config is what a Server is made from. Self, Addr, IDs, Known, OnReady and Logger are
 // required.
 type Config struct {
@@ -154,7 +158,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if s.replica, err = consensus.New(raft); err != nil {
 		return nil, err
 	}
-	feeds := feed.ServerConfig{Store: s.store, Leader: s.LeaderContact, WholeBelow: cfg.WholeBelow, Logger: cfg.Logger}
+	feeds := feed.ServerConfig{Store: s.store, Leader: s.LeaderContact, WholeBelow: cfg.WholeBelow, HostsSpeak: hostsSpeak, Logger: cfg.Logger}
 	if cfg.Network != nil {
 		feeds.Others, feeds.OnStream = s.peersWithCatalog, cfg.Network.StreamChanged
 	}
