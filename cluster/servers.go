@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -53,8 +54,10 @@ func (n *Node) onServerReady(s *server.Server) {
 type serverNetwork struct {
 	n *Node
 
-	mu    sync.Mutex                 // guards known
+	mu    sync.Mutex                 // guards following
 	known map[*Member]*leader.Member // the members as the leader was last told of them
+	table *membership.Table          // of which peers are the servers
+	peers []server.Peer
 }
 
 // Peers implements server.Network.
@@ -64,6 +67,11 @@ func (s *serverNetwork) Peers() ([]server.Peer, <-chan struct{}) {
 		return nil, netChanged
 	}
 	members := w.gossip.Members()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table == members { // Raft asks for each message
+		return slices.Clone(s.peers), members.Changed()
+	}
 	var peers []server.Peer
 	for _, m := range members.Role(roleServer) {
 		if m.ID == s.n.cfg.NodeID {
@@ -78,7 +86,8 @@ func (s *serverNetwork) Peers() ([]server.Peer, <-chan struct{}) {
 			Datacenter: m.Datacenter, Alive: m.Status == membership.Alive, RTT: m.RTT,
 		})
 	}
-	return peers, members.Changed()
+	s.table, s.peers = members, peers
+	return slices.Clone(peers), members.Changed()
 }
 
 // Ping implements server.Network.
