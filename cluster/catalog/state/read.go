@@ -171,8 +171,17 @@ func (r *Read) ServiceChecks(ws catalog.Watch, name string) (uint64, []*catalog.
 
 // ChecksInState returns the checks with that status, by node and ID.
 func (r *Read) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check) {
-	if status == catalog.AnyState {
+	switch status {
+	case catalog.AnyState:
 		return r.index(ws, ixChecks), all[*catalog.Check](r.tx, tableChecks)
+	case catalog.Passing:
+		var passing []*catalog.Check
+		for _, c := range all[*catalog.Check](r.tx, tableChecks) {
+			if c.Status == status {
+				passing = append(passing, c)
+			}
+		}
+		return r.index(ws, ixState(status)), passing
 	}
 	return r.index(ws, ixState(status)), collect[*catalog.Check](r.tx, tableChecks, byStatus, key(status))
 }

@@ -28,7 +28,7 @@ const (
 	byUUID        = "uuid"         // nodes by node ID
 	byName        = "name"         // services, checks by service name
 	byNodeService = "node_service" // checks by node and service ID
-	byStatus      = "status"       // checks
+	byStatus      = "status"       // checks that don't pass
 	byTime        = "time"         // requests
 	byIndex       = "index"        // tombstones
 )
@@ -153,7 +153,12 @@ func checksTable() *memdb.TableSchema {
 	return table(tableChecks,
 		unique(byID, func(r any) []byte { c := r.(*catalog.Check); return onNodeKey(c.Node, c.CheckID) }),
 		many(byNodeService, func(r any) []byte { c := r.(*catalog.Check); return onNodeKey(c.Node, c.ServiceID) }),
-		many(byStatus, func(r any) []byte { return key(r.(*catalog.Check).Status) }),
+		many(byStatus, func(r any) []byte {
+			if status := r.(*catalog.Check).Status; status != catalog.Passing { // most do: an entry takes more memory than the check
+				return key(status)
+			}
+			return nil
+		}),
 		many(byName, func(r any) []byte {
 			if name := r.(*catalog.Check).ServiceName; name != "" {
 				return nodeKey(name)
