@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +27,7 @@ type host struct {
 
 	resolver atomic.Pointer[resolver.Resolver]
 	view     *view.View
+	next     *view.View // that it begins with when it starts again
 	stop     context.CancelFunc
 	ended    sync.WaitGroup
 
@@ -62,25 +58,32 @@ type oneKey []byte
 // Keys implements link.Keys.
 func (k oneKey) Keys() ([][]byte, <-chan struct{}) { return [][]byte{k}, nil }
 
-// start makes the host and runs it. With a file it begins with what was kept there.
-func (h *host) start(file string) error {
-	p := h.player
-	name, id := nodeName(h.number), fmt.Sprintf("50000000-0000-4000-8000-%012d", h.number)
-	v, err := view.New(view.Config{NodeName: name, NodeID: id})
-	if err != nil {
-		return err
+func (h *host) id() string { return fmt.Sprintf("50000000-0000-4000-8000-%012d", h.number) }
+
+func (h *host) newView() (*view.View, error) {
+	return view.New(view.Config{NodeName: nodeName(h.number), NodeID: h.id()})
+}
+
+// kill ends the host at once, and prepares that it starts again with what it knew, as from its file: to read and to write
+// files is what each host does with a processor of its own, and here there are two for all.
+func (h *host) kill() (err error) {
+	h.stop()
+	h.ended.Wait()
+	if h.next, err = h.newView(); err == nil {
+		h.next.Import(h.view.Export(), view.FromDisk)
 	}
-	if file != "" {
-		f, err := h.file(file)
-		if err != nil {
+	return err
+}
+
+// start makes the host and runs it.
+func (h *host) start() error {
+	p, name, id := h.player, nodeName(h.number), h.id()
+	v := h.next
+	if v == nil {
+		var err error
+		if v, err = h.newView(); err != nil {
 			return err
 		}
-		known := f.Load()
-		if known == nil {
-			return fmt.Errorf("host %d finds nothing in %s", h.number, file)
-		}
-		p.pool.share(known.Current.Nodes, known.Current.Names, known.Current.Parts, known.Current.Complete)
-		v.Import(known, view.FromDisk)
 	}
 	l, err := link.New(link.Config{
 		Listen: netip.AddrPortFrom(hostAddr(h.number), 0), Self: link.Peer{ID: id, Name: name, Datacenter: "dc1"}, Keys: oneKey(p.cfg.Key),
@@ -152,40 +155,6 @@ func (upstream) Exchange(_ context.Context, q *wire.Query) (resolver.Result, err
 	}}})
 	return resolver.Result{Answer: answer, Ages: true, Source: "simulated"}, err
 }
-
-// file is where the host keeps its view over a restart.
-func (h *host) file(dir string) (*view.File, error) {
-	return view.NewFile(view.FileConfig{
-		Path: h.path(dir), NodeID: fmt.Sprintf("50000000-0000-4000-8000-%012d", h.number), Datacenter: "dc1",
-		Logger: slog.New(slog.DiscardHandler),
-	})
-}
-
-// keep writes the view's file, as a daemon does that has none yet.
-func (h *host) keep(dir string) error {
-	path := h.path(dir)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := h.file(dir)
-	if err != nil {
-		return err
-	}
-	ctx, end := context.WithTimeout(context.Background(), patience)
-	var writing sync.WaitGroup
-	writing.Go(func() { _ = f.Run(ctx, h.view) })
-	for ctx.Err() == nil {
-		if _, err = os.Stat(path); err == nil {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	end()
-	writing.Wait()
-	return err
-}
-
-func (h *host) path(dir string) string { return filepath.Join(dir, nodeName(h.number)) }
 
 // watch follows the view: what it newly knows may be a change that somebody waits for.
 func (h *host) watch(ctx context.Context) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -192,7 +191,16 @@ func (m *measurement) peak() func() float64 {
 	stop, most := make(chan struct{}), make(chan float64)
 	go func() {
 		var top float64
-		last, at := m.servers.CPU(), time.Now()
+		last, at := make([]time.Duration, len(m.servers)), time.Now()
+		used := func() (sum time.Duration) {
+			for i, s := range m.servers {
+				now := servers.Cluster{s}.CPU() // one that died has none, and begins at zero
+				sum += max(0, now-last[i])
+				last[i] = now
+			}
+			return sum
+		}
+		used()
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -201,9 +209,8 @@ func (m *measurement) peak() func() float64 {
 				most <- top
 				return
 			case now := <-tick.C:
-				used := m.servers.CPU() // a process that starts anew counts from zero
-				top = max(top, (used-last).Seconds()/now.Sub(at).Seconds())
-				last, at = used, now
+				top = max(top, used().Seconds()/now.Sub(at).Seconds())
+				at = now
 			}
 		}
 	}()
@@ -255,32 +262,47 @@ func (m *measurement) quiet() error {
 	return nil
 }
 
-// write makes one change and returns how long it took to reach all that use the service.
-func (m *measurement) write(service, instance int, up bool) (users, missing int, took *hdrhistogram.Histogram, err error) {
+// spread is how one change went.
+type spread struct {
+	users, missing int
+	took           *hdrhistogram.Histogram // to the users
+	write          time.Duration           // until it was acknowledged
+}
+
+// toggle has an instance begin or cease to pass its check, and follows that to all that use the service.
+func (m *measurement) toggle(service, instance int) (s spread, err error) {
+	up := m.down[service][instance]
+	m.down[service][instance] = !up
+	return m.write(service, instance, up)
+}
+
+func (m *measurement) write(service, instance int, up bool) (s spread, err error) {
 	status := "critical"
 	if up {
 		status = "passing"
 	}
 	c := Change{Service: service, Instance: instance, Up: up, At: time.Now()}
 	if err := m.crowd.tell("Announce", c); err != nil {
-		return 0, 0, nil, err
+		return s, err
 	}
+	sent := time.Now()
 	if err := m.leader.Register(m.f.register(service, instance, status)); err != nil {
-		return 0, 0, nil, err
+		return s, err
 	}
 	c.At = time.Now()
+	s.write = c.At.Sub(sent)
 	list, err := call[Spread](m.crowd, "Committed", c)
-	took = newHistogram()
-	for _, s := range list {
-		users, missing = users+s.Users, missing+s.Missing
-		took.Merge(hdrhistogram.Import(s.Took))
+	s.took = newHistogram()
+	for _, one := range list {
+		s.users, s.missing = s.users+one.Users, s.missing+one.Missing
+		s.took.Merge(hdrhistogram.Import(one.Took))
 	}
-	return users, missing, took, err
+	return s, err
 }
 
 // changing writes changes at a rate until the time is over, of random instances or of one service.
 func (m *measurement) changing(rate float64, d time.Duration, only int) (s changes, err error) {
-	s.each, s.last = newHistogram(), newHistogram()
+	s.each, s.last, s.write = newHistogram(), newHistogram(), newHistogram()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	tick := time.NewTicker(time.Duration(float64(time.Second) / rate))
@@ -299,17 +321,18 @@ func (m *measurement) changing(rate float64, d time.Duration, only int) (s chang
 		up := m.down[service][instance]
 		m.down[service][instance] = !up
 		wg.Go(func() {
-			users, missing, took, e := m.write(service, instance, up)
+			one, e := m.write(service, instance, up)
 			mu.Lock()
 			defer mu.Unlock()
 			if err = errors.Join(err, e); e != nil {
 				return
 			}
 			s.count++
-			s.users, s.missing = s.users+users, s.missing+missing
-			s.each.Merge(took)
-			if users > 0 {
-				_ = s.last.RecordValue(took.Max())
+			s.users, s.missing = s.users+one.users, s.missing+one.missing
+			s.each.Merge(one.took)
+			_ = s.write.RecordValue(max(1, one.write.Microseconds()))
+			if one.users > 0 {
+				_ = s.last.RecordValue(one.took.Max())
 			}
 		})
 		if only >= 0 {
@@ -323,7 +346,7 @@ func (m *measurement) changing(rate float64, d time.Duration, only int) (s chang
 // changes is what many changes took.
 type changes struct {
 	count, users, missing int
-	each, last            *hdrhistogram.Histogram
+	each, last, write     *hdrhistogram.Histogram
 }
 
 func (m *measurement) change() error {
@@ -335,6 +358,7 @@ func (m *measurement) change() error {
 	}
 	r.Changes, r.Users = s.count, float64(s.users)/float64(s.count)
 	r.ChangeP50, r.ChangeP99, r.ChangeMax, r.Missing = ms(s.each, 50), ms(s.each, 99), ms(s.each, 100), s.missing
+	r.WriteP50, r.WriteP99 = ms(s.write, 50), ms(s.write, 99)
 	r.Cores, r.Bytes, r.Pushes = w.cores, w.bytes, w.pushes
 	r.StaleShare = float64(w.stale) / float64(w.lookups)
 	r.Lag = ms(w.lag, 99)
@@ -375,55 +399,49 @@ func (m *measurement) event(f func() error) (e event, err error) {
 	return e, err
 }
 
-// restart kills each step-th host and starts it again with the view that it kept.
+// restart kills each step-th host and starts it again with what it knew.
 func (m *measurement) restart(step int, spread time.Duration, e *event) error {
-	a := Some{Step: step, Spread: spread, Folder: filepath.Join(m.dir, "views")}
+	a := Some{Step: step, Spread: spread}
 	if err := m.crowd.tell("Kill", a); err != nil {
 		return err
 	}
 	time.Sleep(m.o.Window / 5)
-	var half float64
 	var err error
-	*e, err = m.event(func() error {
-		began := time.Now()
-		if err := m.crowd.tell("Start", a); err != nil {
-			return err
-		}
-		all, err := m.crowd.confirmed(began)
-		half = all[len(all)/2].Seconds()
-		return err
-	})
-	m.say("half confirmed after %.1f s, all after %.1f s, %d of %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s",
-		half, e.Seconds, e.Failed, e.Lookups, e.PeakCores, e.RestSeconds)
+	*e, err = m.event(func() error { return m.crowd.tell("Start", a) })
+	m.say("the last was told all after %.1f s, %d of %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s",
+		e.Seconds, e.Failed, e.Lookups, e.PeakCores, e.RestSeconds)
 	return err
 }
 
 func (m *measurement) killLeader() error {
 	dead := m.leader
+	var last float64
 	e, err := m.event(func() error {
 		dead.Kill()
-		for _, s := range m.servers {
-			if s != dead {
-				return s.Register(m.f.register(m.f.Services-1, 0, status(m.down[m.f.Services-1][0])))
+		began := time.Now()
+		for _, m.leader = range m.servers {
+			if m.leader != dead {
+				break
 			}
 		}
-		return nil
+		s, err := m.toggle(m.f.Services-1, 0)
+		last = time.Since(began).Seconds()
+		m.result.LeaderKilledWrite = s.write.Seconds()
+		if s.missing > 0 {
+			err = errors.Join(err, fmt.Errorf("%d of %d hosts have not heard of a write after ten seconds", s.missing, s.users))
+		}
+		return err
 	})
+	e.Seconds = last
 	m.result.LeaderKilled = e
-	m.say("a write again after %.2f s, %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s", e.Seconds, e.Failed, e.PeakCores, e.RestSeconds)
+	m.say("a write again after %.2f s, at its last user after %.2f s; %d lookups failed; the servers took %.2f cores at most and are at rest after %.0f s",
+		m.result.LeaderKilledWrite, last, e.Failed, e.PeakCores, e.RestSeconds)
 	if err := errors.Join(err, dead.Start()); err != nil {
 		return err
 	}
 	time.Sleep(m.o.Window / 2) // it has its log again before the next blow
 	m.leader, err = m.servers.Leader()
 	return err
-}
-
-func status(down bool) string {
-	if down {
-		return "critical"
-	}
-	return "passing"
 }
 
 func (m *measurement) killAll() error {

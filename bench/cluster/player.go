@@ -108,7 +108,6 @@ func (p *Player) Make(cfg Config, _ *None) error {
 type Some struct {
 	Step   int
 	Spread time.Duration // they start evenly within
-	Folder string        // of the files that keep their views; "" for none
 }
 
 func (p *Player) some(a Some) (list []*host) {
@@ -129,7 +128,7 @@ func (p *Player) Start(a Some, _ *None) error {
 	errs := make(chan error, len(list))
 	for i, h := range list {
 		time.Sleep(time.Until(began.Add(a.Spread * time.Duration(i) / time.Duration(len(list)))))
-		if err := h.start(a.Folder); err != nil {
+		if err := h.start(); err != nil {
 			return err
 		}
 		p.mu.Lock()
@@ -145,28 +144,19 @@ func (p *Player) Start(a Some, _ *None) error {
 	return err
 }
 
-// Kill ends hosts at once, after they have kept their views.
+// Kill ends hosts at once, and prepares their return.
 func (p *Player) Kill(a Some, _ *None) error {
 	list := p.some(a)
 	p.mu.Lock()
 	up := slices.DeleteFunc(slices.Clone(*p.up.Load()), func(h *host) bool { return slices.Contains(list, h) })
 	p.up.Store(&up)
 	p.mu.Unlock()
-	var keep errgroup.Group
-	keep.SetLimit(16)
+	var kill errgroup.Group
+	kill.SetLimit(2)
 	for _, h := range list {
-		keep.Go(func() error { return h.keep(a.Folder) })
+		kill.Go(h.kill)
 	}
-	if err := keep.Wait(); err != nil {
-		return err
-	}
-	for _, h := range list {
-		h.stop()
-	}
-	for _, h := range list {
-		h.ended.Wait()
-	}
-	return nil
+	return kill.Wait()
 }
 
 // Confirmed returns how long after a time each host was told by a server with a leader that it knows all.

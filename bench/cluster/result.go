@@ -52,19 +52,22 @@ type result struct {
 	ChangeP50  float64 `json:"change_p50_ms"`
 	ChangeP99  float64 `json:"change_p99_ms"`
 	ChangeMax  float64 `json:"change_max_ms"`
+	WriteP50   float64 `json:"write_p50_ms"` // until it was acknowledged
+	WriteP99   float64 `json:"write_p99_ms"`
 	StaleShare float64 `json:"stale_share"`
 
 	HotPushes float64 `json:"hot_pushes_per_s"`
 	HotLast   float64 `json:"hot_last_ms"`
 	HotCores  float64 `json:"hot_server_cpu_cores"`
 
-	Install         float64 `json:"install_s"` // until every host knew what it uses, from nothing
-	FleetStart      event   `json:"fleet_start"`
-	Restart         event   `json:"tenth_restarted"`
-	LeaderKilled    event   `json:"leader_killed"`
-	AllKilled       event   `json:"all_servers_killed"`
-	AllKilledLeader float64 `json:"all_servers_killed_leader_s"`
-	AllKilledHalf   float64 `json:"all_servers_killed_half_s"`
+	Install           float64 `json:"install_s"` // until every host knew what it uses, from nothing
+	FleetStart        event   `json:"fleet_start"`
+	Restart           event   `json:"tenth_restarted"`
+	LeaderKilled      event   `json:"leader_killed"`         // until the last user of a service had heard of a write
+	LeaderKilledWrite float64 `json:"leader_killed_write_s"` // until that was acknowledged
+	AllKilled         event   `json:"all_servers_killed"`
+	AllKilledLeader   float64 `json:"all_servers_killed_leader_s"`
+	AllKilledHalf     float64 `json:"all_servers_killed_half_s"`
 
 	DirectOf     string     `json:"direct_server"`
 	DirectMicros float64    `json:"direct_us_per_lookup"`
@@ -125,7 +128,7 @@ func (r *result) bars() []bar {
 		{"an idle host, the same process", r.RealIdle, 0.5, "%.2f %% of a core"},
 		{"lookups that failed", float64(r.Failed), 0, "%.0f"},
 		{"answers that were wrong", float64(r.Wrong), 0, "%.0f"},
-		{"the leader killed: a write again", r.LeaderKilled.Seconds, 1.5, "%.2f s"},
+		{"the leader killed: a write again", r.LeaderKilledWrite, 1.5, "%.2f s"},
 		{"the leader killed: the servers at rest", r.LeaderKilled.RestSeconds, 60, "%.0f s"},
 		{"all servers killed and started: at rest", r.AllKilled.RestSeconds, 60, "%.0f s"},
 	}
@@ -175,6 +178,7 @@ func (r *result) rows() (rows [][2]string) {
 	add("a host that is a process, beside three others: memory; CPU when idle", "%.1f MiB; %.2f %%", r.RealMB, r.RealIdle)
 	add("a played host, without gossip: memory, records shared; octets and CPU when idle", "%.1f MiB; %.0f B/s; %.3f %%", r.HostMB, r.HostBytes, r.HostIdle)
 	add("a change to hosts that use the service: p50; p99; max", "%.1f; %.1f; %.1f ms (%d changes, %.0f users each, %d unseen)", r.ChangeP50, r.ChangeP99, r.ChangeMax, r.Changes, r.Users, r.Missing)
+	add("of that, until the write is acknowledged: p50; p99", "%.1f; %.1f ms", r.WriteP50, r.WriteP99)
 	add("lookups answered as before a change, until it arrived", "%.5f %%", 100*r.StaleShare)
 	add("a service of all hosts, one change a second: last host; pushes; CPU", "%.1f ms; %.0f/s; %.3f cores", r.HotLast, r.HotPushes, r.HotCores)
 	for _, e := range []struct {
@@ -182,7 +186,7 @@ func (r *result) rows() (rows [][2]string) {
 		event
 	}{
 		{"the whole fleet starts, with what it kept, to its last host", r.FleetStart}, {"a tenth of the hosts restarts, to its last host", r.Restart},
-		{"the leader is killed, to a write", r.LeaderKilled}, {"all servers are killed and started, to the last host confirmed", r.AllKilled},
+		{"the leader is killed, to the last user of a service that is written", r.LeaderKilled}, {"all servers are killed and started, to the last host confirmed", r.AllKilled},
 	} {
 		rest := ""
 		if e.RestSeconds > 0 {
@@ -190,6 +194,7 @@ func (r *result) rows() (rows [][2]string) {
 		}
 		add(e.what, "%.2f s (at most %.2f cores%s; %d lookups failed, %d wrong)", e.Seconds, e.PeakCores, rest, e.Failed, e.Wrong)
 	}
+	add("the leader is killed, to a write", "%.2f s", r.LeaderKilledWrite)
 	add("a lookup at a server, of "+r.DirectOf, "%.1f µs", r.DirectMicros)
 	for _, c := range r.TTLs {
 		add(fmt.Sprintf("caches of TTL %d: queries; CPU of servers (computed); p99 of a change; stale (simulated)", c.TTL), "%.0f/s; %.3f cores; %.1f s; %.4f %%", c.Queries, c.Cores, c.P99, 100*c.StaleShare)
