@@ -13,6 +13,9 @@ import (
 	"meibo/resolver/wire"
 )
 
+// flushEvery is how old figures may be.
+const flushEvery = 100 * time.Millisecond
+
 // loaders is how many goroutines of a process ask.
 const loaders = 2
 
@@ -42,6 +45,7 @@ func (p *Player) load() {
 	l := loader{player: p, ranks: ranks(p.cfg.Fleet), lags: newHistogram()}
 	l.query.Client, l.query.Local = clientAddr, clientAddr.Addr()
 	next := time.Now()
+	flushed := next
 	for {
 		hosts := *p.up.Load()
 		rate := p.rate.Load() * int64(len(hosts))
@@ -54,7 +58,10 @@ func (p *Player) load() {
 			l.ask(hosts[rand.IntN(len(hosts))], now)
 			next = next.Add(time.Second * loaders / time.Duration(rate))
 		}
-		l.flush()
+		if now.Sub(flushed) > flushEvery || rate == 0 {
+			l.flush()
+			flushed = now
+		}
 		time.Sleep(time.Millisecond)
 	}
 }
