@@ -2,12 +2,9 @@ package view
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
-
-	iradix "github.com/hashicorp/go-immutable-radix"
 
 	"meibo/cluster/catalog"
 )
@@ -19,22 +16,31 @@ type stateBuilder struct {
 	first State // as next was at first
 	next  *State
 
-	services, nodes, ids, addrs *iradix.Txn
+	services txn[*serviceEntry]
+	nodes    txn[nodeEntry]
+	ids      txn[*catalog.Node]
+	addrs    txn[addrOwner]
 
 	// touchedNodes and touchedNames are keys of what may show differently; all
 	// stands for every one.
 	touchedNodes, touchedNames set
 	all                        bool
 
-	// edits are the instances that nodes will have, by service key and node
-	// key; no instances: none left. They are gathered first, so that a service
-	// is rebuilt once however many of its nodes change.
-	edits map[string]map[string][]catalog.Instance
+	// edits are the instances that nodes will have, by service key, in the order
+	// of nodes. They are gathered first, so that a service is rebuilt once however
+	// many of its nodes change.
+	edits map[string][]edit
 	// moved are the service keys whose counters must move.
 	moved set
 
 	bumps           map[*atomic.Uint64]struct{}
 	names, addrsSet bool
+}
+
+// edit is what a node has of a service from now on; no instances: nothing.
+type edit struct {
+	node      *nodeRecord
+	instances []instance
 }
 
 // newBuilder returns a builder on the newest state. It is called with v.mu held, as
@@ -47,13 +53,13 @@ func (v *View) newBuilder() *stateBuilder {
 		view:         v,
 		first:        next,
 		next:         &next,
-		services:     s.services.Txn(),
-		nodes:        s.nodes.Txn(),
-		ids:          s.ids.Txn(),
-		addrs:        s.addrs.Txn(),
+		services:     s.services.txn(),
+		nodes:        s.nodes.txn(),
+		ids:          s.ids.txn(),
+		addrs:        s.addrs.txn(),
 		touchedNodes: make(set),
 		touchedNames: make(set),
-		edits:        make(map[string]map[string][]catalog.Instance),
+		edits:        make(map[string][]edit),
 		moved:        make(set),
 		bumps:        make(map[*atomic.Uint64]struct{}),
 	}
@@ -65,14 +71,12 @@ func (b *stateBuilder) touchAll()            { b.all = true }
 
 // touchShown marks all that the state shows.
 func (b *stateBuilder) touchShown() {
-	b.nodes.Root().Walk(func(key []byte, _ any) bool {
-		b.touchNode(string(key))
-		return false
-	})
-	b.services.Root().Walk(func(key []byte, _ any) bool {
-		b.touchName(string(key))
-		return false
-	})
+	for e := range b.nodes.all() {
+		b.touchNode(e.key)
+	}
+	for e := range b.services.all() {
+		b.touchName(e.key)
+	}
 }
 
 // isChanged reports whether the next state differs from the one it began with, or
@@ -82,106 +86,111 @@ func (b *stateBuilder) isChanged() bool {
 		len(b.bumps) > 0 || b.names || b.addrsSet
 }
 
-// setNode makes m what shows of a node; nil takes the node out.
-func (b *stateBuilder) setNode(key string, m *merged) {
-	var old *nodeEntry
-	if v, ok := b.nodes.Get([]byte(key)); ok {
-		old = v.(*nodeEntry)
-	}
+// setNode makes m what shows of a node; nil takes the node out. Nodes are to be set
+// in the order of their keys.
+func (b *stateBuilder) setNode(key string, m *nodeRecord) {
+	old, shown := b.nodes.get(atEntry(key))
 	switch {
-	case old == nil && m == nil, old != nil && m != nil && old.isSame(m):
-		return
-	case old == nil:
-		b.countUnconfirmed(&merged{}, m)
-		b.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: new(atomic.Uint64)})
+	case !shown && m == nil:
+	case shown && m != nil && old.isSame(m):
+		if old.nodeRecord != m { // so that one of them goes
+			b.nodes.put(nodeEntry{m, old.counter}, atEntry(key))
+		}
+	case !shown:
+		b.nodes.put(nodeEntry{m, new(atomic.Uint64)}, atEntry(key))
 		b.names = true
-		b.edit(key, &merged{}, m, true)
+		b.edit(&nodeRecord{key: key}, m, true)
 	case m == nil:
-		b.countUnconfirmed(old.merged, &merged{})
-		b.nodes.Delete([]byte(key))
+		b.nodes.remove(atEntry(key))
 		b.bump(old.counter)
 		b.names = true
-		b.edit(key, old.merged, &merged{}, true)
+		b.edit(old.nodeRecord, &nodeRecord{key: key}, true)
 	default:
-		b.countUnconfirmed(old.merged, m)
 		// That something is unconfirmed is said with each answer.
-		moved := !nodeShowsSame(&old.Record, &m.Record) || !slices.Equal(old.unconfirmed, m.unconfirmed)
-		b.nodes.Insert([]byte(key), &nodeEntry{merged: m, counter: old.counter})
+		moved := !nodeShowsSame(old.nodeRecord, m) || !slices.Equal(old.unconfirmed(), m.unconfirmed())
+		b.nodes.put(nodeEntry{m, old.counter}, atEntry(key))
 		if moved {
 			b.bump(old.counter)
 		}
-		b.edit(key, old.merged, m, moved)
-	}
-}
-
-func (b *stateBuilder) countUnconfirmed(was, is *merged) {
-	if len(was.unconfirmed) > 0 {
-		b.next.unconfirmed--
-	}
-	if len(is.unconfirmed) > 0 {
-		b.next.unconfirmed++
+		b.edit(old.nodeRecord, m, moved)
 	}
 }
 
 // edit notes what a node's change from old to m does to the services on it and
-// to the indexes of IDs and addresses. nodeMoved says that the node itself shows
-// differently, and with it every service on it.
-func (b *stateBuilder) edit(key string, old, m *merged, nodeMoved bool) {
-	was, is := instancesOf(&old.Record), instancesOf(&m.Record)
-	for name := range was {
-		if _, ok := is[name]; !ok {
-			is[name] = nil
+// to the indexes of IDs and addresses. A record without a node is of one that isn't
+// there. nodeMoved says that the node itself shows differently, and with it every
+// service on it.
+func (b *stateBuilder) edit(old, m *nodeRecord, nodeMoved bool) {
+	if len(old.unconfirmed()) > 0 {
+		b.next.unconfirmed--
+	}
+	if len(m.unconfirmed()) > 0 {
+		b.next.unconfirmed++
+	}
+	for name, was := range old.parts() {
+		b.editPart(name, old, m, was, m.part(name), nodeMoved)
+	}
+	for name, is := range m.parts() {
+		if len(old.part(name)) == 0 {
+			b.editPart(name, old, m, nil, is, nodeMoved)
 		}
 	}
-	for name, instances := range is {
-		if sameInstances(was[name], instances) {
-			continue
-		}
-		if b.edits[name] == nil {
-			b.edits[name] = make(map[string][]catalog.Instance)
-		}
-		b.edits[name][key] = instances
-		if nodeMoved || !instancesShowSame(was[name], instances) {
-			b.moved.add(name)
-		}
+	if old.node != m.node {
+		b.editID(old.node, m.node)
 	}
-	b.editID(key, old.Node, m.Node)
-	b.editAddrs(addrsOf(key, old), addrsOf(key, m))
+	if old.node != m.node || old.more != m.more {
+		b.editAddrs(ownersOf(old), ownersOf(m))
+	}
 }
 
-// editID keeps the index of node IDs.
-func (b *stateBuilder) editID(key string, old, node *catalog.Node) {
+func (b *stateBuilder) editPart(name string, old, m *nodeRecord, was, is []instance, nodeMoved bool) {
+	if old.node == m.node && sameInstances(was, is) {
+		return
+	}
+	b.edits[name] = append(b.edits[name], edit{m, is})
+	if nodeMoved || !instancesShowSame(was, is) {
+		b.moved.add(name)
+	}
+}
+
+// editID keeps the index of node IDs. Either may be nil.
+func (b *stateBuilder) editID(old, node *catalog.Node) {
 	var was, is string
 	if old != nil {
-		was = strings.ToLower(old.ID)
+		was = nameKey(old.ID)
 	}
 	if node != nil {
-		is = strings.ToLower(node.ID)
+		is = nameKey(node.ID)
 	}
+	// The ID may have passed to another node name in the same batch.
+	n, ok := b.ids.get(atID(was))
+	mine := ok && nameKey(n.Node) == nameKey(old.Node)
 	if was == is {
+		if mine {
+			b.ids.put(node, atID(is))
+		}
 		return
 	}
 	b.names = true
-	// The ID may have passed to another node name in the same batch.
-	if v, ok := b.ids.Get([]byte(was)); ok && v.(string) == key {
-		b.ids.Delete([]byte(was))
+	if mine {
+		b.ids.remove(atID(was))
 	}
 	if is != "" {
-		b.ids.Insert([]byte(is), key)
+		b.ids.put(node, atID(is))
 	}
 }
 
-// editAddrs keeps the index of addresses.
-func (b *stateBuilder) editAddrs(was, is map[string]addrOwner) {
-	for k := range was {
-		if _, ok := is[k]; !ok {
-			b.addrs.Delete([]byte(k))
+// editAddrs keeps the index of addresses. Both lists are in order.
+func (b *stateBuilder) editAddrs(was, is []addrOwner) {
+	for _, o := range was {
+		if _, stays := slices.BinarySearchFunc(is, o, compareOwners); !stays {
+			b.addrs.remove(atOwner(o))
 			b.addrsSet = true
 		}
 	}
-	for k, o := range is {
-		if _, ok := was[k]; !ok {
-			b.addrs.Insert([]byte(k), o)
+	for _, o := range is {
+		b.addrs.put(o, atOwner(o))
+		if _, had := slices.BinarySearchFunc(was, o, compareOwners); !had {
 			b.addrsSet = true
 		}
 	}
@@ -221,34 +230,22 @@ func (b *stateBuilder) finish() (*State, []*atomic.Uint64) {
 		b.bump(&c.any)
 	}
 	s := b.next
-	s.services, s.nodes = b.services.CommitOnly(), b.nodes.CommitOnly()
-	s.ids, s.addrs = b.ids.CommitOnly(), b.addrs.CommitOnly()
+	s.services, s.nodes = b.services.commit(), b.nodes.commit()
+	s.ids, s.addrs = b.ids.commit(), b.addrs.commit()
 	return s, slices.Collect(maps.Keys(b.bumps))
 }
 
-// finishService makes a service's next entry. nodes are the edits of its
-// instances.
-func (b *stateBuilder) finishService(name string, nodes map[string][]catalog.Instance) {
-	var old *serviceEntry
-	if v, ok := b.services.Get([]byte(name)); ok {
-		old = v.(*serviceEntry)
-	}
-	next := &serviceEntry{}
-	switch {
-	case old == nil:
-		next.mark = new(mark)
-	case len(nodes) == 0:
-		*next = *old
-	}
-	if len(nodes) > 0 {
-		if old == nil {
-			next = next.with(nodes)
-		} else {
-			next = old.with(nodes)
-		}
-	}
+// finishService makes a service's next entry.
+func (b *stateBuilder) finishService(name string, edits []edit) {
+	old, _ := b.services.get(atService(name))
+	next := &serviceEntry{key: name}
 	if old != nil {
-		next.mark = old.mark
+		*next = *old
+	} else {
+		next.mark = new(mark)
+	}
+	if len(edits) > 0 {
+		next.instances = edited(next.instances, edits)
 	}
 	var exists bool
 	exists, next.known = b.view.existence(name, next)
@@ -262,96 +259,62 @@ func (b *stateBuilder) finishService(name string, nodes map[string][]catalog.Ins
 	switch {
 	case !exists && old == nil:
 	case !exists:
-		b.services.Delete([]byte(name))
+		b.services.remove(atService(name))
 		b.bump(&old.mark.counter)
 		b.names = true
 	case old == nil:
-		b.services.Insert([]byte(name), next)
+		b.services.put(next, atService(name))
 		b.names = true
-	case len(nodes) > 0 || next.known != old.known || next.origin != old.origin:
-		b.services.Insert([]byte(name), next)
+	case len(edits) > 0 || next.known != old.known || next.origin != old.origin:
+		b.services.put(next, atService(name))
 		if b.moved.has(name) || next.known != old.known {
 			b.bump(&old.mark.counter)
 		}
 	}
 }
 
-// with returns the entry with the instances of the named nodes replaced.
-func (e *serviceEntry) with(nodes map[string][]catalog.Instance) *serviceEntry {
-	n := len(e.instances)
-	for _, instances := range nodes {
-		n += len(instances)
-	}
-	next := &serviceEntry{
-		instances: make([]catalog.Instance, 0, n),
-		nodes:     make([]string, 0, n),
-		mark:      e.mark,
-	}
-	i := 0
-	keep := func(before string, all bool) {
-		for ; i < len(e.instances) && (all || e.nodes[i] <= before); i++ {
-			if _, replaced := nodes[e.nodes[i]]; replaced {
-				continue
-			}
-			next.instances = append(next.instances, e.instances[i])
-			next.nodes = append(next.nodes, e.nodes[i])
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(nodes)) {
-		keep(key, false)
-		for _, in := range nodes[key] {
-			next.instances = append(next.instances, in)
-			next.nodes = append(next.nodes, key)
-		}
-	}
-	keep("", true)
-	return next
-}
-
-// instancesOf returns a node's instances by service key, each in the order of
-// service ID.
-func instancesOf(rec *Record) map[string][]catalog.Instance {
-	by := make(map[string][]catalog.Instance, len(rec.Services))
-	if len(rec.Services) == 0 {
-		return by
-	}
-	var ofNode []*catalog.Check
-	ofService := make(map[string][]*catalog.Check)
-	for _, c := range rec.Checks {
-		if c.ServiceID == "" {
-			ofNode = append(ofNode, c)
-			continue
-		}
-		ofService[c.ServiceID] = append(ofService[c.ServiceID], c)
-	}
-	for _, svc := range rec.Services {
-		checks := slices.Concat(ofNode, ofService[svc.ID])
-		key := nameKey(svc.Service)
-		by[key] = append(by[key], catalog.Instance{Node: rec.Node, Service: svc, Checks: checks})
-	}
-	for _, instances := range by {
-		slices.SortFunc(instances, func(a, b catalog.Instance) int {
-			return strings.Compare(a.Service.ID, b.Service.ID)
+// edited returns the instances with those of the edits' nodes replaced.
+func edited(instances []catalog.Instance, edits []edit) []catalog.Instance {
+	find := func(key string) (from, to int) {
+		from, _ = slices.BinarySearchFunc(instances, key, func(in catalog.Instance, key string) int {
+			return strings.Compare(nameKey(in.Node.Node), key)
 		})
+		for to = from; to < len(instances) && nameKey(instances[to].Node.Node) == key; {
+			to++
+		}
+		return from, to
 	}
-	return by
+	size := len(instances)
+	for _, e := range edits {
+		from, to := find(e.node.key)
+		size += len(e.instances) - (to - from)
+	}
+	if size == 0 {
+		return nil
+	}
+	next := make([]catalog.Instance, 0, size)
+	kept := 0 // how many were looked at
+	for _, e := range edits {
+		from, to := find(e.node.key)
+		next = append(next, instances[kept:from]...)
+		for _, in := range e.instances {
+			next = append(next, catalog.Instance{Node: e.node.node, Service: in.service, Checks: in.checks})
+		}
+		kept = to
+	}
+	return append(next, instances[kept:]...)
 }
 
-// addrsOf returns the addresses that a node and its services have.
-func addrsOf(key string, m *merged) map[string]addrOwner {
-	addrs := make(map[string]addrOwner)
-	if m.Node == nil {
-		return addrs
+// ownersOf returns who has the addresses of a node and its services, in order.
+func ownersOf(m *nodeRecord) []addrOwner {
+	if m.node == nil {
+		return nil
 	}
-	if a, err := netip.ParseAddr(m.Node.Address); err == nil {
-		o := addrOwner{node: key}
-		addrs[addrKey(a, o)] = o
+	owners := []addrOwner{{m.node, nil}}
+	for i := range m.addresses() {
+		owners = append(owners, addrOwner{m.node, &m.addresses()[i]})
 	}
-	for _, of := range m.addresses {
-		if a, err := netip.ParseAddr(of.Address); err == nil {
-			o := addrOwner{node: key, serviceID: of.ServiceID, service: of.Service}
-			addrs[addrKey(a, o)] = o
-		}
-	}
-	return addrs
+	owners = slices.DeleteFunc(owners, func(o addrOwner) bool { return !o.addr().IsValid() })
+	slices.SortFunc(owners, compareOwners)
+	return owners
 }

@@ -1,10 +1,6 @@
 package view
 
-import (
-	"strings"
-
-	"meibo/cluster/catalog"
-)
+import "meibo/cluster/catalog"
 
 // CatalogSaysDead reports whether the catalog, leaving aside what gossip says
 // here, holds the node with the ID for dead.
@@ -14,18 +10,14 @@ func (v *View) CatalogSaysDead(nodeID string) bool {
 	if v.current == nil {
 		return false
 	}
-	key, ok := v.Load().ids.Get([]byte(strings.ToLower(nodeID)))
+	key, ok := nodeWithID(v.Load().ids, nodeID)
 	if !ok {
 		return false
 	}
-	node := v.current.nodes[key.(string)]
+	node := v.current.node(key)
 	if node == nil {
 		return false
 	}
-	for _, c := range node.checks {
-		if c.CheckID == catalog.SerfHealth {
-			return c.Status == catalog.Critical
-		}
-	}
-	return false
+	serf := checkWithID(node.checks, catalog.SerfHealth)
+	return serf != nil && serf.Status == catalog.Critical
 }

@@ -2,6 +2,7 @@ package view
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -21,10 +22,10 @@ func (v *View) Export() *Export {
 	defer v.mu.Unlock()
 	e := &Export{Asked: v.askedFor(time.Now())}
 	if c := v.current; c != nil {
-		e.Current = layerOf(c.nodes, c.names)
+		e.Current = layerOf(c.nodes.all(), &c.names)
 		e.Current.History, e.Current.Index = c.history, c.index
 		e.Current.Reset, e.Current.Whole = true, c.whole
-		e.Current.Complete = sorted(c.complete)
+		e.Current.Complete = slices.Collect(c.complete.all())
 		e.Current.ConfirmedAt = v.Confirmed()
 		if c.origin != nil {
 			e.Current.ConfirmedAt = c.origin.at
@@ -33,7 +34,13 @@ func (v *View) Export() *Export {
 			return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ServiceID, b.ServiceID), cmp.Compare(a.CheckID, b.CheckID))
 		})
 	}
-	e.Remembered = layerOf(v.remembered, v.missed)
+	e.Remembered = layerOf(func(yield func(*nodeRecord) bool) {
+		for _, key := range slices.Sorted(maps.Keys(v.remembered)) {
+			if !yield(v.remembered[key]) {
+				return
+			}
+		}
+	}, &v.missed)
 	e.Remembered.Reset = v.earlier || v.allSynced
 	if v.rememberedOrigin != nil {
 		e.Remembered.ConfirmedAt = v.rememberedOrigin.at
@@ -44,12 +51,11 @@ func (v *View) Export() *Export {
 
 // askedFor returns when each service was last asked for.
 func (v *View) askedFor(now time.Time) map[string]time.Time {
-	v.state.Load().services.Root().Walk(func(key []byte, e any) bool {
-		if v.subs[string(key)] == nil && e.(*serviceEntry).mark.used.Swap(false) {
-			v.asked[string(key)] = now
+	for e := range v.state.Load().services.all() {
+		if v.subs[e.key] == nil && e.mark.used.Swap(false) {
+			v.asked[e.key] = now
 		}
-		return false
-	})
+	}
 	asked := maps.Clone(v.asked)
 	for name, sub := range v.subs {
 		asked[name] = sub.used
@@ -61,19 +67,30 @@ func (v *View) askedFor(now time.Time) map[string]time.Time {
 }
 
 // layerOf takes nodes apart as updates tell them.
-func layerOf(nodes map[string]*nodeRecord, names set) Layer {
-	parts := 0
-	for _, n := range nodes {
-		parts += len(n.parts)
+func layerOf(nodes iter.Seq[*nodeRecord], names *keys) Layer {
+	numNodes, instances := 0, 0
+	for n := range nodes {
+		numNodes++
+		instances += len(n.instances)
 	}
 	var l Layer
-	l.Names = sorted(names)
-	l.Nodes, l.Parts = slices.Grow(l.Nodes, len(nodes)), slices.Grow(l.Parts, parts)
-	for _, key := range slices.Sorted(maps.Keys(nodes)) {
-		n := nodes[key]
-		l.Nodes = append(l.Nodes, catalog.NodeState{Node: n.node, Checks: n.checks, Addresses: n.addresses})
-		for _, p := range n.parts {
-			l.Parts = append(l.Parts, catalog.Part{Node: n.node.Node, Service: p.name, Services: p.services, Checks: p.checks})
+	l.Names = slices.Collect(names.all())
+	l.Nodes, l.Parts = slices.Grow(l.Nodes, numNodes), slices.Grow(l.Parts, instances)
+	// What parts hold is cut from these.
+	services, checks := make([]*catalog.Service, 0, instances), make([]*catalog.Check, 0, instances)
+	for n := range nodes {
+		l.Nodes = append(l.Nodes, catalog.NodeState{Node: n.node, Checks: n.checks, Addresses: n.addresses()})
+		for name, part := range n.parts() {
+			service, check := len(services), len(checks)
+			for _, in := range part {
+				services = append(services, in.service)
+				checks = append(checks, n.checksOf(in)...)
+			}
+			p := catalog.Part{Node: n.node.Node, Service: name, Services: slices.Clip(services[service:])}
+			if len(checks) > check {
+				p.Checks = slices.Clip(checks[check:])
+			}
+			l.Parts = append(l.Parts, p)
 		}
 	}
 	return l
@@ -171,8 +188,8 @@ func (v *View) isBehind(l *Layer) bool {
 func (v *View) importNewer(b *stateBuilder, e *Export, next *replica) {
 	old := v.current
 	next.inherit(old)
-	for key, was := range old.nodes {
-		v.forgetRemoved(key, was, next.nodes[key])
+	for was := range old.nodes.all() {
+		v.forgetRemoved(was.key, was, next.node(was.key))
 	}
 	v.importWhole(b, e, next)
 	for t := range next.tombstones {
@@ -184,23 +201,25 @@ func (v *View) importNewer(b *stateBuilder, e *Export, next *replica) {
 // history and whose contents are not here: they are older ones.
 func (v *View) importContents(b *stateBuilder, e *Export, next *replica) {
 	c := v.current
-	for key, theirs := range next.nodes {
-		n := c.nodes[key]
-		if n == nil {
+	for theirs := range next.nodes.all() {
+		was := c.node(theirs.key)
+		if was == nil {
 			continue
 		}
-		for _, p := range theirs.parts {
-			if c.isHere(p.name) || !c.names.has(p.name) || n.part(p.name) != nil {
+		n := was
+		for name, part := range theirs.parts() {
+			if c.isHere(name) || !c.names.has(name) || len(n.part(name)) > 0 {
 				continue
 			}
-			n = n.with(p)
-			v.origins[p.name] = next.origin
+			n = n.with(name, n.adopted(part, theirs))
+			v.origins[name] = next.origin
 		}
-		if n != c.nodes[key] {
-			c.nodes[key] = n
-			b.touchNode(key)
+		if n != was {
+			c.put(n)
+			b.touchNode(n.key)
 		}
 	}
+	c.nodes.commit()
 }
 
 // importRemembered takes over what an export says of earlier histories. Of a whole
@@ -223,7 +242,7 @@ func (v *View) importRemembered(b *stateBuilder, e *Export, next, was *replica, 
 		v.earlier = true
 		v.remember(rem)
 		v.remember(next)
-	case len(rem.nodes)+len(rem.names) == 0 && (v.earlier || !e.Remembered.Reset):
+	case rem.nodes.len+rem.names.len == 0 && (v.earlier || !e.Remembered.Reset):
 		return // it knows of nothing earlier either
 	default:
 		v.earlier = v.earlier || e.Remembered.Reset
@@ -240,10 +259,10 @@ func (v *View) importRemembered(b *stateBuilder, e *Export, next, was *replica, 
 
 // importMissed takes over the contents of services that earlier histories had.
 func (v *View) importMissed(b *stateBuilder, rem *replica) {
-	for key, theirs := range rem.nodes {
-		if mine := v.remembered[key]; mine != nil {
-			v.remembered[key] = overlay(mine, theirs)
-			b.touchNode(key)
+	for theirs := range rem.nodes.all() {
+		if mine := v.remembered[theirs.key]; mine != nil {
+			v.remembered[theirs.key] = overlay(mine, theirs)
+			b.touchNode(theirs.key)
 		}
 	}
 }

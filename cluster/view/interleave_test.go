@@ -197,7 +197,7 @@ func configured(value int) change {
 func subscriptionEnd() change {
 	return change{build: func(v *View) *stateBuilder {
 		b := v.newBuilder()
-		delete(v.current.complete, "web")
+		v.current.complete.drop("web")
 		b.touchName("web")
 		return b
 	}}

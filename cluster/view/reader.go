@@ -32,9 +32,9 @@ func (r *Reader) History(ws catalog.Watch) (uint64, catalog.History) {
 
 // Nodes returns all nodes, by name.
 func (r *Reader) Nodes(ws catalog.Watch) (uint64, []*catalog.Node) {
-	nodes := make([]*catalog.Node, 0, r.state.nodes.Len())
-	for e := range r.state.allNodes {
-		nodes = append(nodes, e.Node)
+	nodes := make([]*catalog.Node, 0, r.state.nodes.len)
+	for e := range r.state.nodes.all() {
+		nodes = append(nodes, e.node)
 	}
 	return r.watch(ws), nodes
 }
@@ -42,7 +42,7 @@ func (r *Reader) Nodes(ws catalog.Watch) (uint64, []*catalog.Node) {
 // Node returns the node of that name, in any letter case, or nil.
 func (r *Reader) Node(ws catalog.Watch, node string) (uint64, *catalog.Node) {
 	if e := r.state.node(nameKey(node)); e != nil {
-		return r.watch(ws), e.Node
+		return r.watch(ws), e.node
 	}
 	return r.watch(ws), nil
 }
@@ -50,11 +50,10 @@ func (r *Reader) Node(ws catalog.Watch, node string) (uint64, *catalog.Node) {
 // Services returns each service's name, as it was registered, with the tags of
 // its instances, each once and ordered; none where its contents aren't here.
 func (r *Reader) Services(ws catalog.Watch) (uint64, map[string][]string) {
-	services := make(map[string][]string, r.state.services.Len())
-	r.state.services.Root().Walk(func(key []byte, v any) bool {
-		e := v.(*serviceEntry)
+	services := make(map[string][]string, r.state.services.len)
+	for e := range r.state.services.all() {
 		if len(e.instances) == 0 {
-			services[string(key)] = []string{}
+			services[e.key] = []string{}
 		}
 		for _, in := range e.instances {
 			name := in.Service.Service
@@ -63,8 +62,7 @@ func (r *Reader) Services(ws catalog.Watch) (uint64, map[string][]string) {
 			}
 			services[name] = append(services[name], in.Service.Tags...)
 		}
-		return false
-	})
+	}
 	for name, tags := range services {
 		slices.Sort(tags)
 		services[name] = slices.Compact(tags)
@@ -92,7 +90,7 @@ func (r *Reader) ServiceNodes(ws catalog.Watch, service string) (uint64, []catal
 // NodeServices returns the services on the node, by ID.
 func (r *Reader) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog.Service) {
 	if e := r.state.node(nameKey(node)); e != nil {
-		return r.watch(ws), e.Services
+		return r.watch(ws), e.services()
 	}
 	return r.watch(ws), nil
 }
@@ -100,7 +98,7 @@ func (r *Reader) NodeServices(ws catalog.Watch, node string) (uint64, []*catalog
 // NodeChecks returns all checks on the node, its own and its services', by ID.
 func (r *Reader) NodeChecks(ws catalog.Watch, node string) (uint64, []*catalog.Check) {
 	if e := r.state.node(nameKey(node)); e != nil {
-		return r.watch(ws), e.Checks
+		return r.watch(ws), e.checksByID()
 	}
 	return r.watch(ws), nil
 }
@@ -124,17 +122,12 @@ func (r *Reader) ServiceChecks(ws catalog.Watch, service string) (uint64, []*cat
 // ID.
 func (r *Reader) ChecksInState(ws catalog.Watch, status string) (uint64, []*catalog.Check) {
 	var checks []*catalog.Check
-	for e := range r.state.allNodes {
-		for _, c := range e.Checks {
+	for e := range r.state.nodes.all() {
+		for _, c := range e.checksByID() {
 			if status == catalog.AnyState || c.Status == status {
 				checks = append(checks, c)
 			}
 		}
 	}
 	return r.watch(ws), checks
-}
-
-// allNodes calls yield for each node, by name.
-func (s *State) allNodes(yield func(*nodeEntry) bool) {
-	s.nodes.Root().Walk(func(_ []byte, v any) bool { return !yield(v.(*nodeEntry)) })
 }

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	iradix "github.com/hashicorp/go-immutable-radix"
-
 	"meibo/cluster/catalog"
 )
 
@@ -15,10 +13,10 @@ import (
 
 // remember keeps what a history said that ends now.
 func (v *View) remember(old *replica) {
-	for key, n := range old.nodes {
-		v.remembered[key] = overlay(n, v.remembered[key])
+	for n := range old.nodes.all() {
+		v.remembered[n.key] = overlay(n, v.remembered[n.key])
 	}
-	for name := range old.names {
+	for name := range old.names.all() {
 		if !old.isComplete(name) {
 			v.missed.add(name)
 		}
@@ -34,83 +32,49 @@ func overlay(upper, lower *nodeRecord) *nodeRecord {
 	case lower == nil:
 		return upper
 	}
-	ids, checks := upper.serviceIDs(), upper.checkIDs()
-	merged := *upper
-	merged.checks = appendChecks(upper.checks, lower.checks, checks)
-	merged.addresses = slices.Clone(upper.addresses)
-	for _, a := range lower.addresses {
-		if !ids.has(a.ServiceID) && !slices.ContainsFunc(upper.addresses, func(b catalog.AddressOf) bool { return a.ServiceID == b.ServiceID }) {
-			merged.addresses = append(merged.addresses, a)
+	ids, checkIDs := upper.serviceIDs(), upper.checkIDs()
+	services, checks, addresses := upper.services(), upper.allChecks(), slices.Clone(upper.addresses())
+	for _, s := range lower.services() {
+		if !ids.has(s.ID) {
+			services = append(services, s)
 		}
 	}
-	for _, p := range lower.parts {
-		var mine part
-		if m := merged.part(p.name); m != nil {
-			mine = *m
-		}
-		mine.name = p.name
-		mine.services = slices.Clone(mine.services)
-		for _, s := range p.services {
-			if !ids.has(s.ID) {
-				mine.services = append(mine.services, s)
-			}
-		}
-		mine.checks = appendChecks(mine.checks, p.checks, checks)
-		if m := (&merged).with(mine); len(mine.services) > 0 {
-			merged = *m
+	for _, c := range lower.allChecks() {
+		if !checkIDs.has(c.CheckID) {
+			checks = append(checks, c)
 		}
 	}
-	return &merged
+	for _, a := range lower.addresses() {
+		if !ids.has(a.ServiceID) && !slices.ContainsFunc(upper.addresses(), func(b catalog.AddressOf) bool { return a.ServiceID == b.ServiceID }) {
+			addresses = append(addresses, a)
+		}
+	}
+	return newRecord(upper.key, upper.node, services, checks, addresses)
 }
 
-func appendChecks(upper, lower []*catalog.Check, known set) []*catalog.Check {
-	checks := upper
-	for _, c := range lower {
-		if !known.has(c.CheckID) {
-			checks = append(slices.Clip(checks), c)
-		}
-	}
-	return checks
-}
-
-func (h *nodeRecord) serviceIDs() set {
+func (r *nodeRecord) serviceIDs() set {
 	ids := make(set)
-	for _, p := range h.parts {
-		for _, s := range p.services {
-			ids.add(s.ID)
-		}
+	for _, in := range r.instances {
+		ids.add(in.service.ID)
 	}
 	return ids
 }
 
-func (h *nodeRecord) checkIDs() set {
+func (r *nodeRecord) checkIDs() set {
 	ids := make(set)
-	for _, c := range h.checks {
+	for _, c := range r.allChecks() {
 		ids.add(c.CheckID)
-	}
-	for _, p := range h.parts {
-		for _, c := range p.checks {
-			ids.add(c.CheckID)
-		}
 	}
 	return ids
 }
 
 // without returns the node without services and checks of those IDs; a service
 // takes its checks along.
-func (h *nodeRecord) without(services, checks set) *nodeRecord {
-	goneCheck := func(c *catalog.Check) bool { return checks.has(c.CheckID) || services.has(c.ServiceID) }
-	next := &nodeRecord{node: h.node}
-	next.checks = slices.DeleteFunc(slices.Clone(h.checks), goneCheck)
-	next.addresses = slices.DeleteFunc(slices.Clone(h.addresses), func(a catalog.AddressOf) bool { return services.has(a.ServiceID) })
-	for _, p := range h.parts {
-		p.services = slices.DeleteFunc(slices.Clone(p.services), func(s *catalog.Service) bool { return services.has(s.ID) })
-		p.checks = slices.DeleteFunc(slices.Clone(p.checks), goneCheck)
-		if len(p.services) > 0 {
-			next.parts = append(next.parts, p)
-		}
-	}
-	return next
+func (r *nodeRecord) without(services, checks set) *nodeRecord {
+	return newRecord(r.key, r.node,
+		slices.DeleteFunc(r.services(), func(s *catalog.Service) bool { return services.has(s.ID) }),
+		slices.DeleteFunc(r.allChecks(), func(c *catalog.Check) bool { return checks.has(c.CheckID) || services.has(c.ServiceID) }),
+		slices.DeleteFunc(slices.Clone(r.addresses()), func(a catalog.AddressOf) bool { return services.has(a.ServiceID) }))
 }
 
 // forgetRemoved forgets what the history knew of a node and has removed since:
@@ -160,40 +124,38 @@ func (v *View) applyTombstone(t catalog.Tombstone) {
 // dropRemembered forgets what is remembered of a node once that must not show any more: it
 // has told this history all it has, has left, or goes by another name now. ids
 // are keys of nodes by ID, as they show.
-func (v *View) dropRemembered(key string, ids *iradix.Txn) {
+func (v *View) dropRemembered(key string, ids *table[*catalog.Node]) {
 	rem := v.remembered[key]
 	if rem == nil {
 		return
 	}
-	if v.life(rem.node) == catalog.Left || v.current != nil && (v.isSynced(v.current.nodes[key]) || v.isRenamed(key, rem, ids)) {
+	if v.life(rem.node) == catalog.Left || v.current != nil && (v.isSynced(v.current.node(key)) || v.isRenamed(key, rem, ids)) {
 		delete(v.remembered, key)
 	}
 }
 
 // isRenamed reports whether this history has the node's ID under another name.
-func (v *View) isRenamed(key string, rem *nodeRecord, ids *iradix.Txn) bool {
-	id := strings.ToLower(rem.node.ID)
-	now, ok := ids.Get([]byte(id))
-	if id == "" || !ok || now.(string) == key {
+func (v *View) isRenamed(key string, rem *nodeRecord, ids *table[*catalog.Node]) bool {
+	now, ok := nodeWithID(ids, rem.node.ID)
+	if !ok || now == key {
 		return false
 	}
-	n := v.current.nodes[now.(string)]
-	return n != nil && strings.ToLower(n.node.ID) == id
+	n := v.current.node(now)
+	return n != nil && strings.EqualFold(n.node.ID, rem.node.ID)
 }
 
 // formerName returns under which name something is remembered of a node that
 // this history has by the name of key.
-func (v *View) formerName(key string, ids *iradix.Txn) (former string, ok bool) {
-	n := v.current.nodes[key]
-	if n == nil || n.node.ID == "" {
+func (v *View) formerName(key string, ids *table[*catalog.Node]) (former string, ok bool) {
+	n := v.current.node(key)
+	if n == nil {
 		return "", false
 	}
-	was, ok := ids.Get([]byte(strings.ToLower(n.node.ID)))
-	if !ok || was.(string) == key || v.remembered[was.(string)] == nil {
+	was, ok := nodeWithID(ids, n.node.ID)
+	if !ok || was == key || v.remembered[was] == nil {
 		return "", false
 	}
-	rem := v.remembered[was.(string)]
-	return was.(string), strings.EqualFold(rem.node.ID, n.node.ID)
+	return was, strings.EqualFold(v.remembered[was].node.ID, n.node.ID)
 }
 
 // isSynced reports whether the node's agent has told this history all it has.

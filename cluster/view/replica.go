@@ -3,7 +3,6 @@ package view
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,9 +22,9 @@ type replica struct {
 	vouched bool
 	origin  *origin // of what isn't vouched for
 
-	nodes    map[string]*nodeRecord // by node key
-	names    set                    // service keys that exist
-	complete set                    // service keys whose contents are here; unused when whole
+	nodes    txn[*nodeRecord] // by key
+	names    keys             // of services that exist
+	complete keys             // of services whose contents are here; unused when whole
 	// tombstones say what must not be remembered; their indexes are zero.
 	tombstones map[catalog.Tombstone]struct{}
 }
@@ -40,22 +39,6 @@ func (s set) has(key string) bool {
 
 func (s set) add(key string) { s[key] = struct{}{} }
 
-// nodeRecord is what one history says of one node. It is never modified once it is
-// in a replica.
-type nodeRecord struct {
-	node      *catalog.Node
-	checks    []*catalog.Check // the node's own
-	addresses []catalog.AddressOf
-	parts     []part // by name
-}
-
-// part is what a node has of one service.
-type part struct {
-	name     string // service key
-	services []*catalog.Service
-	checks   []*catalog.Check
-}
-
 // origin says whence contents are that no server confirms, and from when.
 type origin struct {
 	from string
@@ -64,7 +47,6 @@ type origin struct {
 
 func newReplica() *replica {
 	return &replica{
-		nodes: make(map[string]*nodeRecord), names: make(set), complete: make(set),
 		tombstones: make(map[catalog.Tombstone]struct{}),
 	}
 }
@@ -75,6 +57,19 @@ func beginReplica(u *catalog.Update) *replica {
 	h.history, h.whole, h.vouched = u.History, u.Whole, true
 	return h
 }
+
+// atNode is the place of the node with the key.
+func atNode(key string) func(*nodeRecord) int {
+	return func(n *nodeRecord) int { return strings.Compare(n.key, key) }
+}
+
+// node returns what is known of a node, nil for nothing.
+func (h *replica) node(key string) *nodeRecord {
+	n, _ := h.nodes.get(atNode(key))
+	return n
+}
+
+func (h *replica) put(n *nodeRecord) { h.nodes.put(n, atNode(n.key)) }
 
 // isHere reports whether the service's contents are here, vouched for.
 func (h *replica) isHere(key string) bool { return h.vouched && h.isComplete(key) }
@@ -123,36 +118,41 @@ func (h *replica) apply(u *catalog.Update, c *changes) error {
 		t.Index = 0
 		t.Node = nameKey(t.Node)
 		h.tombstones[t] = struct{}{}
-		c.addNode(t.Node, h.nodes[t.Node])
+		c.addNode(t.Node, h.node(t.Node))
 	}
+	// What grew is trimmed.
+	h.nodes.commit()
+	h.names.commit()
+	h.complete.commit()
 	return nil
 }
 
 func (h *replica) applyNodes(u *catalog.Update, c *changes) {
 	for _, name := range u.GoneNodes {
-		c.addNode(nameKey(name), h.nodes[nameKey(name)])
-		delete(h.nodes, nameKey(name))
+		key := nameKey(name)
+		c.addNode(key, h.node(key))
+		h.nodes.remove(atNode(key))
 	}
 	for i := range u.Nodes {
 		n := &u.Nodes[i]
 		key := nameKey(n.Node.Node)
-		next := &nodeRecord{node: n.Node, checks: n.Checks, addresses: n.Addresses}
-		if old := h.nodes[key]; old != nil {
-			next.parts = old.parts
+		next := newRecord(key, n.Node, nil, n.Checks, n.Addresses)
+		old := h.node(key)
+		if old != nil {
+			next.instances = next.adopted(old.instances, old)
 		}
-		c.addNode(key, h.nodes[key])
-		h.nodes[key] = next
+		c.addNode(key, old)
+		h.put(next)
 	}
 }
 
 func (h *replica) applyPart(p *catalog.Part, c *changes) {
-	key := nameKey(p.Node)
-	old := h.nodes[key]
-	if old == nil || len(p.Services) == 0 && old.part(nameKey(p.Service)) == nil {
+	old, name := h.node(nameKey(p.Node)), nameKey(p.Service)
+	if old == nil || len(p.Services) == 0 && len(old.part(name)) == 0 {
 		return // the node is no more, or never had it
 	}
-	c.addNode(key, old)
-	h.nodes[key] = old.with(part{nameKey(p.Service), p.Services, p.Checks})
+	c.addNode(old.key, old)
+	h.put(old.with(name, old.instancesOf(p.Services, p.Checks)))
 }
 
 // applyComplete takes the named services from nodes that the update doesn't say
@@ -176,49 +176,19 @@ func (h *replica) applyGoneNames(u *catalog.Update, c *changes) {
 	for _, name := range u.GoneNames {
 		key := nameKey(name)
 		h.strip(key, nil, c)
-		delete(h.names, key)
+		h.names.drop(key)
 		c.names.add(key)
 	}
 }
 
 // strip takes a service from all nodes but those in on.
 func (h *replica) strip(key string, on set, c *changes) {
-	for node, old := range h.nodes {
-		if !on.has(node) && old.part(key) != nil {
-			c.addNode(node, old)
-			h.nodes[node] = old.with(part{name: key})
+	for old := range h.nodes.all() {
+		if len(old.part(key)) > 0 && !on.has(old.key) {
+			c.addNode(old.key, old)
+			h.put(old.with(key, nil))
 		}
 	}
-}
-
-// part returns what the node has of a service, nil if it has nothing.
-func (h *nodeRecord) part(key string) *part {
-	i, ok := h.find(key)
-	if !ok {
-		return nil
-	}
-	return &h.parts[i]
-}
-
-func (h *nodeRecord) find(key string) (int, bool) {
-	return slices.BinarySearchFunc(h.parts, key, func(p part, key string) int { return strings.Compare(p.name, key) })
-}
-
-// with returns the node with one part replaced; one without services takes it
-// out.
-func (h *nodeRecord) with(p part) *nodeRecord {
-	next := *h
-	i, ok := h.find(p.name)
-	end := i
-	if ok {
-		end++
-	}
-	if len(p.services) == 0 {
-		next.parts = slices.Concat(h.parts[:i], h.parts[end:])
-		return &next
-	}
-	next.parts = slices.Concat(h.parts[:i], []part{p}, h.parts[end:])
-	return &next
 }
 
 // inherit takes over contents of an older replica of the same history that this one
@@ -227,16 +197,17 @@ func (h *replica) inherit(old *replica) {
 	if h.whole {
 		return
 	}
-	for key, n := range h.nodes {
-		was := old.nodes[key]
+	for n := range h.nodes.all() {
+		was := old.node(n.key)
 		if was == nil {
 			continue
 		}
-		for _, p := range was.parts {
-			if !h.complete.has(p.name) && h.names.has(p.name) {
-				n = n.with(p)
+		for name, part := range was.parts() {
+			if !h.complete.has(name) && h.names.has(name) {
+				n = n.with(name, n.adopted(part, was))
 			}
 		}
-		h.nodes[key] = n
+		h.put(n)
 	}
+	h.nodes.commit()
 }

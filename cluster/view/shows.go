@@ -12,26 +12,22 @@ import (
 
 // isSame reports whether nothing at all differs, by identity: what the catalog
 // did not change is the same value.
-func (m *merged) isSame(b *merged) bool {
-	return m.Node == b.Node && slices.Equal(m.Services, b.Services) && slices.Equal(m.Checks, b.Checks) &&
-		slices.Equal(m.addresses, b.addresses) && slices.Equal(m.unconfirmed, b.unconfirmed)
+func (r *nodeRecord) isSame(b *nodeRecord) bool {
+	return r == b || r.node == b.node && slices.Equal(r.checks, b.checks) && sameInstances(r.instances, b.instances) &&
+		slices.Equal(r.addresses(), b.addresses()) && slices.Equal(r.unconfirmed(), b.unconfirmed())
 }
 
-// sameInstances is sameRecord for instances.
-func sameInstances(a, b []catalog.Instance) bool {
-	return slices.EqualFunc(a, b, func(x, y catalog.Instance) bool {
-		return x.Node == y.Node && x.Service == y.Service && slices.Equal(x.Checks, y.Checks)
+// sameInstances is isSame for instances on one node.
+func sameInstances(a, b []instance) bool {
+	return slices.EqualFunc(a, b, func(x, y instance) bool {
+		return x.service == y.service && slices.Equal(x.checks, y.checks)
 	})
 }
 
 // nodeShowsSame reports whether two records of a node, its services left aside,
 // show the same: the node and its own checks.
-func nodeShowsSame(a, b *Record) bool {
-	return nodesShowSame(a.Node, b.Node) && catalog.ChecksShowSame(ofNode(a.Checks), ofNode(b.Checks))
-}
-
-func ofNode(checks []*catalog.Check) []*catalog.Check {
-	return slices.DeleteFunc(slices.Clone(checks), func(c *catalog.Check) bool { return c.ServiceID != "" })
+func nodeShowsSame(a, b *nodeRecord) bool {
+	return nodesShowSame(a.node, b.node) && catalog.ChecksShowSame(a.checks, b.checks)
 }
 
 func nodesShowSame(a, b *catalog.Node) bool {
@@ -42,9 +38,9 @@ func nodesShowSame(a, b *catalog.Node) bool {
 
 // instancesShowSame compares the services and checks; the nodes have been
 // compared before.
-func instancesShowSame(a, b []catalog.Instance) bool {
-	return slices.EqualFunc(a, b, func(x, y catalog.Instance) bool {
-		return servicesShowSame(x.Service, y.Service) && catalog.ChecksShowSame(x.Checks, y.Checks)
+func instancesShowSame(a, b []instance) bool {
+	return slices.EqualFunc(a, b, func(x, y instance) bool {
+		return servicesShowSame(x.service, y.service) && catalog.ChecksShowSame(x.checks, y.checks)
 	})
 }
 

@@ -34,8 +34,8 @@ type Source interface {
 // Local is what this host's own agent holds. It takes the place of what the
 // catalog says of this node.
 type Local interface {
-	// Own returns the agent's node, services and checks as they are now. It is
-	// called with the view's lock held, so the agent must not hold a lock that
-	// Own takes while it calls View.OnLocalChange.
+	// Own returns the agent's node, named Config.NodeName, services and checks as
+	// they are now. It is called with the view's lock held, so the agent must not
+	// hold a lock that Own takes while it calls View.OnLocalChange.
 	Own() Record
 }

@@ -101,7 +101,7 @@ func (v *View) resubscribe() {
 		return
 	}
 	now := time.Now()
-	for name := range v.current.complete {
+	for name := range v.current.complete.all() {
 		if v.subs[name] == nil {
 			v.subs[name] = &subscription{used: v.lastAsked(name, now)}
 		}
@@ -180,7 +180,7 @@ func (v *View) subscribe(key string) {
 // ended don't count: nobody keeps them up to date.
 func (v *View) dropEnded(h *replica) {
 	for name := range v.ended {
-		delete(h.complete, name)
+		h.complete.drop(name)
 	}
 }
 
@@ -242,7 +242,7 @@ func (s *State) baseProvenance() (from string, confirmed time.Time) {
 
 // isOwn reports whether all instances are what this host's agent holds.
 func (v *View) isOwn(e *serviceEntry) bool {
-	return v.cfg.Local != nil && !slices.ContainsFunc(e.nodes, func(node string) bool { return node != v.ownKey })
+	return v.cfg.Local != nil && !slices.ContainsFunc(e.instances, func(in catalog.Instance) bool { return nameKey(in.Node.Node) != v.ownKey })
 }
 
 // sweep ends subscriptions that nobody needs (VIEWS rule 10). Answers from the
@@ -282,7 +282,7 @@ func (v *View) endIdle(now time.Time) (src Source, ended []string) {
 			}
 		case now.Sub(sub.tried) >= probation:
 			delete(v.subs, name)
-			delete(c.complete, name)
+			c.complete.drop(name)
 			v.ended[name] = now
 			v.origins[name] = &origin{from: fromCatalog, at: v.Confirmed()}
 			v.asked[name] = sub.used

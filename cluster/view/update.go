@@ -1,6 +1,7 @@
 package view
 
 import (
+	"slices"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -111,7 +112,7 @@ func (v *View) continueReplica(b *stateBuilder, u *catalog.Update) error {
 		v.applyTombstone(t)
 	}
 	for key, was := range c.nodes {
-		v.forgetRemoved(key, was, v.current.nodes[key])
+		v.forgetRemoved(key, was, v.current.node(key))
 		b.touchNode(key)
 	}
 	for key := range c.names {
@@ -131,8 +132,8 @@ func (v *View) replaceReplica(b *stateBuilder, next *replica) {
 	case old.history.ID == next.history.ID:
 		next.inherit(old)
 		v.recordOrigin(old, next)
-		for key, was := range old.nodes {
-			v.forgetRemoved(key, was, next.nodes[key])
+		for was := range old.nodes.all() {
+			v.forgetRemoved(was.key, was, next.node(was.key))
 		}
 	default:
 		v.beginHistory(old, next)
@@ -150,7 +151,7 @@ func (v *View) recordOrigin(old, next *replica) {
 		return
 	}
 	at := &origin{from: fromCatalog, at: v.Confirmed()}
-	for name := range next.names {
+	for name := range next.names.all() {
 		if old.isComplete(name) && !next.complete.has(name) {
 			v.origins[name] = at
 		}
@@ -182,14 +183,14 @@ func (v *View) rebuild(b *stateBuilder) {
 	}
 	if v.current != nil {
 		for key := range b.touchedNodes {
-			if former, ok := v.formerName(key, b.ids); ok {
+			if former, ok := v.formerName(key, &b.ids.table); ok {
 				delete(v.remembered, former)
 				b.touchNode(former)
 			}
 		}
 	}
 	for _, key := range sorted(b.touchedNodes) {
-		v.dropRemembered(key, b.ids)
+		v.dropRemembered(key, &b.ids.table)
 		b.setNode(key, v.effective(key))
 	}
 	b.next.remembered = v.rememberedOrigin
@@ -199,17 +200,17 @@ func (v *View) rebuild(b *stateBuilder) {
 // touchAllKnown marks all that is known or shows.
 func (v *View) touchAllKnown(b *stateBuilder) {
 	if v.current != nil {
-		for key := range v.current.nodes {
-			b.touchNode(key)
+		for n := range v.current.nodes.all() {
+			b.touchNode(n.key)
 		}
-		for key := range v.current.names {
+		for key := range v.current.names.all() {
 			b.touchName(key)
 		}
 	}
 	for key := range v.remembered {
 		b.touchNode(key)
 	}
-	for key := range v.missed {
+	for key := range v.missed.all() {
 		b.touchName(key)
 	}
 	b.touchShown()
@@ -219,14 +220,14 @@ func (v *View) touchAllKnown(b *stateBuilder) {
 // they have. Once none has, that is so for the rest of the history: who comes
 // later brings something new.
 func (v *View) updateMerging(b *stateBuilder) {
-	merging, others := v.unsynced(b.ids)
+	merging, others := v.unsynced(&b.ids.table)
 	young := v.isYoung()
 	if !merging && others && v.current != nil && !v.allSynced && !young {
 		v.allSynced = true
-		for name := range v.missed {
+		for name := range v.missed.all() {
 			b.touchName(name)
 		}
-		clear(v.missed)
+		v.missed = keys{}
 	}
 	if v.expecting && v.current != nil && v.current.vouched && (!merging && !young || v.earlier) {
 		v.endExpecting(b)
@@ -259,10 +260,9 @@ func (v *View) isYoung() bool {
 // endExpecting ends the time in which others are expected to tell more.
 func (v *View) endExpecting(b *stateBuilder) {
 	v.expecting = false
-	b.services.Root().Walk(func(key []byte, _ any) bool {
-		b.touchName(string(key))
-		return false
-	})
+	for e := range b.services.all() {
+		b.touchName(e.key)
+	}
 	for name := range b.edits {
 		b.touchName(name)
 	}
@@ -285,7 +285,7 @@ func (v *View) Learned() {
 
 // unsynced reports whether a living member has not told this history all it has,
 // and whether there are other members at all.
-func (v *View) unsynced(ids interface{ Get([]byte) (any, bool) }) (merging, others bool) {
+func (v *View) unsynced(ids *table[*catalog.Node]) (merging, others bool) {
 	if v.cfg.Living == nil || v.current == nil || v.allSynced {
 		return false, false
 	}
@@ -295,8 +295,8 @@ func (v *View) unsynced(ids interface{ Get([]byte) (any, bool) }) (merging, othe
 			continue
 		}
 		others = true
-		key, ok := ids.Get([]byte(id))
-		if !ok || !v.isSynced(v.current.nodes[key.(string)]) {
+		key, ok := nodeWithID(ids, id)
+		if !ok || !v.isSynced(v.current.node(key)) {
 			return true, true
 		}
 	}
@@ -339,7 +339,7 @@ func (v *View) OwnIsMistold() bool {
 	if v.current == nil || !v.current.vouched || v.own == nil || v.own.Node == nil {
 		return false
 	}
-	theirs := v.current.nodes[v.ownKey]
+	theirs := v.current.node(v.ownKey)
 	return theirs == nil || mergeNode(theirs.node, v.own.Node) != theirs.node
 }
 
@@ -365,7 +365,7 @@ func (v *View) Resume() (history catalog.History, index uint64, whole bool, name
 		return catalog.History{}, 0, false, nil
 	}
 	if !c.whole {
-		names = sorted(c.complete)
+		names = slices.Collect(c.complete.all())
 	}
 	return c.history, c.index, c.whole, names
 }

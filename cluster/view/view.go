@@ -36,7 +36,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,7 +107,7 @@ type View struct {
 	// them whose contents were not here.
 	remembered       map[string]*nodeRecord
 	rememberedOrigin *origin
-	missed           set
+	missed           keys
 	origins          map[string]*origin   // of older contents, by service key
 	asked            map[string]time.Time // when contents that nobody subscribes to were last asked for
 	// earlier says that this host has known an earlier history, or a file's or
@@ -142,7 +141,6 @@ func New(cfg Config) (*View, error) {
 		base:       make(chan struct{}),
 		heard:      make(chan struct{}, 1),
 		remembered: make(map[string]*nodeRecord),
-		missed:     make(set),
 		origins:    make(map[string]*origin),
 		asked:      make(map[string]time.Time),
 		subs:       make(map[string]*subscription),
@@ -209,8 +207,8 @@ func (v *View) OnLifeChange(nodeID string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	b := v.newBuilder()
-	if key, ok := b.ids.Get([]byte(strings.ToLower(nodeID))); ok {
-		b.touchNode(key.(string))
+	if key, ok := nodeWithID(&b.ids.table, nodeID); ok {
+		b.touchNode(key)
 	}
 	v.rebuild(b)
 	v.publishChange(b)
