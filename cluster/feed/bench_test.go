@@ -129,6 +129,33 @@ func BenchmarkIdleStream(b *testing.B) {
 	}
 }
 
+// BenchmarkFollow registers an instance on a node that has 500 others.
+func BenchmarkFollow(b *testing.B) {
+	c := newCatalogue(b)
+	c.begin(historyA, 1000)
+	for i := range 500 {
+		c.do(register("n1", fmt.Sprintf("svc%03d", i), "s"+fmt.Sprint(i), catalog.Passing))
+	}
+	l := newNetwork(b).start("s1", c.store, nil).Local(nil)
+	defer l.Close()
+	told := func(index uint64) {
+		for u := (catalog.Update{}); u.Index < index; {
+			var err error
+			if u, err = l.Next(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	told(1000 + c.index)
+	began, n := cpu(), 0
+	for b.Loop() {
+		c.do(register("n1", "svc000", "s0", []string{catalog.Critical, catalog.Passing}[n%2]))
+		told(1000 + c.index)
+		n++
+	}
+	b.ReportMetric(float64((cpu()-began).Microseconds())/float64(n), "cpu-µs/change")
+}
+
 // BenchmarkReset tells one host everything of a catalog of 5,000 nodes.
 func BenchmarkReset(b *testing.B) {
 	c := newCatalogue(b)

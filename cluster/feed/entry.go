@@ -1,6 +1,8 @@
 package feed
 
 import (
+	"bytes"
+
 	"meibo/cluster/catalog"
 	"meibo/cluster/feed/frame"
 )
@@ -40,7 +42,7 @@ const (
 func (n *entry) encode() {
 	var u catalog.Update
 	n.tell(&u)
-	n.record = frame.Records(&u)
+	n.record = bytes.Clone(frame.Records(&u)) // without room to grow
 }
 
 // weight is what the entry adds to the size of the catalog.

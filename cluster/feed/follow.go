@@ -139,8 +139,9 @@ func (p *snapshot) follow(r *state.Read, c changes, limit bounds) touched {
 
 // editsFor compares what changed with what was told.
 func (t *entries) editsFor(r *state.Read, c changes, anew bool) []edit {
-	nodes := c.nodes
+	nodes, services := c.nodes, c.services
 	if anew || c.resync {
+		services = nil
 		nodes = make(map[string]bool, len(t.nodes))
 		for key := range t.nodes {
 			nodes[key] = true
@@ -152,7 +153,7 @@ func (t *entries) editsFor(r *state.Read, c changes, anew bool) []edit {
 	}
 	var edits []edit
 	for _, key := range slices.Sorted(maps.Keys(nodes)) {
-		edits = t.editsOf(r, key, edits)
+		edits = t.editsOf(r, key, services, edits)
 	}
 	for i := range edits {
 		edits[i].next.encode()
@@ -160,16 +161,21 @@ func (t *entries) editsFor(r *state.Read, c changes, anew bool) []edit {
 	return edits
 }
 
-// editsOf adds what differs of one node.
-func (t *entries) editsOf(r *state.Read, key string, edits []edit) []edit {
+// editsOf adds what differs of one node: of the parts those of the services, all if
+// that is nil.
+func (t *entries) editsOf(r *state.Read, key string, services map[string]bool, edits []edit) []edit {
 	known := t.nodes[key]
 	if known == nil {
 		known = new(nodeEntries)
 	}
-	now, parts := readNode(r, key)
+	_, n := r.Node(nil, key)
+	if n == nil || known.node == nil || known.node.label != n.Node {
+		services = nil // each part says the node's name
+	}
+	now, parts := readNode(r, key, n, services)
 	edits = editNode(key, known.node, now, edits)
 	for name, e := range known.parts {
-		if parts[name] == nil && !e.gone {
+		if parts[name] == nil && !e.gone && (services == nil || services[name]) {
 			gone := entry{kind: ofPart, gone: true, name: name, node: key, label: e.label}
 			edits = append(edits, edit{next: gone})
 		}
@@ -206,9 +212,9 @@ func editNode(key string, known *entry, now *catalog.NodeState, edits []edit) []
 	return edits
 }
 
-// readNode returns all that the store has of a node; nil if it is not there.
-func readNode(r *state.Read, key string) (*catalog.NodeState, map[string]*catalog.Part) {
-	_, n := r.Node(nil, key)
+// readNode returns what the store has of a node, and of it the parts of the services,
+// all if that is nil; nil if it is not there.
+func readNode(r *state.Read, key string, n *catalog.Node, only map[string]bool) (*catalog.NodeState, map[string]*catalog.Part) {
 	if n == nil {
 		return nil, nil
 	}
@@ -217,14 +223,15 @@ func readNode(r *state.Read, key string) (*catalog.NodeState, map[string]*catalo
 	byID := make(map[string]*catalog.Part)
 	_, services := r.NodeServices(nil, key)
 	for _, svc := range services {
-		name := strings.ToLower(svc.Service)
-		p := parts[name]
-		if p == nil {
-			p = &catalog.Part{Node: n.Node, Service: name}
-			parts[name] = p
+		if name := strings.ToLower(svc.Service); only == nil || only[name] {
+			p := parts[name]
+			if p == nil {
+				p = &catalog.Part{Node: n.Node, Service: name}
+				parts[name] = p
+			}
+			p.Services = append(p.Services, svc)
+			byID[svc.ID] = p
 		}
-		p.Services = append(p.Services, svc)
-		byID[svc.ID] = p
 		if svc.Address != "" && svc.Address != n.Address {
 			now.Addresses = append(now.Addresses, catalog.AddressOf{
 				Address: svc.Address, Service: svc.Service, ServiceID: svc.ID,
