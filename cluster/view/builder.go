@@ -3,7 +3,6 @@ package view
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"meibo/cluster/catalog"
@@ -277,7 +276,7 @@ func (b *stateBuilder) finishService(name string, edits []edit) {
 func edited(instances []catalog.Instance, edits []edit) []catalog.Instance {
 	find := func(key string) (from, to int) {
 		from, _ = slices.BinarySearchFunc(instances, key, func(in catalog.Instance, key string) int {
-			return strings.Compare(nameKey(in.Node.Node), key)
+			return compareKey(in.Node.Node, key)
 		})
 		for to = from; to < len(instances) && nameKey(instances[to].Node.Node) == key; {
 			to++

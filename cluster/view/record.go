@@ -146,7 +146,7 @@ func (r *nodeRecord) part(key string) []instance {
 }
 
 func (r *nodeRecord) find(key string) (from, to int) {
-	from, _ = slices.BinarySearchFunc(r.instances, key, func(in instance, key string) int { return strings.Compare(in.key(), key) })
+	from, _ = slices.BinarySearchFunc(r.instances, key, func(in instance, key string) int { return compareKey(in.service.Service, key) })
 	for to = from; to < len(r.instances) && r.instances[to].key() == key; {
 		to++
 	}

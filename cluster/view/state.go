@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"meibo/cluster/catalog"
 )
@@ -133,7 +134,7 @@ func atEntry(key string) func(nodeEntry) int {
 }
 
 func atID(id string) func(*catalog.Node) int {
-	return func(n *catalog.Node) int { return strings.Compare(nameKey(n.ID), id) }
+	return func(n *catalog.Node) int { return compareKey(n.ID, id) }
 }
 
 func atOwner(o addrOwner) func(addrOwner) int {
@@ -152,6 +153,23 @@ func nodeWithID(ids *table[*catalog.Node], id string) (key string, ok bool) {
 // nameKey is a name as the tables know it. DNS compares ASCII letters without
 // regard to case (RFC 4343).
 func nameKey(name string) string { return strings.ToLower(name) }
+
+// compareKey compares the key of a name with another, without making it.
+func compareKey(name, key string) int {
+	for i := range min(len(name), len(key)) {
+		c := name[i]
+		if c >= utf8.RuneSelf {
+			return strings.Compare(nameKey(name), key)
+		}
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != key[i] {
+			return cmp.Compare(c, key[i])
+		}
+	}
+	return cmp.Compare(len(name), len(key))
+}
 
 func newState(v *View) *State {
 	return &State{

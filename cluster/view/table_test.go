@@ -153,3 +153,13 @@ func TestTable_IsReadWhileTheNextIsMade(t *testing.T) {
 	close(stop)
 	readers.Wait()
 }
+
+func TestCompareKey_IsComparingKeys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		letters := rapid.StringOfN(rapid.SampledFrom([]rune("abABzZ-0@[`{é É")), 0, 4, -1)
+		name, key := letters.Draw(t, "name"), nameKey(letters.Draw(t, "other"))
+		if got, want := compareKey(name, key), cmp.Compare(nameKey(name), key); got != want {
+			t.Fatalf("%q and %q: %d, want %d", name, key, got, want)
+		}
+	})
+}
