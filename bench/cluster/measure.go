@@ -164,7 +164,8 @@ func (m *measurement) start() (err error) {
 		return err
 	}
 	began := time.Now()
-	if err := m.crowd.tell("Start", Some{Step: 1, Spread: m.o.Start}); err != nil {
+	// As fast as this machine plays hosts that know nothing: together they would wait for its processors alone.
+	if err := m.crowd.tell("Start", Some{Step: 1, Most: 16}); err != nil {
 		return err
 	}
 	m.result.Install = time.Since(began).Seconds()

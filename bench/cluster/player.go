@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long anything that is waited for may take.
-const patience = 4 * time.Minute
+const patience = 8 * time.Minute
 
 // Config is what a process plays: Count hosts from the First on.
 type Config struct {
@@ -108,6 +108,7 @@ func (p *Player) Make(cfg Config, _ *None) error {
 type Some struct {
 	Step   int
 	Spread time.Duration // they start evenly within
+	Most   int           // that start at the same time; 0: all
 }
 
 func (p *Player) some(a Some) (list []*host) {
@@ -125,23 +126,24 @@ func (p *Player) Start(a Some, _ *None) error {
 	defer cancel()
 	list := p.some(a)
 	began := time.Now()
-	errs := make(chan error, len(list))
+	var starting errgroup.Group
+	if a.Most > 0 {
+		starting.SetLimit(a.Most)
+	}
 	for i, h := range list {
 		time.Sleep(time.Until(began.Add(a.Spread * time.Duration(i) / time.Duration(len(list)))))
-		if err := h.start(); err != nil {
-			return err
-		}
-		p.mu.Lock()
-		up := append(slices.Clone(*p.up.Load()), h)
-		p.up.Store(&up)
-		p.mu.Unlock()
-		go func() { errs <- h.ready(ctx) }()
+		starting.Go(func() error {
+			if err := h.start(); err != nil {
+				return err
+			}
+			p.mu.Lock()
+			up := append(slices.Clone(*p.up.Load()), h)
+			p.up.Store(&up)
+			p.mu.Unlock()
+			return h.ready(ctx)
+		})
 	}
-	var err error
-	for range list {
-		err = errors.Join(err, <-errs)
-	}
-	return err
+	return starting.Wait()
 }
 
 // Kill ends hosts at once, and prepares their return.

@@ -60,7 +60,7 @@ type result struct {
 	HotLast   float64 `json:"hot_last_ms"`
 	HotCores  float64 `json:"hot_server_cpu_cores"`
 
-	Install           float64 `json:"install_s"` // until every host knew what it uses, from nothing
+	Install           float64 `json:"install_s"` // until every host knew what it uses, from nothing, a few at a time
 	FleetStart        event   `json:"fleet_start"`
 	Restart           event   `json:"tenth_restarted"`
 	LeaderKilled      event   `json:"leader_killed"`         // until the last user of a service had heard of a write
