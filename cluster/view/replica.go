@@ -158,35 +158,51 @@ func (h *replica) applyPart(p *catalog.Part, c *changes) {
 // applyComplete takes the named services from nodes that the update doesn't say
 // have them.
 func (h *replica) applyComplete(u *catalog.Update, c *changes) {
+	if len(u.Complete) == 0 {
+		return
+	}
+	on := make(map[string]set, len(u.Complete))
 	for _, name := range u.Complete {
 		key := nameKey(name)
-		on := make(set)
-		for i := range u.Parts {
-			if nameKey(u.Parts[i].Service) == key {
-				on.add(nameKey(u.Parts[i].Node))
-			}
-		}
-		h.strip(key, on, c)
+		on[key] = make(set)
 		h.complete.add(key)
 		c.names.add(key)
 	}
+	for i := range u.Parts {
+		if nodes := on[nameKey(u.Parts[i].Service)]; nodes != nil {
+			nodes.add(nameKey(u.Parts[i].Node))
+		}
+	}
+	h.strip(on, c)
 }
 
 func (h *replica) applyGoneNames(u *catalog.Update, c *changes) {
+	if len(u.GoneNames) == 0 {
+		return
+	}
+	on := make(map[string]set, len(u.GoneNames))
 	for _, name := range u.GoneNames {
 		key := nameKey(name)
-		h.strip(key, nil, c)
+		on[key] = nil
 		h.names.drop(key)
 		c.names.add(key)
 	}
+	h.strip(on, c)
 }
 
-// strip takes a service from all nodes but those in on.
-func (h *replica) strip(key string, on set, c *changes) {
+// strip takes services from all nodes but those that keep them, in one pass: a host
+// is told many services at once, of a large fleet.
+func (h *replica) strip(keep map[string]set, c *changes) {
 	for old := range h.nodes.all() {
-		if len(old.part(key)) > 0 && !on.has(old.key) {
+		n := old
+		for name := range old.parts() {
+			if on, ok := keep[name]; ok && !on.has(old.key) {
+				n = n.with(name, nil)
+			}
+		}
+		if n != old {
 			c.addNode(old.key, old)
-			h.put(old.with(key, nil))
+			h.put(n)
 		}
 	}
 }
