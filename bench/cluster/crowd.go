@@ -90,7 +90,7 @@ func (c *crowd) figures() (sum Figures, lag *hdrhistogram.Histogram, err error) 
 		sum.Wrong += f.Wrong
 		sum.Open += f.Open
 		sum.CPU += f.CPU
-		sum.Resident += f.Resident
+		sum.Heap += f.Heap
 		sum.In += f.In
 		sum.Out += f.Out
 		if f.Lag != nil {

@@ -160,7 +160,7 @@ func (upstream) Exchange(_ context.Context, q *wire.Query) (resolver.Result, err
 func (h *host) watch(ctx context.Context) {
 	for {
 		state := h.view.Load()
-		h.player.look(h)
+		h.player.look(h, state)
 		select {
 		case <-ctx.Done():
 			return
@@ -199,7 +199,7 @@ func (h *host) confirmed(ctx context.Context, after time.Time) error {
 		if h.view.Confirmed().After(after) {
 			return nil
 		}
-		again := time.NewTimer(20 * time.Millisecond) // a confirmation alone publishes no state
+		again := time.NewTimer(100 * time.Millisecond) // a confirmation alone publishes no state
 		select {
 		case <-ctx.Done():
 			again.Stop()

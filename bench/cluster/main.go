@@ -14,7 +14,7 @@ type options struct {
 	Changes                                   float64
 	Duration, Window, Start, Latency          time.Duration
 	Loss, Unknown, Forwarded                  float64
-	Processes                                 int
+	Processes, Memory                         int
 	OneServer                                 bool
 
 	bin, json, folder string
@@ -40,7 +40,8 @@ func main() {
 	flag.Float64Var(&o.Loss, "loss", 0, "share of what goes between hosts and servers that must be sent again (simulated)")
 	flag.Float64Var(&o.Unknown, "unknown", 0.02, "share of lookups for names that nobody has")
 	flag.Float64Var(&o.Forwarded, "forwarded", 0.2, "share of lookups for names outside of the catalog")
-	flag.IntVar(&o.Processes, "processes", 4, "processes that play hosts")
+	flag.IntVar(&o.Processes, "processes", 2, "processes that play hosts")
+	flag.IntVar(&o.Memory, "memory", 18, "GiB that those processes are to do with")
 	flag.BoolVar(&o.OneServer, "one-server", false, "all hosts have their stream with the leader")
 	flag.StringVar(&o.bin, "bin", os.Getenv("MEIBO_BIN"), "meibo's binary ($MEIBO_BIN)")
 	flag.StringVar(&o.json, "json", "", "file for the figures")
@@ -79,8 +80,8 @@ func (o options) check() error {
 		return fmt.Errorf("-services %d: want 1 to 9999", o.Services)
 	case f.Each < 2, f.Each > maxInstances, f.Each > o.Hosts:
 		return fmt.Errorf("-instances %d: want 2 to %d for each of %d services, and no more than hosts", o.Instances, maxInstances, o.Services)
-	case o.Uses < 1, o.Lookups < 0, o.Changes <= 0, o.Duration < time.Second, o.Window < time.Second, o.Processes < 1, o.Latency < 0:
-		return fmt.Errorf("-uses, -changes and -processes must be above zero, -lookups and -latency not below, -duration and -window at least 1s")
+	case o.Uses < 1, o.Lookups < 0, o.Changes <= 0, o.Duration < time.Second, o.Window < time.Second, o.Processes < 1, o.Memory < 1, o.Latency < 0:
+		return fmt.Errorf("-uses, -changes, -processes and -memory must be above zero, -lookups and -latency not below, -duration and -window at least 1s")
 	case o.Unknown < 0, o.Forwarded < 0, o.Unknown+o.Forwarded > 1, o.Loss < 0, o.Loss >= 1:
 		return fmt.Errorf("-unknown, -forwarded and -loss are shares, 0 to 1")
 	case o.bin == "":

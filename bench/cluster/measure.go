@@ -124,7 +124,7 @@ type window struct {
 	stale, wrong     int64
 	hostCPU          time.Duration
 	hostIn, hostOut  float64 // octets each second of all
-	hostResident     int64
+	hostHeap         int64
 	lag              *hdrhistogram.Histogram
 }
 
@@ -145,7 +145,7 @@ func (m *measurement) window(f func() error) (w window, err error) {
 	w.streams, w.resident, w.leader = b.streams, b.resident/(1<<20), b.first/(1<<20)
 	w.lookups, w.failed, w.late = after.Lookups-before.Lookups, after.Failed-before.Failed, after.Late-before.Late
 	w.stale, w.wrong = after.Stale-before.Stale, after.Wrong-before.Wrong
-	w.hostCPU, w.hostResident = after.CPU-before.CPU, after.Resident
+	w.hostCPU, w.hostHeap = after.CPU-before.CPU, after.Heap
 	w.hostIn, w.hostOut = float64(after.In-before.In)/w.seconds, float64(after.Out-before.Out)/w.seconds
 	w.lag = lag
 	return w, err
@@ -158,7 +158,7 @@ func (m *measurement) start() (err error) {
 	}
 	m.crowd, err = playHosts(Config{
 		Fleet: m.f, Servers: links, Key: servers.Key, Unknown: m.o.Unknown, Forwarded: m.o.Forwarded,
-		Latency: m.o.Latency, Loss: m.o.Loss, Late: wrongAfter,
+		Latency: m.o.Latency, Loss: m.o.Loss, Late: wrongAfter, Memory: int64(m.o.Memory) << 30 / int64(m.o.Processes),
 	}, m.o.Processes)
 	if err != nil {
 		return err
@@ -255,7 +255,7 @@ func (m *measurement) quiet() error {
 	r.RestBytes, r.Streams = idle.bytes, int(w.streams)
 	r.HostBytes = (idle.hostIn + idle.hostOut) / hosts
 	r.HostIdle = 100 * idle.hostCPU.Seconds() / idle.seconds / hosts
-	r.HostMB = float64(w.hostResident) / (1 << 20) / hosts
+	r.HostMB = float64(w.hostHeap) / (1 << 20) / hosts
 	r.LookupMicros = (w.hostCPU.Seconds()/w.seconds - idle.hostCPU.Seconds()/idle.seconds) / (float64(w.lookups) / w.seconds) * 1e6
 	r.LeaderMB, r.ServersMB = w.leader, w.resident
 	m.say("servers take %.3f cores without lookups and %.3f with %.0f a second; a host takes %.1f KiB/s",

@@ -8,7 +8,9 @@ import (
 	"net/rpc"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,7 +19,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sync/errgroup"
 
-	"meibo/bench/servers"
+	"meibo/cluster/catalog"
+	"meibo/cluster/view"
 	"meibo/resolver/wire"
 )
 
@@ -33,6 +36,7 @@ type Config struct {
 	Unknown, Forwarded float64 // shares of the lookups
 	Latency            time.Duration
 	Loss               float64
+	Memory             int64         // octets that the process is to do with, at the price of processor time
 	Late               time.Duration // from then on an answer without a change is wrong
 }
 
@@ -53,9 +57,6 @@ type Player struct {
 	mu   sync.Mutex // guards following, and writes of up and changes
 	lags *hdrhistogram.Histogram
 }
-
-// gcPercent has memory at hand for more hosts, at the price of their processor time.
-const gcPercent = 40
 
 // None is no argument, or no result.
 type None struct{}
@@ -81,7 +82,7 @@ func newHistogram() *hdrhistogram.Histogram {
 
 // Make takes the configuration. It is called once, before all others.
 func (p *Player) Make(cfg Config, _ *None) error {
-	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(cfg.Memory)
 	p.cfg, p.lags, p.truths, p.pool = cfg, newHistogram(), make([]truth, cfg.Fleet.Services), newPool()
 	z := newZipf(cfg.Fleet.Services)
 	for i := range cfg.Count {
@@ -194,6 +195,8 @@ type Change struct {
 // change is one that hosts have yet to answer with.
 type change struct {
 	service  int
+	name     string // of the service
+	node     string // of the instance
 	bit      uint64
 	up       bool
 	sent     time.Time
@@ -205,7 +208,7 @@ type change struct {
 
 // Announce says that a change is about to be written: from now on both answers are right.
 func (p *Player) Announce(c Change, _ *None) error {
-	n := &change{service: c.Service, bit: 1 << c.Instance, up: c.Up, sent: c.At, arrivals: make([]atomic.Int64, len(p.hosts)), done: make(chan struct{})}
+	n := &change{service: c.Service, name: serviceName(c.Service), node: nodeName(p.cfg.Fleet.node(c.Service, c.Instance)), bit: 1 << c.Instance, up: c.Up, sent: c.At, arrivals: make([]atomic.Int64, len(p.hosts)), done: make(chan struct{})}
 	for _, h := range p.hosts {
 		if h.isUser(c.Service) {
 			n.users++
@@ -269,11 +272,18 @@ func (p *Player) Committed(c Change, s *Spread) error {
 	return nil
 }
 
+// isIn reports whether a view has it: only then is it worth a lookup, which alone counts.
+func (c *change) isIn(state *view.State) bool {
+	instances, _, _ := state.Service(c.name)
+	i, ok := slices.BinarySearchFunc(instances, c.node, func(in catalog.Instance, node string) int { return strings.Compare(in.Node.Node, node) })
+	return ok && (instances[i].Status() == catalog.Passing) == c.up
+}
+
 // look sees which changes the host answers with, now that its view is another one.
-func (p *Player) look(h *host) {
+func (p *Player) look(h *host, state *view.State) {
 	for _, c := range *p.changes.Load() {
 		at := &c.arrivals[h.number-p.cfg.First]
-		if !h.isUser(c.service) || at.Load() != 0 {
+		if !h.isUser(c.service) || at.Load() != 0 || !c.isIn(state) {
 			continue
 		}
 		shown, ok := h.lookup(c.service)
@@ -288,7 +298,7 @@ type Figures struct {
 	Lookups, Late, Failed, Stale, Wrong int64
 	Open                                int64         // late ones not answered yet
 	CPU                                 time.Duration // of the process
-	Resident                            int64         // octets
+	Heap                                int64         // octets alive in it
 	In, Out                             int64         // octets over the hosts' connections
 	Lag                                 *hdrhistogram.Snapshot
 }
@@ -299,10 +309,12 @@ func (p *Player) Figures(_ None, f *Figures) error {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return err
 	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
 	c := &p.counts
 	*f = Figures{
 		Lookups: c.lookups.Load(), Late: c.late.Load(), Failed: c.failed.Load(), Stale: c.stale.Load(), Wrong: c.wrong.Load(),
-		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Resident: servers.Resident(os.Getpid()),
+		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Heap: int64(live[0].Value.Uint64()),
 		In: p.wires.in.Load(), Out: p.wires.out.Load(),
 	}
 	f.Open = f.Late - c.answered.Load()
