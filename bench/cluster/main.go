@@ -16,6 +16,7 @@ type options struct {
 	Loss, Unknown, Forwarded                  float64
 	Processes, Memory                         int
 	OneServer                                 bool
+	Last                                      string
 
 	bin, json, folder string
 	profile           string
@@ -43,6 +44,7 @@ func main() {
 	flag.IntVar(&o.Processes, "processes", 2, "processes that play hosts")
 	flag.IntVar(&o.Memory, "memory", 18, "GiB that those processes are to do with")
 	flag.BoolVar(&o.OneServer, "one-server", false, "all hosts have their stream with the leader")
+	flag.StringVar(&o.Last, "last", "", "the last phase that is wanted, by the name that it prints; \"\" for all")
 	flag.StringVar(&o.bin, "bin", os.Getenv("MEIBO_BIN"), "meibo's binary ($MEIBO_BIN)")
 	flag.StringVar(&o.json, "json", "", "file for the figures")
 	flag.BoolVar(&o.write, "write", false, "write the report into the folder's RESULTS.md, with plots and figures beside it")

@@ -91,6 +91,12 @@ func (m *measurement) run() (err error) {
 		if err := phase.f(); err != nil {
 			return fmt.Errorf("%s: %w", phase.name, err)
 		}
+		if phase.name == m.o.Last {
+			break
+		}
+		if err := m.crowd.tell("Collect", None{}); err != nil {
+			return err
+		}
 	}
 	defer m.crowd.stop()
 	defer m.real.Kill()
