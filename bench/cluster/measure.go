@@ -293,7 +293,12 @@ func (m *measurement) write(service, instance int, up bool) (s spread, err error
 		return s, err
 	}
 	sent := time.Now()
-	if err := m.leader.Register(m.f.register(service, instance, status)); err != nil {
+	err = m.leader.Register(m.f.register(service, instance, status))
+	for try := 0; err != nil && try < 3; try++ { // the leader changed: what it does is the same the second time
+		m.say("a write is sent again: %v", err)
+		err = m.leader.Register(m.f.register(service, instance, status))
+	}
+	if err != nil {
 		return s, err
 	}
 	c.At = time.Now()
