@@ -42,7 +42,7 @@ var clientAddr = netip.MustParseAddrPort("127.0.0.1:40000")
 
 // load asks at the rate, evenly, each question of a random host.
 func (p *Player) load() {
-	l := loader{player: p, ranks: ranks(p.cfg.Fleet), lags: newHistogram()}
+	l := loader{player: p, ranks: ranks(min(p.cfg.Fleet.Uses, p.cfg.Fleet.Services)), others: ranks(otherNames), lags: newHistogram()}
 	l.query.Client, l.query.Local = clientAddr, clientAddr.Addr()
 	next := time.Now()
 	flushed := next
@@ -71,14 +71,18 @@ type loader struct {
 	player *Player
 	query  wire.Query
 	buf    [4096]byte
-	ranks  []uint16
+	ranks  []uint16 // of the services that a host uses
+	others []uint16 // of names that nobody has, or of forwarded ones
 	counts [6]int64
 	lags   *hdrhistogram.Histogram
 }
 
-// ranks are drawn from: which of the services that it uses a host asks for.
-func ranks(f fleet) []uint16 {
-	z := newZipf(min(f.Uses, f.Services))
+// otherNames is how many names there are that nobody has, and how many forwarded ones.
+const otherNames = 1000
+
+// ranks are drawn from: which of n names is asked for, by Zipf's law.
+func ranks(n int) []uint16 {
+	z := newZipf(n)
 	list := make([]uint16, 1<<16)
 	for i := range list {
 		list[i] = uint16(z.draw((float64(i) + 0.5) / float64(len(list))))
@@ -93,9 +97,9 @@ func (l *loader) ask(h *host, now time.Time) {
 	var msg question
 	switch at := rand.Float64(); {
 	case at < p.cfg.Unknown:
-		msg = p.unknown[rand.IntN(len(p.unknown))]
+		msg = p.unknown[l.others[rand.Uint32()>>16]]
 	case at < p.cfg.Unknown+p.cfg.Forwarded:
-		msg = p.forwarded[rand.IntN(len(p.forwarded))]
+		msg = p.forwarded[l.others[rand.Uint32()>>16]]
 	default:
 		msg = p.services[h.uses[l.ranks[rand.Uint32()>>16]]]
 	}

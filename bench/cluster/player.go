@@ -95,7 +95,7 @@ func (p *Player) Make(cfg Config, _ *None) error {
 		p.truths[s].now.Store(cfg.Fleet.all())
 		p.services, err = appendQuestion(p.services, serviceName(s)+".service.consul.", err)
 	}
-	for i := range 1000 {
+	for i := range otherNames {
 		p.unknown, err = appendQuestion(p.unknown, "no-"+serviceName(i)+".service.consul.", err)
 		p.forwarded, err = appendQuestion(p.forwarded, serviceName(i)+".example.com.", err)
 	}

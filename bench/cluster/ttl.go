@@ -36,7 +36,7 @@ func (m *measurement) ttls() {
 
 // simulateTTL plays ttlHosts hosts of the fleet, in simulated time. What they ask for is what players ask for.
 func simulateTTL(f fleet, ttl time.Duration, lookups, rate, known, unknown float64) TTLCache {
-	z, list := newZipf(f.Services), ranks(f)
+	z, list, others := newZipf(f.Services), ranks(min(f.Uses, f.Services)), ranks(otherNames)
 	random := rand.New(rand.NewPCG(7, 7))
 	hosts := min(f.Hosts, ttlHosts)
 	warm := max(ttl, time.Second)
@@ -63,7 +63,7 @@ func simulateTTL(f fleet, ttl time.Duration, lookups, rate, known, unknown float
 		for at := time.Duration(0); at < end; at += time.Duration(random.ExpFloat64() * interval) {
 			count := at >= warm
 			if random.Float64()*(known+unknown) < unknown {
-				name := random.IntN(1000)
+				name := int(others[random.Uint32()>>16])
 				if since, ok := absent[name]; !ok || at-since >= ttl {
 					absent[name] = at
 					if count {
