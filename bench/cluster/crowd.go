@@ -23,7 +23,7 @@ type crowd struct {
 	cmds []*exec.Cmd
 }
 
-// playHosts starts processes for the hosts of cfg. Real hosts have processors of their own: these take none from the servers.
+// playHosts starts processes for the hosts of cfg. Real hosts have processors of their own: these leave the servers theirs, but for some, or they would wait whenever those collect garbage.
 func playHosts(cfg Config, processes int) (*crowd, error) {
 	c := new(crowd)
 	self, err := os.Executable()
@@ -31,7 +31,7 @@ func playHosts(cfg Config, processes int) (*crowd, error) {
 		return nil, err
 	}
 	for i := range processes {
-		cmd := exec.Command("nice", "-n", "19", self)
+		cmd := exec.Command("nice", "-n", "5", self)
 		cmd.Env = append(os.Environ(), playEnv+"=1")
 		cmd.Stderr = os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
