@@ -162,7 +162,7 @@ func TestFit(t *testing.T) {
 }
 
 func TestOptions_BadOnesAreNamed(t *testing.T) {
-	good := options{Hosts: 100, Services: 10, Instances: 100, Uses: 5, Changes: 1, Duration: time.Second, Window: time.Second, Processes: 1, bin: "x"}
+	good := options{Hosts: 100, Services: 10, Instances: 100, Uses: 5, Changes: 1, Duration: time.Second, Window: time.Second, Processes: 1, Memory: 1, bin: "x"}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}

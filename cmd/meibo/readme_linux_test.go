@@ -68,6 +68,8 @@ func readmeSteps() []readmeStep {
 			`IN\s+A\s+10\.0\.0\.11`, `IN\s+A\s+10\.0\.0\.12`, `IN\s+A\s+10\.0\.0\.13`, `IN\s+A\s+10\.0\.0\.21`, `IN\s+A\s+10\.0\.0\.22`,
 		}},
 		{begins: "NEW=$(meibo keygen)", on: "s2", want: []string{`\[5/5\]`}, then: (*readmeHost).hasOneKey},
+
+		{begins: "make bench-cluster", skip: "five minutes of two cores; bench/cluster's tests have a small one"},
 	}
 }
 
