@@ -6,6 +6,9 @@
 // -loss: on the hosts' ends of their streams), and caches that know TTLs alone. Computed: what a socket adds to a lookup,
 // what such caches cost the servers, and all that the model says. The report marks each.
 //
+// Hosts of a process share the records of the catalog, and what they knew over a restart stays in memory, as from a file: so
+// one host among them is a process, and what a host takes in memory is measured of that.
+//
 // A process with players plays hosts: the command starts itself again for that, and speaks net/rpc with them over their
 // standard input and output.
 package main

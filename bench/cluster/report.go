@@ -25,7 +25,7 @@ func writeReport(folder string) error {
 	last := &list[len(list)-1]
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s. Everything runs on this one machine, servers included. Real: servers, disks, TLS, and each host's link, view, cache, resolver and zone. "+
-		"Simulated: the upstream of forwarded names, caches that know TTLs alone. Computed: what is said to be.\n\n", last.Machine)
+		"Simulated: the upstream of forwarded names, caches that know TTLs alone. Computed: what is said to be. Hosts of a process share the records of the catalog, and keep what they knew over a restart in memory: what a host takes in memory is a process's.\n\n", last.Machine)
 	head, rule := []string{"figure"}, "|---|"
 	for _, r := range list {
 		text := fmt.Sprintf("%d hosts", r.Hosts)

@@ -328,7 +328,7 @@ func (c *costly) Load() *State { return c.state.Load() }
 
 func (c *costly) Export() *Export {
 	c.exports.Add(1)
-	time.Sleep(c.cost)
+	time.Sleep(c.cost) // of fake time: what an export takes
 	return fullExport()
 }
 
@@ -356,7 +356,7 @@ func TestRule24_ThePaceOfWritingFollowsWhatAWriteCosts(t *testing.T) {
 		{"a server, changes alone", 200 * time.Millisecond, 0, 6, 7},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // twenty minutes of fake time, all sleeps included
 				v := &costly{cost: tc.cost}
 				v.state.Store(&State{superseded: make(chan struct{})})
 				f, _ := mustFile(t, FileConfig{Path: filepath.Join(t.TempDir(), "view")})
