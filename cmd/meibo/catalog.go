@@ -43,46 +43,6 @@ func newServicesCommand() *cobra.Command {
 	return cmd
 }
 
-func newNodesCommand() *cobra.Command {
-	var a asker
-	var unconfirmed bool
-	cmd := &cobra.Command{
-		Use: "nodes", Short: "List the nodes of the catalog", GroupID: "ask", Args: noArgs,
-		Long: `Lists the nodes of the catalog.
-
--unconfirmed lists what this host still answers from before the servers began anew,
-and no server confirms: register it again, or take it out with ` + "`meibo nodes forget`" + `.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			defer noteConsul(cmd, c)
-			if unconfirmed {
-				return a.printUnconfirmed(cmd, c)
-			}
-			nodes, meta, err := c.Nodes(cmd.Context(), &client.Query{Cached: true})
-			if err != nil {
-				return explained(c, err)
-			}
-			noteAge(cmd.ErrOrStderr(), meta)
-			if a.json {
-				return printJSON(cmd.OutOrStdout(), nodes)
-			}
-			rows := [][]string{{"Node", "Address", "DC", "ID"}}
-			for _, n := range nodes {
-				rows = append(rows, []string{n.Node, n.Address, n.Datacenter, n.ID})
-			}
-			return table(cmd.OutOrStdout(), rows)
-		},
-	}
-	a.flags(cmd)
-	cmd.Flags().BoolVar(&unconfirmed, "unconfirmed", false, "those that only this host knows of, from before the servers began anew")
-	cmd.AddCommand(newForgetCommand())
-	return cmd
-}
-
 func (a *asker) printUnconfirmed(cmd *cobra.Command, c *client.Client) error {
 	list, err := c.Unconfirmed(cmd.Context())
 	if err != nil {

@@ -50,6 +50,7 @@ cmd/meibo/logging        <
 cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consul resolver/local cache forwarder cluster/catalog cluster/definition cluster/agent cluster/check cluster/consensus cluster/httpapi cluster/gossip cluster/link cluster/leader cmd/meibo/logging
 cmd/meibo/dnsmasq        < resolver/local resolver/wire
 cmd/meibo/signals        <
+cmd/meibo/inventory      <
 cmd/meibo                < *
 `
 

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -64,6 +66,7 @@ func TestScripts(t *testing.T) {
 			"wait-port":  waitPort,
 			"wait-out":   waitOut,
 			"put":        put,
+			"exits":      exits,
 		},
 	})
 }
@@ -134,6 +137,16 @@ func put(ts *testscript.TestScript, _ bool, args []string) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		ts.Fatalf("%s: %s", args[0], resp.Status)
+	}
+}
+
+// exits runs meibo, which must end with this code: `exits CODE meibo ARGUMENT...`.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); !errors.As(err, &exit) || exit.ExitCode() != want {
+		ts.Fatalf("it ends with %v; expected exit code %d", err, want)
 	}
 }
 
