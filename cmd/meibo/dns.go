@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -305,7 +307,29 @@ func (d *dnsService) applyLocked() error {
 	d.resolver.SetFilter(d.cfg.FilterConfig())
 	zone := d.cfg.ZoneConfig()
 	zone.Domain, zone.AltDomain, zone.Datacenter = d.names.Domain, d.names.AltDomain, d.names.Datacenter
-	return d.zone.SetConfig(zone)
+	if err := d.zone.SetConfig(zone); err != nil {
+		return err
+	}
+	d.publish(routes)
+	return nil
+}
+
+// publish writes the servers of all other names to where kubelet and the like find them, which must not be told of this
+// daemon: resolv.conf in the folder that systemd made for it.
+func (d *dnsService) publish(routes []forwarder.Route) {
+	folders := filepath.SplitList(os.Getenv("RUNTIME_DIRECTORY"))
+	at := slices.IndexFunc(routes, func(r forwarder.Route) bool { return r.Suffix == wire.Root && !r.Part })
+	if len(folders) == 0 || at < 0 {
+		return
+	}
+	up := resolvconf.Upstreams{Servers: routes[at].Servers}
+	if data, err := os.ReadFile(cmp.Or(d.cfg.Forward.ResolvFile, resolvconf.DefaultPath)); err == nil {
+		file := resolvconf.Parse(string(data))
+		up.Search, up.Options = file.Search, file.Options
+	}
+	if err := resolvconf.Publish(filepath.Join(folders[0], "resolv.conf"), up); err != nil {
+		d.log.Warn("the upstream servers were not written down for kubelet and others", "err", err)
+	}
 }
 
 // routes are those of cfg, where found are the servers of resolv.conf.

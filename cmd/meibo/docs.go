@@ -162,15 +162,19 @@ Further settings go into files that sort after 00-meibo.hcl, which is the packag
 data does so as its user: **runuser -u meibo -- meibo agent -config-dir /etc/meibo.d**, with both units stopped.
 
 # USE BY THIS HOST
-The package changes nothing of how this host resolves names. To have it ask meibo, name the servers for all other names first,
-then make meibo the only one that programs ask:
+The package changes nothing of how this host resolves names until somebody says so:
 
-    echo 'recursors = ["192.0.2.53", "192.0.2.54"]' > /etc/meibo.d/recursors.hcl
-    systemctl reload meibo
     meibo lookup deb.debian.org
-    echo 'nameserver 127.0.0.1' > /etc/resolv.conf
+    meibo resolv install
 
-Where something else writes /etc/resolv.conf (systemd-resolved, NetworkManager, a DHCP client), tell that in place of the last line.
+or, where nobody can be asked, **MEIBO_RESOLV=install** in the environment of its installation (of **apt-get**, **dpkg** or **rpm**), or the
+answer to its question **meibo/resolv** (debconf, of low priority, no unless it is answered). **meibo-resolv**(8) says what it
+changes. Its units **meibo-resolv.path** and **meibo-resolv.service** do nothing before: they see when others overwrite
+/etc/resolv.conf. The removal of the package puts everything back while the daemon still answers, and is refused where that
+fails, unless **MEIBO_RESOLV=leave** is in its environment.
+
+/run/meibo/resolv.conf names the servers that the daemon forwards to: kubelet reads it by **resolvConf**, and must not be told of
+meibo's own address.
 
 # SIGNALS
 **SIGHUP** has the daemon read its configuration again. **SIGTERM** and **SIGINT** stop it; a stop is no leave.

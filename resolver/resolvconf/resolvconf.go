@@ -1,11 +1,20 @@
-// Package resolvconf finds out which DNS servers this host was given: those of
-// /etc/resolv.conf or, where that names only a resolver on this host, those
-// that systemd-resolved or NetworkManager write down elsewhere. It never
-// returns an address that this process listens on, or questions would go round
-// in a circle.
+// Package resolvconf knows /etc/resolv.conf: which DNS servers the host was given,
+// who owns the file, and how meibo takes its place there and gives it back.
 //
-// Find looks once; a Watcher looks again whenever one of the files changes. The
-// package must not know DNS messages.
+// The true upstreams are those of the file or, where it names only a resolver on this
+// host, those that its owner (systemd-resolved, NetworkManager, …) or a takeover wrote
+// down elsewhere. An address that this process listens on is never one, or questions
+// would go round in a circle. [Find] looks once; a [Watcher] looks again whenever one
+// of the files changes.
+//
+// A [Host] is taken over by Install and given back by Restore; Status tells how it is,
+// and Keep makes good what others overwrote, a few times an hour at most. All that is to
+// be changed stands in a journal on disk, with what was there before, ahead of the
+// first change: whatever kills a change, Restore takes it back. Containers of Docker are
+// a change of its own, InstallDocker and RestoreDocker. With Host.Root all of it works
+// on a directory tree, and runs no program.
+//
+// The package must not know DNS messages.
 package resolvconf
 
 import (
@@ -16,6 +25,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -31,9 +41,18 @@ const (
 	maxFile = 1 << 20
 )
 
+// defaultElsewhere: those that follow the network come first, then what was there
+// when meibo took the host over.
 var defaultElsewhere = []string{
-	"/run/systemd/resolve/resolv.conf",
+	resolvedFile,
 	"/run/NetworkManager/no-stub-resolv.conf",
+	"/run/NetworkManager/resolv.conf",
+	"/run/netconfig/resolv.conf",
+	"/run/resolvconf/interface",  // Debian's
+	"/run/resolvconf/interfaces", // openresolv's
+	"/run/resolvconf/keys",       // the same, since 3.14
+	hookFolder,
+	upstreamFile,
 }
 
 // ErrNone says that no file names a server that can be asked.
@@ -41,10 +60,13 @@ var ErrNone = errors.New("no upstream DNS server is known; name some in the conf
 
 // Config says where to look. The zero value looks at the usual files.
 type Config struct {
+	// Root is a directory that stands for "/".
+	Root string
 	// Path is the file that programs read; "" means DefaultPath.
 	Path string
 	// Elsewhere are files that name the true servers when Path names only this
-	// host, in order of trust; nil means the usual ones.
+	// host, in order of trust; nil means the usual ones. A directory stands for its
+	// files, one for each interface, but those of loopback (lo.*).
 	Elsewhere []string
 	// Self are the addresses this process listens on for DNS. An unspecified
 	// address stands for all addresses of the host.
@@ -75,7 +97,17 @@ type Upstreams struct {
 func Find(c Config) (Upstreams, error) {
 	c.setDefaults()
 	own := c.newSelf()
-	file, err := readFile(c.Path)
+	others := make([]found, 0, len(c.Elsewhere))
+	for _, path := range c.Elsewhere {
+		f, err := c.readAny(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		// A resolver on this host that asks us must not be asked by us.
+		own.askedByStub = own.askedByStub || slices.ContainsFunc(f.Servers, own.is)
+		others = append(others, found{path, f, err})
+	}
+	file, err := c.readOne(c.Path)
 	up := Upstreams{Search: file.Search, Options: file.Options}
 	said := []string{describe(c.Path, file, err)}
 
@@ -83,20 +115,69 @@ func Find(c Config) (Upstreams, error) {
 	if !onlyHere(usable) {
 		return up.with(usable, c.Path), nil
 	}
-	for _, path := range c.Elsewhere {
-		other, err := readFile(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		said = append(said, describe(path, other, err))
-		if others := slices.DeleteFunc(other.Servers, own.is); !onlyHere(others) {
-			return up.with(others, path), nil
+	for _, o := range others {
+		said = append(said, describe(o.path, o.file, o.err))
+		if servers := slices.DeleteFunc(o.file.Servers, own.is); !onlyHere(servers) {
+			return up.with(servers, o.path), nil
 		}
 	}
 	if len(usable) > 0 {
 		return up.with(usable, c.Path), nil
 	}
+	// Those of a container's runtime, as they were before the file named us.
+	for _, o := range others {
+		if servers := slices.DeleteFunc(o.file.Servers, own.is); o.path == upstreamFile && len(servers) > 0 {
+			return up.with(servers, o.path), nil
+		}
+	}
 	return up, fmt.Errorf("%s: %w", strings.Join(said, "; "), ErrNone)
+}
+
+// found is a file that may name the true servers.
+type found struct {
+	path string
+	file File
+	err  error
+}
+
+func (c *Config) readOne(path string) (File, error) {
+	if c.Root == "" {
+		return readFile(path)
+	}
+	text, err := tree{root: c.Root}.follow(path) // links don't lead out of it
+	return Parse(text), err
+}
+
+// readAny reads a file, or those of a directory.
+func (c *Config) readAny(path string) (File, error) {
+	at := filepath.Join(c.Root, path)
+	info, err := os.Stat(at)
+	if err != nil {
+		return File{}, fmt.Errorf("read %s: %w", path, errors.Unwrap(err))
+	}
+	if !info.IsDir() {
+		return c.readOne(path)
+	}
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		return File{}, fmt.Errorf("read %s: %w", path, errors.Unwrap(err))
+	}
+	var all File
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, ".") || name == "lo" || strings.HasPrefix(name, "lo.") {
+			continue
+		}
+		f, err := c.readOne(filepath.Join(path, e.Name()))
+		if err != nil {
+			continue // gone in the meantime
+		}
+		for _, s := range f.Servers {
+			if !slices.Contains(all.Servers, s) && len(all.Servers) < maxServers {
+				all.Servers = append(all.Servers, s)
+			}
+		}
+	}
+	return all, nil
 }
 
 func (c *Config) setDefaults() {
@@ -173,6 +254,8 @@ type self struct {
 	any4   bool         // every IPv4 address is
 	any6   bool
 	locals []netip.Addr // of the host
+	// systemd-resolved asks this process.
+	askedByStub bool
 }
 
 func (c *Config) newSelf() self {
@@ -198,7 +281,7 @@ func (s *self) is(server netip.Addr) bool {
 	if server.IsUnspecified() {
 		server = loopbackOf(server)
 	}
-	if slices.Contains(s.addrs, server) {
+	if slices.Contains(s.addrs, server) || s.askedByStub && isStub(server) {
 		return true
 	}
 	if server.Is4() && !s.any4 || server.Is6() && !s.any6 {
@@ -235,7 +318,10 @@ type Watcher struct {
 // an error, which is Find's: servers may come later.
 func NewWatcher(c Config) (*Watcher, error) {
 	c.setDefaults()
-	w := &Watcher{config: c, files: append([]string{c.Path}, c.Elsewhere...)}
+	w := &Watcher{config: c}
+	for _, path := range append([]string{c.Path}, c.Elsewhere...) {
+		w.files = append(w.files, filepath.Join(c.Root, path))
+	}
 	up, err := Find(c)
 	w.current.Store(&up)
 	if err != nil {

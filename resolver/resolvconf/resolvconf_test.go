@@ -53,8 +53,8 @@ func TestParse_ResolvConf5(t *testing.T) {
 	}
 }
 
-// tree makes a configuration over files in a directory; "" leaves a file out.
-func tree(t *testing.T, main, resolved, manager string) Config {
+// files makes a configuration over files in a directory; "" leaves a file out.
+func files(t *testing.T, main, resolved, manager string) Config {
 	t.Helper()
 	dir := t.TempDir()
 	c := Config{
@@ -111,7 +111,7 @@ func TestFind_TheTrueUpstreams(t *testing.T) {
 		{"no file, but NetworkManager's", "", "", public, nil, "192.0.2.1:53 192.0.2.2:53 manager"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c := tree(t, tc.main, tc.resolved, tc.manager)
+			c := files(t, tc.main, tc.resolved, tc.manager)
 			c.Self = tc.self
 			up, err := Find(c)
 			if err != nil {
@@ -144,7 +144,7 @@ func TestFind_NeverOurselvesAndAnErrorThatSaysWhatWasSeen(t *testing.T) {
 		{"no file", "", "", "no such file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c := tree(t, tc.main, tc.resolved, "")
+			c := files(t, tc.main, tc.resolved, "")
 			c.Self = self
 			up, err := Find(c)
 			if !errors.Is(err, ErrNone) || len(up.Servers) != 0 || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "recursors") {
@@ -155,7 +155,7 @@ func TestFind_NeverOurselvesAndAnErrorThatSaysWhatWasSeen(t *testing.T) {
 }
 
 func TestWatcher_TellsOfOtherServersAndKeepsTheLastOnes(t *testing.T) {
-	c := tree(t, "nameserver 192.0.2.1\n", "", "")
+	c := files(t, "nameserver 192.0.2.1\n", "", "")
 	told := make(chan Upstreams, 16)
 	c.Changed = func(up Upstreams) { told <- up }
 	w, err := NewWatcher(c)
@@ -205,7 +205,7 @@ func TestWatcher_TellsOfOtherServersAndKeepsTheLastOnes(t *testing.T) {
 }
 
 func TestWatcher_StartsWithoutServersAndKeepsTheLastWhenNoneIsLeft(t *testing.T) {
-	c := tree(t, "", "", "")
+	c := files(t, "", "", "")
 	w, err := NewWatcher(c)
 	if !errors.Is(err, ErrNone) || w == nil {
 		t.Fatalf("watcher %v, error %v; want a watcher and ErrNone", w, err)
