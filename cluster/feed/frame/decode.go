@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -15,7 +16,7 @@ var errDamaged = errors.New("damaged: a field runs past the end of its record")
 // octets they may have: enough for the statuses, tags and names that come again and
 // again.
 const (
-	maxCommon    = 8192
+	maxCommon    = 16384
 	maxCommonLen = 64
 	maxCommonSet = 256 // of lists and maps
 )
@@ -23,10 +24,15 @@ const (
 // interner makes equal values one, which saves a host most of the memory of a
 // large catalog. Lists and maps are found by their encoding.
 type interner struct {
+	mu      sync.Mutex // held while a run is decoded
 	strings map[string]string
 	lists   map[string][]string
 	pairs   map[string]map[string]string
 }
+
+// common is the one of the process: its file, each stream that it opens and each
+// neighbour tell it of the same nodes and services.
+var common interner
 
 // intern returns the value that a map has for what b encodes, made by make at first.
 func intern[V any](known *map[string]V, b []byte, most int, make func() V) V {
@@ -242,7 +248,6 @@ func (f *Fields) sharedPairs() map[string]string {
 // decoder makes an update of records. Records may come in several runs; the
 // context lasts until take.
 type decoder struct {
-	common interner
 	fields Fields // of one record after the other
 	update catalog.Update
 	node   *catalog.NodeState // what checks and addresses belong to, or
@@ -251,6 +256,8 @@ type decoder struct {
 
 // decode reads a run of whole records.
 func (d *decoder) decode(b []byte) error {
+	common.mu.Lock()
+	defer common.mu.Unlock()
 	for len(b) > 0 {
 		kind := b[0]
 		n, size := binary.Uvarint(b[1:])
@@ -259,7 +266,7 @@ func (d *decoder) decode(b []byte) error {
 		}
 		body := b[1+size : 1+size+int(n)]
 		b = b[1+size+int(n):]
-		d.fields = Fields{b: body, common: &d.common}
+		d.fields = Fields{b: body, common: &common}
 		if err := d.record(kind, &d.fields); err != nil {
 			return err
 		}
