@@ -228,6 +228,19 @@ func BenchmarkFleet(b *testing.B) {
 			}
 		}
 	})
+	b.Run("begins with its file", func(b *testing.B) {
+		e := v.Export()
+		b.ReportAllocs()
+		for b.Loop() {
+			mustNew(b, Config{NodeName: f.nodes[0].Node, NodeID: f.nodes[0].ID}).Import(e, FromDisk)
+		}
+	})
+	b.Run("exported", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			v.Export()
+		}
+	})
 	b.Run("the whole is told", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
