@@ -69,8 +69,11 @@ func (h *host) newView() (*view.View, error) {
 func (h *host) kill() (err error) {
 	h.stop()
 	h.ended.Wait()
+	known := h.view.Export()
+	h.view = nil // two views of each host would be too much
+	h.resolver.Store(nil)
 	if h.next, err = h.newView(); err == nil {
-		h.next.Import(h.view.Export(), view.FromDisk)
+		h.next.Import(known, view.FromDisk)
 	}
 	return err
 }
@@ -108,7 +111,7 @@ func (h *host) start() error {
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h.view, h.stop = v, stop
+	h.view, h.next, h.stop = v, nil, stop
 	h.resolver.Store(r)
 	h.ended.Go(func() { _ = l.Run(ctx) })
 	h.ended.Go(func() { _ = v.Run(ctx) })
@@ -169,8 +172,8 @@ func (h *host) watch(ctx context.Context) {
 	}
 }
 
-// ready waits until the host knows all the services that it uses.
-func (h *host) ready(ctx context.Context) error {
+// knows waits until the host knows services.
+func (h *host) knows(ctx context.Context, services []int) error {
 	for state := h.view.Load(); !state.HasBase(); state = h.view.Load() {
 		select {
 		case <-ctx.Done():
@@ -179,7 +182,7 @@ func (h *host) ready(ctx context.Context) error {
 		}
 	}
 	var known []<-chan struct{}
-	for _, s := range h.uses {
+	for _, s := range services {
 		known = append(known, h.view.Want(serviceName(s)))
 	}
 	for _, k := range known {

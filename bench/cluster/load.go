@@ -94,6 +94,9 @@ func ranks(n int) []uint16 {
 func (l *loader) ask(h *host, now time.Time) {
 	p := l.player
 	r := h.resolver.Load()
+	if r == nil {
+		return // killed meanwhile
+	}
 	var msg question
 	switch at := rand.Float64(); {
 	case at < p.cfg.Unknown:

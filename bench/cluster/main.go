@@ -15,7 +15,7 @@ type options struct {
 	Duration, Window, Start, Latency          time.Duration
 	Loss, Unknown, Forwarded                  float64
 	Processes, Memory                         int
-	OneServer                                 bool
+	OneServer, Image                          bool
 	Last                                      string
 
 	bin, json, folder string
@@ -44,6 +44,7 @@ func main() {
 	flag.IntVar(&o.Processes, "processes", 2, "processes that play hosts")
 	flag.IntVar(&o.Memory, "memory", 18, "GiB that those processes are to do with")
 	flag.BoolVar(&o.OneServer, "one-server", false, "all hosts have their stream with the leader")
+	flag.BoolVar(&o.Image, "image", false, "hosts begin with a file, as if made of an image of a running one: of many, the first start takes this machine a third of the time")
 	flag.StringVar(&o.Last, "last", "", "the last phase that is wanted, by the name that it prints; \"\" for all")
 	flag.StringVar(&o.bin, "bin", os.Getenv("MEIBO_BIN"), "meibo's binary ($MEIBO_BIN)")
 	flag.StringVar(&o.json, "json", "", "file for the figures")

@@ -170,7 +170,13 @@ func (m *measurement) start() (err error) {
 		return err
 	}
 	began := time.Now()
-	// As fast as this machine plays hosts that know nothing: together they would wait for its processors alone.
+	if m.o.Image {
+		if err := m.crowd.tell("Image", None{}); err != nil {
+			return err
+		}
+		m.say("every host has a file after %.1f s", time.Since(began).Seconds())
+	}
+	// As fast as this machine plays hosts: together they would wait for its processors alone.
 	if err := m.crowd.tell("Start", Some{Step: 1, Most: 16}); err != nil {
 		return err
 	}

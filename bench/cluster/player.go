@@ -19,6 +19,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"meibo/cluster/catalog"
 	"meibo/cluster/view"
@@ -83,6 +84,9 @@ func newHistogram() *hdrhistogram.Histogram {
 
 // Make takes the configuration. It is called once, before all others.
 func (p *Player) Make(cfg Config, _ *None) error {
+	if err := hugePages(cfg.Memory); err != nil {
+		return err
+	}
 	debug.SetGCPercent(-1) // until the bound: to look through thousands of hosts takes longer than a phase
 	debug.SetMemoryLimit(cfg.Memory)
 	p.cfg, p.lags, p.truths, p.pool = cfg, newHistogram(), make([]truth, cfg.Fleet.Services), newPool()
@@ -107,6 +111,17 @@ func (p *Player) Make(cfg Config, _ *None) error {
 	return err
 }
 
+// hugePages has so much of the heap, in octets, be of huge pages: with small ones most of the time goes by in looking up
+// where thousands of hosts' memory is.
+func hugePages(size int64) error {
+	room := make([]byte, size)
+	if err := unix.Madvise(room, unix.MADV_HUGEPAGE); err != nil {
+		return fmt.Errorf("ask for huge pages: %w", err)
+	}
+	debug.FreeOSMemory() // of the addresses alone: none was used yet
+	return nil
+}
+
 // Some says which hosts are meant: each Step-th.
 type Some struct {
 	Step   int
@@ -121,6 +136,48 @@ func (p *Player) some(a Some) (list []*host) {
 		}
 	}
 	return list
+}
+
+// Image has hosts that never ran begin with a file, as those do that are made of an image of a running one: one of them
+// learns what there is, the others know of it what they use.
+func (p *Player) Image(None, *None) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	one := p.hosts[0]
+	if err := one.start(); err != nil {
+		return err
+	}
+	all := make([]int, p.cfg.Fleet.Services)
+	for s := range all {
+		all[s] = s
+	}
+	if err := one.knows(ctx, all); err != nil {
+		return err
+	}
+	one.stop()
+	one.ended.Wait()
+	whole := one.view.Export()
+	parts := make(map[string][]catalog.Part)
+	for _, part := range whole.Current.Parts {
+		parts[part.Service] = append(parts[part.Service], part)
+	}
+	var making errgroup.Group
+	making.SetLimit(runtime.GOMAXPROCS(0))
+	for _, h := range p.hosts {
+		making.Go(func() (err error) {
+			known := view.Export{Current: whole.Current}
+			known.Current.Complete, known.Current.Parts = nil, nil
+			for _, s := range h.uses {
+				known.Current.Complete = append(known.Current.Complete, serviceName(s))
+				known.Current.Parts = append(known.Current.Parts, parts[serviceName(s)]...)
+			}
+			if h.next, err = h.newView(); err == nil {
+				h.next.Import(&known, view.FromDisk)
+			}
+			return err
+		})
+	}
+	return making.Wait()
 }
 
 // Start starts hosts, whose lookups begin at once, and returns when each knows all that it uses.
@@ -143,7 +200,7 @@ func (p *Player) Start(a Some, _ *None) error {
 			up := append(slices.Clone(*p.up.Load()), h)
 			p.up.Store(&up)
 			p.mu.Unlock()
-			return h.ready(ctx)
+			return h.knows(ctx, h.uses)
 		})
 	}
 	return starting.Wait()
@@ -181,9 +238,14 @@ func (p *Player) Confirmed(after time.Time, took *[]time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// Collect collects garbage, so that it need not be while something is measured: real hosts don't wait for each other's.
+// Collect collects garbage, so that it need not be while something is measured: real hosts don't wait for each other's. As
+// long as there is room for what a phase makes, nothing is done: it takes half a minute of thousands of hosts.
 func (p *Player) Collect(None, *None) error {
-	runtime.GC()
+	used := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(used)
+	if int64(used[0].Value.Uint64()) > p.cfg.Memory/3*2 {
+		runtime.GC()
+	}
 	return nil
 }
 

@@ -112,9 +112,19 @@ func (t *txn[T]) write(c int) *chunk[T] {
 	return &t.chunks[c]
 }
 
+// findFromEnd is find, which looks at the last item first: a whole table comes in order.
+func (t *txn[T]) findFromEnd(place func(T) int) (c, i int, ok bool) {
+	if c = len(t.chunks) - 1; c >= 0 {
+		if items := t.chunks[c].items; place(items[len(items)-1]) < 0 {
+			return c, len(items), false
+		}
+	}
+	return t.find(place)
+}
+
 // put sets the item at the place, and adds it if none is there.
 func (t *txn[T]) put(item T, place func(T) int) {
-	c, i, ok := t.find(place)
+	c, i, ok := t.findFromEnd(place)
 	if ok {
 		t.write(c).items[i] = item
 		return

@@ -181,7 +181,7 @@ func (v *View) rebuild(b *stateBuilder) {
 	if b.all {
 		v.touchAllKnown(b)
 	}
-	if v.current != nil {
+	if v.current != nil && len(v.remembered) > 0 {
 		for key := range b.touchedNodes {
 			if former, ok := v.formerName(key, &b.ids.table); ok {
 				delete(v.remembered, former)
