@@ -91,6 +91,7 @@ func (c *crowd) figures() (sum Figures, lag *hdrhistogram.Histogram, err error) 
 		sum.Open += f.Open
 		sum.CPU += f.CPU
 		sum.Heap += f.Heap
+		sum.Collections += f.Collections
 		sum.In += f.In
 		sum.Out += f.Out
 		if f.Lag != nil {

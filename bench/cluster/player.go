@@ -243,7 +243,7 @@ func (p *Player) Confirmed(after time.Time, took *[]time.Duration) error {
 func (p *Player) Collect(None, *None) error {
 	used := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(used)
-	if int64(used[0].Value.Uint64()) > p.cfg.Memory/3*2 {
+	if int64(used[0].Value.Uint64()) > p.cfg.Memory/2 {
 		runtime.GC()
 	}
 	return nil
@@ -307,8 +307,8 @@ type Spread struct {
 	Took           *hdrhistogram.Snapshot // from sending the write to a user's answers
 }
 
-// Committed says that the write was acknowledged, and waits until all hosts that use the service answer with it, for ten
-// seconds at most.
+// Committed says that the write was acknowledged, and waits until all hosts that use the service answer with it, for half
+// a minute at most.
 func (p *Player) Committed(c Change, s *Spread) error {
 	p.truths[c.Service].since.Store(c.At.UnixNano())
 	var n *change
@@ -321,7 +321,7 @@ func (p *Player) Committed(c Change, s *Spread) error {
 		return fmt.Errorf("no change of service %d was announced", c.Service)
 	}
 	if n.users > 0 {
-		timer := time.NewTimer(10 * time.Second)
+		timer := time.NewTimer(30 * time.Second)
 		select {
 		case <-n.done:
 		case <-timer.C:
@@ -369,6 +369,7 @@ type Figures struct {
 	Open                                int64         // late ones not answered yet
 	CPU                                 time.Duration // of the process
 	Heap                                int64         // octets alive in it
+	Collections                         int64         // of garbage: while one goes on hosts wait for a processor
 	In, Out                             int64         // octets over the hosts' connections
 	Lag                                 *hdrhistogram.Snapshot
 }
@@ -379,12 +380,12 @@ func (p *Player) Figures(_ None, f *Figures) error {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return err
 	}
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(heap)
 	c := &p.counts
 	*f = Figures{
 		Lookups: c.lookups.Load(), Late: c.late.Load(), Failed: c.failed.Load(), Stale: c.stale.Load(), Wrong: c.wrong.Load(),
-		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Heap: int64(live[0].Value.Uint64()),
+		CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), Heap: int64(heap[0].Value.Uint64()), Collections: int64(heap[1].Value.Uint64()),
 		In: p.wires.in.Load(), Out: p.wires.out.Load(),
 	}
 	f.Open = f.Late - c.answered.Load()

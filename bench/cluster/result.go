@@ -26,6 +26,8 @@ type result struct {
 	Lag  float64 `json:"lag_p99_ms"` // how late lookups began while instances changed
 	Void bool    `json:"void"`       // too late to believe
 
+	ChangeCollections int64 `json:"change_collections"` // of garbage, of those who play hosts, while instances changed
+
 	Streams    int     `json:"streams"`
 	AloneCores float64 `json:"server_cpu_cores_alone"` // no host
 	IdleCores  float64 `json:"server_cpu_cores_idle"`  // no lookups, no changes
@@ -48,7 +50,7 @@ type result struct {
 	Changes    int     `json:"changes"`
 	Rate       float64 `json:"changes_per_s"`
 	Users      float64 `json:"users_per_change"`
-	Missing    int     `json:"changes_not_seen"` // by a user within 10 s
+	Missing    int     `json:"changes_not_seen"` // by a user within 30 s
 	ChangeP50  float64 `json:"change_p50_ms"`
 	ChangeP99  float64 `json:"change_p99_ms"`
 	ChangeMax  float64 `json:"change_max_ms"`
@@ -60,7 +62,7 @@ type result struct {
 	HotLast   float64 `json:"hot_last_ms"`
 	HotCores  float64 `json:"hot_server_cpu_cores"`
 
-	Install           float64 `json:"install_s"` // until every host knew what it uses, from nothing, a few at a time
+	Install           float64 `json:"install_s"` // until every host knew what it uses, from nothing (or from a file), a few at a time
 	FleetStart        event   `json:"fleet_start"`
 	Restart           event   `json:"tenth_restarted"`
 	LeaderKilled      event   `json:"leader_killed"`         // until the last user of a service had heard of a write
@@ -83,6 +85,7 @@ type event struct {
 	Failed      int64   `json:"failed_lookups"`
 	Wrong       int64   `json:"wrong_answers"`
 	Lag         float64 `json:"lag_p99_ms"`
+	Unseen      int     `json:"unseen,omitempty"` // hosts that had not seen the write after half a minute
 }
 
 func (r *result) save(file string) error {
