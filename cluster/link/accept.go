@@ -108,13 +108,15 @@ func (l *Link) join(ctx context.Context, tc *tls.Conn, c *conn, place *place, p 
 		return errors.Join(fmt.Errorf("%w: too many connections for %s wait", ErrRefused, p), err)
 	}
 	gauge := l.metrics.conns.WithLabelValues("in", string(p))
-	c.onClose = func(c *conn) {
-		l.forget(c)
-		place.leave()
-		gauge.Dec()
-	}
 	gauge.Inc()
 	err := l.register(c)
+	leave := func(c *conn) {
+		l.forget(c)
+		gauge.Dec()
+	}
+	if !c.atClose(func(c *conn) { leave(c); place.leave() }) {
+		leave(c) // its time was over just now, and only its place is given back
+	}
 	if err == nil {
 		_, err = tc.Write(joinAck())
 	}

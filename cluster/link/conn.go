@@ -10,9 +10,12 @@ import (
 // once that is proven, and takes itself off the books when it is closed.
 type conn struct {
 	net.Conn
+	once sync.Once
+	err  error
+
+	mu      sync.Mutex // guards following
 	onClose func(*conn)
-	once    sync.Once
-	err     error
+	closed  bool
 
 	// Set once, after the handshake and before the connection is handed out.
 	peer        Peer
@@ -23,11 +26,26 @@ type conn struct {
 func (c *conn) Close() error {
 	c.once.Do(func() {
 		c.err = c.Conn.Close()
-		if c.onClose != nil {
-			c.onClose(c)
+		c.mu.Lock()
+		leave := c.onClose
+		c.closed = true
+		c.mu.Unlock()
+		if leave != nil {
+			leave(c)
 		}
 	})
 	return c.err
+}
+
+// atClose has Close call f in place of what it would have called; false: it is closed
+// already, and called that.
+func (c *conn) atClose(f func(*conn)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.onClose = f
+	}
+	return !c.closed
 }
 
 // abort closes the socket without a word and leaves the books alone: whoever

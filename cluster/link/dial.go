@@ -80,10 +80,10 @@ func (l *Link) dial(ctx context.Context, addr string, p Protocol, want string, s
 		_ = c.abort()
 		return nil, err
 	}
-	c.onClose = func(c *conn) {
+	c.atClose(func(c *conn) {
 		l.forget(c)
 		l.metrics.conns.WithLabelValues("out", string(p)).Dec()
-	}
+	})
 	if err := l.register(c); err != nil {
 		_ = c.abort()
 		return nil, err

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 
 	"meibo/cluster/clustertest/logtest"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -356,6 +358,38 @@ func TestListener_QueueIsBounded(t *testing.T) {
 	defer nc.Close()
 	if err := dial(); err != nil {
 		t.Fatalf("after one was accepted: %v", err)
+	}
+}
+
+// The time for a handshake may be over in the very moment in which it has succeeded.
+func TestAccept_WhoIsClosedWhileItJoinsIsNotKept(t *testing.T) {
+	h := start(t, "a", nil)
+	here, there := net.Pipe()
+	defer there.Close()
+	place, err := h.admission.enter(netip.MustParseAddr("192.0.2.1"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	st := h.current()
+	c := &conn{Conn: here, peer: Peer{ID: "id-of-b"}, own: st.ring.primary, theirs: st.ring.primary,
+		onClose: func(*conn) { left++ }}
+	_ = c.Close()
+	if err := h.join(t.Context(), tls.Server(c, st.server), c, place, echo); err == nil {
+		t.Error("a closed connection was handed over")
+	}
+	_ = c.Close()
+	place.leave()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.conns) != 0 || left != 1 {
+		t.Errorf("%d connections are on the books, its place was given back %d times", len(h.conns), left)
+	}
+	books := prometheus.NewRegistry()
+	books.MustRegister(h.metrics.conns)
+	families, err := books.Gather()
+	if err != nil || len(families) != 1 || families[0].GetMetric()[0].GetGauge().GetValue() != 0 {
+		t.Errorf("%v are counted, %v", families, err)
 	}
 }
 
