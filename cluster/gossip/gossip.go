@@ -33,7 +33,8 @@ type Gossip struct {
 	ran     atomic.Bool
 	ring    *memberlist.Keyring // set before started is closed
 	ml      atomic.Pointer[memberlist.Memberlist]
-	started chan struct{} // closed when ml is there
+	rounds  atomic.Pointer[rounds] // set before ml
+	started chan struct{}          // closed when ml is there
 	dial    chan netip.AddrPort
 	joined  chan struct{}
 	tell    chan struct{} // has room for one: changedLives has something
@@ -137,6 +138,13 @@ func (g *Gossip) with(f func(m *membership.Machine, now time.Time)) {
 	g.do(w)
 }
 
+// hasten has memberlist tell what is queued, or is about to be.
+func (g *Gossip) hasten() {
+	if r := g.rounds.Load(); r != nil {
+		r.hasten()
+	}
+}
+
 // Members returns the members as they are now. It takes no lock.
 func (g *Gossip) Members() *membership.Table { return g.machine.Table() }
 
@@ -180,6 +188,7 @@ func (g *Gossip) SetTags(tags map[string]string) error {
 	}
 	g.with(func(m *membership.Machine, _ time.Time) { m.SetTags(merged, meta) })
 	if ml := g.ml.Load(); ml != nil {
+		g.hasten()
 		// A timeout means that nobody took it yet; the next comparison of lists
 		// brings it along.
 		_ = ml.UpdateNode(tagWait)

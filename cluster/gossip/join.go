@@ -342,12 +342,21 @@ func (g *Gossip) callLost(ctx context.Context) {
 	var again <-chan time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for armed := true; ; {
+		t := g.Members()
+		if !armed && slices.ContainsFunc(t.Members(), (*membership.Member).Lost) {
+			timer.Reset(jitter(min(pause, most())))
+			armed = true
+		}
+		changed := t.Changed()
+		if armed {
+			changed = nil
+		}
 		select {
+		case <-changed:
 		case <-timer.C:
 			g.callSome(callsEach, (*membership.Member).Lost)
-			pause = min(2*pause, callEvery)
-			timer.Reset(jitter(min(pause, most())))
+			pause, armed = min(2*pause, callEvery), false
 		case <-joined:
 			g.callSome(syncPeers, (*membership.Member).InTouch)
 			joined, again, pause = nil, time.After(syncAgain), callEvery
@@ -409,7 +418,9 @@ func (g *Gossip) Leave(ctx context.Context) error {
 		return nil
 	}
 	g.broadcasts.QueueBroadcast(told)
+	g.hasten()
 	retry.WaitFor(ctx, leaveTold, told.sent)
+	g.hasten()
 	err := ml.Leave(leaveWait)
 	retry.Wait(ctx, leaveLinger)
 	if err != nil {

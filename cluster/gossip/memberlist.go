@@ -67,7 +67,7 @@ func (g *Gossip) create() (*memberlist.Memberlist, error) {
 	cfg := g.cfg.memberlist()
 	cfg.Transport = g.transport
 	cfg.BindPort = int(g.self.Port)
-	cfg.Logger = newLines(g.logger, g.accuse)
+	cfg.Logger = newLines(g.logger, g.accuse, g.hasten)
 	d := delegate{g}
 	cfg.Delegate, cfg.Events, cfg.Alive, cfg.Conflict, cfg.Merge, cfg.Ping = d, d, d, d, d, d
 	ring, err := memberlist.NewKeyring(nil, nil)
@@ -87,6 +87,7 @@ func (g *Gossip) create() (*memberlist.Memberlist, error) {
 	if err != nil {
 		return nil, errors.Join(err, ml.Shutdown())
 	}
+	g.rounds.Store(newRounds(ml, g.cfg.Tuning, g.broadcasts))
 	g.transport.inject(accusation)
 	return ml, nil
 }
@@ -249,6 +250,7 @@ var warnings = []struct{ part, means string }{
 type lines struct {
 	to     *slog.Logger
 	accuse func(name string, dead bool) // this host's own suspicions and verdicts; must not block
+	any    func()                       // something happens, and may have to be told; must not block
 
 	mu      sync.Mutex // guards following
 	told    map[string]time.Time
@@ -256,12 +258,13 @@ type lines struct {
 	consuls map[string]bool // by name
 }
 
-func newLines(to *slog.Logger, accuse func(name string, dead bool)) *log.Logger {
-	return log.New(&lines{to: to, accuse: accuse, told: make(map[string]time.Time), consuls: make(map[string]bool)}, "", 0)
+func newLines(to *slog.Logger, accuse func(name string, dead bool), any func()) *log.Logger {
+	return log.New(&lines{to: to, accuse: accuse, any: any, told: make(map[string]time.Time), consuls: make(map[string]bool)}, "", 0)
 }
 
 // Write implements io.Writer; memberlist writes a line at a time.
 func (l *lines) Write(line []byte) (int, error) {
+	l.any()
 	text := string(bytes.TrimSpace(line))
 	if strings.HasPrefix(text, "[") {
 		_, text, _ = strings.Cut(text, "] ")

@@ -14,7 +14,7 @@ import (
 func TestLogger_TellsWhatMattersOnceAndHearsWhomThisHostAccuses(t *testing.T) {
 	var log logtest.Text
 	heard := make(map[string]bool)
-	l := newLines(slog.New(slog.NewTextHandler(&log, nil)), func(name string, dead bool) { heard[name] = dead })
+	l := newLines(slog.New(slog.NewTextHandler(&log, nil)), func(name string, dead bool) { heard[name] = dead }, func() {})
 	for _, text := range []string{
 		"[DEBUG] memberlist: Stream connection from=127.0.0.1:4000",
 		"[INFO] memberlist: Suspect web 1 has failed, no acks received",

@@ -16,9 +16,10 @@ import (
 
 const (
 	// A turn of the members' rules while something is due, and while nothing is:
-	// the latter measures whether this process gets to run.
+	// the latter measures whether this process gets to run. It is as long as there
+	// are others at all, each of whom wakes this process too.
 	busyTurn = 50 * time.Millisecond
-	idleTurn = 250 * time.Millisecond
+	idleTurn = 500 * time.Millisecond
 	// stall is a delay of our own beyond which we suspect nobody.
 	stall      = 200 * time.Millisecond
 	sweepEvery = 5 * time.Second
@@ -77,9 +78,10 @@ func (g *Gossip) Run(ctx context.Context) error {
 
 // runTurns tells the members what came in, and the time.
 func (g *Gossip) runTurns(ctx context.Context) {
-	due := time.Now().Add(idleTurn)
-	timer := time.NewTimer(idleTurn)
+	due := time.Now().Add(busyTurn)
+	timer := time.NewTimer(busyTurn)
 	defer timer.Stop()
+	rounds := g.rounds.Load()
 	var k keeper
 	for {
 		fired := false
@@ -91,12 +93,22 @@ func (g *Gossip) runTurns(ctx context.Context) {
 			fired = true
 		}
 		now := time.Now()
-		held := now.Sub(due) > stall
-		next := now.Add(idleTurn)
-		if k.turn(g, held) {
-			next = now.Add(busyTurn)
+		late := now.Sub(due)
+		busy := k.turn(g, late > stall)
+		others := !g.alone()
+		rounds.follow(now, others)
+		pause := sweepEvery
+		switch {
+		case busy:
+			pause = busyTurn
+		case others:
+			pause = idleTurn
 		}
-		if fired || held || next.Before(due) {
+		next := now.Add(pause)
+		if fired && late < pause {
+			next = due.Add(pause) // in step with memberlist's probes
+		}
+		if fired || late > stall || next.Before(due) {
 			due = next
 			timer.Reset(time.Until(due))
 		}

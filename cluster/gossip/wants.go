@@ -34,6 +34,7 @@ func (g *Gossip) do(w membership.Wants) {
 	}
 	if len(w.Broadcasts) > 0 {
 		g.broadcasts.Prune(maxBroadcasts)
+		g.hasten()
 	}
 	for _, to := range w.Syncs {
 		g.call(to)

@@ -20,10 +20,12 @@ const (
 	suspectKept    = 10 * time.Second       // after the last that was heard
 	accusersNeeded = 2                      // others who make a suspicion
 	accusersMost   = 4                      // of whom more needn't be told
-	// Beside gossip's own probes, each host asks the others in turn, a ping each
-	// probeEvery. Who doesn't answer within probeWait is asked on; five more
+	// Beside gossip's own probes, each host asks the others in turn, probeEach of them
+	// each probeEvery: together, so that their answers wake this host once. Who doesn't answer within probeWait is asked on; five more
 	// pings unanswered make it a suspect (at 20 % loss each way: one in five minutes).
-	probeEvery  = 250 * time.Millisecond
+	probeEvery  = 500 * time.Millisecond
+	probeEach   = 2
+	probeEarly  = 50 * time.Millisecond // that a turn may come
 	probeWait   = 300 * time.Millisecond
 	probePings  = 5
 	probeWindow = 700 * time.Millisecond
@@ -54,20 +56,20 @@ func (m *Machine) probeNext(now time.Time) {
 			m.wake(p.r)
 		}
 	}
-	if now.Sub(m.probed) < probeEvery {
+	if now.Sub(m.probed) < probeEvery-probeEarly {
 		return
 	}
 	m.probed = now
 	if len(m.round) == 0 {
 		m.round = m.inTouch()
 	}
-	for len(m.round) > 0 {
+	for asked := 0; len(m.round) > 0 && asked < probeEach; {
 		r := m.round[0]
 		m.round = m.round[1:]
 		if r.steady() && m.knows(r) {
 			m.pingMember(now, r)
 			m.probes = append(m.probes, probe{r: r, at: now})
-			return
+			asked++
 		}
 	}
 }
