@@ -116,9 +116,12 @@ type Config struct {
 // are back within 0.7 s of a leader's death, without false elections on a
 // machine whose CPUs are all busy.
 const (
-	DefaultHeartbeat     = 250 * time.Millisecond
-	DefaultElection      = 250 * time.Millisecond
-	DefaultLease         = 150 * time.Millisecond
+	DefaultHeartbeat = 250 * time.Millisecond
+	DefaultElection  = 250 * time.Millisecond
+	DefaultLease     = 150 * time.Millisecond
+	// aloneTimeout is in place of all three for a cluster of one: nobody else ever leads
+	// it, and Raft looks at its lease that often.
+	aloneTimeout         = 2 * time.Second
 	DefaultSnapshotEvery = 16384
 	DefaultTrailingLogs  = 20480 // must outlast the transfer of a snapshot
 	DefaultMinFree       = 64 << 20
@@ -244,6 +247,9 @@ func New(cfg Config) (*Replica, error) {
 
 func (c *Config) setDefaults() {
 	setDefault(&c.Addr, c.ID)
+	if c.Stream == nil && c.Heartbeat+c.Election+c.Lease == 0 {
+		c.Heartbeat, c.Election, c.Lease = aloneTimeout, aloneTimeout, aloneTimeout
+	}
 	setDefault(&c.Heartbeat, DefaultHeartbeat)
 	setDefault(&c.Election, max(DefaultElection, c.Heartbeat))
 	setDefault(&c.Lease, min(DefaultLease, c.Heartbeat))

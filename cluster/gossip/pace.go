@@ -25,7 +25,7 @@ type rounds struct {
 	mu      sync.Mutex // guards following
 	until   time.Time  // tell goes on till then
 	telling bool
-	probing bool
+	probing bool // there are others
 }
 
 // newRounds is called before anybody else knows ml.
@@ -58,7 +58,7 @@ func (r *rounds) follow(now time.Time, others bool) {
 	if queued {
 		r.until = now.Add(tellLinger)
 	}
-	r.setTelling(now.Before(r.until))
+	r.setTelling(others && now.Before(r.until)) // alone, what is queued stays so
 	if others != r.probing {
 		if r.probing = others; others {
 			r.probe.Reset(r.probeEach)
@@ -76,7 +76,7 @@ func (r *rounds) hasten() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.until = time.Now().Add(tellLinger)
-	r.setTelling(true)
+	r.setTelling(r.probing)
 }
 
 func (r *rounds) setTelling(telling bool) {

@@ -32,11 +32,13 @@ func TestRounds_FindMemberlists(t *testing.T) {
 			do                       func()
 			others, telling, probing bool
 		}{
-			{"alone, and nothing to tell", 2 * tellLinger, func() {}, false, false, false},
-			{"another is there", 0, func() {}, true, false, true},
-			{"something is queued", 0, func() { own.QueueBroadcast(&broadcast{body: []byte("x")}) }, true, true, true},
-			{"it goes on for a while", tellLinger / 2, own.Reset, true, true, true},
+			{"alone: its own description stays queued", 0, func() {}, false, false, false},
+			{"alone, with something to tell", 0, r.hasten, false, false, false},
+			{"another is there", 0, func() {}, true, true, true},
+			{"it goes on for a while", tellLinger / 2, r.queues[1].Reset, true, true, true},
 			{"and ends", 2 * tellLinger, func() {}, true, false, true},
+			{"something is queued", 0, func() { own.QueueBroadcast(&broadcast{body: []byte("x")}) }, true, true, true},
+			{"and told", 2 * tellLinger, own.Reset, true, false, true},
 			{"something is about to be", 0, r.hasten, true, true, true},
 		} {
 			time.Sleep(tc.after) // in fake time
