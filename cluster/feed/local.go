@@ -36,7 +36,7 @@ func (s *Server) Local(resume Resume) *Local {
 
 // Next is [Stream.Next]; the stream is lost when the server ends.
 func (l *Local) Next(ctx context.Context) (catalog.Update, error) {
-	timer := time.NewTimer(2 * heartbeat) // the server wakes it each
+	timer := time.NewTimer(heartbeat)
 	defer timer.Stop()
 	for {
 		select {
@@ -46,7 +46,7 @@ func (l *Local) Next(ctx context.Context) (catalog.Update, error) {
 			return catalog.Update{}, fmt.Errorf("feed in this process: %w", ErrStopped)
 		case <-l.sub.wake:
 		case <-timer.C:
-			timer.Reset(2 * heartbeat)
+			timer.Reset(heartbeat)
 		}
 		before := l.sub.cursor.index
 		if u := l.update(); u.Confirmed || u.Reset || u.Index != before || len(u.Complete) > 0 {

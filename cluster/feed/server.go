@@ -179,42 +179,22 @@ func (s *Server) Run(ctx context.Context) error {
 
 // watchLeader tells the streams when this server finds or loses its leader, and that it
 // is there. They are woken by turns and many at once: a process that wakes for each by
-// itself spends more on waking than on what it says. A server that has a leader, and no
-// stream but the one in this process, looks and says so once every heartbeat.
+// itself spends more on waking than on what it says.
 func (s *Server) watchLeader(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	ticker := time.NewTicker(leaderPoll)
+	defer ticker.Stop()
 	for {
+		known, contact := s.cfg.Leader()
+		if heard := known && contact < leaderless; s.leader.Swap(heard) != heard {
+			s.wake(touched{base: true})
+		}
+		s.beat(s.turn.Add(1))
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-ticker.C:
 		}
-		known, contact := s.cfg.Leader()
-		heard := known && contact < leaderless
-		if s.leader.Swap(heard) != heard {
-			s.wake(touched{base: true})
-		}
-		if heard && s.beatLocals() {
-			timer.Reset(heartbeat)
-			continue
-		}
-		s.beat(s.turn.Add(1))
-		timer.Reset(leaderPoll)
 	}
-}
-
-// beatLocals wakes the streams in this process if there are no others.
-func (s *Server) beatLocals() (all bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.admitted > 0 || len(s.subscribers) > len(s.locals) {
-		return false
-	}
-	for sub := range s.locals {
-		sub.poke()
-	}
-	return true
 }
 
 // beat wakes the streams whose turn it is, but for those that have just been told
