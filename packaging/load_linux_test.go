@@ -33,6 +33,12 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if addr := os.Getenv("MEIBO_PACKAGING_UPSTREAM"); addr != "" {
+		if err := serveUpstream(addr); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if server, name, ok := strings.Cut(os.Getenv("MEIBO_PACKAGING_ASK"), " "); ok {
 		client := dns.Client{Timeout: time.Second}
 		r, _, err := client.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), net.JoinHostPort(server, "8600"))
@@ -169,14 +175,46 @@ func hold(addr string) error {
 	return conn.Close()
 }
 
+// serveUpstream is a DNS server that has the same address for every name, until stdin ends.
+func serveUpstream(addr string) error {
+	conn, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		r := new(dns.Msg).SetReply(q)
+		if q.Question[0].Qtype == dns.TypeA {
+			r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 300}, A: net.ParseIP(upstreamAddress)}}
+		}
+		_ = w.WriteMsg(r)
+	})
+	server := dns.Server{PacketConn: conn, Handler: handler, NotifyStartedFunc: func() { fmt.Println("held") }}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = server.Shutdown()
+	}()
+	return server.ActivateAndServe()
+}
+
+// upstreamAddress is what an upstream of the tests says of every name.
+const upstreamAddress = "192.0.2.77"
+
 // holds has a program in the host keep a UDP port until free is called.
 func (h *host) holds(addr string) (free func()) {
 	h.t.Helper()
+	return h.other("MEIBO_PACKAGING_HOLD=" + addr)
+}
+
+// other has this test's binary run in the host as another program, as a variable says, until free is called.
+func (h *host) other(what string) (free func()) {
+	h.t.Helper()
 	self, err := os.Executable()
 	must(h.t, err)
-	h.copy(self, "usr/local/bin/other-resolver")
-	must(h.t, os.Chmod(filepath.Join(h.dir, "usr/local/bin/other-resolver"), 0o755))
-	cmd := h.command(h.t.Context(), "MEIBO_PACKAGING_HOLD="+addr, "/usr/local/bin/other-resolver")
+	if program := filepath.Join(h.dir, "usr/local/bin/other-resolver"); !exists(program) {
+		h.copy(self, "usr/local/bin/other-resolver")
+		must(h.t, os.Chmod(program, 0o755))
+	}
+	cmd := h.command(h.t.Context(), what, "/usr/local/bin/other-resolver")
 	stdin, err := cmd.StdinPipe()
 	must(h.t, err)
 	stdout, err := cmd.StdoutPipe()
@@ -184,7 +222,7 @@ func (h *host) holds(addr string) (free func()) {
 	must(h.t, cmd.Start())
 	var said string
 	if _, err := fmt.Fscan(stdout, &said); err != nil || said != "held" {
-		h.t.Fatalf("%s can't be held: %v", addr, err)
+		h.t.Fatalf("%s: it doesn't run: %v", what, err)
 	}
 	return func() {
 		must(h.t, stdin.Close())

@@ -19,6 +19,7 @@ make verify PART=NAME runs one of:
   simulate 14 min      whole clusters in fake time: random faults for ten minutes, each answer and the history of the catalog judged; the scenarios at 50 hosts
   forwarder 3 min       ten million forged replies; a minute of names that nobody has, upstreams answering and silent; the network down and up
   packages  5 min      the packages on Debian 12 and 13, as an rpm, and what lintian and rpmlint say
+  resolv    4 min      hosts with Debian 12 and 13 taken from dnsmasq and given back, under load and half-way
   fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
 END
   exit
@@ -31,7 +32,7 @@ one() { # NAME COMMAND...: does it hold?
 fuzzOne() { one "${1%%:*}" timeout 300 bench/peers/fuzz.sh 2m "${1#*:}" "${1%%:*}"; }
 fleetOne() { one "$1" gotest -timeout 12m -run "^$1\$" ./bench/fleet; }
 
-case $part in fuzz|bars|kills|models|simulate|forwarder|packages|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
+case $part in fuzz|bars|kills|models|simulate|forwarder|packages|resolv|fleet) ;; *) echo "there is no part \"$part\"; make verify lists them" >&2; exit 2 ;; esac
 [ -n "${MEIBO_ALONE:-}" ] || exec bench/peers/alone.sh bench/peers/verify.sh "$@"
 prepare
 export MEIBO_VERIFY=1
@@ -61,6 +62,8 @@ forwarder)
   one "random names, the network down and up" gotest -timeout 8m -run '^Test(RandomSubdomainFlood|NetworkDownAndUp|Forwarding_BlackBox)$' ./cmd/meibo ;;
 packages)
   one packages gotest -timeout 14m ./packaging ;;
+resolv)
+  one "from dnsmasq and back" gotest -timeout 12m -run '^TestMigrate_' ./packaging ;;
 fleet)
   tests=()
   while read -r name; do

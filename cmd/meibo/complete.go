@@ -155,5 +155,5 @@ func completeAgent(cmd *cobra.Command) {
 
 // isPath reports whether a flag names a file or folder, which shells complete by themselves.
 func isPath(flag string) bool {
-	return strings.HasSuffix(flag, "-dir") || strings.HasSuffix(flag, "-file") || flag == "diff" || flag == "output"
+	return strings.HasSuffix(flag, "-dir") || strings.HasSuffix(flag, "-file") || slices.Contains([]string{"diff", "output", "root"}, flag)
 }

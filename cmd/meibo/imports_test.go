@@ -51,6 +51,7 @@ cmd/meibo/config         < resolver resolver/wire resolver/listen resolver/consu
 cmd/meibo/dnsmasq        < resolver/local resolver/wire
 cmd/meibo/signals        <
 cmd/meibo/inventory      <
+cmd/meibo/migrate        < cmd/meibo/config cmd/meibo/dnsmasq
 cmd/meibo                < *
 `
 

@@ -52,17 +52,23 @@ func Import(files ...string) (Result, error) {
 			return Result{}, err
 		}
 	}
+	return r.result(false), nil
+}
+
+func (r *reader) result(keepAgent bool) Result {
 	im := newImporter()
+	im.keepAgent = keepAgent
 	for i := range r.options {
 		im.apply(&r.options[i])
 	}
 	im.finish()
-	return Result{HCL: im.hcl(), Notes: im.notes}, nil
+	return Result{HCL: im.hcl(), Notes: im.notes}
 }
 
 // importer gathers what the lines say.
 type importer struct {
-	notes []Note
+	notes     []Note
+	keepAgent bool // a Consul agent is a server like others
 
 	servers   []string // of every name
 	routes    []*route

@@ -294,7 +294,7 @@ func (im *importer) upstream(o *option, s string) string {
 			return ""
 		}
 	}
-	if addr.IsLoopback() && number == consulPort {
+	if addr.IsLoopback() && number == consulPort && !im.keepAgent {
 		im.note(o, NotNeeded, "that is a Consul agent, whose names meibo answers itself, reverse ones too (domain, if its names are not below .consul)")
 		return ""
 	}

@@ -23,6 +23,7 @@ type option struct {
 
 // reader collects the options of files and of those that they name.
 type reader struct {
+	root    string // the host's files are below it
 	options []option
 	read    []os.FileInfo // files that were read, or are being read
 }
@@ -36,7 +37,7 @@ func (r *reader) add(o option) {
 // named reads a file that an option names, once: what was read before is skipped, as
 // dnsmasq does it, so that files may name one another.
 func (r *reader) named(o option, path string) error {
-	info, err := os.Stat(path)
+	info, err := os.Stat(r.root + path)
 	if err == nil && slices.ContainsFunc(r.read, func(other os.FileInfo) bool { return os.SameFile(info, other) }) {
 		o.again = path
 		r.add(o)
@@ -46,7 +47,7 @@ func (r *reader) named(o option, path string) error {
 }
 
 func (r *reader) file(path string) error {
-	f, err := os.Open(path)
+	f, err := os.Open(r.root + path)
 	if err != nil {
 		return fmt.Errorf("read dnsmasq's configuration: %w", err)
 	}
@@ -89,7 +90,7 @@ func (r *reader) file(path string) error {
 // others, SUFFIX leaves those out.
 func (r *reader) dir(o option) error {
 	fields := o.fields(",")
-	entries, err := os.ReadDir(fields[0])
+	entries, err := os.ReadDir(r.root + fields[0])
 	if err != nil {
 		return fmt.Errorf("read dnsmasq's configuration: %w", err)
 	}
@@ -99,7 +100,7 @@ func (r *reader) dir(o option) error {
 			continue
 		}
 		path := filepath.Join(fields[0], name)
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		if info, err := os.Stat(r.root + path); err != nil || !info.Mode().IsRegular() {
 			continue
 		}
 		if err := r.named(o, path); err != nil {
