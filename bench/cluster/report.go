@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -70,42 +71,53 @@ func writeReport(folder string) error {
 // plotStaleness shows what each way costs the servers, against how late it tells of a change.
 func plotStaleness(r *result, file string) error {
 	p := plot.New()
-	p.Title.Text = fmt.Sprintf("%d hosts, %d lookups/s each, %.0f changes/s", r.Hosts, r.Options.Lookups, r.Options.Changes)
-	p.X.Label.Text = "a change shows after, p99 (s)"
+	p.Title.Text = fmt.Sprintf("%d hosts, %d lookups/s each, %.0f changes/s in all", r.Hosts, r.Options.Lookups, r.Options.Changes)
+	p.X.Label.Text = "until a host answers with a change, p99 (s)"
 	p.Y.Label.Text = "CPU of the servers (cores)"
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
 	var caches plotter.XYs
 	var names []string
 	for _, c := range r.TTLs {
-		late := c.P99
-		if c.TTL == 0 {
-			late = 0.001 // the next lookup has it: the scale has no zero
-		}
+		late := max(c.P99, 0.001) // with TTL 0 the next lookup has it: the scale has no zero
 		caches = append(caches, plotter.XY{X: late, Y: max(c.Cores, 0.001)})
-		names = append(names, fmt.Sprintf("TTL %d", c.TTL))
+		names = append(names, fmt.Sprintf(" TTL %d", c.TTL))
 	}
-	ours := plotter.XYs{{X: r.ChangeP99 / 1000, Y: max(r.Cores, 0.001)}}
-	if err := plotutil.AddLinePoints(p, "a cache of TTLs on each host (simulated; CPU computed)", caches); err != nil {
+	ours := plotter.XYs{{X: max(r.ChangeP99/1000, 0.001), Y: max(r.Cores, 0.001)}}
+	if err := plotutil.AddLinePoints(p, "TTL cache (computed)", caches); err != nil {
 		return err
 	}
 	if err := plotutil.AddScatters(p, "meibo (measured)", ours); err != nil {
 		return err
 	}
-	labels, err := plotter.NewLabels(plotter.XYLabels{XYs: append(caches, ours...), Labels: append(names, "meibo")})
+	labels, err := plotter.NewLabels(plotter.XYLabels{XYs: append(caches, ours...), Labels: append(names, " meibo")})
 	if err != nil {
 		return err
 	}
 	p.Add(labels, plotter.NewGrid())
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = true, -vg.Centimeter, -vg.Centimeter
 	p.X.Min, p.X.Max = 0.0005, 200
+	p.Y.Min, p.Y.Max = floorDecade(p.Y.Min), 10*floorDecade(p.Y.Max)
 	return p.Save(18*vg.Centimeter, 12*vg.Centimeter, file)
 }
+
+// decades has the powers of ten for ticks.
+type decades struct{}
+
+// Ticks implements plot.Ticker.
+func (decades) Ticks(low, high float64) (ticks []plot.Tick) {
+	for v := floorDecade(low); v <= high*1.001; v *= 10 {
+		ticks = append(ticks, plot.Tick{Value: v, Label: fmt.Sprintf("%g", v)})
+	}
+	return ticks
+}
+
+func floorDecade(v float64) float64 { return math.Pow(10, math.Floor(math.Log10(v))) }
 
 // plotGrowth shows the servers' CPU by the number of hosts: idle, with lookups, with changes, and the model if there is one.
 func plotGrowth(list []result, m *model, file string) error {
 	p := plot.New()
-	p.Title.Text = "CPU of the three servers"
+	p.Title.Text = "CPU of the three servers together"
 	p.X.Label.Text, p.Y.Label.Text = "hosts", "cores"
 	var idle, rest, busy, line plotter.XYs
 	for i := range list {
@@ -118,13 +130,15 @@ func plotGrowth(list []result, m *model, file string) error {
 			line = append(line, plotter.XY{X: x, Y: m.terms[0].at(x)})
 		}
 	}
-	err := plotutil.AddLinePoints(p, "nothing happens", idle, fmt.Sprintf("%d lookups/s on each host", list[0].Options.Lookups), rest,
-		fmt.Sprintf("and %.0f changes/s", list[0].Options.Changes), busy)
+	err := plotutil.AddLinePoints(p, "nothing happens", idle, "lookups", rest,
+		fmt.Sprintf("lookups and %.0f changes/s", list[0].Options.Changes), busy)
 	if m != nil {
 		err = errors.Join(err, plotutil.AddLines(p, "the model, nothing happens", line))
 	}
 	p.Add(plotter.NewGrid())
 	p.Legend.Top, p.Legend.Left = true, true
-	p.Y.Min = 0
+	p.X.Min, p.Y.Min = 0, 0
+	p.X.Max *= 1.05
+	p.Y.Max *= 1.35 // room for the legend
 	return errors.Join(err, p.Save(18*vg.Centimeter, 12*vg.Centimeter, file))
 }

@@ -119,18 +119,22 @@ type bar struct {
 	format string
 }
 
+// mebi is a MiB in MB.
+const mebi = float64(1<<20) / 1e6
+
 // bars are what a fleet is to hold.
 func (r *result) bars() []bar {
 	list := []bar{
 		{"CPU of the three servers, lookups and changes", r.Cores, 0.1, "%.3f cores"},
 		{"a change at every host that uses the service, p99", r.ChangeP99 / 1000, 1, "%.3f s"},
 		{"the same, at most", r.ChangeMax / 1000, 3, "%.3f s"},
-		{"resident memory of the leader", r.LeaderMB, 500, "%.0f MB"},
-		{"memory of a host, a process with all it has, beside three others", r.RealMB, 30, "%.1f MB"},
+		{"resident memory of the leader", r.LeaderMB * mebi, 500, "%.0f MB"},
+		{"memory of a host, a process with all it has, beside three others", r.RealMB * mebi, 30, "%.1f MB"},
 		{"octets of a host when nothing changes, apart from gossip", r.HostBytes, 1024, "%.0f B/s"},
 		{"an idle host, the same process", r.RealIdle, 0.5, "%.2f %% of a core"},
 		{"lookups that failed", float64(r.Failed), 0, "%.0f"},
 		{"answers that were wrong", float64(r.Wrong), 0, "%.0f"},
+		{"the whole fleet starts within half a minute: the servers at rest", r.FleetStart.RestSeconds, 60, "%.0f s"},
 		{"the leader killed: a write again", r.LeaderKilledWrite, 1.5, "%.2f s"},
 		{"the leader killed: the servers at rest", r.LeaderKilled.RestSeconds, 60, "%.0f s"},
 		{"all servers killed and started: at rest", r.AllKilled.RestSeconds, 60, "%.0f s"},

@@ -10,9 +10,8 @@ import (
 var ttls = []int{0, 5, 30, 60}
 
 const (
-	ttlHosts = 300               // are simulated; what they do is scaled to the fleet
-	ttlFor   = 5 * time.Minute   // of simulated time are counted
-	ttlMost  = 200 * time.Second // a change that shows nowhere by then isn't counted
+	ttlHosts = 300             // are simulated; what they do is scaled to the fleet
+	ttlFor   = 5 * time.Minute // of simulated time are counted
 )
 
 // TTLCache is a fleet whose hosts have a cache that keeps answers for a time, whatever becomes of them.
@@ -20,7 +19,7 @@ type TTLCache struct {
 	TTL        int     // seconds
 	Queries    float64 // to the servers, each second, from the whole fleet: simulated
 	Cores      float64 // of the servers, at what a question costs them: computed
-	P50, P99   float64 // seconds from a change until a host that uses the service answers with it: simulated
+	P50, P99   float64 // seconds from a change until a host that uses the service would answer with it, if asked: simulated
 	Max        float64
 	StaleShare float64 // of lookups: simulated
 }
@@ -74,16 +73,13 @@ func simulateTTL(f fleet, ttl time.Duration, lookups, rate, known, unknown float
 			}
 			i := int(list[random.Uint32()>>16])
 			events := changed[uses[i]]
-			for old[i] < len(events) && events[old[i]] <= at {
-				old[i]++
+			for ; old[i] < len(events) && events[old[i]] <= at; old[i]++ {
+				if e := events[old[i]]; e >= warm {
+					_ = took.RecordValue(max(1, (fetched[i] + ttl - e).Microseconds()))
+				}
 			}
 			if at-fetched[i] >= ttl {
-				fetched[i] = at
-				for ; seen[i] < old[i]; seen[i]++ {
-					if d := at - events[seen[i]]; events[seen[i]] >= warm && d < ttlMost {
-						_ = took.RecordValue(max(1, d.Microseconds()))
-					}
-				}
+				fetched[i], seen[i] = at, old[i]
 				if count {
 					misses++
 				}
@@ -98,7 +94,7 @@ func simulateTTL(f fleet, ttl time.Duration, lookups, rate, known, unknown float
 	}
 	seconds := ttlFor.Seconds()
 	c := TTLCache{TTL: int(ttl.Seconds()), Queries: misses / seconds / float64(hosts) * float64(f.Hosts), StaleShare: stale / asked}
-	if ttl > 0 { // with none, the next lookup has it, however late that is
+	if ttl > 0 {
 		c.P50, c.P99, c.Max = ms(took, 50)/1000, ms(took, 99)/1000, ms(took, 100)/1000
 	}
 	return c
