@@ -41,7 +41,7 @@ func main() {
 	flag.Float64Var(&o.Loss, "loss", 0, "share of what goes between hosts and servers that must be sent again (simulated)")
 	flag.Float64Var(&o.Unknown, "unknown", 0.02, "share of lookups for names that nobody has")
 	flag.Float64Var(&o.Forwarded, "forwarded", 0.2, "share of lookups for names outside of the catalog")
-	flag.IntVar(&o.Processes, "processes", 2, "processes that play hosts")
+	flag.IntVar(&o.Processes, "processes", 1, "processes that play hosts: more of them wait for each other's processors")
 	flag.IntVar(&o.Memory, "memory", 18, "GiB that those processes are to do with")
 	flag.BoolVar(&o.OneServer, "one-server", false, "all hosts have their stream with the leader")
 	flag.BoolVar(&o.Image, "image", false, "hosts begin with a file, as if made of an image of a running one: of many, the first start takes this machine a third of the time")
