@@ -1,7 +1,10 @@
 package view
 
 import (
+	"cmp"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"meibo/cluster/catalog"
@@ -115,18 +118,34 @@ func (e *Export) dropUnasked(now time.Time, keep time.Duration) {
 	e.countFrom(now)
 }
 
-// dropWhole drops contents that nobody asked for of a history that tells
-// everything: a neighbour would hold them, a large catalog as a whole, and asks by
-// name for what it needs.
-func (e *Export) dropWhole() {
+// boundContents keeps contents of what the present history tells up to so many
+// instances, those of the services that were asked for last, if there are more: a
+// neighbour would hold them all, and asks by name for what else it needs.
+func (e *Export) boundContents(instances int) {
 	c := &e.Current
-	if !c.Whole {
+	if len(c.Parts) <= instances {
 		return
 	}
-	unasked := func(name string) bool { _, ok := e.Asked[name]; return !ok }
-	c.Whole = false
-	c.Complete = slices.DeleteFunc(slices.Clone(c.Names), unasked)
-	c.Parts = slices.DeleteFunc(c.Parts, func(p catalog.Part) bool { return unasked(p.Service) })
+	sizes := make(map[string]int)
+	for _, p := range c.Parts {
+		sizes[p.Service] += len(p.Services)
+	}
+	newestFirst := slices.SortedFunc(maps.Keys(e.Asked), func(a, b string) int {
+		return cmp.Or(e.Asked[b].Compare(e.Asked[a]), strings.Compare(a, b))
+	})
+	kept := make(set)
+	for _, name := range newestFirst {
+		if instances -= sizes[name]; instances < 0 {
+			break
+		}
+		kept.add(name)
+	}
+	if c.Whole {
+		c.Whole, c.Complete = false, slices.Clone(c.Names)
+	}
+	c.Complete = slices.DeleteFunc(c.Complete, func(name string) bool { return !kept.has(name) })
+	c.Parts = slices.DeleteFunc(c.Parts, func(p catalog.Part) bool { return !kept.has(p.Service) })
+	maps.DeleteFunc(e.Asked, func(name string, _ time.Time) bool { return sizes[name] > 0 && !kept.has(name) })
 }
 
 // countFrom notes contents that were never asked for as asked for now, and

@@ -16,8 +16,8 @@ import (
 )
 
 // Protocol is the name under which neighbours' connections are dialled. The question
-// is a frame that subscribes to one service, or to none: all there is, but for
-// contents that only a server has and nobody asked it for. The answer is the frames
+// is a frame that subscribes to one service, or to none: all there is, of
+// a large catalog only what was asked for last. The answer is the frames
 // of an export, with nothing in it for a neighbour that knows nothing.
 const Protocol = "meibo-view/2"
 
@@ -29,6 +29,9 @@ const (
 	// maxAskers bounds how many are served at once: a fleet that starts all at
 	// the same time has other neighbours too.
 	maxAskers = 8
+	// maxTold is of how many instances a neighbour tells contents that it isn't asked
+	// for by name: some 1 MB, as a server does (VIEWS rule 8).
+	maxTold = 8192
 	// maxQuestion bounds a question, octets.
 	maxQuestion = 2 * catalog.MaxNameLength
 )
@@ -93,7 +96,7 @@ func ServeNeighbour(conn net.Conn, v Exporter) error {
 	if name != "" {
 		e = e.Only(name)
 	} else {
-		e.dropWhole()
+		e.boundContents(maxTold)
 	}
 	if e.IsEmpty() {
 		e = &Export{}

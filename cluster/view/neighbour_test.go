@@ -47,17 +47,47 @@ func TestRule26_ANeighbourTellsAllItKnows(t *testing.T) {
 	}
 }
 
-// A server has the contents of all: a host would hold a large catalog for good.
-func TestServeNeighbour_AServerTellsContentsThatItWasAskedFor(t *testing.T) {
-	e := fullExport()
-	e.Current.Whole, e.Current.Complete = true, nil
-	names := slices.Clone(e.Current.Names)
-	e.Asked = map[string]time.Time{"web": time.Now().UTC()}
-	parts := len(e.Current.only("web").Parts)
-	got, err := askOne(t, e, "")
-	if err != nil || got.Current.Whole || !slices.Equal(got.Current.Names, names) || !slices.Equal(got.Current.Complete, []string{"web"}) ||
-		parts == 0 || len(got.Current.Parts) != parts {
-		t.Errorf("%+v, %v", got, err)
+// A server has the contents of all, and may have been asked for each: a host would
+// hold a large catalog for an hour.
+func TestServeNeighbour_OfALargeCatalogItTellsWhatWasAskedForLast(t *testing.T) {
+	now := time.Now().UTC()
+	many := func(services int) *Export {
+		f := newFleet(1000, services, services, 100)
+		e := &Export{Current: Layer{Update: f.base()}, Asked: map[string]time.Time{}}
+		e.Current.Whole, e.Current.Confirmed = true, false
+		for u := range f.contents {
+			e.Current.Parts = append(e.Current.Parts, u.Parts...)
+		}
+		for i, name := range f.names {
+			e.Asked[name] = now.Add(time.Duration(-i) * time.Minute)
+		}
+		return e
+	}
+	const fit = maxTold / 100
+	for _, tt := range []struct {
+		what                     string
+		services                 int
+		whole                    bool
+		complete, parts, askedOf int
+	}{
+		{"as many as fit", fit, true, 0, 100 * fit, fit},
+		{"one more", fit + 1, false, fit, 100 * fit, fit},
+		{"many more", 3 * fit, false, fit, 100 * fit, fit},
+	} {
+		e := many(tt.services)
+		names := slices.Clone(e.Current.Names)
+		got, err := askOne(t, e, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := got.Current
+		if c.Whole != tt.whole || !slices.Equal(c.Names, names) || len(c.Complete) != tt.complete || len(c.Parts) != tt.parts || len(got.Asked) != tt.askedOf {
+			t.Errorf("%s: whole %v, %d names, %d complete, %d parts, %d asked; want %v, %d, %d, %d, %d", tt.what, c.Whole, len(c.Names), len(c.Complete),
+				len(c.Parts), len(got.Asked), tt.whole, len(names), tt.complete, tt.parts, tt.askedOf)
+		}
+		if !tt.whole && slices.Contains(c.Complete, names[fit]) {
+			t.Errorf("%s: told is what was asked for before others", tt.what)
+		}
 	}
 }
 
