@@ -194,3 +194,41 @@ func (h *host) same(what string, before map[string]string) {
 		h.t.Errorf("%s: %v", what, err)
 	}
 }
+
+// TestMigrate_Standalone replaces a Consul agent too: its services are answered by meibo, which alone reads the files with
+// secrets; the agent's unit is stopped, and comes back with the rest.
+func TestMigrate_Standalone(t *testing.T) {
+	h := newHost(t, "standalone", base(t, "trixie", bootedPackages+",dnsmasq"))
+	h.write("etc/dnsmasq.d/host", "listen-address=127.0.0.1\nbind-interfaces\nno-resolv\nserver=/consul/127.0.0.1#8600\nhost-record=box.lan,192.0.2.7\n")
+	const key = "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2w="
+	h.write("etc/consul.d/agent.hcl", "datacenter = \"dc1\"\ndata_dir = \"/opt/consul\"\nretry_join = [\"10.0.0.11\"]\nencrypt = \""+key+"\"\n")
+	h.write("etc/consul.d/web.json", `{"service": {"name": "web", "address": "192.0.2.10", "port": 80, "token": "SECRET"}}`)
+	h.write("etc/systemd/system/consul.service", "[Unit]\nDescription=stands for the agent\n[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n")
+	h.copy(packages(t, "0.0.1").deb, "root/meibo.deb")
+	h.up()
+	h.run("systemctl", "enable", "--now", "consul.service")
+	h.run("dpkg", "-i", "/root/meibo.deb")
+	before := h.state()
+	said := h.run("meibo", "migrate", "-apply", "-standalone")
+	if strings.Contains(said, key) || strings.Contains(said, "SECRET") || !strings.Contains(said, "leaves its cluster") {
+		t.Errorf("it says:\n%s", said)
+	}
+	if err := h.answers("dig", "+short", "web.service.consul", "192.0.2.10"); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]string{
+		"/etc/meibo.d/60-consul-02-web.json": "640 root:meibo", "/var/backups/meibo-migrate.json": "600 root:root", "/etc/meibo.d/50-dnsmasq.hcl": "644 root:root",
+	} {
+		if got := strings.TrimSpace(h.run("stat", "-c", "%a %U:%G", path)); got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+	if got := strings.Fields(h.run("systemctl", "show", "-p", "ActiveState,UnitFileState", "--value", "dnsmasq.service", "consul.service")); fmt.Sprint(got) != "[inactive disabled inactive disabled]" {
+		t.Errorf("units: %v", got)
+	}
+	h.run("meibo", "migrate", "-undo")
+	h.same("taken back", before)
+	if got := strings.TrimSpace(h.run("systemctl", "is-active", "consul.service")); got != "active" {
+		t.Errorf("the agent is %s", got)
+	}
+}

@@ -176,11 +176,13 @@ func (p *Plan) record(ctx context.Context) (*record, error) {
 	rec := &record{}
 	for _, f := range p.Files {
 		r := recordedFile{Path: f.Path}
-		info, err := os.Stat(f.Path)
+		info, err := os.Lstat(f.Path)
 		switch {
 		case notThere(err):
 		case err != nil:
 			return nil, err
+		case !info.Mode().IsRegular():
+			return nil, fmt.Errorf("%s is no regular file, and could not be put back as it is: move it away first", f.Path)
 		default:
 			if r.Data, err = os.ReadFile(f.Path); err != nil {
 				return nil, err
