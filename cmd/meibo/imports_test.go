@@ -52,6 +52,7 @@ cmd/meibo/dnsmasq        < resolver/local resolver/wire
 cmd/meibo/signals        <
 cmd/meibo/inventory      <
 cmd/meibo/migrate        < cmd/meibo/config cmd/meibo/dnsmasq
+cmd/meibo/doctor         < cmd/meibo/config cluster/httpapi/client resolver/listen resolver/resolvconf
 cmd/meibo                < *
 `
 

@@ -105,7 +105,7 @@ forwards and caches every other name. One daemon per host:
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	root.AddCommand(
-		newAgentCommand(), newReloadCommand(), newValidateCommand(), newResolvCommand(), newMigrateCommand(),
+		newAgentCommand(), newReloadCommand(), newValidateCommand(), newResolvCommand(), newMigrateCommand(), newDoctorCommand(),
 		newLookupCommand(), newServicesCommand(), newNodesCommand(),
 		newMembersCommand(), newJoinCommand(), newLeaveCommand(), newForceLeaveCommand(),
 		newKeygenCommand(), newConfigCommand(), newKeyringCommand(), newOperatorCommand(), newCatalogCommand(),
