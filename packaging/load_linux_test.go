@@ -39,6 +39,12 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if addr := os.Getenv("MEIBO_PACKAGING_SERVE"); addr != "" {
+		if err := serve(addr); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if server, name, ok := strings.Cut(os.Getenv("MEIBO_PACKAGING_ASK"), " "); ok {
 		client := dns.Client{Timeout: time.Second}
 		r, _, err := client.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), net.JoinHostPort(server, "8600"))
@@ -228,4 +234,39 @@ func (h *host) other(what string) (free func()) {
 		must(h.t, stdin.Close())
 		must(h.t, cmd.Wait())
 	}
+}
+
+// serve is a name server of the world outside, which knows the root and one name, until stdin ends.
+func serve(addr string) error {
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		m.RecursionAvailable = true
+		answer := ""
+		switch question := q.Question[0]; {
+		case question.Name == "." && question.Qtype == dns.TypeNS:
+			answer = ". 60 IN NS a.root.example."
+		case question.Name != outside+".":
+			m.Rcode = dns.RcodeNameError
+		case question.Qtype == dns.TypeA:
+			answer = outside + ". 60 IN A " + outsideAddr
+		}
+		if rr, err := dns.NewRR(answer); err == nil && rr != nil {
+			m.Answer = append(m.Answer, rr)
+		}
+		_ = w.WriteMsg(m)
+	})
+	p, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	for _, server := range []*dns.Server{{PacketConn: p, Handler: handler}, {Listener: l, Handler: handler}} {
+		go func() { _ = server.ActivateAndServe() }()
+	}
+	fmt.Println("serves")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +22,12 @@ const patience = 30 * time.Second
 
 // bootedPackages are in every root beside what Debian cannot do without.
 const bootedPackages = "systemd,systemd-sysv,dbus,iproute2,procps,bind9-dnsutils,libnss-systemd,polkitd,curl,rpm"
+
+// asidePackages lie in such a root at asideFolder, and are not installed.
+const (
+	asidePackages = "systemd-resolved libnss-resolve resolvconf openresolv"
+	asideFolder   = "/var/cache/aside"
+)
 
 // host is a Debian root of its own with systemd as PID 1, in a directory.
 type host struct {
@@ -56,7 +63,11 @@ func base(t *testing.T, suite, packages string) string {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		t.Skip("roots are made by apt, which this machine has not")
 	}
-	kind := fmt.Sprintf("%s-%08x", suite, crc32.ChecksumIEEE([]byte(packages)))
+	args := []string{"--variant=minbase", "--include=" + packages}
+	if packages == bootedPackages {
+		args = append(args, `--customize-hook=mkdir -p "$1`+asideFolder+`" && cd "$1`+asideFolder+`" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download `+asidePackages)
+	}
+	kind := fmt.Sprintf("%s-%08x", suite, crc32.ChecksumIEEE([]byte(strings.Join(args, " "))))
 	dir := filepath.Join(os.Getenv("MEIBO_PEERS"), "..", "roots", kind)
 	if os.Getenv("MEIBO_PEERS") == "" {
 		dir = filepath.Join(os.TempDir(), "meibo-roots", kind)
@@ -73,7 +84,7 @@ func base(t *testing.T, suite, packages string) string {
 	began := time.Now()
 	// A mirror may cut a connection.
 	for try := 1; ; try++ {
-		cmd := exec.CommandContext(t.Context(), bootstrap, "--variant=minbase", "--include="+packages, suite, dir)
+		cmd := exec.CommandContext(t.Context(), bootstrap, append(slices.Clone(args), suite, dir)...)
 		cmd.Env = append(os.Environ(), env...)
 		out, err := cmd.CombinedOutput()
 		if err == nil {

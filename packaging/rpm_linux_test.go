@@ -48,7 +48,16 @@ func TestRpm_OnARoot(t *testing.T) {
 	}
 	unit("0 active enabled")
 
+	// Taken over, and given back while the daemon still answers.
+	resolvers := h.run("cat", "/etc/resolv.conf")
+	h.run("meibo", "resolv", "install", "-check", "web.service.consul")
+	if now := h.run("cat", "/etc/resolv.conf"); now == resolvers {
+		t.Error("nothing was taken over")
+	}
 	rpm("-e", "meibo")
+	if now := h.run("cat", "/etc/resolv.conf"); now != resolvers {
+		t.Errorf("erasing does not give resolv.conf back: %s", now)
+	}
 	if state, err := h.try("systemctl", "is-active", "meibo.service"); err == nil {
 		t.Errorf("the service is still %s", state)
 	}

@@ -19,7 +19,7 @@ make verify PART=NAME runs one of:
   simulate 14 min      whole clusters in fake time: random faults for ten minutes, each answer and the history of the catalog judged; the scenarios at 50 hosts
   forwarder 3 min       ten million forged replies; a minute of names that nobody has, upstreams answering and silent; the network down and up
   packages  5 min      the packages on Debian 12 and 13, as an rpm, and what lintian and rpmlint say
-  resolv    4 min      hosts with Debian 12 and 13 taken from dnsmasq and given back, under load and half-way
+  resolv    8 min       hosts with Debian 12 and 13 taken from dnsmasq and given back, under load and half-way; hosts of systemd-resolved, resolvconf and openresolv taken over and given back, killed 100 times in mid-change
   fleet    14 min       fleets of hosts in their long form, as many as fit, the longest unrun first; RUN=TestFleet_… for one
 END
   exit
@@ -61,9 +61,11 @@ forwarder)
   one "forged replies" gotest -timeout 5m -run '^TestForgedReplies' ./forwarder
   one "random names, the network down and up" gotest -timeout 8m -run '^Test(RandomSubdomainFlood|NetworkDownAndUp|Forwarding_BlackBox)$' ./cmd/meibo ;;
 packages)
-  one packages gotest -timeout 14m ./packaging ;;
+  one packages gotest -timeout 14m -skip '^Test(Resolv|Migrate)_' ./packaging ;;
 resolv)
-  one "from dnsmasq and back" gotest -timeout 12m -run '^TestMigrate_' ./packaging ;;
+  one "on directory trees" gotest -timeout 2m ./resolver/resolvconf
+  one "from dnsmasq and back" gotest -timeout 12m -run '^TestMigrate_' ./packaging
+  one "booted hosts" gotest -timeout 12m -run '^TestResolv_' ./packaging ;;
 fleet)
   tests=()
   while read -r name; do

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"meibo/resolver/resolvconf"
 )
 
 func newJoinCommand() *cobra.Command {
@@ -105,6 +107,9 @@ func stopUnits(ctx context.Context, w io.Writer) {
 		fmt.Fprintf(w, "warning: the next query has systemd start the daemon again, and it joins again: run `systemctl stop %s` (%v: %s)\n",
 			strings.Join(daemonUnits, " "), err, strings.TrimSpace(string(out)))
 		return
+	}
+	if s, err := new(resolvconf.Host).Status(); err == nil && s.State == resolvconf.Installed {
+		fmt.Fprintln(w, "warning: programs of this host still ask meibo for names: run `meibo resolv restore`")
 	}
 	fmt.Fprintf(w, "%s are stopped; to keep that over a reboot: systemctl disable %s\n", strings.Join(daemonUnits, " and "), strings.Join(daemonUnits, " "))
 }

@@ -55,6 +55,9 @@ func readmeSteps() []readmeStep {
 		}, then: (*readmeHost).resolvesByMeibo},
 
 		{begins: "sudo meibo migrate\n", skip: "wants systemd: packaging's tests run it on booted hosts"},
+		{begins: "meibo resolv status", on: "a1", want: []string{
+			`(?s)state +installed, taken over.*10\.0\.0\.21 +web\.service\.consul.*state +off: nothing is changed`, `owner +nobody: `, `/etc/resolv\.conf +replaced +as written`,
+		}},
 
 		{begins: "sudo tee /etc/meibo.d/meibo.hcl <<'EOF'", on: "c1", stays: "8510"},
 		{begins: "dig @127.0.0.1 -p 5300 web.service.consul", on: "c1", looks: true, want: []string{
@@ -285,7 +288,12 @@ func (h *readmeHost) boot() {
 				return err
 			}
 		}
-		_ = os.Remove("/etc/resolv.conf") // a link to a file of systemd's, maybe
+		// Whoever writes resolv.conf on this machine is not on this host.
+		for _, path := range []string{"/run/systemd", "/run/NetworkManager", "/run/resolvconf", "/etc/resolv.conf"} {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
 		return os.WriteFile("/etc/resolv.conf", []byte("nameserver 192.0.2.53\n"), 0o644)
 	})
 	h.inside(func() {
@@ -314,7 +322,10 @@ func (h *readmeHost) answers(at, name, addr string) {
 	t.Helper()
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
-		if m.RecursionAvailable = true; q.Question[0].Name != name {
+		if m.RecursionAvailable = true; q.Question[0].Name == "." {
+			rr, _ := dns.NewRR(". 60 IN NS a.root-servers.net.")
+			m.Answer = append(m.Answer, rr)
+		} else if q.Question[0].Name != name {
 			m.Rcode = dns.RcodeNameError
 		} else if q.Question[0].Qtype == dns.TypeA {
 			rr, _ := dns.NewRR(name + " 60 IN A " + addr)

@@ -37,8 +37,8 @@ dhcpcd, cloud-init, netconfig, a container's runtime, nobody).
 
 // taker is what the commands have in common that take a host over.
 type taker struct {
-	root, server, check string
-	json                bool
+	root, server, name string
+	json               bool
 }
 
 func (t *taker) flags(cmd *cobra.Command) {
@@ -48,7 +48,7 @@ func (t *taker) flags(cmd *cobra.Command) {
 
 func (t *taker) checkFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&t.server, "server", resolvconf.DefaultServer.String(), "`address` at which meibo answers, on port 53")
-	cmd.Flags().StringVar(&t.check, "check", "", "`name` that must resolve before and after (default the name servers of the root, as the Internet has them)")
+	cmd.Flags().StringVar(&t.name, "check", "", "`name` that must resolve before and after (default the name servers of the root, as the Internet has them)")
 }
 
 // host is the host that the flags name.
@@ -62,22 +62,19 @@ func (t *taker) host() (*resolvconf.Host, error) {
 		h.Server = addr.Unmap()
 	}
 	if t.root == "" {
-		h.Check = t.resolves(h)
+		h.Check = resolves
 	}
 	return h, nil
 }
 
-// resolves looks whether it is meibo that answers, and whether it resolves names.
-func (t *taker) resolves(h *resolvconf.Host) func(context.Context, netip.AddrPort) error {
-	resolves := resolvconf.Resolves(t.check)
-	return func(ctx context.Context, server netip.AddrPort) error {
-		if server.Addr() == h.Server || !h.Server.IsValid() && server.Addr() == resolvconf.DefaultServer {
-			if err := isMeibo(ctx, server.String()); err != nil {
-				return err
-			}
+// resolves looks whether it is meibo that answers, or systemd-resolved that asks it, and whether a name resolves.
+func resolves(ctx context.Context, server netip.AddrPort, name string) error {
+	if !resolvconf.IsStub(server.Addr()) {
+		if err := isMeibo(ctx, server.String()); err != nil {
+			return err
 		}
-		return resolves(ctx, server)
 	}
+	return resolvconf.Resolves(ctx, server, name)
 }
 
 // isMeibo is why it is not meibo that answers DNS at an address.
@@ -117,7 +114,7 @@ already, it makes good what others changed since.`,
 			if err != nil {
 				return err
 			}
-			o.Only = strings.Trim(o.Only, ".")
+			o.Only, o.Name = strings.Trim(o.Only, "."), t.name
 			s, err := h.Install(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -196,15 +193,18 @@ runs it at boot, and whenever /etc/resolv.conf changes.`,
 			if err != nil {
 				return err
 			}
+			before, _ := h.Status()
 			s, err := h.Keep(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if s.State == before.State && !t.json {
+				return nil // there was nothing to do, and nothing to say
 			}
 			return t.print(cmd.OutOrStdout(), s)
 		},
 	}
 	t.flags(cmd)
-	t.checkFlags(cmd)
 	return cmd
 }
 
@@ -241,7 +241,7 @@ Docker itself is not restarted: that stops containers.`,
 			case apply && restore:
 				return exitError{2, "one of -apply and -restore is wanted, not both"}
 			case apply:
-				s, err = h.InstallDocker(cmd.Context(), at)
+				s, err = h.InstallDocker(cmd.Context(), at, t.name)
 			case restore:
 				s, err = h.RestoreDocker(cmd.Context())
 			default:

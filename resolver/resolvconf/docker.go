@@ -42,9 +42,9 @@ type DockerStatus struct {
 // InstallDocker has containers of Docker ask meibo at an address of this host that they
 // reach: an invalid one stands for the address of Docker's first bridge; one that is
 // link-local (169.254.0.0/16) is given to the loopback interface, and is the same on all
-// hosts. Docker's fall-back to public servers ends with that. Docker itself is not
+// hosts. A name must resolve there (see [Options]). Docker's fall-back to public servers ends with that. Docker itself is not
 // restarted. On an error everything is put back.
-func (h *Host) InstallDocker(ctx context.Context, address netip.Addr) (DockerStatus, error) {
+func (h *Host) InstallDocker(ctx context.Context, address netip.Addr, name string) (DockerStatus, error) {
 	unlock, err := h.lock(ctx)
 	if err != nil {
 		return DockerStatus{}, err
@@ -70,7 +70,7 @@ func (h *Host) InstallDocker(ctx context.Context, address netip.Addr) (DockerSta
 		if h.Check == nil {
 			return nil
 		}
-		if err := h.Check(ctx, netip.AddrPortFrom(j.Server, dnsPort)); err != nil {
+		if err := h.Check(ctx, netip.AddrPortFrom(j.Server, dnsPort), name); err != nil {
 			return fmt.Errorf("meibo does not resolve names at the address for containers: %w", err)
 		}
 		return nil

@@ -47,8 +47,11 @@ func TestDocker_ThereAndBack(t *testing.T) {
 			}
 			same(t, before, pictured(t, p.Root))
 			var asked []netip.AddrPort
-			p.Check = func(_ context.Context, server netip.AddrPort) error { asked = append(asked, server); return nil }
-			s, err := p.InstallDocker(t.Context(), address)
+			p.Check = func(_ context.Context, server netip.AddrPort, _ string) error {
+				asked = append(asked, server)
+				return nil
+			}
+			s, err := p.InstallDocker(t.Context(), address, "")
 			must(t, err)
 			if s.State != Installed || s.Address.String() != tc.want || !slices.Equal(s.DNS, []string{tc.want}) || !strings.Contains(s.Next, "restart docker") {
 				t.Errorf("installed: %+v", s)
@@ -67,7 +70,7 @@ func TestDocker_ThereAndBack(t *testing.T) {
 			if diff := cmp.Diff([]string{"systemctl daemon-reload", "systemctl restart meibo.socket meibo.service"}, p.ran); diff != "" {
 				t.Error(diff)
 			}
-			_, err = p.InstallDocker(t.Context(), netip.Addr{}) // once more: nothing to do
+			_, err = p.InstallDocker(t.Context(), netip.Addr{}, "") // once more: nothing to do
 			must(t, err)
 			_, err = p.RestoreDocker(t.Context())
 			must(t, err)
@@ -85,7 +88,7 @@ func TestDocker_WhatOthersChangedSince(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := play(t, map[string]string{packagedSocket: "", dockerFile: tc.before})
-			_, err := p.InstallDocker(t.Context(), netip.Addr{})
+			_, err := p.InstallDocker(t.Context(), netip.Addr{}, "")
 			must(t, err)
 			must(t, os.WriteFile(filepath.Join(p.Root, dockerFile), []byte(tc.since), 0o640))
 			s, err := p.RestoreDocker(t.Context())
@@ -114,12 +117,12 @@ func TestDocker_RefusesWithWhatToDo(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			p := play(t, tc.files)
 			before := pictured(t, p.Root)
-			p.Check = func(context.Context, netip.AddrPort) error { return tc.check }
+			p.Check = func(context.Context, netip.AddrPort, string) error { return tc.check }
 			var address netip.Addr
 			if tc.address != "" {
 				address = netip.MustParseAddr(tc.address)
 			}
-			if _, err := p.InstallDocker(t.Context(), address); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := p.InstallDocker(t.Context(), address, ""); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
 			same(t, before, pictured(t, p.Root))

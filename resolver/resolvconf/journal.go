@@ -25,6 +25,7 @@ type journal struct {
 	Owner    Owner
 	Why, Via string `json:",omitempty"`
 	Only     string `json:",omitempty"`
+	Name     string `json:",omitempty"` // that is checked
 	Server   netip.Addr
 	Began    time.Time
 	Steps    []step
@@ -362,6 +363,17 @@ func (h *Host) run(ctx context.Context, input string, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, programTimeout)
 	defer cancel()
+	err := execute(ctx, input, args)
+	if err != nil && !isGone(err) && len(args) == 3 && args[0] == "systemctl" && args[1] == "restart" {
+		// One that was restarted often within seconds is refused by systemd.
+		if execute(ctx, "", []string{"systemctl", "reset-failed", args[2]}) == nil {
+			err = execute(ctx, input, args)
+		}
+	}
+	return err
+}
+
+func execute(ctx context.Context, input string, args []string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.WaitDelay = time.Second

@@ -136,7 +136,7 @@ func (t tree) owner(s *sight) (owner Owner, why string) {
 		}
 		lies = "; its head names " + string(h.owner) + ", which is not there"
 	}
-	if s.resolved && len(s.file.Servers) > 0 && !slices.ContainsFunc(s.file.Servers, func(a netip.Addr) bool { return !isStub(a) }) {
+	if s.resolved && len(s.file.Servers) > 0 && !slices.ContainsFunc(s.file.Servers, func(a netip.Addr) bool { return !IsStub(a) }) {
 		return Resolved, "it names the stub of systemd-resolved alone"
 	}
 	if from := t.leaseOf(s.file.Servers); from != "" && !s.mounted {
@@ -151,8 +151,8 @@ func (t tree) owner(s *sight) (owner Owner, why string) {
 	return Nobody, "it is a plain file" + lies
 }
 
-// isStub reports whether an address is one of systemd-resolved's own.
-func isStub(a netip.Addr) bool {
+// IsStub reports whether an address is one of systemd-resolved's own.
+func IsStub(a netip.Addr) bool {
 	return a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54})
 }
 

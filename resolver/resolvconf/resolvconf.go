@@ -281,7 +281,7 @@ func (s *self) is(server netip.Addr) bool {
 	if server.IsUnspecified() {
 		server = loopbackOf(server)
 	}
-	if slices.Contains(s.addrs, server) || s.askedByStub && isStub(server) {
+	if slices.Contains(s.addrs, server) || s.askedByStub && IsStub(server) {
 		return true
 	}
 	if server.Is4() && !s.any4 || server.Is6() && !s.any6 {

@@ -48,9 +48,9 @@ type Host struct {
 	Root string
 	// Server is where meibo answers, on port 53; zero: DefaultServer.
 	Server netip.Addr
-	// Check asks a server for a name that must resolve. It is called before a change,
-	// after it, and before it is made anew; nil: nothing is checked. [Resolves] makes one.
-	Check func(ctx context.Context, server netip.AddrPort) error
+	// Check asks a server for a name that must resolve, as [Resolves] does. It is called
+	// before a change, after it, and before it is made anew; nil: nothing is checked.
+	Check func(ctx context.Context, server netip.AddrPort, name string) error
 	// Run runs a program of the host; nil: it is run.
 	Run func(ctx context.Context, input string, args []string) error
 
@@ -62,6 +62,8 @@ type Options struct {
 	// Only is a domain: names in it alone are asked of meibo, which systemd-resolved
 	// can do. "": all names.
 	Only string
+	// Name is what is checked, then and by Keep; "": the name servers of the root.
+	Name string
 }
 
 // State is how far a host is taken over.
@@ -122,28 +124,25 @@ func (h *Host) server() netip.Addr {
 	return DefaultServer
 }
 
-// Resolves makes a Check that asks for the addresses of a name; "": for the name
-// servers of the root, which every network knows that is part of the Internet.
-func Resolves(name string) func(context.Context, netip.AddrPort) error {
-	return func(ctx context.Context, server netip.AddrPort) error {
-		var d net.Dialer
-		r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return d.DialContext(ctx, network, server.String())
-		}}
-		ctx, cancel := context.WithTimeout(ctx, settle/2)
-		defer cancel()
-		if name == "" {
-			_, err := r.LookupNS(ctx, ".")
-			if err != nil {
-				return fmt.Errorf("%s does not know the name servers of the root: %w; a name that resolves in this network is told by -check NAME", server, err)
-			}
-			return nil
-		}
-		if _, err := r.LookupHost(ctx, strings.TrimSuffix(name, ".")+"."); err != nil {
-			return fmt.Errorf("%s does not resolve %s: %w", server, name, err)
+// Resolves asks a server for the addresses of a name; "": for the name servers of the
+// root, which every network knows that is part of the Internet.
+func Resolves(ctx context.Context, server netip.AddrPort, name string) error {
+	var d net.Dialer
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return d.DialContext(ctx, network, server.String())
+	}}
+	ctx, cancel := context.WithTimeout(ctx, settle/2)
+	defer cancel()
+	if name == "" {
+		if _, err := r.LookupNS(ctx, "."); err != nil {
+			return fmt.Errorf("%s does not know the name servers of the root: %w; a name that resolves in this network is told by -check NAME", server, err)
 		}
 		return nil
 	}
+	if _, err := r.LookupHost(ctx, strings.TrimSuffix(name, ".")+"."); err != nil {
+		return fmt.Errorf("%s does not resolve %s: %w", server, name, err)
+	}
+	return nil
 }
 
 // Install has the host ask meibo. It finds who owns resolv.conf and the true
@@ -160,7 +159,7 @@ func (h *Host) Install(ctx context.Context, o Options) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	if err := h.check(ctx); err != nil {
+	if err := h.check(ctx, o.Name); err != nil {
 		return Status{}, fmt.Errorf("nothing was changed, as meibo does not resolve names for this host yet: %w", err)
 	}
 	switch {
@@ -169,6 +168,7 @@ func (h *Host) Install(ctx context.Context, o Options) (Status, error) {
 		if h.state(j) == Installed {
 			return h.status(j), nil
 		}
+		j.Name = o.Name
 		return h.reassert(ctx, j, false)
 	default: // killed in the middle, or to be another way
 		if _, err := h.end(ctx, journalName, j, j.Phase == installing); err != nil {
@@ -223,6 +223,9 @@ func (h *Host) Keep(ctx context.Context) (Status, error) {
 	if err != nil || j == nil {
 		return h.status(nil), err
 	}
+	taken := *h
+	taken.Server = j.Server
+	h = &taken
 	if j.Phase != installed {
 		_, err := h.end(ctx, journalName, j, j.Phase == installing)
 		return h.status(nil), err
@@ -235,7 +238,7 @@ func (h *Host) Keep(ctx context.Context) (Status, error) {
 		err := h.do(ctx, j)
 		return h.status(j), err
 	}
-	if err := h.check(ctx); err != nil {
+	if err := h.check(ctx, j.Name); err != nil {
 		return h.status(j), fmt.Errorf("resolv.conf was overwritten and is left so, as meibo does not resolve names: %w", err)
 	}
 	return h.reassert(ctx, j, true)
@@ -244,8 +247,12 @@ func (h *Host) Keep(ctx context.Context) (Status, error) {
 // Status tells how the host resolves names. It changes nothing.
 func (h *Host) Status() (Status, error) {
 	j, err := h.load(journalName)
-	s := h.status(j)
-	return s, err
+	if j != nil {
+		taken := *h
+		taken.Server = j.Server
+		h = &taken
+	}
+	return h.status(j), err
 }
 
 // reassert makes the changes of a journal anew.
@@ -284,11 +291,11 @@ func (h *Host) self() []netip.AddrPort {
 }
 
 // check looks whether meibo resolves names.
-func (h *Host) check(ctx context.Context) error {
+func (h *Host) check(ctx context.Context, name string) error {
 	if h.Check == nil {
 		return nil
 	}
-	return h.Check(ctx, netip.AddrPortFrom(h.server(), dnsPort))
+	return h.Check(ctx, netip.AddrPortFrom(h.server(), dnsPort), name)
 }
 
 // checkChanged looks whether programs ask meibo now, and names resolve.
@@ -307,7 +314,7 @@ func (h *Host) checkChanged(ctx context.Context, j *journal) error {
 			case j.Only == "" && servers[0] != j.Server:
 				err = fmt.Errorf("%s names %s first after the change, not %s", DefaultPath, servers[0], j.Server)
 			default:
-				err = h.Check(ctx, netip.AddrPortFrom(servers[0], dnsPort))
+				err = h.Check(ctx, netip.AddrPortFrom(servers[0], dnsPort), j.Name)
 			}
 		}
 		if err == nil {
@@ -331,7 +338,7 @@ func (h *Host) plan(o Options) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &journal{Owner: s.owner, Why: s.why, Via: s.via, Only: o.Only, Server: h.server()}
+	j := &journal{Owner: s.owner, Why: s.why, Via: s.via, Only: o.Only, Name: o.Name, Server: h.server()}
 	if s.immutable {
 		return nil, fmt.Errorf("%s is immutable: somebody wants it left alone. `chattr -i %[1]s`, then try again; nothing was changed", DefaultPath)
 	}

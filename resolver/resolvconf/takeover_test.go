@@ -496,7 +496,7 @@ func TestInstall_GoesBackByItself(t *testing.T) {
 		{"the owner's program fails", func(p *played) { p.fails["systemctl"] = errors.New("unit is masked") }, "unit is masked"},
 		{"names don't resolve after it", func(p *played) {
 			n := 0
-			p.Check = func(context.Context, netip.AddrPort) error {
+			p.Check = func(context.Context, netip.AddrPort, string) error {
 				if n++; n > 1 {
 					return errors.New("timeout")
 				}
@@ -505,7 +505,7 @@ func TestInstall_GoesBackByItself(t *testing.T) {
 		}, "timeout\neverything is as it was"},
 		{"somebody writes it at once", func(p *played) {
 			n := 0
-			p.Check = func(context.Context, netip.AddrPort) error {
+			p.Check = func(context.Context, netip.AddrPort, string) error {
 				if n++; n == 2 {
 					p.overwrite(t, "nameserver 192.0.2.3\n")
 					return errors.New("cut")
@@ -554,7 +554,7 @@ func TestInstall_RefusesWithWhatToDo(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			p := play(t, tc.files)
 			before := pictured(t, p.Root)
-			p.Check = func(context.Context, netip.AddrPort) error { return tc.check }
+			p.Check = func(context.Context, netip.AddrPort, string) error { return tc.check }
 			if _, err := p.Install(t.Context(), Options{Only: tc.only}); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
@@ -587,7 +587,7 @@ func TestStatusAndKeep_WhenOthersOverwriteIt(t *testing.T) {
 	_, err := p.Install(t.Context(), Options{})
 	must(t, err)
 	written := p.resolv(t)
-	p.Check = func(context.Context, netip.AddrPort) error { return nil }
+	p.Check = func(context.Context, netip.AddrPort, string) error { return nil }
 	for n := range maxReasserted {
 		p.overwrite(t, fmt.Sprintf("nameserver 192.0.2.%d\n", 10+n))
 		s, err := p.Status()
@@ -638,7 +638,7 @@ func TestKeep_NeverPointsAHostToADeadResolver(t *testing.T) {
 	_, err := p.Install(t.Context(), Options{})
 	must(t, err)
 	p.overwrite(t, "nameserver 192.0.2.20\n")
-	p.Check = func(context.Context, netip.AddrPort) error { return errors.New("down") }
+	p.Check = func(context.Context, netip.AddrPort, string) error { return errors.New("down") }
 	if _, err := p.Keep(t.Context()); err == nil || !strings.Contains(err.Error(), "down") || p.resolv(t) != "nameserver 192.0.2.20\n" {
 		t.Errorf("%v, %s", err, p.resolv(t))
 	}
