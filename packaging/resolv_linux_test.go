@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,8 +27,8 @@ const (
 const webAlone = `service { name = "web" address = "192.0.2.10" port = 8080 }
 `
 
-// world gives a host that is up a link, and the name server behind it.
-func (h *host) world() {
+// world gives a host that is up a link, and the name server behind it until end is called.
+func (h *host) world() (end func()) {
 	h.t.Helper()
 	h.run("ip", "link", "add", "u0", "type", "veth", "peer", "name", "u1")
 	h.run("ip", "link", "set", "u0", "up")
@@ -43,10 +44,12 @@ func (h *host) world() {
 	stdout, err := cmd.StdoutPipe()
 	must(h.t, err)
 	must(h.t, cmd.Start())
-	h.t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
+	end = sync.OnceFunc(func() { _ = stdin.Close(); _ = cmd.Wait() })
+	h.t.Cleanup(end)
 	if _, err := io.ReadAtLeast(stdout, make([]byte, 6), 6); err != nil {
 		h.t.Fatalf("the world does not answer: %v", err)
 	}
+	return end
 }
 
 // aside installs packages that lie in the root.
@@ -197,7 +200,7 @@ func TestResolv_Resolvconf(t *testing.T) {
 	h.copy(packages(t, "0.0.1").deb, "root/meibo.deb")
 	h.write("etc/meibo.d/web.hcl", webAlone)
 	h.up()
-	h.world()
+	end := h.world()
 	h.write("etc/resolv.conf", "nameserver "+outsideServer+"\n") // it takes over what it finds
 	h.aside("resolvconf")
 	h.run("systemctl", "restart", "resolvconf") // as a boot does
@@ -217,6 +220,7 @@ func TestResolv_Resolvconf(t *testing.T) {
 		t.Errorf("after a renewal: %s", got)
 	}
 	// resolvconf forgets at each boot.
+	end()
 	h.down()
 	h.up()
 	h.eventually("it is ours after a boot", func() error {
