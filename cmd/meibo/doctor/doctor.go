@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"meibo/cluster/httpapi/client"
@@ -193,10 +194,31 @@ func (e *exam) load() {
 	for _, p := range e.paths {
 		src.Paths = append(src.Paths, e.at(p))
 	}
+	if e.faults = mayRead(src.Paths); e.faults != nil {
+		return
+	}
 	e.config, e.warnings, e.faults = config.Load(src)
 	if e.faults != nil {
 		e.config = nil
 	}
+}
+
+// mayRead is the first file of a configuration that this user may not read: no fault of the configuration.
+func mayRead(paths []string) error {
+	const read = 4
+	for _, path := range paths {
+		files := []string{path}
+		for _, kind := range []string{"*.hcl", "*.json"} {
+			found, _ := filepath.Glob(filepath.Join(path, kind))
+			files = append(files, found...)
+		}
+		for _, f := range files {
+			if err := syscall.Access(f, read); errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("read %s: %w", f, err)
+			}
+		}
+	}
+	return nil
 }
 
 // at is where a path of the host is on this machine.

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +38,11 @@ func TestMain(m *testing.M) {
 		fmt.Println("ready")
 		_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
 		conn.Close()
+		return
+	}
+	if filepath.Base(os.Args[0]) == "nobody" { // may not read the configuration of the root that it examines
+		h := Host{Root: os.Args[1], FilesOnly: true}
+		_ = json.NewEncoder(os.Stdout).Encode(Examine(context.Background(), &h))
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -119,7 +126,7 @@ func (h *host) configure(more string) {
 	}
 }
 
-// upstreams are other ones.
+// forwardsTo gives it another upstream.
 func (h *host) forwardsTo(upstream netip.AddrPort) {
 	h.upstream = upstream
 	h.configure("")
@@ -501,6 +508,36 @@ func TestExamine_FilesOnly(t *testing.T) {
 			return c.name == f.Check
 		}); checks[i].live || f.Status != OK {
 			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// TestExamine_WhatThisUserMayNotSee is unknown, and no fault of the host.
+func TestExamine_WhatThisUserMayNotSee(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	must(t, os.Chmod(filepath.Dir(h.Root), 0o755)) // of t.TempDir
+	h.mode("etc/meibo.d/host.hcl", 0)
+	self, err := os.Executable()
+	must(t, err)
+	program, err := os.ReadFile(self)
+	must(t, err)
+	must(t, os.WriteFile(h.at("nobody"), program, 0o755))
+	cmd := exec.Command(h.at("nobody"), h.Root)
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.Output()
+	must(t, err)
+	var found []Finding
+	must(t, json.Unmarshal(out, &found))
+	for _, f := range found {
+		want := OK
+		if f.Check == "configuration" || f.Check == "permissions" {
+			want = Unknown
+		}
+		if f.Status != want {
+			t.Errorf("%+v; want %s", f, want)
 		}
 	}
 }

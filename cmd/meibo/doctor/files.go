@@ -54,7 +54,7 @@ func configuration(_ context.Context, e *exam) []Finding {
 // permissions looks who may read secrets and change what the daemon trusts.
 func permissions(_ context.Context, e *exam) []Finding {
 	if e.config == nil {
-		return []Finding{unknown("who may read which files is not known without a configuration", "mend the configuration first")}
+		return []Finding{unknown("who may read which files is not known without the configuration", "see configuration")}
 	}
 	var out []Finding
 	for _, path := range e.config.Files {
@@ -64,7 +64,10 @@ func permissions(_ context.Context, e *exam) []Finding {
 		out = append(out, e.dataDir(e.config.DataDir)...)
 	}
 	if path := e.config.KeyringPath(); path != "" {
-		if info, err := os.Stat(e.at(path)); err == nil && info.Mode().Perm()&0o077 != 0 {
+		info, err := os.Stat(e.at(path))
+		if f, is := notAllowed(path, err); is {
+			out = append(out, f)
+		} else if err == nil && info.Mode().Perm()&0o077 != 0 {
 			out = append(out, critical(fmt.Sprintf("%s, which holds the cluster's key, is open to others (mode %04o)", path, info.Mode().Perm()),
 				"`chmod 0600 "+path+"`, then change the key: `meibo keyring` (install, use, remove)"))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -50,21 +51,28 @@ func lastOf(err error) string {
 }
 
 // listens are the addresses of DNS: those that the daemon has, or that are configured, or where programs ask.
-func (e *exam) listens() (out []netip.AddrPort) {
-	if e.self != nil && e.self.IsMeibo() {
-		addrs, _ := e.self.DebugConfig["DNSAddrs"].([]any)
-		for _, a := range addrs {
-			text, _ := a.(string)
-			if at, err := netip.ParseAddrPort(strings.TrimPrefix(text, "udp://")); err == nil {
-				out = append(out, at)
-			}
-		}
-	}
+func (e *exam) listens() []netip.AddrPort {
+	out := e.told("DNSAddrs")
 	if len(out) == 0 && e.config != nil && e.config.ListenSet {
 		out = slices.Clone(e.config.Listen)
 	}
 	if len(out) == 0 {
 		out = []netip.AddrPort{netip.AddrPortFrom(e.Server, dnsPort)}
+	}
+	return out
+}
+
+// told are addresses that the daemon tells of itself.
+func (e *exam) told(key string) (out []netip.AddrPort) {
+	if e.self == nil || !e.self.IsMeibo() {
+		return nil
+	}
+	addrs, _ := e.self.DebugConfig[key].([]any)
+	for _, a := range addrs {
+		text, _ := a.(string)
+		if at, err := netip.ParseAddrPort(strings.TrimPrefix(text, "udp://")); err == nil {
+			out = append(out, at) // those of TCP are the same
+		}
 	}
 	return out
 }
@@ -155,6 +163,9 @@ const recursors = `recursors = ["ADDRESS"]`
 // upstreams asks each of them.
 func upstreams(ctx context.Context, e *exam) []Finding {
 	list, err := e.upstreams()
+	if err != nil && errors.Is(e.faults, fs.ErrPermission) {
+		return []Finding{unknown("upstream servers are in a configuration that this user may not read", "run `meibo doctor` as root")}
+	}
 	if err != nil {
 		return []Finding{critical("no upstream server is known: "+err.Error(), "name some in the configuration: "+recursors)}
 	}
@@ -181,6 +192,10 @@ func upstreams(ctx context.Context, e *exam) []Finding {
 func (e *exam) upstreams() (list []upstream, err error) {
 	if e.config != nil {
 		for _, s := range e.config.Forward.Recursors {
+			list = append(list, upstream{at: s, suffix: "."})
+		}
+	} else {
+		for _, s := range e.told("DNSRecursors") {
 			list = append(list, upstream{at: s, suffix: "."})
 		}
 	}
@@ -350,7 +365,7 @@ func clockIsSet(_ context.Context, e *exam) []Finding {
 // disk looks whether there is room for what is kept.
 func disk(_ context.Context, e *exam) []Finding {
 	if e.config == nil || e.config.DataDir == "" {
-		return []Finding{unknown("where data is kept is not known without a configuration", "")}
+		return []Finding{unknown("where data is kept is not known without the configuration", "")}
 	}
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(e.at(e.config.DataDir), &s); err != nil {
