@@ -386,6 +386,9 @@ func (m *measurement) change() error {
 	r.LeaderMB, r.ServersMB = max(r.LeaderMB, w.leader), max(r.ServersMB, w.resident)
 	r.Rate = float64(s.count) / w.seconds
 	r.ChangeCollections = w.collections
+	// After they were filled servers write files and snapshots for minutes: what is at rest is the lesser of before and after.
+	time.Sleep(m.o.Window / 5)
+	r.RestCores = min(r.RestCores, m.cores(m.o.Window))
 	m.say("%d changes, %.0f users each: p50 %.1f ms, p99 %.1f ms, at most %.1f ms; servers take %.3f cores; %d wrong of %d lookups",
 		s.count, r.Users, r.ChangeP50, r.ChangeP99, r.ChangeMax, w.cores, w.wrong, w.lookups)
 	if w.collections > 0 {

@@ -239,11 +239,11 @@ func (p *Player) Confirmed(after time.Time, took *[]time.Duration) error {
 }
 
 // Collect collects garbage, so that it need not be while something is measured: real hosts don't wait for each other's. As
-// long as there is room for what a phase makes, nothing is done: it takes half a minute of thousands of hosts.
+// long as there is room for what a phase makes, nothing is done: it takes half a minute of thousands of hosts; but once, to know what is alive.
 func (p *Player) Collect(None, *None) error {
-	used := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(used)
-	if int64(used[0].Value.Uint64()) > p.cfg.Memory/2 {
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(heap)
+	if known := heap[1].Value.Uint64() > 0; !known || int64(heap[0].Value.Uint64()) > p.cfg.Memory/2 {
 		runtime.GC()
 	}
 	return nil

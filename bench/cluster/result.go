@@ -183,7 +183,11 @@ func (r *result) rows() (rows [][2]string) {
 	add("a host: CPU of a lookup, without its socket", "%.2f µs", r.LookupMicros)
 	add("the same with its socket (computed)", "%.2f µs", r.LookupMicros+socketMicros)
 	add("a host that is a process, beside three others: memory; CPU when idle", "%.1f MiB; %.2f %%", r.RealMB, r.RealIdle)
-	add("a played host, without gossip: heap, records shared; octets and CPU when idle", "%.1f MiB; %.0f B/s; %.3f %%", r.HostMB, r.HostBytes, r.HostIdle)
+	heap := "not measured"
+	if r.HostMB > 0 {
+		heap = fmt.Sprintf("%.1f MiB", r.HostMB)
+	}
+	add("a played host, without gossip: heap, records shared; octets and CPU when idle", "%s; %.0f B/s; %.3f %%", heap, r.HostBytes, r.HostIdle)
 	add("a change to hosts that use the service: p50; p99; max", "%.1f; %.1f; %.1f ms (%d changes, %.0f users each, %d unseen)", r.ChangeP50, r.ChangeP99, r.ChangeMax, r.Changes, r.Users, r.Missing)
 	add("of that, until the write is acknowledged: p50; p99", "%.1f; %.1f ms", r.WriteP50, r.WriteP99)
 	add("lookups answered as before a change, until it arrived", "%.5f %%", 100*r.StaleShare)
