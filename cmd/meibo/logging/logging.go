@@ -277,7 +277,7 @@ var consuls = map[string]string{
 
 // parts are those there are.
 var parts = strings.Fields(`
-	meibo meibo.config meibo.dnsmasq meibo.logging meibo.signals cache forwarder
+	meibo meibo.config meibo.dnsmasq meibo.doctor meibo.inventory meibo.logging meibo.migrate meibo.signals cache forwarder
 	resolver resolver.consul resolver.control resolver.filewatch resolver.listen resolver.local resolver.resolvconf resolver.wire
 	cluster cluster.acl cluster.agent cluster.atomicfile cluster.bootstrap cluster.catalog cluster.catalog.state cluster.check
 	cluster.consensus cluster.definition cluster.feed cluster.feed.frame cluster.gossip cluster.httpapi cluster.httpapi.client
