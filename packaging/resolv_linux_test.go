@@ -118,6 +118,7 @@ func (h *host) kills(same func(what, before string), before string) {
 		cmd := h.command(h.t.Context(), "meibo", "resolv", "install")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		must(h.t, cmd.Start())
+		// When it is killed is what differs from one time to the next.
 		time.Sleep(time.Duration(i) * 150 * time.Millisecond / time.Duration(n))
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		if cmd.Wait() == nil {

@@ -162,7 +162,7 @@ func TestFit(t *testing.T) {
 }
 
 func TestOptions_BadOnesAreNamed(t *testing.T) {
-	good := options{Hosts: 100, Services: 10, Instances: 100, Uses: 5, Changes: 1, Duration: time.Second, Window: time.Second, Processes: 1, Memory: 1, bin: "x"}
+	good := options{Hosts: 100, Services: 10, Instances: 100, Uses: 5, Lookups: 1, Changes: 1, Duration: time.Second, Window: time.Second, Processes: 1, Memory: 1, bin: "x"}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +171,9 @@ func TestOptions_BadOnesAreNamed(t *testing.T) {
 		"-services 0":      func(o *options) { o.Services = 0 },
 		"-instances 10000": func(o *options) { o.Instances = 10_000 },
 		"-loss":            func(o *options) { o.Loss = 1.5 },
+		"-lookups":         func(o *options) { o.Lookups = 0 },
+		"-changes":         func(o *options) { o.Changes = math.NaN() },
+		"-last":            func(o *options) { o.Last = "nosuchphase" },
 		"-window":          func(o *options) { o.Window = 0 },
 		"-bin":             func(o *options) { o.bin = "" },
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -72,6 +73,13 @@ func (o options) fleet() fleet {
 	return fleet{Hosts: o.Hosts, Services: o.Services, Each: o.Instances / max(1, o.Services), Uses: min(o.Uses, o.Services)}
 }
 
+func phaseNames() (names []string) {
+	for _, p := range new(measurement).phases() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 func (o options) check() error {
 	f := o.fleet()
 	switch {
@@ -83,10 +91,12 @@ func (o options) check() error {
 		return fmt.Errorf("-services %d: want 1 to 9999", o.Services)
 	case f.Each < 2, f.Each > maxInstances, f.Each > o.Hosts:
 		return fmt.Errorf("-instances %d: want 2 to %d for each of %d services, and no more than hosts", o.Instances, maxInstances, o.Services)
-	case o.Uses < 1, o.Lookups < 0, o.Changes <= 0, o.Duration < time.Second, o.Window < time.Second, o.Processes < 1, o.Memory < 1, o.Latency < 0:
-		return fmt.Errorf("-uses, -changes, -processes and -memory must be above zero, -lookups and -latency not below, -duration and -window at least 1s")
-	case o.Unknown < 0, o.Forwarded < 0, o.Unknown+o.Forwarded > 1, o.Loss < 0, o.Loss >= 1:
+	case o.Uses < 1, o.Lookups < 1, !(o.Changes > 0), o.Start < 0, o.Duration < time.Second, o.Window < time.Second, o.Processes < 1, o.Memory < 1, o.Latency < 0:
+		return fmt.Errorf("-uses, -lookups, -changes, -processes and -memory must be above zero, -latency and -start not below, -duration and -window at least 1s")
+	case !(o.Unknown >= 0), !(o.Forwarded >= 0), !(o.Unknown+o.Forwarded <= 1), !(o.Loss >= 0 && o.Loss < 1): // NaN is none either
 		return fmt.Errorf("-unknown, -forwarded and -loss are shares, 0 to 1")
+	case o.Last != "" && !slices.Contains(phaseNames(), o.Last):
+		return fmt.Errorf("-last %q: want one of %q", o.Last, phaseNames())
 	case o.bin == "":
 		return fmt.Errorf("where is meibo's binary? -bin FILE, or make bench-cluster")
 	}

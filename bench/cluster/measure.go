@@ -17,6 +17,9 @@ import (
 // wrongAfter is how long a change may take to show everywhere: an answer without it is wrong from then on.
 const wrongAfter = 3 * time.Second
 
+// calmFor is how long a service that was changed isn't changed again: longer than players wait for hosts to have seen it.
+const calmFor = 40 * time.Second
+
 // measurement is one run.
 type measurement struct {
 	o       options
@@ -63,7 +66,7 @@ func (m *measurement) run() (err error) {
 	total := m.f.Services * m.f.Each
 	err = m.profile("fill", func() error {
 		return m.leader.Fill(total, m.f.passing, func(done int) {
-			if done%(total/4) == 0 {
+			if done%max(1, total/4) == 0 {
 				m.say("%d of %d instances are registered", done, total)
 			}
 		})
@@ -78,17 +81,9 @@ func (m *measurement) run() (err error) {
 	if err := m.direct(); err != nil {
 		return err
 	}
-	for _, phase := range []struct {
-		name string
-		f    func() error
-	}{
-		{"the fleet starts", func() error { return m.profile("start", m.start) }}, {"nothing changes", func() error { return m.profile("rest", m.quiet) }}, {"instances change", func() error { return m.profile("change", m.change) }},
-		{"a service that every host uses changes once a second", m.hot}, {"a tenth of the hosts restart at once", func() error { return m.restart(10, 0, &r.Restart) }},
-		{"the whole fleet restarts", func() error { return m.restart(1, m.o.Start, &r.FleetStart) }},
-		{"the leader is killed", m.killLeader}, {"all servers are killed and started", m.killAll},
-	} {
+	for _, phase := range m.phases() {
 		m.say("%s", phase.name)
-		if err := phase.f(); err != nil {
+		if err := phase.measure(); err != nil {
 			return fmt.Errorf("%s: %w", phase.name, err)
 		}
 		if phase.name == m.o.Last {
@@ -116,6 +111,27 @@ func (m *measurement) run() (err error) {
 	m.say("caches that know TTLs are simulated")
 	m.ttls()
 	return nil
+}
+
+// phase is one of a run's, by the name that -last takes.
+type phase struct {
+	name    string
+	measure func() error
+}
+
+// phases are all, in order.
+func (m *measurement) phases() []phase {
+	r := &m.result
+	return []phase{
+		{"the fleet starts", func() error { return m.profile("start", m.start) }},
+		{"nothing changes", func() error { return m.profile("rest", m.quiet) }},
+		{"instances change", func() error { return m.profile("change", m.change) }},
+		{"a service that every host uses changes once a second", m.hot},
+		{"a tenth of the hosts restart at once", func() error { return m.restart(10, 0, &r.Restart) }},
+		{"the whole fleet restarts", func() error { return m.restart(1, m.o.Start, &r.FleetStart) }},
+		{"the leader is killed", m.killLeader},
+		{"all servers are killed and started", m.killAll},
+	}
 }
 
 // window measures the servers and the hosts while f runs.
@@ -331,10 +347,14 @@ func (m *measurement) changing(rate float64, d time.Duration, only int) (s chang
 		service, instance := only, 0
 		if only < 0 {
 			// One that was changed is left in peace while its last change may be on its way.
-			for service = m.random.IntN(m.f.Services); time.Now().Before(m.calm[service]); {
+			for try := 0; try == 0 || time.Now().Before(m.calm[service]); try++ {
+				if try == 10*m.f.Services {
+					wg.Wait()
+					return s, errors.Join(err, fmt.Errorf("all %d services were changed within %s: fewer -changes are wanted, or more -services", m.f.Services, calmFor))
+				}
 				service = m.random.IntN(m.f.Services)
 			}
-			m.calm[service] = time.Now().Add(40 * time.Second)
+			m.calm[service] = time.Now().Add(calmFor)
 			instance = m.random.IntN(m.f.Each)
 		}
 		up := m.down[service][instance]

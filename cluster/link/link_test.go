@@ -142,7 +142,7 @@ func until(t testing.TB, what string, is func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // between two looks
 	}
 }
 

@@ -352,6 +352,7 @@ func TestExamine_PlantedFaults(t *testing.T) {
 		{"one of two upstreams is silent", func(h *host) { h.configure(fmt.Sprintf("recursors = [\"%s\"]", silent(h.t))) }, "upstreams", w, "does not answer within 2s", "name another one", nil},
 		{"upstream is not there", func(h *host) { h.forwardsTo(netip.AddrPortFrom(loopback, freeUDP(h.t))) }, "upstreams", c, "nobody listens", "start it, or take it out", nil},
 		{"upstream is slow", func(h *host) {
+			// The fault is slowness itself, and no other time is to be had over a socket.
 			h.forwardsTo(serve(h.t, func(w dns.ResponseWriter, q *dns.Msg) { time.Sleep(slow + 50*time.Millisecond); answers(w, q) }))
 		}, "upstreams", w, `takes \d+ms for what it has in its cache`, "name one that is nearer", nil},
 		{"upstream answers another question", func(h *host) {

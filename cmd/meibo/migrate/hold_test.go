@@ -93,8 +93,10 @@ func TestHold_NothingIsLost(t *testing.T) {
 				at = tc.before
 			}
 			probe, err := net.ListenPacket("udp", at+":0")
-			if err != nil {
-				t.Skipf("%s: %v", at, err)
+			if err != nil && at == tc.before {
+				t.Skipf("this machine has no IPv6 on loopback: %v", err)
+			} else if err != nil {
+				t.Fatal(err)
 			}
 			port := probe.LocalAddr().(*net.UDPAddr).Port
 			_ = probe.Close()
@@ -154,7 +156,7 @@ func TestHold_NothingIsLost(t *testing.T) {
 				if n >= 20 {
 					break
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // between two looks
 			}
 			stopOld()
 			stopNew := serve(t, "new", fmt.Sprintf("%s:%d", tc.after, port), tc.socksA)
